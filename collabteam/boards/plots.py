@@ -1,0 +1,222 @@
+"""Pictures: the course of the rounds, and sheets of crops."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from collabteam.boards.table1 import Round, short_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Paul Tol's "muted", told apart with any kind of colour vision; its pale grey is black here. Ten
+# colours are many: every class has its own marker too, and its name at the end of its line.
+_COLOURS = (
+    "#332288",
+    "#CC6677",
+    "#117733",
+    "#88CCEE",
+    "#882255",
+    "#999933",
+    "#AA4499",
+    "#44AA99",
+    "#DDCC77",
+    "#000000",
+)
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+
+Line = tuple[list[int], list[float]]
+"""Rounds, and percentages where they are known."""
+End = tuple[float, int, str, str]
+"""The last point of a line, in percent and rounds, and the line's name and colour."""
+
+
+def plot_rounds(rounds: Sequence[Round], to: Path) -> None:
+    """Draw how a team came along: recall, coverage and precision of its increments, per round.
+
+    Args:
+        rounds: Complete rounds, as :func:`collabteam.boards.table1.read_rounds` returns them; at
+            least one.
+        to: The PNG file to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # A figure of its own, not pyplot's: no backend is chosen for the whole process.
+    figure = Figure(figsize=(13, 9), layout="constrained")
+    FigureCanvasAgg(figure)
+    classes = rounds[-1]["classes"]
+    ((true, false), (pool, precision)) = figure.subplots(2, 2)
+    tests = any(record["recall"]["test"] is not None for record in rounds)
+    lines = "solid: frozen test set, " if tests else "no frozen test set; "
+    oracle = any(record["reviewer"]["kind"] == "oracle" for record in rounds)
+    figure.suptitle(
+        f"Camera {rounds[-1]['camera']}{', simulated reviewer' if oracle else ''}   ({lines}"
+        "dashed: validation folds, after round 0 partly the team's own labels)",
+        fontsize=12,
+    )
+    for axes, side in ((true, "true"), (false, "false")):
+        _dress(axes, f"Recall of {side}", len(rounds))
+        _plot_classes(
+            axes,
+            classes,
+            [_recall(rounds, "test", name, side) for name in classes],
+            [_recall(rounds, "validation", name, side) for name in classes],
+        )
+    _dress(pool, "The unlabelled pool", len(rounds))
+    known = (("coverage", "coverage"), ("I don't know", "abstain_rate"))
+    ends: list[End] = []
+    for at, (name, key) in enumerate(known):
+        values = [100 * record[key] for record in rounds]
+        pool.plot(range(len(rounds)), values, color=_COLOURS[at], marker=_MARKERS[at], markersize=5)
+        ends.append((values[-1], len(rounds) - 1, name, _COLOURS[at]))
+    pool.set_ylim(-3, 103)
+    _label_ends(pool, ends)
+
+    _dress(precision, "Precision of the increments", len(rounds))
+    estimated = [_precision(rounds, "expected_precision", name) for name in classes]
+    measured = [_precision(rounds, "precision", name) for name in classes]
+    _plot_classes(precision, classes, measured, estimated)
+    notes = []
+    if any(at for at, _ in measured):
+        notes.append("solid: measured")
+    if any(at for at, _ in estimated):
+        notes.append("dashed: estimated from human-labelled folds")
+    note = ", ".join(notes) or "none known yet"
+    precision.set_title(f"Precision of the increments\n{note}", loc="left", fontsize=11)
+    figure.savefig(to, dpi=110)
+
+
+def _recall(rounds: Sequence[Round], block: str, name: str, side: str) -> Line:
+    known = [record for record in rounds if record["recall"][block] is not None]
+    at = [record["round"] for record in known]
+    return at, [100 * record["recall"][block][name][side] for record in known]
+
+
+def _precision(rounds: Sequence[Round], key: str, name: str) -> Line:
+    known = [
+        (record["round"], 100 * record["increment"][name][key])
+        for record in rounds
+        if name in record["increment"] and record["increment"][name][key] is not None
+    ]
+    return [at for at, _ in known], [value for _, value in known]
+
+
+def _dress(axes: Axes, title: str, count: int) -> None:
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_xlabel("round")
+    axes.set_ylabel("%")
+    axes.set_xticks(range(count))
+    # A single round would otherwise be an axis without width.
+    axes.set_xlim(-0.15, max(count - 1, 1) + 0.15)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _plot_classes(
+    axes: Axes, classes: Sequence[str], solid: Sequence[Line], dashed: Sequence[Line]
+) -> None:
+    ends: list[End] = []
+    values = [value for _, line in (*solid, *dashed) for value in line]
+    for at, name in enumerate(classes):
+        colour, marker = _COLOURS[at % len(_COLOURS)], _MARKERS[at % len(_MARKERS)]
+        if dashed[at][0]:
+            axes.plot(
+                *dashed[at],
+                color=colour,
+                linestyle=(0, (4, 2)),
+                linewidth=1,
+                marker=marker,
+                markersize=4,
+                markerfacecolor="white",
+            )
+        if solid[at][0]:
+            axes.plot(*solid[at], color=colour, marker=marker, markersize=5, linewidth=1.8)
+        rounds, line = solid[at] if solid[at][0] else dashed[at]
+        if rounds:
+            ends.append((line[-1], rounds[-1], name, colour))
+    low = min(values, default=0.0)
+    axes.set_ylim(max(0.0, low - max(1.0, (100 - low) * 0.1)), 100 + max(0.3, (100 - low) * 0.04))
+    _label_ends(axes, ends)
+
+
+def _label_ends(axes: Axes, ends: Sequence[End]) -> None:
+    """Name lines at their right end, pushed apart far enough to be read."""
+    from matplotlib.colors import to_rgb
+
+    low, high = axes.get_ylim()
+    # A line of text is about 5% of the height of a panel.
+    gap = (high - low) * 0.052
+    ordered = sorted(ends)
+    places = _spread([value for value, *_ in ordered], gap, low, high)
+    right = max((at for _, at, *_ in ends), default=0) + 0.04 * (axes.get_xlim()[1] + 0.15)
+    for (value, at, name, colour), place in zip(ordered, places, strict=True):
+        axes.annotate(
+            short_name(name),
+            (at, value),
+            xytext=(right, place),
+            # The paler colours are too pale for letters.
+            color=tuple(0.7 * part for part in to_rgb(colour)),
+            fontsize=9,
+            va="center",
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.7,
+                "relpos": (0, 0.5),
+                "shrinkA": 0,
+            },
+        )
+
+
+def _spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Places near sorted values, at least ``gap`` apart: neighbours in the way share the shift."""
+    pools: list[tuple[float, int]] = []
+    for k, value in enumerate(values):
+        # Less its share of gaps, places need only rise: average whatever falls.
+        mean, count = value - k * gap, 1
+        while pools and pools[-1][0] > mean:
+            before, size = pools.pop()
+            mean, count = (before * size + mean * count) / (size + count), size + count
+        pools.append((mean, count))
+    top = high - (len(values) - 1) * gap
+    shifted = [max(low, min(mean, top)) for mean, count in pools for _ in range(count)]
+    return [place + k * gap for k, place in enumerate(shifted)]
+
+
+def contact_sheet(
+    images: Sequence[tuple[bytes, str]], to: Path, columns: int = 12, side: int = 96
+) -> None:
+    """Write crops with a caption under each as one PNG.
+
+    Args:
+        images: Encoded image (JPEG, PNG, ...) and caption of each crop; may be empty.
+        to: The PNG file to write.
+        columns: Crops in a row, 1 or more.
+        side: Side in pixels of the square that a crop is letterboxed to, 16 or more.
+    """
+    from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+    pad, text = 6, 16
+    columns = max(1, min(columns, len(images)))
+    lines = max(1, -(-len(images) // columns))
+    cell_width, cell_height = side + pad, side + text + pad
+    sheet = Image.new("RGB", (columns * cell_width + pad, lines * cell_height + pad), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for k, (encoded, caption) in enumerate(images):
+        left = pad + (k % columns) * cell_width
+        top = pad + (k // columns) * cell_height
+        with Image.open(io.BytesIO(encoded)) as image:
+            tile = ImageOps.pad(image.convert("RGB"), (side, side), color="#303030")
+        sheet.paste(tile, (left, top))
+        shown = caption
+        while draw.textlength(shown, font) > side and len(shown) > 1:
+            shown = shown.removesuffix("...")[:-1] + "..."
+        draw.text((left, top + side + 1), shown, fill="black", font=font)
+    if not images:
+        draw.text((pad, pad), "no crops", fill="black", font=font)
+    sheet.save(to, format="PNG")

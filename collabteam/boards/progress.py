@@ -1,0 +1,93 @@
+"""What a command shows while it works: bars on a terminal, now and then a line elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+_SILENCE = 30.0
+"""Seconds between lines where there is no terminal to redraw."""
+
+
+class Console:
+    """Progress, remarks and warnings, on standard error so that output can be piped.
+
+    Args:
+        quiet: Show nothing at all.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.rich = RichConsole(file=sys.stderr, highlight=False)
+
+    def say(self, text: str) -> None:
+        """One remark."""
+        if not self.quiet:
+            self.rich.print(text, markup=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """One warning."""
+        if not self.quiet:
+            self.rich.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
+
+    @contextmanager
+    def stage(self, title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        """Show how far a stage is, its rate and the time left.
+
+        Args:
+            title: What is being done.
+            total: Number of units.
+            unit: What is counted, in plural.
+
+        Yields:
+            A function to call with the number of units just done.
+        """
+        if self.quiet or total <= 0:
+            yield lambda count: None
+        elif self.rich.is_terminal:
+            yield from self._bar(title, total, unit)
+        else:
+            yield from self._lines(title, total, unit)
+
+    def _bar(self, title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        bar = Progress(
+            TextColumn("{task.description}"), BarColumn(None), TaskProgressColumn(),
+            TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+            console=self.rich, expand=True,
+        )  # fmt: skip
+        with bar:
+            task = bar.add_task(title, total=total, rate="")
+            began = time.monotonic()
+
+            def advance(count: int) -> None:
+                done = bar.tasks[0].completed + count
+                rate = done / max(1e-9, time.monotonic() - began)
+                bar.update(task, completed=done, rate=f"{rate:.0f} {unit}/s")
+
+            yield advance
+
+    def _lines(self, title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        began = spoke = time.monotonic()
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done, spoke
+            done += count
+            now = time.monotonic()
+            if now - spoke >= _SILENCE:
+                spoke = now
+                rate = done / (now - began)
+                left = int((total - done) / rate) if rate else 0
+                self.say(
+                    f"{title}: {done / total:.0%}, {rate:.0f} {unit}/s, "
+                    f"{left // 60}:{left % 60:02d} left"
+                )
+
+        yield advance
+        took = time.monotonic() - began
+        self.say(f"{title}: done in {took:.0f} s ({done / max(1e-9, took):.0f} {unit}/s)")

@@ -1,0 +1,11 @@
+"""What is known of a camera: its crops, and the log of what was said about them.
+
+Hidden truth (``collabteam.catalog.truth``) and the readers of foreign data
+(``collabteam.catalog.crops_source``) are imported by their own names.
+"""
+
+from collabteam.catalog.catalog import Catalog
+from collabteam.catalog.index import CropIndex
+from collabteam.catalog.records import Crop, LabelEvent
+
+__all__ = ["Catalog", "Crop", "CropIndex", "LabelEvent"]

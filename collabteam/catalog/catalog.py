@@ -1,0 +1,383 @@
+"""Everything that is known about one camera."""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import yaml
+
+from collabteam.catalog.index import CROP_COLUMNS, LOG_COLUMNS, CropIndex, derive
+from collabteam.catalog.records import (
+    CROP_SCHEMA,
+    LABEL_SCHEMA,
+    TRUTH_SCHEMA,
+    Crop,
+    LabelEvent,
+    crops_to_table,
+    events_to_table,
+)
+from collabteam.catalog.tables import Table, write_atomically
+from collabteam.config import UNKNOWN, UNUSABLE, camera_folder, check_classes
+from collabteam.errors import UserError
+
+MANIFEST = "camera.yaml"
+BATCH_CROPS = 4096
+"""Most crops in one commit."""
+BATCH_BYTES = 64 * 2**20
+"""Bytes of pictures that close a commit."""
+
+# Descriptors of the locks that this process holds.
+_held: set[int] = set()
+
+
+def _forget_locks() -> None:
+    """In a forked child: let go of the parent's locks, which the parent's death must free."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget_locks)
+
+
+class Catalog:
+    """The crops of one camera and the log of what was said about them.
+
+    Make one with :meth:`open` or :meth:`register`. Any number of processes may read and append at
+    the same time; a command that must be alone takes :meth:`lock`.
+
+    Attributes:
+        folder: The camera's folder, ``<root>/<camera>``.
+        name: The camera.
+        classes: The registered classes, one branch each, in this order; empty if none are yet.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = folder.name
+        self.classes = _read_manifest(folder / MANIFEST)
+        self._crops = Table(folder / "crops.lance")
+        self._labels = Table(folder / "labels.lance")
+        Table(folder / "truth.lance")  # damage should show here, not in the midst of a command
+        self._known: set[str] = set()
+        self._known_version = -1
+        self._lock_depth = 0
+        self._lock_descriptor = -1
+
+    @classmethod
+    def open(cls, root: str | Path, camera: str) -> Catalog:
+        """Open a registered camera.
+
+        Raises:
+            UserError: There is no such camera under ``root``, or something of it is damaged.
+        """
+        folder = camera_folder(root, camera)
+        if not (folder / MANIFEST).is_file():
+            known = sorted(path.parent.name for path in Path(root).glob(f"*/{MANIFEST}"))
+            near = difflib.get_close_matches(camera, known, n=3)
+            named = [*near, *(name for name in known if name not in near)]
+            listing = ", ".join(named[:8]) + (", ..." if len(named) > 8 else "")
+            raise UserError(
+                f"no camera {camera!r} under {root}: known are {listing or 'none'}; "
+                f"'ingest camera={camera}' registers it"
+            )
+        return cls(folder)
+
+    @classmethod
+    def register(cls, root: str | Path, camera: str, classes: Sequence[str] = ()) -> Catalog:
+        """Create a camera, or open the one of this name.
+
+        Args:
+            root: Folder under which every camera has its own.
+            camera: The camera's name.
+            classes: Its classes; empty leaves a new camera without and keeps those of an old one.
+
+        Raises:
+            UserError: The classes make no team, or others are registered already; or what
+                :meth:`open` raises.
+        """
+        folder = camera_folder(root, camera)
+        if classes:
+            check_classes(list(classes))
+        if not (folder / MANIFEST).is_file():
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError, PermissionError) as error:
+                raise UserError(f"{folder} cannot be made: {error.strerror}") from error
+            Table.create(folder / "crops.lance", CROP_SCHEMA)
+            Table.create(folder / "labels.lance", LABEL_SCHEMA)
+            Table.create(folder / "truth.lance", TRUTH_SCHEMA)
+            # Last, so that a camera which can be opened is complete.
+            _write_manifest(folder, classes)
+        catalog = cls(folder)
+        if classes:
+            catalog.set_classes(classes)
+        return catalog
+
+    def set_classes(self, classes: Sequence[str]) -> None:
+        """Register the camera's classes; the same ones in another order change nothing.
+
+        Raises:
+            UserError: The classes make no team, or others are registered already.
+        """
+        check_classes(list(classes))
+        self.classes = _read_manifest(self.folder / MANIFEST)
+        if not self.classes:
+            _write_manifest(self.folder, classes)
+            self.classes = list(classes)
+        elif set(classes) != set(self.classes):
+            raise UserError(
+                f"camera {self.name} has the classes {', '.join(self.classes)}, not "
+                f"{', '.join(classes)}: name these, or register another camera"
+            )
+
+    @contextmanager
+    def lock(self, command: str) -> Iterator[None]:
+        """Hold the camera for one command; the same object may take it again meanwhile.
+
+        The lock is the system's, so it ends with the process however that ends; the file's content
+        only tells others who holds it.
+
+        Args:
+            command: What to tell others, for example ``train``.
+
+        Raises:
+            UserError: Somebody else holds it, and since when; or the folder cannot be written.
+        """
+        if self._lock_depth == 0:
+            self._lock_descriptor = self._acquire(command)
+        self._lock_depth += 1
+        try:
+            yield
+        finally:
+            self._lock_depth -= 1
+            if self._lock_depth == 0 and self._lock_descriptor in _held:
+                _held.discard(self._lock_descriptor)
+                os.close(self._lock_descriptor)
+
+    def _acquire(self, command: str) -> int:
+        try:
+            descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise UserError(f"{self.folder} cannot be written: {error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            content = os.read(descriptor, 4096)
+            os.close(descriptor)
+            raise UserError(
+                f"camera {self.name} is in use by {_describe_holder(content)}: "
+                "wait for it or stop it"
+            ) from error
+        holder = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "command": command,
+            "since": time.time(),
+        }
+        os.ftruncate(descriptor, 0)
+        with suppress(OSError):  # on a full disk the lock holds all the same, unsigned
+            os.write(descriptor, json.dumps(holder).encode())
+        _held.add(descriptor)
+        return descriptor
+
+    def __len__(self) -> int:
+        """Number of crops that this object has seen."""
+        return len(self._crops)
+
+    def _known_ids(self) -> set[str]:
+        self._crops.refresh()
+        if self._known_version != self._crops.version:
+            self._known = set(self._crops.read(["crop_id"])["crop_id"].to_pylist())
+            self._known_version = self._crops.version
+        return self._known
+
+    def add_crops(self, crops: Iterable[Crop]) -> list[tuple[str, bool]]:
+        """Add crops; those that are there already, or come twice, are added once.
+
+        Args:
+            crops: May be a generator: at most 4,096 crops or about 64 MB are held at a time, and
+                that is also what one commit takes.
+
+        Returns:
+            For each crop its name and whether it is new.
+
+        Raises:
+            UserError: The disk is full; the batches before are in the catalog.
+        """
+        known = self._known_ids()
+        result: list[tuple[str, bool]] = []
+        batch: list[Crop] = []
+        names: set[str] = set()
+        size = 0
+        for crop in crops:
+            is_new = crop.crop_id not in known and crop.crop_id not in names
+            result.append((crop.crop_id, is_new))
+            if not is_new:
+                continue
+            batch.append(crop)
+            names.add(crop.crop_id)
+            size += len(crop.image)
+            if len(batch) >= BATCH_CROPS or size >= BATCH_BYTES:
+                self._commit(batch)
+                batch, names, size = [], set(), 0
+        self._commit(batch)
+        return result
+
+    def _commit(self, batch: list[Crop]) -> None:
+        self._crops.append(crops_to_table(batch))
+        self._known.update(crop.crop_id for crop in batch)
+        self._known_version = self._crops.version
+
+    def append_labels(self, events: Sequence[LabelEvent]) -> int:
+        """Append events to the log, all of them or none, in one atomic commit.
+
+        Args:
+            events: In the order in which they shall stand.
+
+        Returns:
+            How many were appended.
+
+        Raises:
+            ValueError: An event is about a crop that the catalog does not have.
+            UserError: A label is none of the camera's classes (if it has any), ``unknown`` or
+                ``unusable``; or the disk is full.
+        """
+        if not events:
+            return 0
+        self.check_labels({event.label for event in events})
+        unknown = {event.crop_id for event in events} - self._known_ids() - {""}
+        if unknown:
+            raise ValueError(f"{len(unknown)} crops are not in {self.folder}: {min(unknown)}, ...")
+        self._labels.append_few(events_to_table(events))
+        return len(events)
+
+    def check_labels(self, labels: Iterable[str]) -> None:
+        """Raise unless each label may be given to a crop of this camera.
+
+        Raises:
+            UserError: Names the labels that may not.
+        """
+        allowed = {*self.classes, UNKNOWN, UNUSABLE, ""}
+        foreign = sorted(set(labels) - allowed)
+        if self.classes and foreign:
+            raise UserError(
+                f"camera {self.name} has no class {', '.join(foreign[:5])}"
+                f"{', ...' if len(foreign) > 5 else ''}: its classes are "
+                f"{', '.join(self.classes)}, and '{UNKNOWN}' and '{UNUSABLE}' are allowed"
+            )
+
+    def log(self, columns: Sequence[str] = tuple(LABEL_SCHEMA.names)) -> pa.Table:
+        """What was said about the crops, oldest first.
+
+        Args:
+            columns: Which fields of :class:`LabelEvent`.
+
+        Returns:
+            One row per event.
+
+        Raises:
+            UserError: The table is damaged.
+        """
+        self._labels.refresh()
+        return self._labels.read(columns)
+
+    def index(self) -> CropIndex:
+        """What every crop is called now.
+
+        Raises:
+            UserError: A table is damaged.
+        """
+        # The log first: every crop that it speaks of is then in the crops that follow.
+        log = self.log(LOG_COLUMNS)
+        self._crops.refresh()
+        return derive(self._crops.read(CROP_COLUMNS), log)
+
+    def images(self, rows: npt.ArrayLike) -> list[bytes]:
+        """Encoded pictures by row number of :class:`CropIndex`.
+
+        Args:
+            rows: Shape ``(K,)``, integers, in any order; may repeat.
+
+        Returns:
+            K encoded pictures, in the order asked.
+
+        Raises:
+            IndexError: A row is negative or beyond the last crop.
+            UserError: The table is damaged.
+        """
+        numbers = np.asarray(rows, dtype=np.int64).tolist()
+        pictures: list[bytes] = []
+        for start in range(0, len(numbers), BATCH_CROPS):
+            part = self._crops.take(numbers[start : start + BATCH_CROPS], ["image"])
+            pictures += part["image"].to_pylist()
+        return pictures
+
+    def stream_images(
+        self, rows: npt.ArrayLike, batch: int = 256
+    ) -> Iterator[tuple[npt.NDArray[np.int64], list[bytes]]]:
+        """Encoded pictures of many rows, a batch at a time, in memory for one batch.
+
+        Args:
+            rows: Shape ``(K,)``, integers, best ascending: neighbours are read together.
+            batch: Most pictures at a time.
+
+        Yields:
+            Row numbers, shape ``(B,)`` with ``B <= batch``, and their B encoded pictures.
+
+        Raises:
+            IndexError: A row is negative or beyond the last crop.
+            UserError: The table is damaged.
+        """
+        numbers = np.asarray(rows, dtype=np.int64)
+        for start in range(0, len(numbers), batch):
+            part = numbers[start : start + batch]
+            yield part, self.images(part)
+
+
+def _describe_holder(content: bytes) -> str:
+    """The one who holds a lock, in words."""
+    try:
+        holder = json.loads(content)
+        since = datetime.datetime.fromtimestamp(holder["since"]).strftime("%H:%M:%S")
+        who = f"process {holder['pid']} on host {holder['host']}"
+        return f"{who} ({holder['command']!r}, since {since})"
+    except (ValueError, KeyError, TypeError):
+        return "another process"  # it took the lock this very moment and has not signed yet
+
+
+def _write_manifest(folder: Path, classes: Sequence[str]) -> None:
+    content = {"name": folder.name, "classes": list(classes)}
+    write_atomically(folder / MANIFEST, yaml.safe_dump(content, sort_keys=False))
+
+
+def _read_manifest(path: Path) -> list[str]:
+    """The classes in a camera's manifest."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        classes = content["classes"]
+        if content["name"] != path.parent.name:
+            raise ValueError(f"the name is {content['name']!r}")
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise ValueError("the classes are no list of names")
+        if classes:
+            check_classes(classes)
+    except (OSError, ValueError, KeyError, TypeError, UserError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path} is damaged ({reason}): expected 'name: {path.parent.name}' and "
+            "'classes: [...]'; write these two lines again"
+        ) from error
+    return list(classes)

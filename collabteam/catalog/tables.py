@@ -1,0 +1,191 @@
+"""One append-only Lance table, and errors that a person can act on."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import lance
+import pyarrow as pa
+
+from collabteam.errors import UserError
+
+# A log that grows by single clicks has as many fragments as clicks, and every commit writes the
+# list of them all: 1,000 one-row commits take 50 MB and 5 ms each unless they are merged.
+_MOST_FRAGMENTS = 64
+# Fragments of fewer rows count as small and are merged; rewriting larger ones would cost more.
+_SMALL_FRAGMENT = 16_384
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Lance hands on what the system said as text only.
+_NO_SPACE_TEXT = tuple(f"(os error {number})" for number in _NO_SPACE)
+
+
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """Turn "no space left" from Python, Arrow or Lance into one line for the user.
+
+    Raises:
+        UserError: The disk, the quota or the largest file size is exhausted.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in _NO_SPACE or any(text in str(error) for text in _NO_SPACE_TEXT):
+            raise UserError(
+                f"the disk is full: {_first_line(error)}; free space and run the same command "
+                "again: nothing is lost"
+            ) from error
+        raise
+
+
+def _first_line(error: BaseException) -> str:
+    """What went wrong, without the places in Lance's source that follow."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    for marker in (", /home/", ", /rustc/", ", /root/"):
+        line = line.split(marker)[0]
+    return line[:300]
+
+
+class Table:
+    """A Lance table whose rows are only ever added; row numbers therefore never change.
+
+    Args:
+        path: The table's folder.
+
+    Raises:
+        UserError: There is no such table, or it is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._damage():
+            self._data = lance.dataset(str(path))
+
+    @staticmethod
+    def create(path: Path, schema: pa.Schema) -> None:
+        """Make an empty table unless it is there already.
+
+        Raises:
+            UserError: The disk is full.
+        """
+        try:
+            with disk_errors():
+                lance.write_dataset(schema.empty_table(), str(path), mode="create")
+        except OSError as error:
+            if "already exists" not in str(error):
+                raise
+
+    @contextmanager
+    def _damage(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            lances = (OSError, ValueError, RuntimeError, pa.ArrowException)
+            # A panic inside Lance is no Exception, and has a name but no importable class.
+            if not isinstance(error, lances) and type(error).__name__ != "PanicException":
+                raise
+            raise UserError(
+                f"{self.path} cannot be used ({_first_line(error)}): if it is damaged, restore it "
+                f"from a backup, or move the folder {self.path.parent} away and ingest again"
+            ) from error
+
+    @property
+    def version(self) -> int:
+        """Number of the last commit that this object has seen."""
+        return int(self._data.version)
+
+    def refresh(self) -> None:
+        """See what others have committed in the meantime."""
+        with self._damage():
+            self._data.checkout_latest()  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        with self._damage():
+            return int(self._data.count_rows())
+
+    def append(self, rows: pa.Table) -> None:
+        """Add rows in one atomic commit; others may append at the same time.
+
+        Raises:
+            UserError: The disk is full; the table is as it was.
+        """
+        if rows.num_rows == 0:
+            return
+        with self._damage(), disk_errors():
+            self._data = lance.write_dataset(rows, self._data, mode="append")
+
+    def append_few(self, rows: pa.Table) -> None:
+        """Add rows as :meth:`append` does, and merge the commits once there are many small ones.
+
+        A table that merges takes all its rows this way: an append that commits while others are
+        merged would end up before them, and the order of the rows is what a log is about.
+
+        Raises:
+            UserError: The disk is full; the table is as it was.
+        """
+        with self._merging(fcntl.LOCK_SH):
+            self.append(rows)
+        sizes = [fragment.metadata.num_rows for fragment in self._data.get_fragments()]
+        if sum(size < _SMALL_FRAGMENT for size in sizes) <= _MOST_FRAGMENTS:
+            return
+        # Not now, if anybody is appending, or if the disk is full: the rows are safe as they are.
+        unfit = suppress(OSError, ValueError, RuntimeError)
+        with unfit, self._merging(fcntl.LOCK_EX | fcntl.LOCK_NB):
+            self._data.checkout_latest()  # type: ignore[no-untyped-call]
+            self._data.optimize.compact_files(target_rows_per_fragment=_SMALL_FRAGMENT)
+
+    @contextmanager
+    def _merging(self, operation: int) -> Iterator[None]:
+        """Shared by those who append, exclusive to the one who merges."""
+        with self._damage(), disk_errors():
+            descriptor = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, operation)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        """All rows of some columns, in the order in which they were added."""
+        with self._damage():
+            return self._data.to_table(columns=list(columns), scan_in_order=True)
+
+    def take(self, rows: Sequence[int], columns: Sequence[str]) -> pa.Table:
+        """Some rows by number, in the order asked; a number may be repeated.
+
+        Raises:
+            IndexError: A row is negative or beyond the end.
+            UserError: The table is damaged.
+        """
+        if len(rows) and max(rows) >= len(self):
+            self.refresh()
+        if len(rows) and (min(rows) < 0 or max(rows) >= len(self)):
+            raise IndexError(f"rows {min(rows)} to {max(rows)} of {len(self)} in {self.path}")
+        with self._damage():
+            return self._data.take(list(rows), columns=list(columns))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small file so that a reader sees the old one or the new one, never a part.
+
+    Raises:
+        UserError: The disk is full.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with disk_errors():
+        try:
+            with partial.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)

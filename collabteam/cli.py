@@ -1,0 +1,132 @@
+"""The Hydra edge: how a command line becomes a typed config, and an error one line.
+
+Hydra and OmegaConf appear here and nowhere else. The modules behind the commands take dataclasses.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from collabteam.config import camera_folder
+from collabteam.errors import UserError
+
+
+@dataclass(frozen=True)
+class Command:
+    """One ``python -m collabteam.<name>``.
+
+    Attributes:
+        name: The command's name, also that of its YAML file in ``conf/``.
+        schema: The dataclass of its settings.
+        run: What it does. May return an exit code.
+        help: What ``--help`` prints.
+        registers: Whether a camera's name may be new.
+    """
+
+    name: str
+    schema: type
+    run: Callable[[Any], int | None]
+    help: str
+    registers: bool = False
+
+    def __call__(self) -> None:
+        """Compose the settings from ``sys.argv`` and run; exits with 2 on bad input."""
+        arguments = sys.argv[1:]
+        if {"-h", "--help"} & set(arguments):
+            print(self.help.strip())
+            return
+        sys.exit(self._compose_and_run(arguments))
+
+    def _compose_and_run(self, arguments: list[str]) -> int:
+        # Composition errors then reach us instead of being printed with a trace.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        import hydra
+        from hydra.core.config_store import ConfigStore
+        from hydra.errors import HydraException
+        from omegaconf import DictConfig, OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+
+        codes: list[int] = []
+
+        def job(composed: DictConfig) -> None:
+            try:
+                config = OmegaConf.to_object(composed)
+                codes.append(self.run(config) or 0)
+            except UserError as error:
+                _complain(self.name, str(error))
+                codes.append(2)
+            except OmegaConfBaseException as error:
+                _complain(self.name, _one_line(str(error)))
+                codes.append(2)
+
+        try:
+            store = ConfigStore.instance()
+            store.store(name=f"{self.name}_schema", node=self.schema)
+            for name, node in self._cameras(arguments).items():
+                store.store(group="camera", name=name, node=node)
+            hydra.main(version_base="1.3", config_path=str(_conf()), config_name=self.name)(job)()
+        except UserError as error:
+            _complain(self.name, str(error))
+            return 2
+        except (HydraException, OmegaConfBaseException) as error:
+            _complain(self.name, _one_line(str(error)))
+            return 2
+        except KeyboardInterrupt:
+            print(
+                f"\n{self.name}: interrupted; the same command goes on from here", file=sys.stderr
+            )
+            return 130
+        return max(codes, default=0)
+
+    def _cameras(self, arguments: list[str]) -> dict[str, dict[str, Any]]:
+        """Every registered camera, as an option of the config group ``camera``.
+
+        So Hydra itself sweeps over them, ``camera=glob(*)``, and answers a mistyped name with the
+        known ones.
+        """
+        import yaml
+
+        given = dict(part.split("=", 1) for part in arguments if "=" in part)
+        cameras: dict[str, dict[str, Any]] = {}
+        for root in given.get("root", "outputs").split(","):
+            for file in sorted(Path(root).glob("*/camera.yaml")):
+                try:
+                    known = yaml.safe_load(file.read_text())
+                    cameras[file.parent.name] = {
+                        "name": file.parent.name,
+                        "classes": list(known["classes"]),
+                    }
+                except (yaml.YAMLError, TypeError, KeyError, OSError) as error:
+                    raise UserError(
+                        f"{file}: expected a camera's name and classes, got {_one_line(str(error))}: "
+                        "repair or remove it"
+                    ) from error
+        if self.registers:
+            for name in given.get("camera", "").split(","):
+                if name and "(" not in name:
+                    camera_folder("", name)
+                    cameras.setdefault(name, {"name": name, "classes": []})
+        return cameras
+
+
+def _conf() -> Path:
+    """The YAML files: inside an installed package, beside the package in a checkout."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "conf"
+
+
+def _complain(command: str, text: str) -> None:
+    print(f"{command}: {text}", file=sys.stderr)
+
+
+def _one_line(text: str) -> str:
+    """Hydra's messages span lines; the first ones say what is wrong and what there is."""
+    lines = [line.strip() for line in text.splitlines()]
+    kept = [line for line in lines if line and not line.startswith(("full_key", "object_type"))]
+    cut = next((n for n, line in enumerate(kept) if line.startswith("Config search path")), None)
+    return " ".join(kept[:cut])

@@ -1,0 +1,354 @@
+"""Every setting of collabteam: the Hydra schema and the Python API in one.
+
+The defaults are the paper's (Padilha and Ferreira, section 3.1) wherever the paper gives a value.
+The dataclasses know nothing of Hydra; ``python -m collabteam.train`` fills them from YAML files and
+the command line, and Python code builds them directly::
+
+    TrainConfig(camera=CameraConfig("S10-08", ["pedestrian", "cyclist"]), round=2)
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from collabteam.errors import UserError
+
+UNKNOWN = "unknown"
+"""What a crop is called that shows none of the team's classes."""
+UNUSABLE = "unusable"
+"""What a crop is called that nobody can judge; it never trains and is never scored against."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+@dataclass
+class CameraConfig:
+    """A camera and the classes that its team tells apart.
+
+    Attributes:
+        name: The camera's name, also the name of its folder under ``root``.
+        classes: The team's classes, at least two; one branch each, in this order.
+    """
+
+    name: str = ""
+    classes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class DataConfig:
+    """How crops become tensors and folds.
+
+    Attributes:
+        image_size: Side in pixels of the square that a crop is letterboxed to.
+        folds: Number of group-aware stratified folds (paper: 5, so each is an 80/20 split).
+        train_folds: Which folds are trained; scores are the mean over these.
+        augment: ``none``, or ``affine``: mirror, rotate up to 10 degrees, scale by 0.8 to 1.15,
+            shift up to 12%, and change brightness and contrast. The paper names no augmentation.
+        batch_size: Crops per training step (paper: 64).
+        eval_batch_size: Crops per validation step (paper: 16); speed only, not results.
+    """
+
+    image_size: int = 128
+    folds: int = 5
+    train_folds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
+    augment: str = "none"
+    batch_size: int = 64
+    eval_batch_size: int = 16
+
+
+@dataclass
+class TeamConfig:
+    """The branches and how they vote.
+
+    Attributes:
+        backbone: Any timm model name.
+        attention: timm attention layer inside the residual blocks (paper: ``cbam``), or ``none``.
+        stem: ``standard`` as timm builds it (stride 4 in all), or ``small``: a 3x3 convolution of
+            stride 2 and no pooling, for pictures of 32 to 48 px. ResNets only.
+        pretrained: Start from timm's pretrained weights (downloads them).
+        init: Start of round k > 0: ``scratch`` (Kaiming) or ``previous``: each fold goes on from
+            the same fold of round k-1, so it never validates on what it was trained on.
+        vote_with: ``best``: one network per branch, from the fold with the best balanced recall;
+            ``mean``: the mean of all trained folds, at as many times the cost of scoring.
+        joint: Joint confidence of a verdict from the branches' confidences in their own votes:
+            ``product``, ``min`` or ``mean``. The paper does not define it.
+    """
+
+    backbone: str = "resnet18"
+    attention: str = "cbam"
+    stem: str = "standard"
+    pretrained: bool = False
+    init: str = "scratch"
+    vote_with: str = "best"
+    joint: str = "product"
+
+
+@dataclass
+class OptimConfig:
+    """Stochastic gradient descent, per branch (paper, section 3.1).
+
+    Attributes:
+        lr: Peak learning rate.
+        momentum: Momentum factor.
+        nesterov: Use Nesterov's form.
+        weight_decay: L2 penalty.
+        epochs: Epochs of round 0, and of later rounds unless ``epochs_later`` is set.
+        epochs_later: Epochs of rounds k > 0; 0 means the same as ``epochs``.
+        lr_later: Peak learning rate of rounds k > 0; 0 means the same as ``lr``.
+        warmup: Share of all steps over which the rate rises linearly before the cosine; 0 to 0.5.
+        label_smoothing: Smoothing of the weighted cross-entropy.
+    """
+
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    epochs: int = 30
+    epochs_later: int = 0
+    lr_later: float = 0.0
+    warmup: float = 0.0
+    label_smoothing: float = 0.1
+
+
+@dataclass
+class TrainerConfig:
+    """Where the arithmetic runs. None of this is part of a round's fingerprint.
+
+    Attributes:
+        accelerator: Lightning's accelerator: ``auto``, ``cpu``, ``gpu``, ...
+        precision: ``auto`` (bf16 where the processor has it, else fp32), ``bf16`` or ``fp32``.
+        threads: CPU threads of torch; 0 means one per core that this process may use.
+        score_batch_size: Crops per step when the pool is scored.
+    """
+
+    accelerator: str = "auto"
+    precision: str = "auto"
+    threads: int = 0
+    score_batch_size: int = 256
+
+
+@dataclass
+class LoggerConfig:
+    """Where the training curves go.
+
+    Attributes:
+        kind: ``wandb``, ``csv`` or ``none``.
+        mode: Of W&B: ``offline`` (nothing leaves the machine) or ``online``.
+        project: Of W&B: the project's name.
+    """
+
+    kind: str = "wandb"
+    mode: str = "offline"
+    project: str = "collabteam"
+
+
+@dataclass
+class TrainConfig:
+    """``collabteam.train``: bring one camera to a round.
+
+    Attributes:
+        camera: The camera.
+        root: Folder under which every camera has its own.
+        seed: Of every random draw: i0, folds, initial weights, augmentation, increments.
+        round: The target round; missing rounds are done, complete ones skipped.
+        reviewer: ``person`` (labels from the catalog) or ``oracle`` (answers from hidden truth).
+        oracle_error: Share of the oracle's answers that are wrong, 0 to 1.
+        seed_per_class: Crops per proposed class in i0 (paper: 1000).
+        increment_per_class: Crops per class that each later round adds (paper: 1000).
+        quantile: Candidates are the crops at or above this quantile of their class's consensus
+            confidence (paper: top 25%, so 0.75).
+        rollback: Take the camera back to this round first; -1 takes back round 0, too; None for no.
+        data: Crops to tensors and folds.
+        team: Branches and voting.
+        optim: Optimiser.
+        trainer: Hardware.
+        logger: Curves.
+    """
+
+    camera: CameraConfig = field(default_factory=CameraConfig)
+    root: str = "outputs"
+    seed: int = 0
+    round: int = 0
+    reviewer: str = "person"
+    oracle_error: float = 0.0
+    seed_per_class: int = 1000
+    increment_per_class: int = 1000
+    quantile: float = 0.75
+    rollback: int | None = None
+    data: DataConfig = field(default_factory=DataConfig)
+    team: TeamConfig = field(default_factory=TeamConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+
+
+@dataclass
+class IngestConfig:
+    """``collabteam.ingest``: put crops into a camera's catalog.
+
+    Attributes:
+        camera: The camera; a new name is registered.
+        root: Folder under which every camera has its own.
+        seed: Unused by ``source=crops``; every command takes it.
+        source: ``crops``: a folder of images or a Parquet file.
+        path: The folder or the file.
+        labels: What a given label is: ``proposed`` by a detector, verified by a ``person``, or
+            hidden ``truth`` that training and selection never see.
+    """
+
+    camera: CameraConfig = field(default_factory=CameraConfig)
+    root: str = "outputs"
+    seed: int = 0
+    source: str = "crops"
+    path: str = ""
+    labels: str = "proposed"
+
+
+@dataclass
+class ReportConfig:
+    """``collabteam.report``: Table 1 and what stands beside it.
+
+    Attributes:
+        camera: The camera.
+        root: Folder under which every camera has its own.
+        seed: Unused; every command takes it.
+        format: ``table`` (terminal, and files in the camera's folder) or ``json`` (standard output).
+    """
+
+    camera: CameraConfig = field(default_factory=CameraConfig)
+    root: str = "outputs"
+    seed: int = 0
+    format: str = "table"
+
+
+def camera_folder(root: str | Path, camera: str) -> Path:
+    """Folder of one camera.
+
+    Raises:
+        UserError: The name is not one to three dozen letters, digits, ``_``, ``.`` or ``-``.
+    """
+    if not _NAME.fullmatch(camera):
+        raise UserError(
+            f"camera={camera!r} is no camera name: expected up to 64 letters, digits, '_', '.' "
+            "or '-', beginning with a letter or digit"
+        )
+    return Path(root) / camera
+
+
+def check_classes(classes: list[str]) -> None:
+    """Raise unless the classes can make a team.
+
+    Raises:
+        UserError: Fewer than two classes, a repeated one, or a reserved or unusable name.
+    """
+    if len(classes) < 2:
+        raise UserError(
+            f"a team needs at least 2 classes, got {len(classes)} ({', '.join(classes) or 'none'}): "
+            "name them with 'camera.classes=[a,b]'"
+        )
+    for name in classes:
+        if classes.count(name) > 1:
+            raise UserError(f"class {name!r} is named twice in camera.classes")
+        if name in (UNKNOWN, UNUSABLE):
+            raise UserError(f"class name {name!r} is reserved: it means 'none of the classes'")
+        if not _NAME.fullmatch(name):
+            raise UserError(f"class {name!r}: expected letters, digits, '_', '.' or '-'")
+
+
+def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UserError(f"{name}={value}: expected one of {', '.join(allowed)}")
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not math.isfinite(value) or value < least:
+        raise UserError(f"{name}={value}: expected {least:g} or more")
+
+
+def _between(name: str, value: float, low: float, high: float) -> None:
+    if not (math.isfinite(value) and low <= value <= high):
+        raise UserError(f"{name}={value}: expected {low:g} to {high:g}")
+
+
+def check_train(config: TrainConfig) -> None:
+    """Raise on the first setting that cannot work.
+
+    Raises:
+        UserError: Names the setting, what was expected and what came.
+    """
+    camera_folder(config.root, config.camera.name)
+    check_classes(config.camera.classes)
+    _at_least("round", config.round, 0)
+    _choice("reviewer", config.reviewer, ("person", "oracle"))
+    _between("oracle_error", config.oracle_error, 0, 1)
+    check_seed(config.seed)
+    _at_least("seed_per_class", config.seed_per_class, 1)
+    _at_least("increment_per_class", config.increment_per_class, 1)
+    _between("quantile", config.quantile, 0, 1)
+    if config.rollback is not None:
+        _at_least("rollback", config.rollback, -1)
+    data, team, optim = config.data, config.team, config.optim
+    _between("data.image_size", data.image_size, 16, 1024)
+    _at_least("data.folds", data.folds, 2)
+    if not data.train_folds or any(not 0 <= k < data.folds for k in data.train_folds):
+        raise UserError(
+            f"data.train_folds={data.train_folds}: expected some of 0 to {data.folds - 1}"
+        )
+    if len(set(data.train_folds)) != len(data.train_folds):
+        raise UserError(f"data.train_folds={data.train_folds}: expected each fold once")
+    _choice("data.augment", data.augment, ("none", "affine"))
+    _at_least("data.batch_size", data.batch_size, 2)
+    _at_least("data.eval_batch_size", data.eval_batch_size, 1)
+    _choice("team.stem", team.stem, ("standard", "small"))
+    _choice("team.init", team.init, ("scratch", "previous"))
+    _choice("team.vote_with", team.vote_with, ("best", "mean"))
+    _choice("team.joint", team.joint, ("product", "min", "mean"))
+    _at_least("optim.lr", optim.lr, 1e-8)
+    _at_least("optim.lr_later", optim.lr_later, 0)
+    _between("optim.momentum", optim.momentum, 0, 1)
+    _at_least("optim.weight_decay", optim.weight_decay, 0)
+    _at_least("optim.epochs", optim.epochs, 1)
+    _at_least("optim.epochs_later", optim.epochs_later, 0)
+    _between("optim.warmup", optim.warmup, 0, 0.5)
+    _between("optim.label_smoothing", optim.label_smoothing, 0, 0.9)
+    _choice("trainer.precision", config.trainer.precision, ("auto", "bf16", "fp32"))
+    _at_least("trainer.threads", config.trainer.threads, 0)
+    _at_least("trainer.score_batch_size", config.trainer.score_batch_size, 1)
+    _choice("logger.kind", config.logger.kind, ("wandb", "csv", "none"))
+    _choice("logger.mode", config.logger.mode, ("offline", "online"))
+
+
+def check_seed(seed: int) -> None:
+    """Raise unless the seed can seed.
+
+    Raises:
+        UserError: It is negative.
+    """
+    _at_least("seed", seed, 0)
+
+
+def check_ingest(config: IngestConfig) -> None:
+    """Raise on the first setting that cannot work.
+
+    Raises:
+        UserError: Names the setting, what was expected and what came.
+    """
+    camera_folder(config.root, config.camera.name)
+    if config.camera.classes:
+        check_classes(config.camera.classes)
+    _choice("source", config.source, ("crops",))
+    _choice("labels", config.labels, ("proposed", "person", "truth"))
+    if not config.path:
+        raise UserError("path is not given: expected a folder of images or a .parquet file")
+
+
+def check_report(config: ReportConfig) -> None:
+    """Raise on the first setting that cannot work.
+
+    Raises:
+        UserError: Names the setting, what was expected and what came.
+    """
+    _choice("format", config.format, ("table", "json"))

@@ -1,0 +1,103 @@
+"""What a team's votes are worth: pure functions on numpy arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collabteam.rounds.selection import candidates
+from collabteam.team.voting import ABSTAIN, Verdicts, vote
+
+Recall = dict[str, dict[str, float | None]]
+
+
+def branch_recall(
+    prob: NDArray[np.floating], labels: NDArray[np.int64], classes: Sequence[str]
+) -> Recall:
+    """Recall of true and of false per branch, the figures of the paper's Table 1.
+
+    Args:
+        prob: (N, B) probability of *true*, 0 to 1.
+        labels: (N,) class of each crop, -1 for none of them.
+        classes: Names of the B classes.
+
+    Returns:
+        ``{class: {"true": share of the class's crops voted true, "false": share of all others
+        voted false}}``; None where there is no such crop.
+    """
+    voted = prob > 0.5
+    recall: Recall = {}
+    for branch, name in enumerate(classes):
+        is_true = labels == branch
+        recall[name] = {
+            "true": _share(voted[is_true, branch]),
+            "false": _share(~voted[~is_true, branch]),
+        }
+    return recall
+
+
+def mean_recall(folds: Sequence[Recall]) -> Recall:
+    """Mean over folds, of those that have a figure."""
+    mean: Recall = {}
+    for name in folds[0]:
+        mean[name] = {}
+        for side in ("true", "false"):
+            known = [v for fold in folds if (v := fold[name][side]) is not None]
+            mean[name][side] = float(np.mean(known)) if known else None
+    return mean
+
+
+def balanced(recall: dict[str, float | None]) -> float:
+    """Mean of the recalls of true and of false, missing ones as 0."""
+    return ((recall["true"] or 0.0) + (recall["false"] or 0.0)) / 2
+
+
+def coverage(verdicts: Verdicts) -> float | None:
+    """Share of crops with a consensus, None without crops."""
+    return _share(verdicts.branch != ABSTAIN)
+
+
+def consensus_accuracy(verdicts: Verdicts, labels: NDArray[np.int64]) -> float | None:
+    """Share of right ones among the crops with a consensus, None without any."""
+    decided = verdicts.branch != ABSTAIN
+    return _share(verdicts.branch[decided] == labels[decided])
+
+
+def expected_precision(
+    prob: NDArray[np.floating],
+    labels: NDArray[np.int64],
+    classes: int,
+    joint: str,
+    quantile: float,
+) -> list[tuple[float | None, int]]:
+    """How right an increment would be, judged on human-labelled crops that did not train.
+
+    The same selection is applied to the out-of-fold crops. The pool differs from them: its
+    easiest crops leave it round by round, and objects of no class are rarer among verified
+    crops; so this is an estimate and no bound.
+
+    Returns:
+        Per class the share of right ones among its candidates, and how many those were.
+    """
+    verdicts = vote(prob, joint)
+    estimates = []
+    for branch in range(classes):
+        positions, _ = candidates(verdicts, branch, quantile)
+        estimates.append((_share(labels[positions] == branch), len(positions)))
+    return estimates
+
+
+def wilson_lower(share: float, count: int, z: float = 1.645) -> float:
+    """Lower end of Wilson's interval for a share (one-sided 95% with the default ``z``)."""
+    if not count:
+        return 0.0
+    centre = share + z * z / (2 * count)
+    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return (centre - spread) / (1 + z * z / count)
+
+
+def _share(flags: NDArray[np.bool_]) -> float | None:
+    return float(np.mean(flags)) if flags.size else None

@@ -1,0 +1,698 @@
+"""The loop: bring a camera to a round.
+
+Round 0 trains on a human-verified sample, i0. Round k lets the team of round k-1 vote on the pool,
+adds a random draw of what it is surest about, and trains on i0 + i1 + ... + ik. Each stage leaves
+its result on disk before the next begins, so a killed command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from collabteam.boards.progress import Console
+from collabteam.boards.table1 import Round, read_rounds
+from collabteam.boards.tracking import finish, fold_logger, log_recall
+from collabteam.catalog import Catalog, CropIndex, LabelEvent
+from collabteam.catalog.truth import read_truth
+from collabteam.config import UNKNOWN, UNUSABLE, TrainConfig, check_train
+from collabteam.errors import UserError
+from collabteam.rounds import evaluation
+from collabteam.rounds.reviewer import oracle_answers
+from collabteam.rounds.selection import sample_initial, select
+from collabteam.rounds.state import (
+    check_settings,
+    digest,
+    result_settings,
+    roll_back,
+    round_folder,
+    training_digest,
+    write_json,
+)
+from collabteam.team.data import decode
+from collabteam.team.fit import fit_fold, set_threads
+from collabteam.team.folds import assign_folds
+from collabteam.team.scoring import Device, Team, branch_file
+from collabteam.team.voting import ABSTAIN, vote
+
+PART = 4096
+"""Crops per file of scores: what a kill can cost at most."""
+
+LOW_PRECISION = 0.95
+"""Below this estimated precision a draw is announced as doubtful: it may teach more wrong than right."""
+
+
+def bring_to_round(config: TrainConfig, console: Console | None = None) -> list[Round]:
+    """Bring a camera to ``config.round``, doing every round that is missing.
+
+    Args:
+        config: All settings.
+        console: Where progress and warnings go; silent if None.
+
+    Returns:
+        The records (``round.json``) of rounds 0 to the last one finished.
+
+    Raises:
+        UserError: Something only the user can change; nothing that was there is lost.
+    """
+    console = console or Console(quiet=True)
+    check_train(config)
+    catalog = Catalog.open(config.root, config.camera.name)
+    catalog.set_classes(config.camera.classes)
+    with catalog.lock("train"):
+        if config.rollback is not None:
+            _roll_back(catalog, config.rollback, console)
+        done = read_rounds(catalog.folder)
+        if done and config.rollback is None:
+            check_settings(done[-1], config)
+        for number in range(len(done), config.round + 1):
+            done.append(_Making(config, catalog, done, console).run())
+            console.say(_headline(done[-1]))
+        return done
+
+
+def _roll_back(catalog: Catalog, to: int, console: Console) -> None:
+    # Folders first: if a kill comes in between, rounds beyond ``to`` are unfinished, and their
+    # draws are recognised as another team's and voided before anything is drawn again.
+    moved = roll_back(catalog.folder, to)
+    index = catalog.index()
+    if (index.increment_round > to).any():
+        catalog.append_labels([LabelEvent("", "", source="rollback", round=to)])
+    if moved:
+        console.say(
+            f"took back rounds {min(moved)} to {max(moved)} of {catalog.name}; "
+            f"their files are in {catalog.folder / 'rolled-back'}"
+        )
+
+
+@dataclass
+class _TrainingSet:
+    """Crops that train: N rows of the index, what they are called, and who said so."""
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]  # class, -1 for none of the classes
+    human: NDArray[np.bool_]
+    digest: str
+
+
+@dataclass
+class _Making:
+    """One round in the making."""
+
+    config: TrainConfig
+    catalog: Catalog
+    done: list[Round]
+    console: Console
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.number = len(self.done)
+        self.classes = list(self.config.camera.classes)
+        self.folder = round_folder(self.catalog.folder, self.number)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        set_threads(self.config.trainer.threads)
+        self.device = Device.of(self.config.trainer)
+
+    def run(self) -> Round:
+        """Do every stage that is not done yet and write the record last."""
+        with self._timed("select"):
+            increment = self._sample() if self.number == 0 else self._extend()
+        index = self.catalog.index()
+        with self._timed("read"):
+            training = self._training_set(index)
+            images = self._read(index, training.rows)
+        folds = self._folds(index, training)
+        with self._timed("train"):
+            outcomes = self._train(training, images, folds, increment)
+        del images
+        voting = self._elect(training, outcomes)
+        team = Team.from_branches(
+            self.folder, self.classes, voting, self.config.team,
+            self.config.data.image_size, self.device,
+        )  # fmt: skip
+        record = self._record(index, training, outcomes, voting, increment)
+        with self._timed("score"):
+            record |= self._measure_pool(index, training, team, str(record["fingerprint"]))
+        with self._timed("evaluate"):
+            record |= self._measure_test(index, team)
+            record |= self._measure_against_truth(index, training, increment)
+        record["seconds"] = {stage: round(s, 2) for stage, s in self.seconds.items()}
+        record["peak_memory_mb"] = _peak_memory_mb()
+        record["finished"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        if self.config.team.init == "scratch":
+            self._prune(voting)
+        write_json(self.folder / "round.json", record)
+        return record
+
+    # -- which crops ---------------------------------------------------------------------------
+
+    def _sample(self) -> dict[str, Any]:
+        """Draw i0 once, and make sure that it is verified."""
+        config, index = self.config, self.catalog.index()
+        file = self.folder / "sample.json"
+        if not file.exists():
+            usable = ~index.held_out & (index.human != UNUSABLE)
+            pool = np.flatnonzero(usable)
+            strata = np.where(index.human != "", index.human, index.proposed)[pool]
+            self._check_pool(strata)
+            chosen = sample_initial(
+                strata, index.human[pool] != "", index.track_code[pool],
+                self.classes, config.seed_per_class, [config.seed, 0],
+            )  # fmt: skip
+            for name, count in zip(*np.unique(strata[chosen], return_counts=True), strict=True):
+                if name and count < config.seed_per_class:
+                    self.console.warn(
+                        f"class {name}: {count} crops for i0 instead of seed_per_class="
+                        f"{config.seed_per_class}; the camera has no more"
+                    )
+            write_json(file, [str(crop_id) for crop_id in index.crop_id[pool[chosen]]])
+        rows = self._sample_rows(index)
+        missing = rows[index.human[rows] == ""]
+        if config.reviewer == "oracle":
+            unverified = np.flatnonzero(index.test & (index.human == ""))
+            events = [
+                *oracle_answers(
+                    self.catalog, index, missing, config.oracle_error, config.seed, "seed"
+                ),
+                *oracle_answers(
+                    self.catalog, index, unverified, config.oracle_error, config.seed, "test"
+                ),
+            ]
+            if events:
+                self.catalog.append_labels(events)
+        elif missing.size:
+            counts = zip(*np.unique(index.proposed[missing], return_counts=True), strict=True)
+            per_class = ", ".join(f"{count} {name or 'unproposed'}" for name, count in counts)
+            raise UserError(
+                f"{missing.size} of the {rows.size} crops of i0 are not verified yet ({per_class}): "
+                "ingest verified labels for them ('ingest ... labels=person'; their crop ids are in "
+                f"{file}), or let reviewer=oracle answer from hidden truth, then run this again"
+            )
+        return {}
+
+    def _check_pool(self, strata: NDArray[np.str_]) -> None:
+        present = set(strata.tolist())
+        lacking = [name for name in self.classes if name not in present]
+        if not strata.size:
+            raise UserError(
+                f"camera {self.catalog.name} has no crops outside the test set: ingest some first"
+            )
+        if lacking and present != {""}:
+            has = ", ".join(sorted(name for name in present if name))
+            raise UserError(
+                f"no crop is proposed or verified as {', '.join(lacking)} (there are: {has or 'none'})"
+                ": ingest some, or leave the class out of camera.classes"
+            )
+
+    def _sample_rows(self, index: CropIndex) -> NDArray[np.int64]:
+        ids = set(_read_json(round_folder(self.catalog.folder, 0) / "sample.json"))
+        return np.flatnonzero([crop_id in ids for crop_id in index.crop_id])
+
+    def _extend(self) -> dict[str, Any]:
+        """Draw this round's increment once, from the votes of the team of the round before."""
+        config, index, before = self.config, self.catalog.index(), self.done[-1]
+        file = self.folder / "increment.json"
+        drawn = index.increment_round == self.number
+        foreign = drawn & (index.increment_by != before["fingerprint"])
+        beyond = index.increment_round > self.number
+        if foreign.any() or beyond.any():
+            self.catalog.append_labels(
+                [LabelEvent("", "", source="rollback", round=self.number - 1)]
+            )
+            file.unlink(missing_ok=True)
+            index = self.catalog.index()
+            drawn = np.zeros(len(index.crop_id), dtype=bool)
+        if file.exists() and drawn.any():
+            return dict(_read_json(file))
+        used = self._used(index)
+        rows, prob = self._score_before(index, ~used & ~index.held_out & (index.human != UNUSABLE))
+        verdicts = vote(prob, config.team.joint)
+        # One object, one row: a track that trains already would only add near copies.
+        fresh = ~np.isin(index.track_code[rows], index.track_code[used])
+        verdicts.branch[~fresh] = ABSTAIN
+        increments = select(
+            verdicts, index.track_code[rows], len(self.classes), config.increment_per_class,
+            config.quantile, [config.seed, self.number],
+        )  # fmt: skip
+        expected = before["expected_precision"]
+        report: dict[str, Any] = {}
+        events = []
+        for name, branch in zip(self.classes, increments, strict=True):
+            guess = expected[name]["share"]
+            report[name] = {
+                "candidates": branch.candidates,
+                "taken": len(branch.taken),
+                "shortfall": branch.shortfall,
+                "expected_precision": guess,
+            }
+            if branch.shortfall:
+                self.console.warn(
+                    f"round {self.number}, class {name}: {len(branch.taken)} of "
+                    f"{config.increment_per_class} crops; the team is sure of no more"
+                )
+            if guess is not None and guess < LOW_PRECISION:
+                self.console.warn(
+                    f"round {self.number}, class {name}: only {guess:.0%} of such a draw would be "
+                    f"right, judged on {expected[name]['crops']} human-labelled crops of the folds; "
+                    "wrong labels teach the team its own mistakes: verify more crops "
+                    "(seed_per_class), train longer (optim.epochs), or raise quantile"
+                )
+            events += [
+                LabelEvent(
+                    str(index.crop_id[rows[position]]),
+                    name,
+                    source="team",
+                    purpose="increment",
+                    round=self.number,
+                    confidence=float(verdicts.confidence[position]),
+                    by=before["fingerprint"],
+                )
+                for position in branch.taken
+            ]
+        # The file goes first: without the labels it counts for nothing, and the draw that follows
+        # a kill in between is the same.
+        write_json(file, report)
+        if events:
+            self.catalog.append_labels(events)
+        else:
+            self.console.warn(f"round {self.number} adds nothing: the team is sure of no crop")
+        return report
+
+    def _used(self, index: CropIndex) -> NDArray[np.bool_]:
+        """Crops that train in this round or trained before it."""
+        used = (index.increment_round >= 1) & (index.increment_round <= self.number)
+        used[self._sample_rows(index)] = True
+        return used
+
+    def _training_set(self, index: CropIndex) -> _TrainingSet:
+        rows = np.flatnonzero(self._used(index) & ~index.held_out & (index.human != UNUSABLE))
+        # A person who corrected a draw since then is right, the team is not.
+        called = np.where(index.human[rows] != "", index.human[rows], index.increment_label[rows])
+        labels = np.full(len(rows), -1, dtype=np.int64)
+        for branch, name in enumerate(self.classes):
+            labels[called == name] = branch
+        folds = self.config.data.folds
+        for branch, name in enumerate(self.classes):
+            count = len(np.unique(index.track[rows[labels == branch]]))
+            if count < folds:
+                raise UserError(
+                    f"class {name} has {count} verified objects, {folds} folds need at least "
+                    f"{folds}: verify more (seed_per_class) or set data.folds lower"
+                )
+        return _TrainingSet(
+            rows, labels, index.human[rows] != "", training_digest(index.crop_id[rows], called)
+        )
+
+    def _read(self, index: CropIndex, rows: NDArray[np.int64]) -> torch.Tensor:
+        """All training crops, decoded once: (N, 3, S, S) uint8."""
+        size = self.config.data.image_size
+        out = torch.empty((len(rows), 3, size, size), dtype=torch.uint8)
+        with ThreadPoolExecutor(2) as pool:
+            for start in range(0, len(rows), PART):
+                chunk = rows[start : start + PART]
+                out[start : start + len(chunk)] = decode(self.catalog.images(chunk), size, pool)
+        return out
+
+    # -- train ---------------------------------------------------------------------------------
+
+    def _folds(self, index: CropIndex, training: _TrainingSet) -> NDArray[np.int64]:
+        known: dict[str, int] = {}
+        if self.number:
+            known = _read_json(round_folder(self.catalog.folder, self.number - 1) / "folds.json")
+        tracks = index.track[training.rows]
+        folds = assign_folds(
+            training.labels, tracks, self.config.data.folds, self.config.seed, known
+        )
+        assigned = dict(zip(map(str, tracks), folds.tolist(), strict=True))
+        write_json(self.folder / "folds.json", assigned)
+        return folds
+
+    def _train(
+        self,
+        training: _TrainingSet,
+        images: torch.Tensor,
+        folds: NDArray[np.int64],
+        increment: dict[str, Any],
+    ) -> dict[int, NDArray[np.float32]]:
+        """Out-of-fold probabilities (V, B) of every trained fold; finished folds are read back."""
+        config = self.config
+        later = self.number > 0
+        epochs = (config.optim.epochs_later if later else 0) or config.optim.epochs
+        start_from = (
+            round_folder(self.catalog.folder, self.number - 1)
+            if later and config.team.init == "previous"
+            else None
+        )
+        outcomes = {}
+        for fold in config.data.train_folds:
+            file = self.folder / f"fold-{fold}.npz"
+            if file.exists():
+                with np.load(file) as kept:
+                    if str(kept["training"]) == training.digest:
+                        outcomes[fold] = kept["prob"]
+                        continue
+            logger = fold_logger(
+                config.logger, self.folder, config.camera.name, self.number, fold,
+                {**result_settings(config), "round": self.number, "fold": fold,
+                 "train_size": len(training.rows), "increment": increment},
+            )  # fmt: skip
+            steps = max(1, int((folds != fold).sum()) // config.data.batch_size)
+            total = steps * min(config.data.batch_size, int((folds != fold).sum())) * epochs
+            title = f"round {self.number}, fold {fold}: {len(training.rows)} crops, {epochs} epochs"
+            with self.console.stage(title, total, "crops") as advance:
+                outcome = fit_fold(
+                    self.folder, self.classes, images, training.labels, folds, fold,
+                    team=config.team, data=config.data, optim=config.optim, later=later,
+                    start_from=start_from,
+                    seed=int(digest([config.seed, self.number, fold])[:8], 16),
+                    device=self.device, logger=logger, advance=advance,
+                )  # fmt: skip
+            extra = {
+                f"increment/{name}/{key}": float(value)
+                for name, row in increment.items()
+                for key, value in row.items()
+                if value is not None
+            }
+            recall = evaluation.branch_recall(
+                outcome.prob, training.labels[folds == fold], self.classes
+            )
+            if logger is not None:
+                log_recall(logger, self.number, recall, extra)
+                finish(logger)
+            part = file.with_suffix(".part.npz")
+            np.savez(part, prob=outcome.prob, rows=outcome.rows, training=training.digest)
+            part.replace(file)
+            outcomes[fold] = outcome.prob
+        self.fold_of = folds
+        return outcomes
+
+    def _elect(
+        self, training: _TrainingSet, outcomes: dict[int, NDArray[np.float32]]
+    ) -> dict[str, list[int]]:
+        """Per branch, the folds whose networks vote, judged on human-labelled crops alone."""
+        if self.config.team.vote_with == "mean":
+            return {name: list(outcomes) for name in self.classes}
+        recalls = {}
+        for fold, prob in outcomes.items():
+            here = self.fold_of == fold
+            human = training.human[here]
+            recalls[fold] = evaluation.branch_recall(
+                prob[human], training.labels[here][human], self.classes
+            )
+        return {
+            name: [max(recalls, key=lambda fold: (evaluation.balanced(recalls[fold][name]), -fold))]
+            for name in self.classes
+        }
+
+    # -- measure -------------------------------------------------------------------------------
+
+    def _record(
+        self,
+        index: CropIndex,
+        training: _TrainingSet,
+        outcomes: dict[int, NDArray[np.float32]],
+        voting: dict[str, list[int]],
+        increment: dict[str, Any],
+    ) -> Round:
+        config = self.config
+        settings = result_settings(config)
+        folds, human_folds, human_prob, human_labels = [], [], [], []
+        for fold, prob in outcomes.items():
+            here = self.fold_of == fold
+            labels, human = training.labels[here], training.human[here]
+            folds.append(evaluation.branch_recall(prob, labels, self.classes))
+            human_folds.append(evaluation.branch_recall(prob[human], labels[human], self.classes))
+            human_prob.append(prob[human])
+            human_labels.append(labels[human])
+        estimates = evaluation.expected_precision(
+            np.concatenate(human_prob), np.concatenate(human_labels),
+            len(self.classes), config.team.joint, config.quantile,
+        )  # fmt: skip
+        names = [*self.classes, "unknown"]
+        answers = index.human_source[self._sample_rows(index)] == "oracle"
+        self.recall = {
+            "validation": evaluation.mean_recall(folds),
+            "human": evaluation.mean_recall(human_folds),
+            "folds": [
+                {"fold": fold, **recall} for fold, recall in zip(outcomes, folds, strict=True)
+            ],
+        }
+        return {
+            "schema": 1,
+            "camera": config.camera.name,
+            "round": self.number,
+            "fingerprint": digest(
+                [settings, training.digest, self.done[-1]["fingerprint"] if self.done else ""]
+            ),
+            "classes": self.classes,
+            "train_size": len(training.rows),
+            "train_counts": {
+                name: int((training.labels == (b if b < len(self.classes) else -1)).sum())
+                for b, name in enumerate(names)
+            },
+            "training_digest": training.digest,
+            "reviewer": {
+                "kind": config.reviewer,
+                "error_rate": config.oracle_error if config.reviewer == "oracle" else None,
+                "answers": int(answers.sum()),
+            },
+            "expected_precision": {
+                name: {"share": share, "crops": count}
+                for name, (share, count) in zip(self.classes, estimates, strict=True)
+            },
+            "increment": increment,
+            "voting": voting,
+            "settings": settings,
+            "versions": {
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("collabteam", "torch", "lightning", "timm")},
+            },
+        }
+
+    def _measure_pool(
+        self, index: CropIndex, training: _TrainingSet, team: Team, fingerprint: str
+    ) -> Round:
+        pool = ~self._used(index) & ~index.held_out & (index.human != UNUSABLE)
+        scores = _Scores(self.folder / "scores", fingerprint, self.classes)
+        self._score(index, pool, scores, team, self.number)
+        rows, prob = scores.of(index, pool)
+        verdicts = vote(prob, self.config.team.joint)
+        self.pool_rows, self.pool_verdict = rows, verdicts.branch
+        share = evaluation.coverage(verdicts)
+        return {
+            "pool_size": len(rows),
+            "coverage": share,
+            "abstain_rate": None if share is None else 1 - share,
+        }
+
+    def _measure_test(self, index: CropIndex, team: Team) -> Round:
+        rows = np.flatnonzero(index.test & (index.human != "") & (index.human != UNUSABLE))
+        blank: Round = {
+            "test_size": len(rows), "coverage_test": None, "consensus_accuracy_test": None
+        }  # fmt: skip
+        self.test_recall: evaluation.Recall | None = None
+        if not rows.size:
+            if index.test.any():
+                self.console.warn("the frozen test set is not verified: test figures are left out")
+            return blank
+        batches = list(team.score_rows(self.catalog, rows, self.config.trainer.score_batch_size))
+        prob = np.concatenate(batches)
+        labels = np.full(len(rows), -1, dtype=np.int64)
+        for branch, name in enumerate(self.classes):
+            labels[index.human[rows] == name] = branch
+        verdicts = vote(prob, self.config.team.joint)
+        self.test_recall = evaluation.branch_recall(prob, labels, self.classes)
+        return blank | {
+            "coverage_test": evaluation.coverage(verdicts),
+            "consensus_accuracy_test": evaluation.consensus_accuracy(verdicts, labels),
+        }
+
+    def _measure_against_truth(
+        self, index: CropIndex, training: _TrainingSet, increment: dict[str, Any]
+    ) -> Round:
+        """Label quality, where hidden truth is known; nothing here feeds back into the loop."""
+        truth = read_truth(self.catalog)
+        known = np.array([truth.get(str(crop_id), "") for crop_id in index.crop_id], dtype=object)
+        new = index.increment_round == self.number
+        rows = {}
+        for name, row in increment.items():
+            judged = new & (index.increment_label == name) & (known != "")
+            right = known[judged] == name
+            rows[name] = row | {"precision": float(right.mean()) if judged.any() else None}
+        called = np.array([*self.classes, UNKNOWN], dtype=object)[training.labels]
+        actual = known[training.rows]
+        judged = actual != ""
+        # A class that this team does not have is none of its classes.
+        outside = ~np.isin(actual.astype(str), self.classes)
+        wrong = np.where(outside, called != UNKNOWN, called != actual)[judged]
+        scored = np.flatnonzero(np.isin(np.arange(len(known)), self.pool_rows))
+        stranger = (known[scored] != "") & ~np.isin(known[scored].astype(str), self.classes)
+        unknown = None
+        if stranger.any() or (new & (known == UNKNOWN)).any():
+            abstained = self.pool_verdict[stranger] == ABSTAIN
+            unknown = {
+                "pool": int(stranger.sum()),
+                "abstain_rate": float(abstained.mean()) if stranger.any() else None,
+                "increment": int((new & (known == UNKNOWN)).sum()),
+            }
+        return {
+            "recall": {**self.recall, "test": self.test_recall},
+            "increment": rows,
+            "label_noise": float(wrong.mean()) if judged.any() else None,
+            "unknown": unknown,
+        }
+
+    # -- scores --------------------------------------------------------------------------------
+
+    def _score_before(
+        self, index: CropIndex, pool: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Votes of the team of the round before; crops that came since then are scored now."""
+        before = self.done[-1]
+        folder = round_folder(self.catalog.folder, self.number - 1)
+        scores = _Scores(folder / "scores", before["fingerprint"], self.classes)
+        if scores.missing(index.crop_id[pool]).any():
+            team = Team.from_branches(
+                folder, self.classes, before["voting"], self.config.team,
+                self.config.data.image_size, self.device,
+            )  # fmt: skip
+            self._score(index, pool, scores, team, self.number - 1)
+        return scores.of(index, pool)
+
+    def _score(
+        self,
+        index: CropIndex,
+        pool: NDArray[np.bool_],
+        scores: _Scores,
+        team: Team,
+        number: int,
+    ) -> None:
+        rows = np.flatnonzero(pool)
+        rows = rows[scores.missing(index.crop_id[rows])]
+        batch_size = self.config.trainer.score_batch_size
+        with self.console.stage(
+            f"round {number}, the team votes on {len(rows)} crops", len(rows), "crops"
+        ) as advance:
+            for start in range(0, len(rows), PART):
+                chunk = rows[start : start + PART]
+                parts = []
+                for prob in team.score_rows(self.catalog, chunk, batch_size):
+                    parts.append(prob)
+                    advance(len(prob))
+                scores.add(index.crop_id[chunk], np.concatenate(parts))
+
+    def _prune(self, voting: dict[str, list[int]]) -> None:
+        """Networks that neither vote nor start the next round are only in the way."""
+        kept = {branch_file(self.folder, name, f) for name in voting for f in voting[name]}
+        for file in (self.folder / "branches").glob("*.safetensors"):
+            if file not in kept:
+                file.unlink()
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
+
+
+class _Scores:
+    """Probabilities of one team, appended part by part: ``scores/part-00000.parquet``, ...
+
+    A part is there whole or not at all. Parts are cut at fixed places of what is missing, so a
+    team scores in the same batches whether it was interrupted or not.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str, classes: list[str]) -> None:
+        self.folder, self.classes = folder, classes
+        self.meta = {"team": fingerprint, "classes": ",".join(classes)}
+        if folder.exists() and _read_json(folder / "team.json") != self.meta:
+            shutil.rmtree(folder)
+        if not folder.exists():
+            fresh = folder.with_name(folder.name + ".part")
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir()
+            write_json(fresh / "team.json", self.meta)
+            fresh.replace(folder)
+        self.files = sorted(folder.glob("part-*.parquet"))
+        self.ids: set[str] = set()
+        for file in self.files:
+            self.ids.update(pq.read_table(file, columns=["crop_id"])["crop_id"].to_pylist())
+
+    def missing(self, crop_ids: NDArray[Any]) -> NDArray[np.bool_]:
+        return np.array([str(crop_id) not in self.ids for crop_id in crop_ids], dtype=bool)
+
+    def add(self, crop_ids: NDArray[Any], prob: NDArray[np.float32]) -> None:
+        columns = {name: prob[:, branch] for branch, name in enumerate(self.classes)}
+        table = pa.table({"crop_id": [str(i) for i in crop_ids], **columns})
+        file = self.folder / f"part-{len(self.files):05d}.parquet"
+        part = file.with_suffix(".part")
+        pq.write_table(table, part)
+        part.replace(file)
+        self.files.append(file)
+        self.ids.update(table["crop_id"].to_pylist())
+
+    def of(
+        self, index: CropIndex, pool: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Rows of the pool, ascending, and their probabilities (n, B)."""
+        rows = np.flatnonzero(pool)
+        position = {str(index.crop_id[row]): n for n, row in enumerate(rows)}
+        prob = np.zeros((len(rows), len(self.classes)), dtype=np.float32)
+        for file in self.files:
+            table = pq.read_table(file)
+            at = [position.get(i, -1) for i in table["crop_id"].to_pylist()]
+            here = np.array(at, dtype=np.int64)
+            values = np.stack([table[name].to_numpy() for name in self.classes], axis=1)
+            prob[here[here >= 0]] = values[here >= 0]
+        return rows, prob
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{file}: expected JSON written by an earlier stage, got {error}: move its round's "
+            "folder away to do the round again"
+        ) from error
+
+
+def _peak_memory_mb() -> float:
+    """Largest resident size of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
+
+
+def _headline(record: Round) -> str:
+    """One line on a finished round."""
+    test = record["recall"]["test"]
+    parts = [
+        f"round {record['round']} of {record['camera']}: {record['train_size']} training crops"
+    ]
+    if test is not None:
+        sides = [value for row in test.values() for value in row.values() if value is not None]
+        parts.append(f"mean recall on the frozen test set {np.mean(sides):.1%}")
+    if record["coverage"] is not None:
+        parts.append(f"coverage {record['coverage']:.1%}")
+    rates = [row["precision"] for row in record["increment"].values()]
+    if rates and all(rate is not None for rate in rates):
+        parts.append(f"increment right {min(rates):.1%} or better")
+    return ", ".join(parts)

@@ -1,0 +1,108 @@
+"""The folder of a round: what is complete, what made it, and how to take it back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from collabteam.boards.table1 import Round
+from collabteam.config import TrainConfig
+from collabteam.errors import UserError
+
+
+def round_folder(camera_folder: Path, number: int) -> Path:
+    """Where a round lives."""
+    return camera_folder / f"round-{number}"
+
+
+def write_json(file: Path, content: object) -> None:
+    """Write a JSON file so that it is there whole or not at all, also after a power cut."""
+    part = file.with_name(f"{file.name}.part")
+    with part.open("w") as stream:
+        json.dump(content, stream, indent=1, allow_nan=False)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(file)
+
+
+def result_settings(config: TrainConfig) -> dict[str, Any]:
+    """The settings that make a round what it is: not where it runs, nor how far, nor who watches."""
+    settings = asdict(config)
+    for name in ("root", "round", "rollback", "trainer", "logger"):
+        del settings[name]
+    del settings["data"]["eval_batch_size"]
+    return settings
+
+
+def digest(content: object) -> str:
+    """Sixteen hex digits that stand for a JSON-able value."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def training_digest(crop_ids: Sequence[str], labels: Sequence[str]) -> str:
+    """Stands for a training set: which crops, called what."""
+    return digest(sorted(zip(map(str, crop_ids), map(str, labels), strict=True)))
+
+
+def check_settings(record: Round, config: TrainConfig) -> None:
+    """Refuse to build on a round that other settings made.
+
+    Raises:
+        UserError: Names every differing setting and the two ways on.
+    """
+    old, new = _flat(record["settings"]), _flat(result_settings(config))
+    changed = [
+        f"{name} {old.get(name, 'unset')} -> {new.get(name, 'unset')}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name, "unset") != new.get(name, "unset")
+    ]
+    if changed:
+        done = record["round"]
+        raise UserError(
+            f"round {done} of camera {config.camera.name} was made with other settings "
+            f"({'; '.join(changed)}): keep those, or begin a new camera folder with root=..., or "
+            f"take rounds back with rollback=K (rollback={done} keeps round {done} as it is and "
+            "goes on with the new settings, rollback=-1 begins anew)"
+        )
+
+
+def roll_back(camera_folder: Path, to: int) -> list[int]:
+    """Move every round after ``to`` aside; nothing is deleted.
+
+    The last round goes first, so that a kill in between leaves rounds without a gap.
+
+    Returns:
+        The rounds that were moved, highest first.
+    """
+    numbers = sorted(
+        (
+            int(folder.name.removeprefix("round-"))
+            for folder in camera_folder.glob("round-*")
+            if folder.name.removeprefix("round-").isdigit()
+        ),
+        reverse=True,
+    )
+    moved = [number for number in numbers if number > to]
+    attic = camera_folder / "rolled-back"
+    for number in moved:
+        attic.mkdir(exist_ok=True)
+        taken = len(list(attic.glob(f"round-{number}.*")))
+        round_folder(camera_folder, number).replace(attic / f"round-{number}.{taken}")
+    return moved
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat

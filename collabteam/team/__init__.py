@@ -1,0 +1,1 @@
+"""A camera's team: networks, folds, training, votes."""

@@ -1,0 +1,52 @@
+"""Group-aware, stratified folds that stay as they are when the training set grows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def assign_folds(
+    labels: NDArray[np.int64],
+    tracks: Sequence[str] | NDArray[np.str_],
+    folds: int,
+    seed: int,
+    known: dict[str, int] | None = None,
+) -> NDArray[np.int64]:
+    """Give each crop the fold in which it validates.
+
+    All crops of a track share a fold. A track that has a fold keeps it in later rounds, so a
+    network that starts from the round before never validates on what it was trained on; this is
+    why scikit-learn's ``StratifiedGroupKFold``, which deals all groups anew, does not serve.
+    New tracks go, largest first and otherwise at random, to the fold that has the fewest crops of
+    their label.
+
+    Args:
+        labels: (N,) int class of each crop, -1 for none of them.
+        tracks: (N,) track of each crop.
+        folds: Number of folds, 2 or more.
+        seed: Of the order among tracks of one size.
+        known: Folds of tracks from earlier rounds.
+
+    Returns:
+        (N,) int, 0 to ``folds - 1``.
+    """
+    names, first, group = np.unique(np.asarray(tracks), return_index=True, return_inverse=True)
+    sizes = np.bincount(group, minlength=len(names))
+    kinds = np.unique(labels)
+    kind = np.searchsorted(kinds, labels[first])
+    fold_of = np.array([(known or {}).get(str(name), -1) for name in names], dtype=np.int64)
+    counts = np.zeros((len(kinds), folds), dtype=np.int64)
+    settled = fold_of >= 0
+    np.add.at(counts, (kind[settled], fold_of[settled]), sizes[settled])
+    rng = np.random.default_rng(seed)
+    fresh = rng.permutation(np.flatnonzero(~settled))
+    for track in fresh[np.argsort(-sizes[fresh], kind="stable")]:
+        row = counts[kind[track]]
+        # Among equally empty folds, the one with the fewest crops in all keeps the folds even.
+        fold = min(range(folds), key=lambda f: (row[f], counts[:, f].sum(), f))
+        fold_of[track] = fold
+        row[fold] += sizes[track]
+    return fold_of[group]

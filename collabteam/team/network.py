@@ -1,0 +1,75 @@
+"""The network of one branch."""
+
+from __future__ import annotations
+
+import timm
+import torch
+from torch import nn
+
+from collabteam.config import TeamConfig
+from collabteam.errors import UserError
+
+
+def build_branch(config: TeamConfig) -> nn.Module:
+    """Build the binary network of one branch: two logits, *false* first.
+
+    The paper's branch is a ResNet-18 with CBAM in every residual block and Kaiming initialisation
+    (section 3.1; He et al. 2015, Woo et al. 2018). timm's ResNet initialises every convolution that
+    way and sets the last batch norm's weight of each block to zero.
+
+    Args:
+        config: Backbone, attention, stem, pretrained.
+
+    Returns:
+        A module that maps (N, 3, S, S) float pictures to (N, 2) logits.
+
+    Raises:
+        UserError: timm has no such model, the model takes no such attention layer, or the small
+            stem is asked for where there is none to replace.
+    """
+    if not timm.is_model(config.backbone):
+        near = timm.list_models(f"*{config.backbone[:6]}*")[:5]
+        hint = f"; near it: {', '.join(near)}" if near else ""
+        raise UserError(f"team.backbone={config.backbone}: timm has no such model{hint}")
+    block_args = None if config.attention == "none" else {"attn_layer": config.attention}
+    try:
+        if block_args is None:
+            network = timm.create_model(
+                config.backbone, pretrained=config.pretrained, num_classes=2
+            )
+        else:
+            network = timm.create_model(
+                config.backbone,
+                pretrained=config.pretrained,
+                num_classes=2,
+                block_args=block_args,
+            )
+    except (TypeError, AssertionError) as error:
+        raise UserError(
+            f"team.backbone={config.backbone} takes no team.attention={config.attention} "
+            f"({error}): set team.attention=none"
+        ) from error
+    if config.stem == "small":
+        _small_stem(network, config.backbone)
+    return network
+
+
+def _small_stem(network: nn.Module, backbone: str) -> None:
+    """Halve the picture once instead of four times, as small pictures need (He et al., 4.2)."""
+    if not isinstance(getattr(network, "conv1", None), nn.Conv2d) or not hasattr(
+        network, "maxpool"
+    ):
+        raise UserError(f"team.stem=small needs a ResNet's stem, {backbone} has none: use standard")
+    channels = network.conv1.out_channels  # type: ignore[union-attr]
+    network.conv1 = nn.Conv2d(3, channels, kernel_size=3, stride=2, padding=1, bias=False)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    network.maxpool = nn.Identity()
+
+
+def processor_has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware (emulation is slower than fp32)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False

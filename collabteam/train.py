@@ -1,0 +1,57 @@
+"""``python -m collabteam.train``: bring a camera to a round."""
+
+from __future__ import annotations
+
+from collabteam.cli import Command
+from collabteam.config import TrainConfig
+
+HELP = """
+Bring a camera's team to a round: missing rounds are done, complete ones skipped.
+
+  python -m collabteam.train camera=NAME round=N [setting=value ...]
+  python -m collabteam.train -m 'camera=glob(*)' round=N        every known camera
+
+  camera=NAME                the camera ('ingest' registers one)
+  round=0                    the target round
+  experiment=paper           paper: section 3.1 as it stands; quick: what two cores bear
+  reviewer=person            person: labels in the catalog; oracle: answers from hidden truth
+  oracle_error=0             share of the oracle's answers that are wrong
+  seed_per_class=1000        human-verified crops per class in round 0
+  increment_per_class=1000   crops per class that each later round adds
+  quantile=0.75              candidates lie at or above this quantile of consensus confidence
+  rollback=K                 first take back every round after K (-1: all); files are kept aside
+  team.init=scratch          later rounds start from scratch or from the previous round
+  team.vote_with=best        best: the best fold of each branch; mean: all trained folds
+  team.backbone=resnet18     any timm model
+  data.image_size=128        side of the letterboxed square, px
+  optim.epochs=30            epochs of round 0; optim.epochs_later for the others
+  trainer.accelerator=auto   auto, cpu, gpu
+  logger=wandb               wandb (offline unless logger.mode=online), csv, none
+  root=outputs  seed=0
+
+All settings: --cfg job, and collabteam/config.py. Then: python -m collabteam.report camera=NAME
+"""
+
+
+def run(config: TrainConfig) -> int:
+    """Bring the camera to the round and show Table 1."""
+    from collabteam.boards.progress import Console
+    from collabteam.boards.table1 import render
+    from collabteam.rounds.loop import bring_to_round
+
+    console = Console()
+    records = bring_to_round(config, console)
+    render(records, console.rich)
+    console.say(
+        f"{config.camera.name} is at round {records[-1]['round']}: "
+        f"{config.root}/{config.camera.name}/round-{records[-1]['round']}/round.json\n"
+        f"next: python -m collabteam.report camera={config.camera.name}, or train with "
+        f"round={records[-1]['round'] + 1}"
+    )
+    return 0
+
+
+main = Command("train", TrainConfig, run, HELP)
+
+if __name__ == "__main__":
+    main()
