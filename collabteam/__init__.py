@@ -1,1 +1,84 @@
-"""collabteam."""
+"""Teams of one-vs-rest experts that label the crops of a fixed camera, round by round.
+
+The commands (``python -m collabteam.train ...``) are thin; all of it works from Python, without
+Hydra. Here three branches look at six crops, and the surest of them are drawn for training:
+
+    >>> import numpy as np
+    >>> from collabteam import select, vote
+    >>> prob = np.array([[.99, .01, .02], [.90, .20, .10], [.80, .70, .10],  # 3rd: two claims
+    ...                  [.10, .97, .03], [.20, .60, .10], [.30, .20, .40]])  # last: nobody's
+    >>> verdicts = vote(prob, joint="product")
+    >>> verdicts.branch.tolist()                                              # -1: "I don't know"
+    [0, 0, -1, 1, 1, -1]
+    >>> tracks = ["t1", "t1", "t2", "t3", "t4", "t5"]
+    >>> increments = select(verdicts, tracks, classes=3, count=1, quantile=0.75, seed=0)
+    >>> [(i.taken.tolist(), i.candidates, i.shortfall) for i in increments]
+    [([0], 1, 0), ([3], 1, 0), ([], 0, 1)]
+
+A whole camera, as ``python -m collabteam.train`` does it::
+
+    from collabteam import CameraConfig, TrainConfig, bring_to_round
+
+    bring_to_round(TrainConfig(camera=CameraConfig("S10-08", ["pedestrian", "cyclist"]), round=2))
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collabteam.catalog import Catalog, Crop, CropIndex, LabelEvent
+    from collabteam.config import CameraConfig, TrainConfig
+    from collabteam.errors import UserError
+    from collabteam.rounds.loop import bring_to_round
+    from collabteam.rounds.selection import Increment, select
+    from collabteam.simulator import SimulationConfig, simulate
+    from collabteam.team.scoring import Team
+    from collabteam.team.voting import ABSTAIN, Verdicts, vote
+
+_HOME = {
+    "ABSTAIN": "team.voting",
+    "CameraConfig": "config",
+    "Catalog": "catalog",
+    "Crop": "catalog",
+    "CropIndex": "catalog",
+    "Increment": "rounds.selection",
+    "LabelEvent": "catalog",
+    "SimulationConfig": "simulator",
+    "Team": "team.scoring",
+    "TrainConfig": "config",
+    "UserError": "errors",
+    "Verdicts": "team.voting",
+    "bring_to_round": "rounds.loop",
+    "select": "rounds.selection",
+    "simulate": "simulator",
+    "vote": "team.voting",
+}
+
+__all__ = [
+    "ABSTAIN",
+    "CameraConfig",
+    "Catalog",
+    "Crop",
+    "CropIndex",
+    "Increment",
+    "LabelEvent",
+    "SimulationConfig",
+    "Team",
+    "TrainConfig",
+    "UserError",
+    "Verdicts",
+    "bring_to_round",
+    "select",
+    "simulate",
+    "vote",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for: every command imports this package, and --help must not wait for torch.
+    if name in _HOME:
+        from importlib import import_module
+
+        return getattr(import_module(f"collabteam.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'collabteam' has no attribute {name!r}")

@@ -103,8 +103,8 @@ class Command:
                     }
                 except (yaml.YAMLError, TypeError, KeyError, OSError) as error:
                     raise UserError(
-                        f"{file}: expected a camera's name and classes, got {_one_line(str(error))}: "
-                        "repair or remove it"
+                        f"{file}: expected a camera's name and classes, got "
+                        f"{_one_line(str(error))}: repair or remove it"
                     ) from error
         if self.registers:
             for name in given.get("camera", "").split(","):

@@ -45,8 +45,8 @@ class DataConfig:
         image_size: Side in pixels of the square that a crop is letterboxed to.
         folds: Number of group-aware stratified folds (paper: 5, so each is an 80/20 split).
         train_folds: Which folds are trained; scores are the mean over these.
-        augment: ``none``, or ``affine``: mirror, rotate up to 10 degrees, scale by 0.8 to 1.15,
-            shift up to 12%, and change brightness and contrast. The paper names no augmentation.
+        augment: ``none``, or ``affine``: mirror, rotate up to 3 degrees, scale by 0.9 to 1.1 and
+            shift up to 6%. The paper names no augmentation.
         batch_size: Crops per training step (paper: 64).
         eval_batch_size: Crops per validation step (paper: 16); speed only, not results.
     """
@@ -215,7 +215,8 @@ class ReportConfig:
         camera: The camera.
         root: Folder under which every camera has its own.
         seed: Unused; every command takes it.
-        format: ``table`` (terminal, and files in the camera's folder) or ``json`` (standard output).
+        format: ``table`` (terminal, and files in the camera's folder) or ``json`` (standard
+            output).
     """
 
     camera: CameraConfig = field(default_factory=CameraConfig)
@@ -246,8 +247,8 @@ def check_classes(classes: list[str]) -> None:
     """
     if len(classes) < 2:
         raise UserError(
-            f"a team needs at least 2 classes, got {len(classes)} ({', '.join(classes) or 'none'}): "
-            "name them with 'camera.classes=[a,b]'"
+            f"a team needs at least 2 classes, got {len(classes)} "
+            f"({', '.join(classes) or 'none'}): name them with 'camera.classes=[a,b]'"
         )
     for name in classes:
         if classes.count(name) > 1:

@@ -25,15 +25,45 @@ Then: python -m collabteam.train camera=NAME round=0
 
 def run(config: IngestConfig) -> int:
     """Ingest and say what came of it."""
-    from pathlib import Path
+    from typing import cast
+
+    from rich.console import Console as RichConsole
 
     from collabteam.boards.progress import Console
-    from collabteam.catalog.crops_source import ingest_crops
+    from collabteam.catalog import Catalog
+    from collabteam.catalog.crops_source import Labels, ingest_source, open_source
     from collabteam.config import check_ingest
 
     check_ingest(config)
+    name = config.camera.name
+    # Before the camera is registered: a mistyped path leaves nothing behind.
+    source = open_source(config.path, cast(Labels, config.labels))
+    catalog = Catalog.register(config.root, name, config.camera.classes)
     console = Console()
-    summary = ingest_crops(config.root, config.camera, Path(config.path), config.labels, console)
+    with console.stage(f"reading {config.path}", source.total, "crops") as advance:
+        summary = ingest_source(catalog, source, console.counting(advance))
+    rate = (summary.added + summary.known) / max(summary.seconds, 1e-9)
+    lines = [
+        f"{name}: {summary.added} new crops, {summary.known} known before, "
+        f"{summary.duplicates} twice in the source; {summary.total} in all, in {catalog.folder} "
+        f"({summary.seconds:.1f} s, {rate:.0f} crops/s)"
+    ]
+    if summary.labelled:
+        labelled = ", ".join(f"{count} {label}" for label, count in summary.labelled.items())
+        lines.append(f"new labels ({config.labels}): {labelled}")
+    if summary.test:
+        lines.append(f"new in the frozen test set: {summary.test}")
+    for title, cases in (
+        ("labels that contradict an earlier one, which stands", summary.conflicts),
+        (f"unreadable, kept aside in {catalog.folder / 'quarantine.jsonl'}", summary.quarantined),
+    ):
+        if cases:
+            lines.append(f"{title}: {len(cases)}")
+            lines += [f"  {where}: {reason}" for where, reason in cases[:10]]
+            if len(cases) > 10:
+                lines.append(f"  ... and {len(cases) - 10} more")
+    lines.append(f"next: python -m collabteam.train camera={name} round=0")
+    RichConsole(highlight=False).print("\n".join(lines), markup=False, soft_wrap=True)
     return 0
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from collabteam.boards.plots import contact_sheet
+from collabteam.boards.progress import Console
+from collabteam.catalog import Catalog
+from collabteam.catalog.crops_source import Item, Labels, ingest_source
 from collabteam.cli import Command
-from collabteam.config import CameraConfig
-from collabteam.simulator import SimulationConfig
+from collabteam.config import CameraConfig, camera_folder, check_seed
+from collabteam.simulator import CLASSES, SimulationConfig, simulate
 
 HELP = """
 Make a simulated camera: crops of walkers, cyclists and motorcyclists drawn in code, truth known.
@@ -43,63 +48,52 @@ class SimulateConfig(SimulationConfig):
     seed: int = 0
 
 
+class _SimulatedSource:
+    """The simulation as a source of crops, and the first few of each kind to look at."""
+
+    def __init__(self, config: SimulateConfig) -> None:
+        self.config = config
+        self.meaning: Labels = "proposed"
+        self.total, self.ignored = config.crops, 0
+        self.labels, self.answers = {*CLASSES}, True
+        self.shown: dict[str, list[tuple[bytes, str]]] = {}
+
+    def items(self) -> Iterator[Item]:
+        """The crops, in the order of simulated time."""
+        for crop in simulate(self.config, self.config.seed):
+            shown = self.shown.setdefault(crop.truth, [])
+            if len(shown) < 36:
+                shown.append((crop.jpeg, crop.truth))
+            yield Item(
+                f"{crop.video} frame {crop.frame}",
+                crop.jpeg,
+                given={"proposed": crop.proposed, "truth": crop.truth},
+                test=crop.split == "test",
+                origin={
+                    "video": crop.video,
+                    "track": crop.track,
+                    "frame": crop.frame,
+                    "time": crop.time,
+                    "box": crop.box,
+                },
+            )
+
+
 def run(config: SimulateConfig) -> int:
     """Draw the crops, put them into the catalog, and leave a contact sheet."""
-    from collabteam.boards.plots import contact_sheet
-    from collabteam.boards.progress import Console
-    from collabteam.catalog import Catalog, Crop, LabelEvent
-    from collabteam.catalog.truth import append_truth
-    from collabteam.config import check_seed
-    from collabteam.errors import UserError
-    from collabteam.simulator import CLASSES, SimulatedCrop, simulate
-
     check_seed(config.seed)
-    classes = config.camera.classes or list(CLASSES)
-    if set(classes) != set(CLASSES):
-        raise UserError(
-            f"camera {config.camera.name} has the classes {', '.join(classes)}, the simulation draws "
-            f"{', '.join(CLASSES)}: simulate another camera"
-        )
-    catalog = Catalog.register(config.root, config.camera.name, classes)
+    camera_folder(config.root, config.camera.name)
+    catalog = Catalog.register(config.root, config.camera.name, config.camera.classes)
     console = Console()
-    sheet: dict[str, list[tuple[bytes, str]]] = {}
-
-    def commit(batch: list[SimulatedCrop]) -> int:
-        added = catalog.add_crops(
-            Crop(c.jpeg, c.video, c.track, c.frame, c.time, c.box) for c in batch
-        )
-        known = {event for event in said if event[0] in {crop_id for crop_id, _ in added}}
-        events = []
-        for (crop_id, _), crop in zip(added, batch, strict=True):
-            if (crop_id, crop.proposed) not in known:
-                events.append(LabelEvent(crop_id, crop.proposed, "detector", "proposal"))
-            if crop.split == "test" and (crop_id, "") not in known:
-                events.append(LabelEvent(crop_id, "", "ingest", "test"))
-        catalog.append_labels(events)
-        append_truth(catalog, [(i, c.truth) for (i, _), c in zip(added, batch, strict=True)])
-        return sum(new for _, new in added)
-
-    new = 0
-    with catalog.lock("simulate"):
-        said = {(event.crop_id, event.label) for event in catalog.events()}
-        with console.stage(f"drawing {config.crops} crops", config.crops, "crops") as advance:
-            batch: list[SimulatedCrop] = []
-            for crop in simulate(config, config.seed):
-                batch.append(crop)
-                shown = sheet.setdefault(crop.truth, [])
-                if len(shown) < 36:
-                    shown.append((crop.jpeg, crop.truth))
-                if len(batch) == 1024:
-                    new += commit(batch)
-                    batch = []
-                advance(1)
-            if batch:
-                new += commit(batch)
-        to = catalog.folder / "contact-sheet.png"
-        contact_sheet([picture for name in sorted(sheet) for picture in sheet[name]], to)
-    console.say(
-        f"{config.camera.name}: {new} new crops, {len(catalog)} in all, in {catalog.folder}\n"
-        f"a look at them: {to}\n"
+    source = _SimulatedSource(config)
+    with console.stage(f"drawing {config.crops} crops", config.crops, "crops") as advance:
+        summary = ingest_source(catalog, source, console.counting(advance))
+    to = catalog.folder / "contact-sheet.png"
+    contact_sheet([shown for name in sorted(source.shown) for shown in source.shown[name]], to)
+    print(
+        f"{config.camera.name}: {summary.added} new crops, {summary.total} in all, "
+        f"in {catalog.folder}\n"
+        f"a look at some of them: {to}\n"
         f"next: python -m collabteam.train camera={config.camera.name} round=2 experiment=quick "
         "reviewer=oracle"
     )

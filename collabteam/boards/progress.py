@@ -35,6 +35,18 @@ class Console:
         if not self.quiet:
             self.rich.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
 
+    @staticmethod
+    def counting(advance: Callable[[int], None]) -> Callable[[int, int], None]:
+        """Turn a function of what was just done into one of what is done so far and the total."""
+        before = 0
+
+        def so_far(done: int, total: int) -> None:
+            nonlocal before
+            advance(done - before)
+            before = done
+
+        return so_far
+
     @contextmanager
     def stage(self, title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
         """Show how far a stage is, its rate and the time left.

@@ -22,7 +22,7 @@ from collabteam.errors import UserError
 
 Round = dict[str, Any]
 """What one ``round.json`` holds (``docs/round.schema.json``)."""
-Recalls = dict[str, dict[str, float]]
+Recalls = dict[str, dict[str, float | None]]
 """Per class, ``true`` and ``false``: the branch's recall of each, 0 to 1."""
 
 _KEYS = (
@@ -175,8 +175,8 @@ def _recalls(recall: Recalls, classes: Sequence[str]) -> Recalls:
 
 
 def _mean(recall: Recalls) -> float:
-    values = [value for sides in recall.values() for value in sides.values()]
-    return sum(values) / len(values)
+    values = [v for sides in recall.values() for v in sides.values() if v is not None]
+    return sum(values) / max(1, len(values))
 
 
 def _label(number: int) -> str:

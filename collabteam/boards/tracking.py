@@ -117,7 +117,7 @@ def _begin(
 def log_recall(
     logger: Logger | None,
     round_: int,
-    recall: dict[str, dict[str, float]],
+    recall: dict[str, dict[str, float | None]],
     extra: dict[str, float],
 ) -> None:
     """Record the recall of a round, with the round and not the training step as its axis.
@@ -134,6 +134,7 @@ def log_recall(
         f"recall/{name}/{side}": value
         for name, sides in recall.items()
         for side, value in sides.items()
+        if value is not None
     } | extra
     if isinstance(logger, WandbLogger):
         run = logger.experiment

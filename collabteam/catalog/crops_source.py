@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -81,8 +81,17 @@ class IngestSummary:
 
 
 @dataclass
-class _Item:
-    """One picture of the source, before anybody looked at it."""
+class Item:
+    """One picture of a source, before anybody looked at it.
+
+    Attributes:
+        where: File or row, for messages.
+        image: Encoded picture.
+        fault: Why it could not be read, ``""`` if it could.
+        given: Labels by meaning: ``proposed``, ``person``, ``truth``.
+        test: Whether it belongs to the frozen test set.
+        origin: ``video``, ``track``, ``frame``, ``time``, ``box`` of :class:`Crop`, where known.
+    """
 
     where: str
     image: bytes
@@ -90,6 +99,27 @@ class _Item:
     given: dict[str, str] = field(default_factory=dict)  # label by meaning
     test: bool = False
     origin: dict[str, Any] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """Where pictures come from.
+
+    Attributes:
+        meaning: What a label stands for where the source does not say it itself.
+        total: Number of pictures.
+        ignored: Number of files that are no pictures.
+        labels: Every label that occurs, of any meaning.
+        answers: Whether labels of ``meaning`` occur.
+    """
+
+    meaning: Labels
+    total: int
+    ignored: int
+    labels: set[str]
+    answers: bool
+
+    def items(self) -> Iterator[Item]:
+        """The pictures, always in the same order."""
 
 
 class _Folder:
@@ -121,7 +151,7 @@ class _Folder:
         self.labels = {label for _, label in self._files if label}
         self.answers = bool(self.labels)
 
-    def items(self) -> Iterator[_Item]:
+    def items(self) -> Iterator[Item]:
         for path, label in self._files:
             image, fault = b"", ""
             try:
@@ -135,17 +165,16 @@ class _Folder:
                 fault = f"cannot be read: {error.strerror}"
             # A name in another encoding must not break the summary's printing.
             where = str(path).encode("utf-8", "backslashreplace").decode()
-            yield _Item(where, image, fault, {self.meaning: label} if label else {})
+            yield Item(where, image, fault, {self.meaning: label} if label else {})
 
 
 class _Parquet:
     """A Parquet file with one picture a row."""
 
-    ignored = 0
-
     def __init__(self, path: Path, labels: Labels) -> None:
         self._path = path
-        self._meaning = labels
+        self.meaning = labels
+        self.ignored = 0
         try:
             # Without these, Arrow holds whole row groups in memory.
             self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20)
@@ -237,7 +266,7 @@ class _Parquet:
             if name != "image"
         }
 
-    def items(self) -> Iterator[_Item]:
+    def items(self) -> Iterator[Item]:
         row = 0
         for batch in self._batches(self._columns):
             images = batch.column("image")
@@ -248,9 +277,9 @@ class _Parquet:
                 said = {name: column[place] for name, column in values.items()}
                 given = {name: said[name] for name in ("proposed", "truth") if said.get(name)}
                 if said.get("label"):
-                    given[self._meaning] = said["label"]
+                    given[self.meaning] = said["label"]
                 names = ("video", "track", "frame", "time")
-                yield _Item(
+                yield Item(
                     f"{self._path} row {row}",
                     image or b"",
                     "" if image is not None else "no picture",
@@ -304,18 +333,17 @@ def ingest_crops(
             is as it was; or a Parquet file breaks off in its midst, or the disk is full, and what
             came before is in the catalog: the same call again goes on from there.
     """
+    return ingest_source(catalog, open_source(path, labels), progress)
+
+
+def ingest_source(
+    catalog: Catalog, source: Source, progress: Callable[[int, int], None] | None = None
+) -> IngestSummary:
+    """Put the pictures of any source into a camera's catalog; see :func:`ingest_crops`."""
     start = time.monotonic()
-    if labels not in ("proposed", "person", "truth"):
-        raise UserError(f"labels={labels}: expected one of proposed, person, truth")
     with catalog.lock("ingest"):
-        source = _open_source(Path(path), labels)
-        if labels != "proposed" and not source.answers:
-            raise UserError(
-                f"labels={labels}, but {path} gives no label: expected one subfolder per class, or "
-                f"a column 'label'; labels=proposed takes crops without"
-            )
         _register_classes(catalog, source.labels)
-        ingest = _Ingest(catalog, labels)
+        ingest = _Ingest(catalog, source.meaning)
         with disk_errors():
             ingest.run(source, progress)
         return IngestSummary(
@@ -329,7 +357,25 @@ def ingest_crops(
         )
 
 
-def _open_source(path: Path, labels: Labels) -> _Folder | _Parquet:
+def open_source(path: str | Path, labels: Labels) -> Source:
+    """Open a folder or a Parquet file, and look through its labels but not its pictures.
+
+    Raises:
+        UserError: It is neither, cannot be read, holds no picture, or gives no label where
+            ``labels`` promises some.
+    """
+    if labels not in ("proposed", "person", "truth"):
+        raise UserError(f"labels={labels}: expected one of proposed, person, truth")
+    source = _open(Path(path), labels)
+    if labels != "proposed" and not source.answers:
+        raise UserError(
+            f"labels={labels}, but {path} gives no label: expected one subfolder per class, or "
+            f"a column 'label'; labels=proposed takes crops without"
+        )
+    return source
+
+
+def _open(path: Path, labels: Labels) -> _Folder | _Parquet:
     try:
         if path.is_dir():
             return _Folder(path, labels)
@@ -354,7 +400,7 @@ def _register_classes(catalog: Catalog, labels: set[str]) -> None:
         catalog.set_classes(classes)
 
 
-def _fault(item: _Item) -> str:
+def _fault(item: Item) -> str:
     """Why a picture cannot be used, or ``""``; decodes all of it."""
     if item.fault:
         return item.fault
@@ -404,7 +450,7 @@ class _Ingest:
         self._quarantine = catalog.folder / "quarantine.jsonl"
         self._reported = _read_quarantine(self._quarantine)
 
-    def run(self, source: _Folder | _Parquet, progress: Callable[[int, int], None] | None) -> None:
+    def run(self, source: Source, progress: Callable[[int, int], None] | None) -> None:
         done = 0
         if progress:
             progress(0, source.total)
@@ -421,7 +467,7 @@ class _Ingest:
                 if progress:
                     progress(done, source.total)
 
-    def _batch(self, batch: list[_Item], faults: list[str]) -> None:
+    def _batch(self, batch: list[Item], faults: list[str]) -> None:
         self._put_aside([(i.where, fault) for i, fault in zip(batch, faults, strict=True) if fault])
         good = [item for item, fault in zip(batch, faults, strict=True) if not fault]
         crops = [Crop(item.image, **item.origin) for item in good]
@@ -494,9 +540,9 @@ class _Ingest:
             file.write(lines.encode())
 
 
-def _batched(items: Iterator[_Item]) -> Iterator[list[_Item]]:
+def _batched(items: Iterator[Item]) -> Iterator[list[Item]]:
     """Items for one commit each."""
-    batch: list[_Item] = []
+    batch: list[Item] = []
     size = 0
     for item in items:
         batch.append(item)

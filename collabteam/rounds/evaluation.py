@@ -96,7 +96,8 @@ def wilson_lower(share: float, count: int, z: float = 1.645) -> float:
         return 0.0
     centre = share + z * z / (2 * count)
     spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return (centre - spread) / (1 + z * z / count)
+    # Rounding must not push a share of 0 below 0.
+    return max(0.0, (centre - spread) / (1 + z * z / count))
 
 
 def _share(flags: NDArray[np.bool_]) -> float | None:

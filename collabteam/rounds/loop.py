@@ -57,7 +57,7 @@ PART = 4096
 """Crops per file of scores: what a kill can cost at most."""
 
 LOW_PRECISION = 0.95
-"""Below this estimated precision a draw is announced as doubtful: it may teach more wrong than right."""
+"""A draw whose estimated precision is lower is announced: it may teach more wrong than right."""
 
 
 def bring_to_round(config: TrainConfig, console: Console | None = None) -> list[Round]:
@@ -83,7 +83,7 @@ def bring_to_round(config: TrainConfig, console: Console | None = None) -> list[
         done = read_rounds(catalog.folder)
         if done and config.rollback is None:
             check_settings(done[-1], config)
-        for number in range(len(done), config.round + 1):
+        while len(done) <= config.round:
             done.append(_Making(config, catalog, done, console).run())
             console.say(_headline(done[-1]))
         return done
@@ -202,9 +202,10 @@ class _Making:
             counts = zip(*np.unique(index.proposed[missing], return_counts=True), strict=True)
             per_class = ", ".join(f"{count} {name or 'unproposed'}" for name, count in counts)
             raise UserError(
-                f"{missing.size} of the {rows.size} crops of i0 are not verified yet ({per_class}): "
-                "ingest verified labels for them ('ingest ... labels=person'; their crop ids are in "
-                f"{file}), or let reviewer=oracle answer from hidden truth, then run this again"
+                f"{missing.size} of the {rows.size} crops of i0 are not verified yet "
+                f"({per_class}): ingest verified labels for them ('ingest ... labels=person'; "
+                f"their crop ids are in {file}), or let reviewer=oracle answer from hidden "
+                "truth, then run this again"
             )
         return {}
 
@@ -218,8 +219,9 @@ class _Making:
         if lacking and present != {""}:
             has = ", ".join(sorted(name for name in present if name))
             raise UserError(
-                f"no crop is proposed or verified as {', '.join(lacking)} (there are: {has or 'none'})"
-                ": ingest some, or leave the class out of camera.classes"
+                f"no crop is proposed or verified as {', '.join(lacking)} "
+                f"(there are: {has or 'none'}): ingest some, or leave the class out of "
+                "camera.classes"
             )
 
     def _sample_rows(self, index: CropIndex) -> NDArray[np.int64]:
@@ -271,7 +273,7 @@ class _Making:
             if guess is not None and guess < LOW_PRECISION:
                 self.console.warn(
                     f"round {self.number}, class {name}: only {guess:.0%} of such a draw would be "
-                    f"right, judged on {expected[name]['crops']} human-labelled crops of the folds; "
+                    f"right, judged on {expected[name]['crops']} human-labelled fold crops; "
                     "wrong labels teach the team its own mistakes: verify more crops "
                     "(seed_per_class), train longer (optim.epochs), or raise quantile"
                 )
@@ -471,7 +473,7 @@ class _Making:
             "training_digest": training.digest,
             "reviewer": {
                 "kind": config.reviewer,
-                "error_rate": config.oracle_error if config.reviewer == "oracle" else None,
+                "error_rate": config.oracle_error if config.reviewer == "oracle" else 0.0,
                 "answers": int(answers.sum()),
             },
             "expected_precision": {

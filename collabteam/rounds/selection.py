@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from collabteam.team.voting import Verdicts
 
+Tracks = Sequence[str] | NDArray[np.str_] | NDArray[np.object_] | NDArray[np.int64]
+"""Track of every crop: names or numbers."""
+
 
 @dataclass(frozen=True)
 class Increment:
@@ -55,7 +58,7 @@ def candidates(
 
 def draw(
     positions: NDArray[np.int64],
-    tracks: Sequence[str] | NDArray[np.str_],
+    tracks: Tracks,
     count: int,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
@@ -79,7 +82,7 @@ def draw(
 
 def select(
     verdicts: Verdicts,
-    tracks: Sequence[str] | NDArray[np.str_],
+    tracks: Tracks,
     classes: int,
     count: int,
     quantile: float = 0.75,
@@ -115,9 +118,9 @@ def select(
 
 
 def sample_initial(
-    strata: NDArray[np.str_],
+    strata: NDArray[np.object_],
     verified: NDArray[np.bool_],
-    tracks: NDArray[np.str_],
+    tracks: Tracks,
     classes: Sequence[str],
     count: int,
     seed: int | Sequence[int] = 0,
@@ -142,8 +145,9 @@ def sample_initial(
     """
     chosen = []
     for number, name in enumerate(classes):
-        chosen.append(_sample_one(np.flatnonzero(strata == name), verified, tracks, count,
-                                  np.random.default_rng([*np.atleast_1d(seed), number])))  # fmt: skip
+        rng = np.random.default_rng([*np.atleast_1d(seed), number])
+        of_class = np.flatnonzero(strata == name)
+        chosen.append(_sample_one(of_class, verified, tracks, count, rng))
     if not any(part.size for part in chosen):
         rng = np.random.default_rng([*np.atleast_1d(seed), len(classes)])
         unnamed = np.flatnonzero(strata == "")
@@ -154,14 +158,16 @@ def sample_initial(
 def _sample_one(
     positions: NDArray[np.int64],
     verified: NDArray[np.bool_],
-    tracks: NDArray[np.str_],
+    tracks: Tracks,
     count: int,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
     shuffled = rng.permutation(positions)
-    _, first = np.unique(tracks[shuffled], return_index=True)
+    # Sorts are stable throughout: within a rank the random order stays. Verified crops stand for
+    # their tracks, so an unverified one of the same track counts as a further one.
+    shuffled = shuffled[np.argsort(~verified[shuffled], kind="stable")]
+    _, first = np.unique(np.asarray(tracks)[shuffled], return_index=True)
     repeated = np.ones(len(shuffled), dtype=bool)
     repeated[first] = False
-    # lexsort is stable: within a rank the random order stays.
     order = np.lexsort((repeated, ~verified[shuffled]))
     return shuffled[order][:count]

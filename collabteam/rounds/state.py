@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def write_json(file: Path, content: object) -> None:
 
 
 def result_settings(config: TrainConfig) -> dict[str, Any]:
-    """The settings that make a round what it is: not where it runs, nor how far, nor who watches."""
+    """The settings that make a round what it is; not where it runs, how far, or who watches."""
     settings = asdict(config)
     for name in ("root", "round", "rollback", "trainer", "logger"):
         del settings[name]
@@ -46,7 +46,7 @@ def digest(content: object) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def training_digest(crop_ids: Sequence[str], labels: Sequence[str]) -> str:
+def training_digest(crop_ids: Iterable[object], labels: Iterable[object]) -> str:
     """Stands for a training set: which crops, called what."""
     return digest(sorted(zip(map(str, crop_ids), map(str, labels), strict=True)))
 

@@ -108,7 +108,7 @@ def fit_fold(
     if start_from is not None:
         for name, network in zip(classes, module.networks(), strict=True):
             network.load_state_dict(load_weights(branch_file(start_from, name, fold)))
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.to(memory_format=torch.channels_last)
     batches = CropDataModule(images, target, torch.from_numpy(folds), fold, data, seed)
     with _quiet():
         trainer = pl.Trainer(
@@ -133,7 +133,10 @@ def fit_fold(
     # Scored by the very path that will score the pool, so its numbers are comparable.
     voters = Team(classes, [[network] for network in module.networks()], data.image_size, device)
     rows = np.flatnonzero(folds == fold)
-    prob = [voters.score(images[chunk]) for chunk in torch.from_numpy(rows).split(256)]
+    prob = [
+        voters.score(images[torch.from_numpy(rows[start : start + 256])])
+        for start in range(0, len(rows), 256)
+    ]
     return FoldOutcome(rows, np.concatenate(prob), time.perf_counter() - began)
 
 

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from collabteam.errors import UserError
+
 
 def assign_folds(
     labels: NDArray[np.int64],
-    tracks: Sequence[str] | NDArray[np.str_],
+    tracks: Sequence[str] | NDArray[np.str_] | NDArray[np.object_],
     folds: int,
     seed: int,
     known: dict[str, int] | None = None,
@@ -32,7 +34,17 @@ def assign_folds(
 
     Returns:
         (N,) int, 0 to ``folds - 1``.
+
+    Raises:
+        UserError: The known folds are more than ``folds``: to deal their tracks anew would let
+            networks of earlier rounds validate on what they were trained on.
     """
+    least = max((known or {}).values(), default=0) + 1
+    if least > folds:
+        raise UserError(
+            f"data.folds={folds}: the rounds before dealt their tracks into at least {least} folds; "
+            "keep those, or begin anew with rollback=-1"
+        )
     names, first, group = np.unique(np.asarray(tracks), return_index=True, return_inverse=True)
     sizes = np.bincount(group, minlength=len(names))
     kinds = np.unique(labels)

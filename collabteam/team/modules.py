@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import lightning.pytorch as pl
 import torch
 import torchmetrics
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from collabteam.config import OptimConfig, TeamConfig
@@ -98,7 +99,7 @@ class BranchModule(pl.LightningModule):
         self.log_dict({f"val/{self.branch}/true": of_true, f"val/{self.branch}/false": of_false})
         self.recall.reset()
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """SGD with cosine annealing by step, after a linear warm-up if one is set."""
         return sgd(self, self.optim, self.epochs, self.lr)
 
@@ -157,7 +158,7 @@ class TeamModule(pl.LightningModule):
             self.log_dict({f"val/{name}/true": of_true, f"val/{name}/false": of_false})
             branch.recall.reset()  # type: ignore[operator, union-attr]
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """One SGD over all branches, see :func:`sgd`."""
         return sgd(self, self.optim, self.epochs, self.lr)
 
@@ -168,7 +169,7 @@ class TeamModule(pl.LightningModule):
 
 def sgd(
     module: pl.LightningModule, optim: OptimConfig, epochs: int, lr: float
-) -> dict[str, object]:
+) -> OptimizerLRScheduler:
     """SGD, momentum, weight decay and cosine annealing to zero, stepped per batch."""
     optimizer = torch.optim.SGD(
         module.parameters(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 import timm
 import torch
 from torch import nn
@@ -24,12 +26,12 @@ def build_branch(config: TeamConfig) -> nn.Module:
         A module that maps (N, 3, S, S) float pictures to (N, 2) logits.
 
     Raises:
-        UserError: timm has no such model, the model takes no such attention layer, or the small
+        UserError: timm has no such model or weights, the model takes no such attention layer, or the small
             stem is asked for where there is none to replace.
     """
     if not timm.is_model(config.backbone):
-        near = timm.list_models(f"*{config.backbone[:6]}*")[:5]
-        hint = f"; near it: {', '.join(near)}" if near else ""
+        near = difflib.get_close_matches(config.backbone.lower(), timm.list_models(), n=5)
+        hint = f"; near it: {', '.join(near)}" if near else " (timm.list_models() lists them)"
         raise UserError(f"team.backbone={config.backbone}: timm has no such model{hint}")
     block_args = None if config.attention == "none" else {"attn_layer": config.attention}
     try:
@@ -49,6 +51,11 @@ def build_branch(config: TeamConfig) -> nn.Module:
             f"team.backbone={config.backbone} takes no team.attention={config.attention} "
             f"({error}): set team.attention=none"
         ) from error
+    except RuntimeError as error:
+        # timm's answer to an unknown tag after the dot, and to weights that do not exist.
+        if "pretrained" not in str(error):
+            raise
+        raise UserError(f"team.backbone={config.backbone}: {error}") from error
     if config.stem == "small":
         _small_stem(network, config.backbone)
     return network
@@ -56,12 +63,10 @@ def build_branch(config: TeamConfig) -> nn.Module:
 
 def _small_stem(network: nn.Module, backbone: str) -> None:
     """Halve the picture once instead of four times, as small pictures need (He et al., 4.2)."""
-    if not isinstance(getattr(network, "conv1", None), nn.Conv2d) or not hasattr(
-        network, "maxpool"
-    ):
+    stem = getattr(network, "conv1", None)
+    if not isinstance(stem, nn.Conv2d) or not hasattr(network, "maxpool"):
         raise UserError(f"team.stem=small needs a ResNet's stem, {backbone} has none: use standard")
-    channels = network.conv1.out_channels  # type: ignore[union-attr]
-    network.conv1 = nn.Conv2d(3, channels, kernel_size=3, stride=2, padding=1, bias=False)
+    network.conv1 = nn.Conv2d(3, stem.out_channels, kernel_size=3, stride=2, padding=1, bias=False)
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     network.maxpool = nn.Identity()
 
@@ -69,7 +74,7 @@ def _small_stem(network: nn.Module, backbone: str) -> None:
 def processor_has_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 in hardware (emulation is slower than fp32)."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False

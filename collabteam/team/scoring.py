@@ -112,7 +112,7 @@ class Team:
         self.classes, self.image_size, self.device = list(classes), image_size, device
         self.networks = [
             [
-                network.eval().to(device.torch).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                network.eval().to(device.torch).to(memory_format=torch.channels_last)
                 for network in branch
             ]
             for branch in networks

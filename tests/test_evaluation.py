@@ -1,0 +1,158 @@
+"""The arithmetic of the reports, against naive counting and torchmetrics."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torchmetrics.functional.classification import multiclass_recall
+
+from collabteam.rounds.evaluation import (
+    balanced,
+    branch_recall,
+    consensus_accuracy,
+    coverage,
+    expected_precision,
+    mean_recall,
+    wilson_lower,
+)
+from collabteam.rounds.selection import candidates
+from collabteam.team.voting import ABSTAIN, Verdicts, vote
+
+NAMES = ["walker", "cyclist", "rider"]
+CROPS = st.lists(
+    st.tuples(st.integers(-1, 2), st.tuples(*[st.sampled_from([0.1, 0.5, 0.6]) | st.floats(0, 1)] * 3)),
+    max_size=40,
+)  # fmt: skip
+
+
+def _arrays(
+    crops: list[tuple[int, tuple[float, ...]]],
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    prob = np.array([prob for _, prob in crops], dtype=np.float64).reshape(-1, 3)
+    return prob, np.array([label for label, _ in crops], dtype=np.int64)
+
+
+@settings(deadline=None)
+@given(CROPS)
+def test_recall_is_what_counting_gives(crops: list[tuple[int, tuple[float, ...]]]) -> None:
+    recall = branch_recall(*_arrays(crops), NAMES)
+    assert list(recall) == NAMES
+    for branch, name in enumerate(NAMES):
+        true = [prob[branch] > 0.5 for label, prob in crops if label == branch]
+        false = [prob[branch] <= 0.5 for label, prob in crops if label != branch]
+        for side, right in (("true", true), ("false", false)):
+            if right:
+                assert recall[name][side] == pytest.approx(sum(right) / len(right))
+            else:
+                assert recall[name][side] is None
+
+
+def test_recall_is_that_of_torchmetrics() -> None:
+    rng = np.random.default_rng(3)
+    labels, prob = rng.integers(-1, 3, 200), rng.random((200, 3))
+    recall = branch_recall(prob, labels, NAMES)
+    for branch, name in enumerate(NAMES):
+        of_false, of_true = multiclass_recall(
+            torch.from_numpy(prob[:, branch] > 0.5).long(),
+            torch.from_numpy(labels == branch).long(),
+            num_classes=2,
+            average="none",
+        ).tolist()
+        assert recall[name]["true"] == pytest.approx(of_true, abs=1e-6)
+        assert recall[name]["false"] == pytest.approx(of_false, abs=1e-6)
+
+
+def test_a_mean_is_over_the_folds_that_have_a_figure() -> None:
+    folds = [
+        {"a": {"true": 0.5, "false": None}},
+        {"a": {"true": None, "false": None}},
+        {"a": {"true": 1.0, "false": None}},
+    ]
+    assert mean_recall(folds) == {"a": {"true": 0.75, "false": None}}
+
+
+def test_a_missing_side_counts_as_nothing_when_folds_compete() -> None:
+    assert balanced({"true": 0.8, "false": 0.6}) == pytest.approx(0.7)
+    assert balanced({"true": None, "false": 1.0}) == 0.5
+    assert balanced({"true": None, "false": None}) == 0.0
+
+
+def test_coverage_is_the_share_with_a_consensus() -> None:
+    verdicts = Verdicts(np.array([0, ABSTAIN, 2, ABSTAIN]), np.full(4, 0.9))
+    assert coverage(verdicts) == 0.5
+    assert coverage(vote(np.empty((0, 2)))) is None
+
+
+def test_accuracy_counts_decided_crops_alone_and_strangers_as_wrong() -> None:
+    verdicts = Verdicts(np.array([0, 1, 1, ABSTAIN, ABSTAIN]), np.full(5, 0.9))
+    # The third is an object of no class: any consensus on it is wrong; abstaining is not scored.
+    assert consensus_accuracy(verdicts, np.array([0, 1, -1, -1, 0])) == pytest.approx(2 / 3)
+    nobody = Verdicts(np.full(2, ABSTAIN), np.full(2, 0.9))
+    assert consensus_accuracy(nobody, np.array([-1, 0])) is None
+
+
+@settings(deadline=None)
+@given(CROPS, st.sampled_from(["product", "min", "mean"]), st.sampled_from([0.0, 0.5, 0.75]))
+def test_expected_precision_judges_the_very_candidates(
+    crops: list[tuple[int, tuple[float, ...]]], joint: str, quantile: float
+) -> None:
+    prob, labels = _arrays(crops)
+    estimates = expected_precision(prob, labels, 3, joint, quantile)
+    assert len(estimates) == 3
+    for branch, (share, count) in enumerate(estimates):
+        positions, _ = candidates(vote(prob, joint), branch, quantile)
+        assert count == len(positions)
+        if count:
+            right = sum(labels[position] == branch for position in positions)
+            assert share == pytest.approx(right / count)
+        else:
+            assert share is None
+
+
+def test_expected_precision_counts_strangers_as_wrong() -> None:
+    prob = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4]])
+    (share, count), nothing = expected_precision(prob, np.array([0, -1, 0]), 2, "product", 0.5)
+    assert (share, count) == (0.5, 2)
+    assert nothing == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "z", "lower"),
+    [
+        # Roots of (share - p)^2 = z^2 p (1 - p) / count, worked out by hand.
+        (1.0, 10, 1.96, 10 / (10 + 1.96**2)),
+        (0.5, 100, 1.96, 0.5 - 1.96 / (2 * math.sqrt(100 + 1.96**2))),
+        (0.0, 50, 1.645, 0.0),
+        (0.9, 0, 1.645, 0.0),
+    ],
+)
+def test_wilson_knows_the_book_values(share: float, count: int, z: float, lower: float) -> None:
+    assert wilson_lower(share, count, z) == pytest.approx(lower, abs=5e-5)
+
+
+def test_wilson_on_a_published_example() -> None:
+    assert wilson_lower(81 / 263, 263, 1.959964) == pytest.approx(0.2553, abs=5e-5)
+    assert wilson_lower(15 / 148, 148, 1.959964) == pytest.approx(0.0624, abs=5e-5)
+    assert wilson_lower(1 / 29, 29, 1.959964) == pytest.approx(0.0061, abs=5e-5)
+
+
+@given(st.integers(1, 5000), st.floats(0, 1))
+def test_wilson_lies_between_nothing_and_the_share(count: int, share: float) -> None:
+    lower = wilson_lower(share, count)
+    assert 0 <= lower <= share
+    if 0.01 < share:
+        assert lower < wilson_lower(share, 2 * count)
+        assert lower < share
+        # It solves Wilson's equation.
+        spread = (share - lower) ** 2 - 1.645**2 * lower * (1 - lower) / count
+        assert spread == pytest.approx(0, abs=1e-9)
+
+
+def test_wilson_is_one_sided_95_by_default() -> None:
+    assert wilson_lower(0.9, 200) == wilson_lower(0.9, 200, 1.645)
