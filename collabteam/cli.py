@@ -5,6 +5,7 @@ Hydra and OmegaConf appear here and nowhere else. The modules behind the command
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -54,14 +55,24 @@ class Command:
         codes: list[int] = []
 
         def job(composed: DictConfig) -> None:
+            # Errors stay inside: of a sweep over cameras, the others go on.
             try:
-                config = OmegaConf.to_object(composed)
+                try:
+                    config = OmegaConf.to_object(composed)
+                except (ValueError, OmegaConfBaseException) as error:
+                    raise UserError(_one_line(error)) from error
                 codes.append(self.run(config) or 0)
             except UserError as error:
                 _complain(self.name, str(error))
                 codes.append(2)
-            except OmegaConfBaseException as error:
-                _complain(self.name, _one_line(str(error)))
+            except Exception as error:
+                if not _disk_is_full(error):
+                    raise
+                _complain(
+                    self.name,
+                    f"the disk is full ({_one_line(error)}): free space and run the same command "
+                    "again; what is finished stays, nothing is lost",
+                )
                 codes.append(2)
 
         try:
@@ -74,7 +85,7 @@ class Command:
             _complain(self.name, str(error))
             return 2
         except (HydraException, OmegaConfBaseException) as error:
-            _complain(self.name, _one_line(str(error)))
+            _complain(self.name, _one_line(error))
             return 2
         except KeyboardInterrupt:
             print(
@@ -104,7 +115,7 @@ class Command:
                 except (yaml.YAMLError, TypeError, KeyError, OSError) as error:
                     raise UserError(
                         f"{file}: expected a camera's name and classes, got "
-                        f"{_one_line(str(error))}: repair or remove it"
+                        f"{_one_line(error)}: repair or remove it"
                     ) from error
         if self.registers:
             for name in given.get("camera", "").split(","):
@@ -124,9 +135,18 @@ def _complain(command: str, text: str) -> None:
     print(f"{command}: {text}", file=sys.stderr)
 
 
-def _one_line(text: str) -> str:
-    """Hydra's messages span lines; the first ones say what is wrong and what there is."""
+def _one_line(error: BaseException) -> str:
+    """Hydra's messages span lines; the first ones, and their cause, say what is wrong."""
+    text = str(error)
+    if isinstance(error.__cause__, Exception) and str(error.__cause__) not in text:
+        text += f"\n{error.__cause__}"
     lines = [line.strip() for line in text.splitlines()]
-    kept = [line for line in lines if line and not line.startswith(("full_key", "object_type"))]
-    cut = next((n for n, line in enumerate(kept) if line.startswith("Config search path")), None)
-    return " ".join(kept[:cut])
+    cut = next((n for n, line in enumerate(lines) if line.startswith("Config search path")), None)
+    kept = [line for line in lines[:cut] if line and not line.startswith(("full_key", "object_t"))]
+    return " ".join(kept)
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    """Whether this is the system's "no space left", however a library wraps it."""
+    number = getattr(error, "errno", None)
+    return number in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)

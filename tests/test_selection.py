@@ -227,9 +227,7 @@ def _columns(
 
 @settings(deadline=None, max_examples=300)
 @given(STRATA, st.integers(0, 8), st.integers(0, 3))
-def test_i0_keeps_its_promises(
-    rows: list[tuple[str, bool, int]], count: int, seed: int
-) -> None:
+def test_i0_keeps_its_promises(rows: list[tuple[str, bool, int]], count: int, seed: int) -> None:
     strata, verified, tracks = _columns(rows)
     chosen = sample_initial(strata, verified, tracks, NAMES, count, seed)
     assert chosen.tolist() == sorted(set(chosen.tolist()))

@@ -106,5 +106,5 @@ def test_what_is_no_probability_is_refused(bad: float) -> None:
 
 @pytest.mark.parametrize("crops", [0, 1])
 def test_an_unknown_joint_is_answered_by_the_known_ones(crops: int) -> None:
-    with pytest.raises(ValueError, match="'median'.*product, min, mean"):
+    with pytest.raises(ValueError, match=r"'median'.*product, min, mean"):
         vote(np.zeros((crops, 2)), "median")

@@ -154,7 +154,7 @@ class _Making:
         with self._timed("evaluate"):
             record |= self._measure_test(index, team)
             record |= self._measure_against_truth(index, training, increment)
-        record["seconds"] = {stage: round(s, 2) for stage, s in self.seconds.items()}
+        record["seconds"] = {stage: round(float(s), 2) for stage, s in self.seconds.items()}
         record["peak_memory_mb"] = _peak_memory_mb()
         record["finished"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         if self.config.team.init == "scratch":
@@ -187,6 +187,10 @@ class _Making:
         rows = self._sample_rows(index)
         missing = rows[index.human[rows] == ""]
         if config.reviewer == "oracle":
+            self.console.say(
+                "reviewer=oracle: a simulated reviewer verifies i0 and the test set from hidden "
+                f"truth, with {config.oracle_error:.1%} errors; no person is asked"
+            )
             unverified = np.flatnonzero(index.test & (index.human == ""))
             events = [
                 *oracle_answers(
@@ -368,8 +372,10 @@ class _Making:
             file = self.folder / f"fold-{fold}.npz"
             if file.exists():
                 with np.load(file) as kept:
+                    # Labels that a person corrected since then make it another training set.
                     if str(kept["training"]) == training.digest:
                         outcomes[fold] = kept["prob"]
+                        self.seconds["train"] = self.seconds.get("train", 0) + kept["seconds"]
                         continue
             logger = fold_logger(
                 config.logger, self.folder, config.camera.name, self.number, fold,
@@ -400,7 +406,13 @@ class _Making:
                 log_recall(logger, self.number, recall, extra)
                 finish(logger)
             part = file.with_suffix(".part.npz")
-            np.savez(part, prob=outcome.prob, rows=outcome.rows, training=training.digest)
+            np.savez(
+                part,
+                prob=outcome.prob,
+                rows=outcome.rows,
+                training=training.digest,
+                seconds=outcome.seconds,
+            )
             part.replace(file)
             outcomes[fold] = outcome.prob
         self.fold_of = folds
@@ -636,7 +648,13 @@ class _Scores:
         self.files = sorted(folder.glob("part-*.parquet"))
         self.ids: set[str] = set()
         for file in self.files:
-            self.ids.update(pq.read_table(file, columns=["crop_id"])["crop_id"].to_pylist())
+            try:
+                self.ids.update(pq.read_table(file, columns=["crop_id"])["crop_id"].to_pylist())
+            except (OSError, pa.ArrowException) as error:
+                raise UserError(
+                    f"{file}: expected scores, got {error}: remove it and run this again, its "
+                    "crops are then scored again"
+                ) from error
 
     def missing(self, crop_ids: NDArray[Any]) -> NDArray[np.bool_]:
         return np.array([str(crop_id) not in self.ids for crop_id in crop_ids], dtype=bool)

@@ -42,8 +42,8 @@ def assign_folds(
     least = max((known or {}).values(), default=0) + 1
     if least > folds:
         raise UserError(
-            f"data.folds={folds}: the rounds before dealt their tracks into at least {least} folds; "
-            "keep those, or begin anew with rollback=-1"
+            f"data.folds={folds}: the rounds before dealt their tracks into at least {least} "
+            "folds; keep those, or begin anew with rollback=-1"
         )
     names, first, group = np.unique(np.asarray(tracks), return_index=True, return_inverse=True)
     sizes = np.bincount(group, minlength=len(names))

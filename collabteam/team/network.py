@@ -26,8 +26,8 @@ def build_branch(config: TeamConfig) -> nn.Module:
         A module that maps (N, 3, S, S) float pictures to (N, 2) logits.
 
     Raises:
-        UserError: timm has no such model or weights, the model takes no such attention layer, or the small
-            stem is asked for where there is none to replace.
+        UserError: timm has no such model or weights, the model takes no such attention layer, or
+            the small stem is asked for where there is none to replace.
     """
     if not timm.is_model(config.backbone):
         near = difflib.get_close_matches(config.backbone.lower(), timm.list_models(), n=5)

@@ -1,0 +1,218 @@
+"""The rules of import that keep the code readable from left to right, held on the source itself."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "collabteam").rglob("*.py"))
+
+RANK = {
+    "foundation": 0,
+    "catalog": 1,
+    "team": 2,
+    "boards": 2,
+    "rounds": 3,
+    "simulator": 3,
+    "video": 3,
+    "web": 3,
+    "commands": 4,
+    "facade": 5,
+}
+"""A part imports itself and lower ranks; parts of the same rank do not know each other."""
+
+
+def _name(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {_name(file): file for file in FILES}
+
+
+def _part(module: str) -> str:
+    """The part of the program that a module belongs to."""
+    names = module.split(".")
+    if len(names) == 1:
+        return "facade"
+    if names[1] in ("config", "errors"):
+        return "foundation"
+    is_package = len(names) > 2 or MODULES[module].name == "__init__.py"
+    return names[1] if is_package else "commands"
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def _statements(node: ast.AST, at_import: bool) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Import statements below a node; with ``at_import`` those alone that run on import."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child
+        later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if at_import and (later or _is_type_checking(child)):
+            continue
+        yield from _statements(child, at_import)
+
+
+@cache
+def _imports(module: str, at_import: bool = False) -> frozenset[str]:
+    """Full names of what a module imports; a name in a package may be a submodule."""
+    found = set()
+    for statement in _statements(_tree(module), at_import):
+        if isinstance(statement, ast.Import):
+            found |= {alias.name for alias in statement.names}
+            continue
+        base = statement.module or ""
+        if statement.level:
+            is_package = MODULES[module].name == "__init__.py"
+            above = module.split(".")[: None if is_package else -1]
+            above = above[: len(above) - statement.level + 1]
+            base = ".".join([*above, *([base] if base else [])])
+        for alias in statement.names:
+            whole = f"{base}.{alias.name}"
+            found.add(whole if whole in MODULES else base)
+    return frozenset(found)
+
+
+def _importers(package: str) -> set[str]:
+    return {
+        module
+        for module in MODULES
+        for name in _imports(module)
+        if name == package or name.startswith(f"{package}.")
+    }
+
+
+def _reached(module: str) -> set[str]:
+    """All that importing a module brings in, through our own modules and the packages above."""
+    seen: set[str] = set()
+    left = [module]
+    while left:
+        name = left.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if name in MODULES:
+            left += _imports(name, at_import=True)
+            left += [name.rsplit(".", 1)[0]] if "." in name else []
+    return seen
+
+
+def _packages(names: set[str]) -> set[str]:
+    return {name.split(".")[0] for name in names}
+
+
+def test_the_source_is_found() -> None:
+    assert {"collabteam", "collabteam.team.voting", "collabteam.rounds.loop"} <= MODULES.keys()
+    assert "collabteam.team.voting" in _imports("collabteam.rounds.selection")
+    assert "torch" in _packages(_reached("collabteam.team.network"))
+
+
+def test_hydra_appears_at_the_edge_alone() -> None:
+    assert _importers("hydra") | _importers("omegaconf") == {"collabteam.cli"}
+
+
+def test_wandb_appears_in_one_file() -> None:
+    assert _importers("wandb") == {"collabteam.boards.tracking"}
+
+
+@pytest.mark.parametrize("package", ["ultralytics", "boxmot"])
+def test_what_is_under_the_agpl_appears_in_one_file_at_most(package: str) -> None:
+    importers = _importers(package)
+    assert len(importers) <= 1
+    for module in importers:
+        assert module.startswith("collabteam.video.")
+        assert package not in _packages(set(_imports(module, at_import=True)))  # when used
+
+
+ARITHMETIC = [
+    "collabteam.team.voting",
+    "collabteam.rounds.selection",
+    "collabteam.rounds.evaluation",
+    *(module for module in MODULES if module.startswith("collabteam.catalog")),
+]
+
+
+@pytest.mark.parametrize("module", ARITHMETIC)
+def test_arithmetic_and_catalog_know_nothing_of_training(module: str) -> None:
+    heavy = {"torch", "lightning", "timm", "torchvision", "torchmetrics"}
+    assert not heavy & _packages(set(_imports(module)))
+    assert not heavy & _packages(_reached(module))
+
+
+TRUTH = "collabteam.catalog.truth"
+
+
+def test_hidden_truth_has_few_readers() -> None:
+    assert _importers(TRUTH) <= {
+        "collabteam.rounds.reviewer",
+        "collabteam.rounds.loop",
+        "collabteam.catalog.crops_source",
+        "collabteam.simulate",
+    }
+
+
+@pytest.mark.parametrize(
+    "module",
+    [m for m in MODULES if m.startswith("collabteam.team")]
+    + ["collabteam.rounds.selection", "collabteam.rounds.evaluation", "collabteam.catalog"],
+)
+def test_what_trains_and_selects_cannot_see_the_truth(module: str) -> None:
+    assert TRUTH not in _imports(module)
+    assert TRUTH not in _reached(module)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_one_way(module: str) -> None:
+    part = _part(module)
+    assert part in RANK, f"{module}: give {part} a rank"
+    for name in sorted(_imports(module)):
+        if name.split(".")[0] != "collabteam":
+            continue
+        assert name in MODULES, f"{module} imports {name}, which is not there"
+        other = _part(name)
+        assert other == part or RANK[other] < RANK[part], f"{module} imports {name}"
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    left = {module: set(_imports(module, at_import=True)) & MODULES.keys() for module in MODULES}
+    while free := [module for module, needs in left.items() if not needs]:
+        for module in free:
+            del left[module]
+        for needs in left.values():
+            needs.difference_update(free)
+    assert not left, f"in a circle, or behind one: {left}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_is_a_drawer_for_the_rest(module: str) -> None:
+    drawers = {"utils", "util", "helpers", "helper", "common", "misc"}
+    assert not drawers & {name.strip("_") for name in module.split(".")}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_function_names_its_arguments(module: str) -> None:
+    for node in ast.walk(_tree(module)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            assert node.args.kwarg is None, f"{module}:{node.lineno} takes **{node.args.kwarg.arg}"
+
+
+def test_nothing_in_training_couples_the_branches() -> None:
+    """Clipping the global gradient norm would; the modules' docstrings may speak of it."""
+    words = {"gradient_clip_val", "gradient_clip_algorithm", "clip_gradients", "clip_grad_norm_"}
+    for module in MODULES:
+        for node in ast.walk(_tree(module)):
+            name = getattr(node, "arg", None) or getattr(node, "attr", None)
+            assert name not in words, f"{module}:{node.lineno}"

@@ -1,0 +1,739 @@
+"""The paper's branch, the team's arithmetic, and the way from encoded crops to batches."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+from PIL import Image
+from timm.layers.cbam import CbamModule, ChannelAttn, SpatialAttn
+from timm.models.resnet import BasicBlock
+from torch import Tensor, nn
+
+from collabteam.config import (
+    CameraConfig,
+    DataConfig,
+    OptimConfig,
+    TeamConfig,
+    TrainConfig,
+    TrainerConfig,
+    check_train,
+)
+from collabteam.errors import UserError
+from collabteam.team.data import (
+    PAD,
+    CropDataModule,
+    augment_affine,
+    decode,
+    letterbox,
+    normalize,
+)
+from collabteam.team.modules import BranchModule, TeamModule, branch_weights, warmup_cosine
+from collabteam.team.network import build_branch
+from collabteam.team.scoring import Device, Team, branch_file, load_weights, save_branch
+
+CONF = Path(__file__).parents[1] / "conf"
+LIGHT = TeamConfig(backbone="mobilenetv3_small_050", attention="none")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def branch() -> nn.Module:
+    """The branch of the paper, as the defaults build it."""
+    torch.manual_seed(7)
+    return build_branch(TeamConfig())
+
+
+# -- the paper -------------------------------------------------------------------------------------
+
+
+def test_the_branch_is_a_resnet18_with_cbam_in_every_block(branch: nn.Module) -> None:
+    blocks = {name: m for name, m in branch.named_modules() if isinstance(m, BasicBlock)}
+    assert list(blocks) == [f"layer{stage}.{n}" for stage in (1, 2, 3, 4) for n in (0, 1)]
+    for block in blocks.values():
+        (cbam,) = [m for m in block.modules() if isinstance(m, CbamModule)]
+        assert isinstance(cbam.channel, ChannelAttn)
+        assert isinstance(cbam.spatial, SpatialAttn)
+        assert block.se is cbam  # after the second convolution, before the sum (Woo et al., fig. 3)
+    assert sum(isinstance(m, CbamModule) for m in branch.modules()) == 8
+    widths = [block.conv2.out_channels for block in blocks.values()]
+    assert widths == [64, 64, 128, 128, 256, 256, 512, 512]
+
+
+def test_the_branch_has_two_outputs_and_the_parameters_of_the_paper(branch: nn.Module) -> None:
+    assert branch.fc.out_features == 2
+    # ResNet-18 without its 1000-class head, two outputs, and the attention.
+    cbams = [m for m in branch.modules() if isinstance(m, CbamModule)]
+    attention = sum(p.numel() for cbam in cbams for p in cbam.parameters())
+    assert sum(p.numel() for p in branch.parameters()) - attention == 11_689_512 - 513_000 + 1_026
+    # Per block 2 C^2 / 16 (channel), 2 x 49 (spatial), and a batch norm of one channel.
+    assert attention == sum(2 * (2 * c * c // 16 + 98 + 2) for c in (64, 128, 256, 512))
+    with torch.inference_mode():
+        assert branch.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 2)
+
+
+def test_every_convolution_is_kaiming_normal_by_fan_out(branch: nn.Module) -> None:
+    convolutions = [m for m in branch.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convolutions) == 1 + 8 * 2 + 3 + 8 * 3
+    for conv in convolutions:
+        weight = conv.weight.detach().double()
+        assert conv.bias is None
+        fan_out = weight.shape[0] * weight[0, 0].numel()
+        std, count = math.sqrt(2 / fan_out), weight.numel()
+        assert weight.std() / std == pytest.approx(1, abs=5 / math.sqrt(2 * count))
+        assert weight.mean() / std == pytest.approx(0, abs=5 / math.sqrt(count))
+        if count > 10_000:  # normal, not uniform
+            beyond = (weight.abs() > 2 * std).double().mean().item()
+            assert beyond == pytest.approx(0.0455, abs=0.008)
+
+
+def test_blocks_begin_as_identities(branch: nn.Module) -> None:
+    for block in branch.modules():
+        if isinstance(block, BasicBlock):
+            assert not block.bn2.weight.any()
+
+
+def test_the_defaults_are_section_3_1() -> None:
+    config = TrainConfig()
+    assert config.optim == OptimConfig(
+        lr=0.1,
+        momentum=0.9,
+        nesterov=False,
+        weight_decay=5e-4,
+        epochs=30,
+        epochs_later=0,
+        lr_later=0.0,
+        warmup=0.0,
+        label_smoothing=0.1,
+    )
+    assert config.data == DataConfig(
+        image_size=128,
+        folds=5,
+        train_folds=[0, 1, 2, 3, 4],
+        augment="none",
+        batch_size=64,
+        eval_batch_size=16,
+    )
+    assert config.team == TeamConfig(
+        backbone="resnet18",
+        attention="cbam",
+        stem="standard",
+        pretrained=False,
+        init="scratch",
+        vote_with="best",
+        joint="product",
+    )
+    assert (config.seed_per_class, config.increment_per_class) == (1000, 1000)
+    assert config.quantile == 0.75
+
+
+def test_experiment_paper_is_the_defaults() -> None:
+    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        composed = compose("train", ["camera=S10-08", "experiment=paper"])
+        plain = compose("train", ["camera=S10-08"])
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, TrainConfig)
+    classes = ["pedestrian", "cyclist", "motorcyclist"]
+    assert config == TrainConfig(camera=CameraConfig("S10-08", classes))
+    assert OmegaConf.to_object(plain) == config
+    check_train(config)
+
+
+def _attach(module: pl.LightningModule, steps: int) -> tuple[Any, Any]:
+    module.trainer = SimpleNamespace(estimated_stepping_batches=steps)  # type: ignore[assignment]
+    configured: Any = module.configure_optimizers()
+    assert configured["lr_scheduler"]["interval"] == "step"
+    return configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+
+
+def test_the_optimiser_is_sgd_with_a_cosine_over_the_steps() -> None:
+    optim = OptimConfig()
+    module = BranchModule(LIGHT, optim, 0, torch.ones(2), optim.epochs, optim.lr)
+    steps = 40
+    optimizer, scheduler = _attach(module, steps)
+    assert type(optimizer) is torch.optim.SGD
+    (group,) = optimizer.param_groups
+    assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.9, 5e-4, False)
+    assert group["dampening"] == 0
+    assert {id(p) for p in group["params"]} == {id(p) for p in module.parameters()}
+    rates = []
+    for _ in range(steps):
+        rates.append(group["lr"])
+        optimizer.step()
+        scheduler.step()
+    cosine = [0.1 * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)]
+    assert rates == pytest.approx(cosine, rel=1e-9)
+    assert rates[-1] < 0.002 * rates[0]
+    assert group["lr"] == pytest.approx(0, abs=1e-12)
+
+
+def test_the_optimiser_takes_its_settings() -> None:
+    optim = OptimConfig(momentum=0.8, nesterov=True, weight_decay=0.01, warmup=0.5)
+    team = TeamModule(["a", "b"], LIGHT, optim, torch.ones(2, 2), 1, 0.3)
+    optimizer, _ = _attach(team, 10)
+    (group,) = optimizer.param_groups
+    assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.8, 0.01, True)
+    assert group["initial_lr"] == 0.3
+    assert group["lr"] == pytest.approx(0.3 * 0.04)
+    assert len(group["params"]) == len(list(team.parameters()))
+
+
+def test_the_rate_rises_then_falls_to_zero() -> None:
+    factor = warmup_cosine(100, 0.2)
+    assert factor(0) == pytest.approx(0.04)
+    assert factor(10) == pytest.approx(0.52)
+    assert factor(20) == pytest.approx(1)
+    assert factor(60) == pytest.approx(0.5)
+    assert factor(100) == pytest.approx(0)
+    rates = [factor(step) for step in range(101)]
+    assert rates[:21] == sorted(rates[:21])
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+    assert max(rates) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.01, 0.5])
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_short_fits_have_a_rate_too(steps: int, warmup: float) -> None:
+    rates = [warmup_cosine(steps, warmup)(step) for step in range(steps + 1)]
+    assert all(0 <= rate <= 1 for rate in rates)
+    assert rates[-1] == pytest.approx(0)
+    assert max(rates[:steps]) > 0
+
+
+# -- other networks --------------------------------------------------------------------------------
+
+
+def test_the_small_stem_halves_once() -> None:
+    small, standard = (
+        build_branch(TeamConfig(attention="none", stem=stem)).eval()
+        for stem in ("small", "standard")
+    )
+    sides: list[int] = []
+
+    def note(_: nn.Module, inputs: tuple[Tensor]) -> None:
+        sides.append(inputs[0].shape[-1])
+
+    for network in (small, standard):
+        network.layer1.register_forward_pre_hook(note)
+        with torch.inference_mode():
+            assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+    assert sides == [16, 8]
+    assert small.conv1.weight.shape == (64, 3, 3, 3)
+    std = small.conv1.weight.detach().std().item()
+    assert std == pytest.approx(math.sqrt(2 / (64 * 9)), rel=5 / math.sqrt(2 * 1728))
+
+
+@pytest.mark.parametrize("backbone", ["mobilenetv3_small_050", "resnet18d"])
+def test_the_small_stem_needs_a_stem_to_replace(backbone: str) -> None:
+    with pytest.raises(UserError, match=rf"team\.stem=small.*{backbone}.*standard"):
+        build_branch(TeamConfig(backbone=backbone, attention="none", stem="small"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("resnet1", "resnet18"), ("ResNet-18", "resnet18"), ("resent18", "resnet18"),
+     ("efficientnet-b0", "efficientnet_b0")],
+)  # fmt: skip
+def test_an_unknown_backbone_is_answered_by_near_names(wrong: str, right: str) -> None:
+    with pytest.raises(UserError, match=rf"team\.backbone={wrong}:.*near it: .*\b{right}\b"):
+        build_branch(TeamConfig(backbone=wrong))
+
+
+@pytest.mark.parametrize("wrong", ["", "zzzzz", "resnet18/x/y/z", "hf_hub:a/b", "resnet18.nope"])
+def test_what_is_no_backbone_at_all_is_refused(wrong: str) -> None:
+    with pytest.raises(UserError, match=r"team\.backbone="):
+        build_branch(TeamConfig(backbone=wrong))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "attention"),
+    [
+        ("mobilenetv3_small_100", "cbam"),
+        ("vit_tiny_patch16_224", "cbam"),
+        ("resnet18", "no-such-layer"),
+    ],
+)
+def test_attention_that_does_not_fit_is_refused(backbone: str, attention: str) -> None:
+    with pytest.raises(UserError, match=rf"{backbone}.*team\.attention={attention}.*none"):
+        build_branch(TeamConfig(backbone=backbone, attention=attention))
+
+
+def test_any_light_backbone_works_without_attention() -> None:
+    network = build_branch(LIGHT).eval()
+    assert not any(isinstance(m, CbamModule) for m in network.modules())
+    with torch.inference_mode():
+        assert network(torch.zeros(2, 3, 48, 48)).shape == (2, 2)
+
+
+# -- weights and loss ------------------------------------------------------------------------------
+
+
+def test_both_sides_of_a_branch_weigh_the_same() -> None:
+    labels = torch.tensor([0, 0, 0, 1, -1, -1, 0, 0])
+    weights = branch_weights(labels, 3)
+    assert weights.shape == (3, 2)
+    assert weights[0].tolist() == pytest.approx([8 / (2 * 3), 8 / (2 * 5)])
+    assert weights[1].tolist() == pytest.approx([8 / (2 * 7), 8 / (2 * 1)])
+    assert weights[2].tolist() == pytest.approx([0.5, 0])  # a side without crops weighs nothing
+    for b in (0, 1):
+        true = (labels == b).sum()
+        assert weights[b, 1] * true == pytest.approx(float(weights[b, 0] * (8 - true)))
+
+
+class _Fixed(nn.Module):
+    """A network that gives the logits that it was made with."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits
+
+
+def test_the_loss_is_weighted_smoothed_cross_entropy_one_against_the_rest() -> None:
+    weight = torch.tensor([0.6, 3.0])
+    module = BranchModule(LIGHT, OptimConfig(label_smoothing=0.1), 1, weight, 1, 0.1)
+    logits = torch.tensor([[0.3, -0.2], [1.0, 2.0], [-0.5, 0.1], [0.0, 0.0]])
+    module.network = _Fixed(logits)
+    labels = torch.tensor([0, 1, 2, -1])
+    loss = module.loss(torch.zeros(4, 3, 8, 8), labels).item()
+    total, mass = 0.0, 0.0
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        side = int(label == 1)
+        log = [value - math.log(sum(map(math.exp, row))) for value in row]
+        smoothed = [0.9 * (s == side) + 0.05 for s in (0, 1)]
+        total -= sum(weight[s].item() * smoothed[s] * log[s] for s in (0, 1))
+        mass += weight[side].item()
+    assert loss == pytest.approx(total / mass, rel=1e-6)
+
+
+# -- the team --------------------------------------------------------------------------------------
+
+
+def _fold(count: int = 16, size: int = 32, batch: int = 4, augment: str = "none") -> CropDataModule:
+    """A fold of seeded noise: the first quarter validates, the rest trains."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (count, 3, size, size), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(count) % 4 - 1
+    folds = (torch.arange(count) >= count // 4).long()
+    config = DataConfig(batch_size=batch, augment=augment, eval_batch_size=3)
+    return CropDataModule(images, labels, folds, 0, config, seed=5)
+
+
+def _fit(module: pl.LightningModule, data: CropDataModule, **settings: Any) -> pl.Trainer:
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **settings,
+    )
+    trainer.fit(module, data)
+    return trainer
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_one_sgd_over_the_sum_is_n_independent_ones() -> None:
+    optim, team_config = OptimConfig(), TeamConfig()
+    weights = torch.tensor([[0.7, 2.0], [0.5, 3.0], [1.0, 1.0]])
+    torch.manual_seed(3)
+    team = TeamModule(["a", "b", "c"], team_config, optim, weights, 1, optim.lr)
+    alone = [BranchModule(team_config, optim, b, weights[b], 1, optim.lr) for b in range(3)]
+    for together, single in zip(team.networks(), alone, strict=True):
+        single.network.load_state_dict(together.state_dict())
+    start = [parameter.detach().clone() for parameter in team.parameters()]
+
+    settings = {"max_epochs": 1, "limit_val_batches": 0}
+    trainer = _fit(team, _fold(), **settings)
+    assert trainer.global_step == 3
+    assert any((a - b).abs().max() > 0.01 for a, b in zip(team.parameters(), start, strict=True))
+    for together, single in zip(team.networks(), alone, strict=True):
+        _fit(single, _fold(), **settings)
+        expected = single.network.state_dict()
+        for name, tensor in together.state_dict().items():
+            torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-7, msg=name)
+
+
+def test_no_branch_touches_another() -> None:
+    torch.manual_seed(0)
+    team = TeamModule(["a", "b", "c"], LIGHT, OptimConfig(), torch.ones(3, 2), 1, 0.1)
+    owned = [{id(p) for p in network.parameters()} for network in team.networks()]
+    assert sum(map(len, owned)) == len(set().union(*owned)) == len(list(team.parameters()))
+    images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, -1])
+    for b, branch in enumerate(team.branches):
+        team.zero_grad(set_to_none=True)
+        branch.loss(images, labels).backward()
+        for other, network in enumerate(team.networks()):
+            gradients = [p.grad for p in network.parameters()]
+            if other == b:
+                assert any(g is not None and g.abs().sum() > 0 for g in gradients)
+            else:
+                assert all(g is None for g in gradients)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_a_team_has_as_many_branches_as_classes(count: int) -> None:
+    torch.manual_seed(0)
+    names = list("abcde")[:count]
+    team = TeamModule(names, LIGHT, OptimConfig(), torch.ones(count, 2), 1, 0.1).eval()
+    assert len(team.networks()) == count
+    assert [branch.branch for branch in team.branches] == list(range(count))
+    images = torch.randn(3, 3, 32, 32)
+    with torch.inference_mode():
+        prob = team(images)
+        logits = team.networks()[-1](images)
+    assert prob.shape == (3, count)
+    assert ((prob >= 0) & (prob <= 1)).all()
+    # Of the two logits, the second is *true*.
+    torch.testing.assert_close(prob[:, -1], torch.sigmoid(logits[:, 1] - logits[:, 0]))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_validation_logs_the_recall_of_each_branch() -> None:
+    data = _fold()
+    team = TeamModule(["a", "b"], LIGHT, OptimConfig(), torch.ones(2, 2), 1, 0.1)
+    for b in (0, 1):
+        team.branches[b].network = _FixedByPicture(data, b)
+    trainer = _fit(team, data, max_epochs=1, limit_train_batches=0)
+    trainer.validate(team, data, verbose=False)
+    # Validated are the crops of classes -1, 0, 1, 2, once each.
+    metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    assert metrics == {"val/a/true": 1.0, "val/a/false": 1.0, "val/b/true": 0.0, "val/b/false": 1.0}
+
+
+class _FixedByPicture(nn.Module):
+    """Votes true on class 0 alone if it is branch 0, never otherwise; knows pictures by heart."""
+
+    def __init__(self, data: CropDataModule, branch: int) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(()))
+        images = normalize(data.dataset.images)
+        self.known = images[data.dataset.labels == 0] if branch == 0 else images[:0]
+
+    def forward(self, images: Tensor) -> Tensor:
+        true = torch.tensor([any(torch.equal(i, k) for k in self.known) for i in images])
+        return torch.stack([(~true).float(), true.float()], dim=1) + self.unused
+
+
+# -- decoding --------------------------------------------------------------------------------------
+
+RED = (200, 40, 60)
+
+
+def _encoded(picture: Image.Image, kind: str) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, kind, **({"quality": 95, "subsampling": 0} if kind == "JPEG" else {}))
+    return stream.getvalue()
+
+
+def _content(square: np.ndarray) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of what is not padding."""
+    inside = (np.abs(square.astype(int) - np.array(PAD)[:, None, None]) > 20).any(axis=0)
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize(
+    ("width", "height", "box"),
+    [
+        (40, 80, (16, 0, 48, 64)),
+        (80, 40, (0, 16, 64, 48)),
+        (64, 64, (0, 0, 64, 64)),
+        (8, 16, (16, 0, 48, 64)),  # small ones are enlarged
+        (1600, 800, (0, 16, 64, 48)),  # large ones take JPEG's short cut
+        (30, 40, (8, 0, 56, 64)),
+    ],
+)
+def test_a_letterbox_keeps_the_shape_in_the_middle(
+    kind: str, width: int, height: int, box: tuple[int, int, int, int]
+) -> None:
+    square = letterbox(_encoded(Image.new("RGB", (width, height), RED), kind), 64)
+    assert square.shape == (3, 64, 64)
+    assert square.dtype == np.uint8
+    assert square.flags.c_contiguous
+    assert _content(square) == box
+    left, top, right, bottom = box
+    inside = square[:, top:bottom, left:right].reshape(3, -1)
+    np.testing.assert_allclose(inside.T, np.broadcast_to(RED, inside.T.shape), atol=6)
+    outside = np.ones((64, 64), dtype=bool)
+    outside[top:bottom, left:right] = False
+    assert (square[:, outside] == np.array(PAD)[:, None]).all()
+
+
+@pytest.mark.parametrize("size", [(1, 100), (100, 1), (1, 1), (3, 1000)])
+def test_a_sliver_is_still_a_picture(size: tuple[int, int]) -> None:
+    square = letterbox(_encoded(Image.new("RGB", size, RED), "PNG"), 64)
+    left, top, right, bottom = _content(square)
+    assert max(right - left, bottom - top) == 64
+    assert min(right - left, bottom - top) == (64 if size == (1, 1) else 1)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        ("L", "JPEG"), ("L", "PNG"), ("CMYK", "JPEG"), ("P", "PNG"), ("RGBA", "PNG"),
+        ("LA", "PNG"), ("1", "PNG"),
+    ],
+)  # fmt: skip
+def test_every_kind_of_picture_becomes_rgb(mode: str, kind: str) -> None:
+    colour = (255, 255, 255) if mode == "1" else RED
+    picture = Image.new("RGB", (50, 100), colour)
+    converted = picture.quantize(8) if mode == "P" else picture.convert(mode)
+    assert converted.mode == mode
+    square = letterbox(_encoded(converted, kind), 64)
+    if mode in ("L", "LA"):
+        colour = (round(0.299 * RED[0] + 0.587 * RED[1] + 0.114 * RED[2]),) * 3
+    np.testing.assert_allclose(square[:, 32, 32], colour, atol=6)
+    assert (square[:, 32, 2] == np.array(PAD)).all()
+
+
+def test_a_picture_is_neither_mirrored_nor_turned() -> None:
+    picture = Image.new("RGB", (64, 64), (0, 0, 0))
+    picture.paste((255, 0, 0), (0, 0, 32, 32))
+    picture.paste((0, 0, 255), (32, 0, 64, 32))
+    square = letterbox(_encoded(picture, "PNG"), 64)
+    assert square[:, 10, 10].tolist() == [255, 0, 0]
+    assert square[:, 10, 50].tolist() == [0, 0, 255]
+    assert square[:, 50, 10].tolist() == [0, 0, 0]
+
+
+def test_decoding_keeps_the_order() -> None:
+    shades = [(n * 12, 0, 0) for n in range(20)]
+    # Pictures of many sizes take different times.
+    encoded = [
+        _encoded(Image.new("RGB", (2000 // (n + 1),) * 2, shade), "PNG")
+        for n, shade in enumerate(shades)
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        pictures = decode(encoded, 16, pool)
+        assert decode([], 16, pool).shape == (0, 3, 16, 16)
+    assert pictures.shape == (20, 3, 16, 16)
+    assert pictures.dtype == torch.uint8
+    assert pictures[:, 0, 8, 8].tolist() == [red for red, *_ in shades]
+
+
+def test_padding_is_near_zero_once_normalised() -> None:
+    pad = torch.tensor(PAD, dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 4, 4)
+    assert normalize(pad).abs().max() < 0.01
+    white = normalize(torch.full((1, 3, 4, 4), 255, dtype=torch.uint8))
+    assert white[0, :, 0, 0].tolist() == pytest.approx(
+        [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225], rel=1e-4
+    )
+    assert white.is_contiguous(memory_format=torch.channels_last)
+
+
+# -- augmentation ----------------------------------------------------------------------------------
+
+
+def test_augmentation_keeps_shape_and_type_and_follows_the_seed() -> None:
+    images = torch.randn(6, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    once, again, other = (
+        augment_affine(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
+    assert once.shape == images.shape
+    assert once.dtype == torch.float32
+    assert once.isfinite().all()
+    assert once.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(once, again)
+    assert not torch.allclose(once, other)
+
+
+def test_each_crop_is_changed_in_its_own_way() -> None:
+    one = torch.randn(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    changed = augment_affine(one.expand(8, -1, -1, -1), torch.Generator().manual_seed(0))
+    for a in range(8):
+        assert not torch.allclose(changed[a], one[0], atol=1e-3)
+        for b in range(a):
+            assert not torch.allclose(changed[a], changed[b], atol=1e-3)
+
+
+def test_augmentation_moves_as_far_as_it_says() -> None:
+    """Pictures of their own coordinates tell where each pixel came from."""
+    count, side = 400, 33
+    axis = torch.linspace(-1, 1, side + 1)[:-1] + 1 / side
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    pictures = torch.stack([x, y, torch.full_like(x, 0.7)]).expand(count, -1, -1, -1)
+    source = augment_affine(pictures, torch.Generator().manual_seed(0))
+    # Nothing but places changes, and nothing comes from outside of the picture.
+    torch.testing.assert_close(source[:, 2], torch.full((count, side, side), 0.7))
+    assert source.abs().max() < 1
+    # Around the middle nothing is reflected: source = matrix @ (x, y) + shift.
+    step = 2 / side * 6
+    by_x = (source[:, :2, 16, 19] - source[:, :2, 16, 13]) / step
+    by_y = (source[:, :2, 19, 16] - source[:, :2, 13, 16]) / step
+    shift = source[:, :2, 16, 16] / 2  # of the side
+    torch.testing.assert_close(by_x.norm(dim=1), by_y.norm(dim=1), rtol=1e-3, atol=1e-3)
+    assert (by_x * by_y).sum(dim=1).abs().max() < 1e-3  # no shear
+    mirrored = by_x[:, 0] < 0
+    assert 0.4 < mirrored.float().mean() < 0.6
+    determinant = by_x[:, 0] * by_y[:, 1] - by_x[:, 1] * by_y[:, 0]
+    assert torch.equal(determinant < 0, mirrored)
+    assert (by_y[:, 1] > 0).all()  # nobody stands on their head
+    angle = torch.rad2deg(torch.atan2(by_y[:, 0], by_y[:, 1]))
+    assert -3 < angle.min() < -2.6
+    assert 2.6 < angle.max() < 3
+    for direction in (0, 1):
+        assert -0.061 < shift[:, direction].min() < -0.055
+        assert 0.055 < shift[:, direction].max() < 0.061
+    scale = by_y.norm(dim=1)
+    assert 0.899 < scale.min() < 0.91
+    assert 1.09 < scale.max() < 1.101
+
+
+# -- batches ---------------------------------------------------------------------------------------
+
+
+def _positions(count: int, batch: int, folds: int = 5, fold: int = 2) -> CropDataModule:
+    """Every picture holds its own position."""
+    images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+    config = DataConfig(batch_size=batch)
+    return CropDataModule(images, torch.arange(count), torch.arange(count) % folds, fold, config, 0)
+
+
+def _epoch(loader: Any) -> list[list[int]]:
+    batches = []
+    for images, labels in loader:
+        assert images[:, 0, 0, 0].tolist() == labels.tolist()  # pictures keep their labels
+        batches.append(labels.tolist())
+    return batches
+
+
+def test_training_and_validation_share_nothing_and_leave_nothing_out() -> None:
+    data = _positions(200, 64)
+    training, validation = set(data.training.tolist()), set(data.validation.tolist())
+    assert not training & validation
+    assert training | validation == set(range(200))
+    assert validation == set(range(2, 200, 5))
+    assert {p for batch in _epoch(data.train_dataloader()) for p in batch} <= training
+    shown = [p for batch in _epoch(data.val_dataloader()) for p in batch]
+    assert shown == sorted(validation)
+
+
+def test_batches_are_of_64_and_16() -> None:
+    data = _positions(200, DataConfig().batch_size)
+    training, validation = data.train_dataloader(), data.val_dataloader()
+    assert [len(b) for b in _epoch(training)] == [64, 64]  # 160 crops: 32 wait for another epoch
+    assert [len(b) for b in _epoch(validation)] == [16, 16, 8]
+    assert len(training) == 2
+    assert len(validation) == 3
+
+
+def test_an_epoch_shows_no_crop_twice_and_each_epoch_another_order() -> None:
+    loader = _positions(200, 16).train_dataloader()
+    first, second = ([p for batch in _epoch(loader) for p in batch] for _ in range(2))
+    assert len(set(first)) == len(first) == 160
+    assert first != second
+    assert first != sorted(first)
+    again = [p for batch in _epoch(_positions(200, 16).train_dataloader()) for p in batch]
+    assert again == first
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(60, [48]), (78, [63]), (80, [64]), (82, [64])])
+def test_a_short_batch_counts_only_where_it_is_the_only_one(count: int, sizes: list[int]) -> None:
+    data = _positions(count, 64, fold=4)
+    loader = data.train_dataloader()
+    assert [len(b) for b in _epoch(loader)] == sizes
+    assert len(loader) == len(sizes)
+
+
+class _Witness(pl.LightningModule):
+    """Keeps the batches that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(()))
+        self.trained: list[tuple[Tensor, Tensor]] = []
+        self.validated: list[tuple[Tensor, Tensor]] = []
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        self.trained.append(batch)
+        return self.unused * 1.0
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        self.validated.append(batch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("augment", ["none", "affine"])
+def test_training_alone_is_augmented(augment: str) -> None:
+    witness, twin = _Witness(), _Witness()
+    _fit(witness, _fold(augment=augment), max_epochs=2)
+    data = _fold(augment=augment)
+    _fit(twin, data, max_epochs=2)
+    clean = normalize(data.dataset.images)
+    assert len(witness.trained) == 6
+    assert len(witness.validated) == 4  # 4 crops in batches of 3, two epochs
+    for (images, _), (same, _) in zip(witness.trained, twin.trained, strict=True):
+        assert torch.equal(images, same)
+        known = [any(torch.equal(image, one) for one in clean) for image in images]
+        assert all(known) if augment == "none" else not any(known)
+    for images, _ in witness.validated:
+        assert all(any(torch.equal(image, one) for one in clean) for image in images)
+    if augment == "affine":
+        # The same crop looks different in the next epoch.
+        assert not torch.equal(witness.trained[0][0], witness.trained[3][0])
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def test_a_branch_survives_the_disk(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = build_branch(LIGHT).to(memory_format=torch.channels_last)
+    file = branch_file(tmp_path, "v1.walker", 3)
+    file.parent.mkdir()
+    save_branch(network, file, LIGHT, "v1.walker", 32)
+    assert [path.name for path in file.parent.iterdir()] == [file.name]  # no half-written rest
+    read = load_weights(file)
+    assert read.keys() == network.state_dict().keys()
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(read[name], tensor)
+    device = Device.of(TrainerConfig(accelerator="cpu", precision="fp32"))
+    back = Team.from_branches(tmp_path, ["v1.walker"], {"v1.walker": [3]}, LIGHT, 32, device)
+    here = Team(["v1.walker"], [[network]], 32, device)
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    np.testing.assert_array_equal(back.score(images), here.score(images))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a branch", b"\xff" * 64])
+def test_a_broken_branch_file_is_named(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "a.fold-0.safetensors"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.fold-0\.safetensors: expected the weights"):
+        load_weights(file)
+
+
+def test_a_branch_file_that_breaks_off_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "a.fold-0.safetensors"
+    save_branch(nn.Linear(100, 100), file, LIGHT, "a", 32)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match="expected the weights of a branch"):
+        load_weights(file)
