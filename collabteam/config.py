@@ -310,6 +310,8 @@ def check_train(config: TrainConfig) -> None:
     _at_least("optim.lr", optim.lr, 1e-8)
     _at_least("optim.lr_later", optim.lr_later, 0)
     _between("optim.momentum", optim.momentum, 0, 1)
+    if optim.nesterov and not optim.momentum:
+        raise UserError("optim.nesterov=true needs optim.momentum above 0")
     _at_least("optim.weight_decay", optim.weight_decay, 0)
     _at_least("optim.epochs", optim.epochs, 1)
     _at_least("optim.epochs_later", optim.epochs_later, 0)

@@ -12,7 +12,8 @@ Put crops into a camera's catalog; a new camera name is registered.
 
   camera=NAME        the camera; letters, digits, '_', '.', '-'
   path=DIR           a folder of images, flat or with a subfolder per class
-  path=FILE.parquet  columns: image (bytes); optional label, track, video, time, split
+  path=FILE.parquet  columns: image (bytes); optional label, track, video, time, split;
+                     or crop_id and label, for crops that are in the catalog already
   labels=proposed    what a given label is: proposed (by a detector), person (verified by one),
                      truth (hidden; only a simulated reviewer and the measuring see it)
   source=crops       where crops come from
@@ -55,7 +56,7 @@ def run(config: IngestConfig) -> int:
         lines.append(f"new in the frozen test set: {summary.test}")
     for title, cases in (
         ("labels that contradict an earlier one, which stands", summary.conflicts),
-        (f"unreadable, kept aside in {catalog.folder / 'quarantine.jsonl'}", summary.quarantined),
+        (f"unusable, kept aside in {catalog.folder / 'quarantine.jsonl'}", summary.quarantined),
     ):
         if cases:
             lines.append(f"{title}: {len(cases)}")

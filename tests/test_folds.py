@@ -90,6 +90,12 @@ def test_tracks_of_many_sizes_differ_by_one_track_at_most(
         assert np.ptp(np.bincount(folds[labels == label], minlength=count)) <= largest
 
 
+def test_the_largest_tracks_are_dealt_first() -> None:
+    labels, names = _crops([(0, 1)] * 10 + [(0, 10)])
+    for seed in range(5):
+        assert np.bincount(assign_folds(labels, names, 2, seed)).tolist() == [10, 10]
+
+
 def test_growth_evens_out_what_was_uneven() -> None:
     old = {f"t{n}": 0 for n in range(10)}
     labels, names = _crops([(0, 1)] * 50)

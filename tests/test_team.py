@@ -41,7 +41,7 @@ from collabteam.team.data import (
     normalize,
 )
 from collabteam.team.modules import BranchModule, TeamModule, branch_weights, warmup_cosine
-from collabteam.team.network import build_branch
+from collabteam.team.network import build_branch, check_picture_size
 from collabteam.team.scoring import Device, Team, branch_file, load_weights, save_branch
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -508,7 +508,34 @@ def test_every_kind_of_picture_becomes_rgb(mode: str, kind: str) -> None:
     if mode in ("L", "LA"):
         colour = (round(0.299 * RED[0] + 0.587 * RED[1] + 0.114 * RED[2]),) * 3
     np.testing.assert_allclose(square[:, 32, 32], colour, atol=6)
+    unpadded = letterbox(_encoded(converted.crop((0, 0, 50, 50)), kind), 64)
+    np.testing.assert_allclose(unpadded[:, 5, 60], colour, atol=6)
     assert (square[:, 32, 2] == np.array(PAD)).all()
+
+
+def test_transparent_parts_get_the_letterbox_colour() -> None:
+    picture = Image.new("RGBA", (64, 64), (255, 0, 0, 255))
+    picture.paste((0, 255, 0, 0), (0, 0, 64, 32))
+    square = letterbox(_encoded(picture, "PNG"), 64)
+    assert square[:, 10, 32].tolist() == list(PAD)
+    assert square[:, 50, 32].tolist() == [255, 0, 0]
+
+
+def test_sixteen_bits_keep_their_shades() -> None:
+    shades = np.tile(np.linspace(0, 65535, 64).astype(np.uint16), (64, 1))
+    square = letterbox(_encoded(Image.fromarray(shades), "PNG"), 64)
+    np.testing.assert_allclose(square[0, 32], np.linspace(0, 255, 64), atol=1)
+
+
+def test_a_picture_is_turned_as_its_camera_says() -> None:
+    picture = Image.new("RGB", (64, 64), (0, 0, 0))
+    picture.paste((255, 0, 0), (0, 0, 64, 32))
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    file = io.BytesIO()
+    picture.save(file, "PNG", exif=exif)
+    square = letterbox(file.getvalue(), 64)
+    assert square[:, 50, 32].tolist() == [255, 0, 0]
 
 
 def test_a_picture_is_neither_mirrored_nor_turned() -> None:
@@ -711,10 +738,10 @@ def test_a_branch_survives_the_disk(tmp_path: Path) -> None:
     file.parent.mkdir()
     save_branch(network, file, LIGHT, "v1.walker", 32)
     assert [path.name for path in file.parent.iterdir()] == [file.name]  # no half-written rest
-    read = load_weights(file)
-    assert read.keys() == network.state_dict().keys()
+    read = build_branch(LIGHT)
+    load_weights(read, file)
     for name, tensor in network.state_dict().items():
-        assert torch.equal(read[name], tensor)
+        assert torch.equal(read.state_dict()[name], tensor)
     device = Device.of(TrainerConfig(accelerator="cpu", precision="fp32"))
     back = Team.from_branches(tmp_path, ["v1.walker"], {"v1.walker": [3]}, LIGHT, 32, device)
     here = Team(["v1.walker"], [[network]], 32, device)
@@ -728,7 +755,7 @@ def test_a_broken_branch_file_is_named(tmp_path: Path, content: bytes | None) ->
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(UserError, match=r"a\.fold-0\.safetensors: expected the weights"):
-        load_weights(file)
+        load_weights(nn.Linear(100, 100), file)
 
 
 def test_a_branch_file_that_breaks_off_is_named(tmp_path: Path) -> None:
@@ -736,4 +763,19 @@ def test_a_branch_file_that_breaks_off_is_named(tmp_path: Path) -> None:
     save_branch(nn.Linear(100, 100), file, LIGHT, "a", 32)
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(UserError, match="expected the weights of a branch"):
-        load_weights(file)
+        load_weights(nn.Linear(100, 100), file)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.fold-0.safetensors"
+    save_branch(nn.Linear(100, 100), file, LIGHT, "a", 32)
+    with pytest.raises(UserError, match=r"another network than team\.backbone"):
+        load_weights(nn.Linear(100, 7), file)
+
+
+def test_a_model_of_one_picture_size_is_refused_for_another() -> None:
+    fixed = TeamConfig(backbone="vit_tiny_patch16_224", attention="none")
+    with pytest.raises(UserError, match=r"set data.image_size=224"):
+        check_picture_size(fixed, 128)
+    check_picture_size(fixed, 224)
+    check_picture_size(TeamConfig(), 128)

@@ -43,7 +43,10 @@ LARGEST_FILE = 64 * 2**20
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 # Where a label of each meaning is kept: the event's source and purpose; truth has its own table.
 _EVENT = {"proposed": ("detector", "proposal"), "person": ("person", "")}
-_COLUMNS = ("image", "label", "proposed", "truth", "split", "video", "track", "frame", "time")
+_COLUMNS = (
+    *("image", "crop_id", "label", "proposed", "truth", "split"),
+    *("video", "track", "frame", "time"),
+)
 # Rows that Arrow decodes at a time: a row group may be as large as the whole file.
 _PARQUET_ROWS = 256
 
@@ -91,6 +94,7 @@ class Item:
         given: Labels by meaning: ``proposed``, ``person``, ``truth``.
         test: Whether it belongs to the frozen test set.
         origin: ``video``, ``track``, ``frame``, ``time``, ``box`` of :class:`Crop`, where known.
+        crop_id: Instead of a picture, the name of a crop that is in the catalog.
     """
 
     where: str
@@ -99,6 +103,7 @@ class Item:
     given: dict[str, str] = field(default_factory=dict)  # label by meaning
     test: bool = False
     origin: dict[str, Any] = field(default_factory=dict)
+    crop_id: str = ""
 
 
 class Source(Protocol):
@@ -169,7 +174,7 @@ class _Folder:
 
 
 class _Parquet:
-    """A Parquet file with one picture a row."""
+    """A Parquet file with one picture a row, or the name of a crop that the catalog has."""
 
     def __init__(self, path: Path, labels: Labels) -> None:
         self._path = path
@@ -185,19 +190,16 @@ class _Parquet:
         if not self.total:
             raise UserError(f"path={path} has no rows")
         self._columns = [name for name in _COLUMNS if name in self._schema.names]
-        if "image" not in self._columns:
+        if "crop_id" in self._columns:  # says all of a picture and its origin
+            here = ("crop_id", "label", "proposed", "truth", "split")
+            self._columns = [name for name in self._columns if name in here]
+        elif "image" not in self._columns:
             raise UserError(
                 f"path={path} has no column 'image'; its columns are "
                 f"{', '.join(self._schema.names[:12])}"
             )
-        kind = self._schema.field("image").type
-        self._struct = pa.types.is_struct(kind)
-        if self._struct and kind.get_field_index("bytes") >= 0:
-            kind = kind.field("bytes").type
-        if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-            raise UserError(
-                f"path={path}: column 'image' is {kind}, expected bytes of encoded pictures"
-            )
+        else:
+            self._check_images()
         if labels in self._columns and "label" in self._columns:
             raise UserError(
                 f"path={path} has the columns 'label' and {labels!r}, and labels={labels} makes "
@@ -214,6 +216,26 @@ class _Parquet:
                 found = set(pc.unique(self._texts(batch, name)).to_pylist()) - {""}
                 self.labels |= found
                 self.answers |= bool(found) and name in ("label", labels)
+
+    def _check_images(self) -> None:
+        kind = self._schema.field("image").type
+        self._struct = pa.types.is_struct(kind)
+        if self._struct and kind.get_field_index("bytes") >= 0:
+            kind = kind.field("bytes").type
+        if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+            raise UserError(
+                f"path={self._path}: column 'image' is {kind}, expected bytes of encoded pictures"
+            )
+
+    def _pictures(self, batch: pa.RecordBatch) -> list[bytes | None]:
+        """Encoded pictures, None where a row has none."""
+        if "image" not in self._columns:
+            return [None] * batch.num_rows
+        images = batch.column("image")
+        pictures: list[bytes | None] = (
+            pc.struct_field(images, "bytes") if self._struct else images
+        ).to_pylist()
+        return pictures
 
     def _batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         rows = _PARQUET_ROWS if "image" in columns else 65_536
@@ -269,11 +291,8 @@ class _Parquet:
     def items(self) -> Iterator[Item]:
         row = 0
         for batch in self._batches(self._columns):
-            images = batch.column("image")
-            if self._struct:
-                images = pc.struct_field(images, "bytes")
             values = self._values(batch)
-            for place, image in enumerate(images.to_pylist()):
+            for place, image in enumerate(self._pictures(batch)):
                 said = {name: column[place] for name, column in values.items()}
                 given = {name: said[name] for name in ("proposed", "truth") if said.get(name)}
                 if said.get("label"):
@@ -282,10 +301,11 @@ class _Parquet:
                 yield Item(
                     f"{self._path} row {row}",
                     image or b"",
-                    "" if image is not None else "no picture",
+                    "" if image is not None or said.get("crop_id") else "no picture",
                     given,
                     said.get("split") == "test",
                     {name: said[name] for name in names if said.get(name) is not None},
+                    said.get("crop_id", ""),
                 )
                 row += 1
 
@@ -314,6 +334,8 @@ def ingest_crops(
     A folder is flat or has one subfolder per class; a Parquet file has a column ``image`` (bytes,
     or Hugging Face's struct with ``bytes``) and may have ``label``, ``proposed``, ``truth``,
     ``split`` (``test`` marks the frozen test set), ``video``, ``track``, ``frame`` and ``time``.
+    Instead of ``image`` and its origin a file may have ``crop_id``, the names of crops that the
+    catalog has: so labels come back for crops that were handed out.
 
     The camera is locked meanwhile. The same source again adds nothing; killed at any moment, the
     same call again completes what was begun. A camera without classes gets the labels seen.
@@ -404,6 +426,8 @@ def _fault(item: Item) -> str:
     """Why a picture cannot be used, or ``""``; decodes all of it."""
     if item.fault:
         return item.fault
+    if item.crop_id:
+        return ""
     if not item.image:
         return "empty"
     if len(item.image) > LARGEST_FILE:
@@ -447,6 +471,7 @@ class _Ingest:
         for source, purpose, crop_id, label in zip(*(c.to_pylist() for c in log), strict=True):
             self._logged[source, purpose][crop_id] = label
         self._truth = read_truth(catalog)
+        self._names: set[str] | None = None
         self._quarantine = catalog.folder / "quarantine.jsonl"
         self._reported = _read_quarantine(self._quarantine)
 
@@ -467,14 +492,26 @@ class _Ingest:
                 if progress:
                     progress(done, source.total)
 
+    def _is_here(self, crop_id: str) -> bool:
+        if self._names is None:
+            self._names = set(self._catalog.index().crop_id.tolist())
+        return crop_id in self._names
+
     def _batch(self, batch: list[Item], faults: list[str]) -> None:
+        faults = [
+            f"no crop {item.crop_id!r} in the catalog"
+            if item.crop_id and not self._is_here(item.crop_id)
+            else fault
+            for item, fault in zip(batch, faults, strict=True)
+        ]
         self._put_aside([(i.where, fault) for i, fault in zip(batch, faults, strict=True) if fault])
         good = [item for item, fault in zip(batch, faults, strict=True) if not fault]
-        crops = [Crop(item.image, **item.origin) for item in good]
-        added = self._catalog.add_crops(crops)
+        crops = [Crop(item.image, **item.origin) for item in good if not item.crop_id]
+        added = iter(self._catalog.add_crops(crops))
         events: list[LabelEvent] = []
         truth: list[tuple[str, str]] = []
-        for item, (crop_id, is_new) in zip(good, added, strict=True):
+        for item in good:
+            crop_id, is_new = (item.crop_id, False) if item.crop_id else next(added)
             if crop_id in self._given:
                 self.counts["duplicates"] += 1
             else:

@@ -13,10 +13,11 @@ import resource
 import shutil
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -133,12 +134,21 @@ class _Making:
 
     def run(self) -> Round:
         """Do every stage that is not done yet and write the record last."""
-        with self._timed("select"):
-            increment = self._sample() if self.number == 0 else self._extend()
+        self.seconds |= {"sample": 0.0, "select": 0.0}
+        with self._timed("select" if self.number else "sample"):
+            increment = self._extend() if self.number else self._sample()
         index = self.catalog.index()
         with self._timed("read"):
             training = self._training_set(index)
             images = self._read(index, training.rows)
+        # Of all that makes the round: a fold that anything else trained counts for nothing.
+        self.fingerprint = digest(
+            [
+                result_settings(self.config),
+                training.digest,
+                self.done[-1]["fingerprint"] if self.done else "",
+            ]
+        )
         folds = self._folds(index, training)
         with self._timed("train"):
             outcomes = self._train(training, images, folds, increment)
@@ -150,7 +160,7 @@ class _Making:
         )  # fmt: skip
         record = self._record(index, training, outcomes, voting, increment)
         with self._timed("score"):
-            record |= self._measure_pool(index, training, team, str(record["fingerprint"]))
+            record |= self._measure_pool(index, team)
         with self._timed("evaluate"):
             record |= self._measure_test(index, team)
             record |= self._measure_against_truth(index, training, increment)
@@ -168,7 +178,10 @@ class _Making:
         """Draw i0 once, and make sure that it is verified."""
         config, index = self.config, self.catalog.index()
         file = self.folder / "sample.json"
-        if not file.exists():
+        drawn_with = {
+            "seed": config.seed, "seed_per_class": config.seed_per_class, "classes": self.classes
+        }  # fmt: skip
+        if not self._sample_stands(file, drawn_with, len(index)):
             usable = ~index.held_out & (index.human != UNUSABLE)
             pool = np.flatnonzero(usable)
             strata = np.where(index.human != "", index.human, index.proposed)[pool]
@@ -183,7 +196,8 @@ class _Making:
                         f"class {name}: {count} crops for i0 instead of seed_per_class="
                         f"{config.seed_per_class}; the camera has no more"
                     )
-            write_json(file, [str(crop_id) for crop_id in index.crop_id[pool[chosen]]])
+            ids = [str(crop_id) for crop_id in index.crop_id[pool[chosen]]]
+            write_json(file, {**drawn_with, "drawn_from": len(index), "crops": ids})
         rows = self._sample_rows(index)
         missing = rows[index.human[rows] == ""]
         if config.reviewer == "oracle":
@@ -207,11 +221,30 @@ class _Making:
             per_class = ", ".join(f"{count} {name or 'unproposed'}" for name, count in counts)
             raise UserError(
                 f"{missing.size} of the {rows.size} crops of i0 are not verified yet "
-                f"({per_class}): ingest verified labels for them ('ingest ... labels=person'; "
-                f"their crop ids are in {file}), or let reviewer=oracle answer from hidden "
-                "truth, then run this again"
+                f"({per_class}): ingest verified labels for them ('ingest ... labels=person' with "
+                f"a Parquet file of the columns crop_id and label; the ids are in {file}), or let "
+                "reviewer=oracle answer from hidden truth, then run this again"
             )
         return {}
+
+    def _sample_stands(self, file: Path, drawn_with: dict[str, Any], crops: int) -> bool:
+        """Whether i0 is drawn already, with these settings.
+
+        A draw that was taken back serves again unless crops came since: verified labels would
+        make a new one differ, and ask a person for more.
+        """
+        if file.exists():
+            drawn = _read_json(file)
+            if drawn_with.items() <= drawn.items():
+                return True
+            self.console.say(f"i0 of {self.catalog.name} is drawn anew: its settings changed")
+            return False
+        earlier = file.parent.parent.glob("rolled-back/round-0.*/sample.json")
+        for sample in map(_read_json, sorted(earlier, reverse=True)):
+            if {**drawn_with, "drawn_from": crops}.items() <= sample.items():
+                write_json(file, sample)
+                return True
+        return False
 
     def _check_pool(self, strata: NDArray[np.str_]) -> None:
         present = set(strata.tolist())
@@ -229,7 +262,7 @@ class _Making:
             )
 
     def _sample_rows(self, index: CropIndex) -> NDArray[np.int64]:
-        ids = set(_read_json(round_folder(self.catalog.folder, 0) / "sample.json"))
+        ids = set(_read_json(round_folder(self.catalog.folder, 0) / "sample.json")["crops"])
         return np.flatnonzero([crop_id in ids for crop_id in index.crop_id])
 
     def _extend(self) -> dict[str, Any]:
@@ -362,21 +395,13 @@ class _Making:
         config = self.config
         later = self.number > 0
         epochs = (config.optim.epochs_later if later else 0) or config.optim.epochs
-        start_from = (
-            round_folder(self.catalog.folder, self.number - 1)
-            if later and config.team.init == "previous"
-            else None
-        )
+        start_from = self._start_from()
         outcomes = {}
         for fold in config.data.train_folds:
             file = self.folder / f"fold-{fold}.npz"
-            if file.exists():
-                with np.load(file) as kept:
-                    # Labels that a person corrected since then make it another training set.
-                    if str(kept["training"]) == training.digest:
-                        outcomes[fold] = kept["prob"]
-                        self.seconds["train"] = self.seconds.get("train", 0) + kept["seconds"]
-                        continue
+            if (kept := self._trained(file)) is not None:
+                outcomes[fold] = kept
+                continue
             logger = fold_logger(
                 config.logger, self.folder, config.camera.name, self.number, fold,
                 {**result_settings(config), "round": self.number, "fold": fold,
@@ -410,13 +435,43 @@ class _Making:
                 part,
                 prob=outcome.prob,
                 rows=outcome.rows,
-                training=training.digest,
+                fingerprint=self.fingerprint,
                 seconds=outcome.seconds,
             )
             part.replace(file)
             outcomes[fold] = outcome.prob
         self.fold_of = folds
         return outcomes
+
+    def _start_from(self) -> Path | None:
+        """Folder of the round whose networks these ones go on from."""
+        if not self.number or self.config.team.init == "scratch":
+            return None
+        # A rollback lets settings change, but not the networks that are to go on.
+        old, new = self.done[-1]["settings"]["team"], asdict(self.config.team)
+        other = [n for n in ("backbone", "attention", "stem") if old[n] != new[n]]
+        if other:
+            raise UserError(
+                f"team.init=previous cannot go on from round {self.number - 1}: "
+                + "; ".join(f"team.{n} {old[n]} -> {new[n]}" for n in other)
+                + "; use team.init=scratch, or rollback=-1 to begin anew"
+            )
+        return round_folder(self.catalog.folder, self.number - 1)
+
+    def _trained(self, file: Path) -> NDArray[np.float32] | None:
+        """Out-of-fold probabilities of a fold that this very round trained before a kill."""
+        if not file.exists():
+            return None
+        try:
+            with np.load(file) as kept:
+                if str(kept["fingerprint"]) != self.fingerprint:
+                    return None
+                self.seconds["train"] = self.seconds.get("train", 0.0) + float(kept["seconds"])
+                prob: NDArray[np.float32] = kept["prob"]
+                return prob
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            self.console.warn(f"{file} is broken ({error}): the fold is trained again")
+            return None
 
     def _elect(
         self, training: _TrainingSet, outcomes: dict[int, NDArray[np.float32]]
@@ -461,7 +516,7 @@ class _Making:
             len(self.classes), config.team.joint, config.quantile,
         )  # fmt: skip
         names = [*self.classes, "unknown"]
-        answers = index.human_source[self._sample_rows(index)] == "oracle"
+        answers = index.human[self._sample_rows(index)] != ""
         self.recall = {
             "validation": evaluation.mean_recall(folds),
             "human": evaluation.mean_recall(human_folds),
@@ -473,9 +528,7 @@ class _Making:
             "schema": 1,
             "camera": config.camera.name,
             "round": self.number,
-            "fingerprint": digest(
-                [settings, training.digest, self.done[-1]["fingerprint"] if self.done else ""]
-            ),
+            "fingerprint": self.fingerprint,
             "classes": self.classes,
             "train_size": len(training.rows),
             "train_counts": {
@@ -501,11 +554,9 @@ class _Making:
             },
         }
 
-    def _measure_pool(
-        self, index: CropIndex, training: _TrainingSet, team: Team, fingerprint: str
-    ) -> Round:
+    def _measure_pool(self, index: CropIndex, team: Team) -> Round:
         pool = ~self._used(index) & ~index.held_out & (index.human != UNUSABLE)
-        scores = _Scores(self.folder / "scores", fingerprint, self.classes)
+        scores = _Scores(self.folder / "scores", self.fingerprint, self.classes)
         self._score(index, pool, scores, team, self.number)
         rows, prob = scores.of(index, pool)
         verdicts = vote(prob, self.config.team.joint)
@@ -584,10 +635,8 @@ class _Making:
         folder = round_folder(self.catalog.folder, self.number - 1)
         scores = _Scores(folder / "scores", before["fingerprint"], self.classes)
         if scores.missing(index.crop_id[pool]).any():
-            team = Team.from_branches(
-                folder, self.classes, before["voting"], self.config.team,
-                self.config.data.image_size, self.device,
-            )  # fmt: skip
+            # With the settings that it was trained with, which a rollback lets change.
+            team = Team.load(folder, self.config.trainer)
             self._score(index, pool, scores, team, self.number - 1)
         return scores.of(index, pool)
 

@@ -90,7 +90,7 @@ def select(
 ) -> list[Increment]:
     """Draw the increment of a round: per class, at random among the candidates.
 
-    A track on which the team gives two classes belongs to neither: one object has one class.
+    A track with candidates of two classes belongs to neither: one object has one class.
 
     Args:
         verdicts: The team's verdicts on the pool.

@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -36,7 +36,7 @@ def letterbox(image: bytes, size: int) -> NDArray[np.uint8]:
     """
     with Image.open(io.BytesIO(image)) as opened:
         opened.draft("RGB", (size, size))  # JPEG decodes at 1/2, 1/4 or 1/8 where that suffices
-        picture = opened.convert("RGB")
+        picture = _upright_rgb(opened)
     scale = size / max(picture.size)
     width, height = (max(1, round(side * scale)) for side in picture.size)
     if (width, height) != picture.size:
@@ -46,6 +46,17 @@ def letterbox(image: bytes, size: int) -> NDArray[np.uint8]:
         square.paste(picture, ((size - width) // 2, (size - height) // 2))
         picture = square
     return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
+
+
+def _upright_rgb(opened: Image.Image) -> Image.Image:
+    """Turn as the camera that took it says; lay transparent parts on the letterbox's colour."""
+    picture = ImageOps.exif_transpose(opened)
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    ground = Image.new("RGBA", picture.size, (*PAD, 255))
+    return Image.alpha_composite(ground, picture.convert("RGBA")).convert("RGB")
 
 
 def decode(images: Sequence[bytes], size: int, pool: ThreadPoolExecutor) -> Tensor:

@@ -107,7 +107,7 @@ def fit_fold(
     module = TeamModule(classes, team, optim, weights, epochs, lr)
     if start_from is not None:
         for name, network in zip(classes, module.networks(), strict=True):
-            network.load_state_dict(load_weights(branch_file(start_from, name, fold)))
+            load_weights(network, branch_file(start_from, name, fold))
     module.to(memory_format=torch.channels_last)
     batches = CropDataModule(images, target, torch.from_numpy(folds), fold, data, seed)
     with _quiet():

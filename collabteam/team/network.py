@@ -61,6 +61,20 @@ def build_branch(config: TeamConfig) -> nn.Module:
     return network
 
 
+def check_picture_size(config: TeamConfig, image_size: int) -> None:
+    """Raise if the model takes pictures of one size only, and not of this one.
+
+    Raises:
+        UserError: Names the size that it takes.
+    """
+    known = timm.get_pretrained_cfg(config.backbone) if timm.is_model(config.backbone) else None
+    if known is not None and known.fixed_input_size and known.input_size[-1] != image_size:
+        raise UserError(
+            f"team.backbone={config.backbone} takes pictures of {known.input_size[-1]} px only: "
+            f"set data.image_size={known.input_size[-1]} (it is {image_size})"
+        )
+
+
 def _small_stem(network: nn.Module, backbone: str) -> None:
     """Halve the picture once instead of four times, as small pictures need (He et al., 4.2)."""
     stem = getattr(network, "conv1", None)

@@ -76,19 +76,26 @@ def save_branch(
     part.replace(to)
 
 
-def load_weights(file: Path) -> dict[str, Tensor]:
-    """Read the weights of one branch.
+def load_weights(network: nn.Module, file: Path) -> None:
+    """Put the weights of a branch into a network of the same kind.
 
     Raises:
-        UserError: The file is missing or broken.
+        UserError: The file is missing or broken, or the weights are of another network.
     """
     try:
         with safe_open(file, framework="pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{file}: expected the weights of a branch, got {error}: train that round again "
             "('train ... rollback=K' with K the round before it)"
+        ) from error
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(
+            f"{file} holds another network than team.backbone, team.attention and team.stem "
+            "describe: set them as they were, or team.init=scratch"
         ) from error
 
 
@@ -153,7 +160,7 @@ class Team:
             branch = []
             for fold in voting[name]:
                 network = build_branch(plain)
-                network.load_state_dict(load_weights(branch_file(folder, name, fold)))
+                load_weights(network, branch_file(folder, name, fold))
                 branch.append(network)
             networks.append(branch)
         return cls(classes, networks, image_size, device)

@@ -1,0 +1,49 @@
+"""Make one Parquet file of the street crops, with a test split by neighbours.
+
+The pictures come from several sources, numbered along each of them; neighbours often show the same
+vehicle. So the frozen test set is every fifth stretch of ten neighbours, not a random draw. The
+stretches are no tracks: as such they would allow one crop in ten to be drawn.
+
+    python benchmarks/street.py FOLDER/crops/street street.parquet
+    python -m collabteam.ingest camera=street path=street.parquet
+    python -m collabteam.train camera=street round=2 experiment=quick reviewer=oracle \
+        seed_per_class=200 increment_per_class=100
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from itertools import groupby
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+def numbered(path: Path) -> tuple[str, list[int]]:
+    """The source of a picture, and its number in it."""
+    source, _, rest = path.stem.partition("__")
+    return source, [int(digits) for digits in re.findall(r"\d+", rest)]
+
+
+def main(folder: Path, to: Path) -> None:
+    rows = []
+    for directory in sorted(path for path in folder.iterdir() if path.is_dir()):
+        files = sorted(directory.glob("*.jpg"), key=numbered)
+        for _, group in groupby(files, key=lambda path: numbered(path)[0]):
+            for position, file in enumerate(group):
+                rows.append(
+                    {
+                        "image": file.read_bytes(),
+                        "proposed": directory.name,
+                        "truth": directory.name,
+                        "split": "test" if position // 10 % 5 == 4 else "pool",
+                    }
+                )
+    pq.write_table(pa.Table.from_pylist(rows), to)
+    print(f"{to}: {len(rows)} crops")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

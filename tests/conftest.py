@@ -1,0 +1,204 @@
+"""What the end-to-end tests share: the commands, a simulated camera, and a trained one."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+CLASSES = ["cyclist", "motorcyclist", "pedestrian"]
+CROPS = 600
+
+SMALL = (
+    "experiment=quick",
+    "reviewer=oracle",
+    "team.backbone=test_resnet",
+    "data.image_size=24",
+    "optim.epochs=8",
+    "optim.epochs_later=2",
+    "seed_per_class=40",
+    "increment_per_class=4",
+    "quantile=0.5",
+    "trainer.threads=1",
+    "trainer.precision=fp32",
+    "logger=none",
+)
+"""A team that is trained within two seconds a round and is sure enough to draw increments."""
+
+
+def environment() -> dict[str, str]:
+    """Of a command: nothing of the user's W&B."""
+    clean = {name: text for name, text in os.environ.items() if not name.startswith("WANDB_")}
+    return {**clean, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+
+
+def command(name: str, *settings: str) -> list[str]:
+    return [sys.executable, "-m", f"collabteam.{name}", *settings]
+
+
+def run(name: str, root: Path, *settings: str) -> subprocess.CompletedProcess[str]:
+    """A command as a person runs it, in a process of its own, beside the root."""
+    return subprocess.run(
+        command(name, f"root={root}", *settings),
+        cwd=root.parent,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@dataclass
+class Said:
+    """What a command returned and printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Said]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """A command in this very process, which spares it the start of Python and torch."""
+
+    def call(name: str, *settings: str) -> Said:
+        from hydra.core.config_store import ConfigStore
+
+        main = importlib.import_module(f"collabteam.{name}").main
+        # Cameras of an earlier call must not be known to this one.
+        ConfigStore.instance().repo.pop("camera", None)
+        monkeypatch.setattr(sys, "argv", [f"collabteam.{name}", *settings])
+        monkeypatch.setenv("COLUMNS", "120")
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        code = ended.value.code
+        assert code is None or isinstance(code, int)
+        return Said(code or 0, printed.out, printed.err)
+
+    return call
+
+
+def one_line(said: Said | subprocess.CompletedProcess[str], *expected: str) -> str:
+    """The line of a refusal; checks that it is one, says what is expected, and ends with 2."""
+    code, err = (said.code, said.err) if isinstance(said, Said) else (said.returncode, said.stderr)
+    assert code == 2, err
+    assert "Traceback" not in err
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
+    for text in expected:
+        assert text in lines[0], err
+    return lines[0]
+
+
+def fingerprints(folder: Path) -> dict[str, tuple[str, int]]:
+    """Every file of a folder: its content's hash and when it was written. The lock is none."""
+    return {
+        str(path.relative_to(folder)): (
+            hashlib.blake2b(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns
+        )
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("lock", "labels.lock")
+    }  # fmt: skip
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """Every ``round.json`` of a camera, without what no two runs have in common."""
+    found = []
+    for number in range(len(list(folder.glob("round-*/round.json")))):
+        record = read_json(folder / f"round-{number}" / "round.json")
+        for name in ("seconds", "peak_memory_mb", "finished"):
+            del record[name]
+        found.append(record)
+    return found
+
+
+def said_of_crops(folder: Path) -> list[tuple[Any, ...]]:
+    """The log of labels without the times, as often as each thing was said."""
+    from collabteam.catalog import Catalog
+
+    columns = ("crop_id", "label", "source", "purpose", "round", "confidence", "by")
+    log = Catalog(folder).log(columns).to_pylist()
+    return sorted(tuple(map(str, said.values())) for said in log)
+
+
+def probabilities(folder: Path) -> dict[str, dict[str, tuple[float, ...]]]:
+    """Per round, what the team thinks of every crop of the pool."""
+    import pyarrow.parquet as pq
+
+    found: dict[str, dict[str, tuple[float, ...]]] = {}
+    for file in sorted(folder.glob("round-*/scores/part-*.parquet")):
+        rows = pq.read_table(file).to_pylist()
+        known = found.setdefault(file.parts[-3], {})
+        for row in rows:
+            crop_id = row.pop("crop_id")
+            assert crop_id not in known, "scored twice"
+            known[crop_id] = tuple(row.values())
+    return found
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A camera ``sim`` of 600 crops that nobody has trained on; copy it before you change it."""
+    root = tmp_path_factory.mktemp("simulated") / "outputs"
+    done = run("simulate", root, "camera=sim", f"crops={CROPS}")
+    assert done.returncode == 0, done.stderr
+    assert f"sim: {CROPS} new crops, {CROPS} in all, in {root}/sim" in done.stdout
+    assert "next: python -m collabteam.train camera=sim" in done.stdout
+    return root
+
+
+@dataclass
+class Trained:
+    """A root, and what the command said that trained its camera."""
+
+    root: Path
+    out: str
+    err: str
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "sim"
+
+
+@pytest.fixture(scope="session")
+def trained(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Rounds 0 to 2 of ``sim`` by the command itself; copy it before you change it."""
+    root = tmp_path_factory.mktemp("trained") / "outputs"
+    shutil.copytree(simulated, root)
+    done = run("train", root, "camera=sim", "round=2", *SMALL)
+    assert done.returncode == 0, done.stderr
+    return Trained(root, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def root(simulated: Path, tmp_path: Path) -> Path:
+    """A copy of the simulated camera."""
+    return Path(shutil.copytree(simulated, tmp_path / "outputs"))
+
+
+@pytest.fixture
+def finished(trained: Trained, tmp_path: Path) -> Path:
+    """A copy of the trained camera: its root."""
+    return Path(shutil.copytree(trained.root, tmp_path / "outputs"))
