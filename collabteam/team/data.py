@@ -80,8 +80,7 @@ def normalize(images: Tensor) -> Tensor:
 def augment_affine(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Mirror, rotate, scale and shift: each crop its own way, one resampling for all.
 
-    Mild on purpose: within the few steps that a CPU bears, wider ranges and changes of colour cost
-    more than they gave (docs/results.md).
+    Mild on purpose: wide ranges ask for more steps than a CPU bears.
 
     Args:
         images: (N, 3, S, S) float.
