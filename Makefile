@@ -17,7 +17,7 @@ BIN := .venv/bin
 	touch $@
 
 demo: .venv/core
-	$(BIN)/python -m collabteam.simulate camera=demo crops=6000
+	$(BIN)/python -m collabteam.simulate camera=demo crops=6000 crops_per_track=2
 	$(BIN)/python -m collabteam.train camera=demo round=2 experiment=demo reviewer=oracle
 	$(BIN)/python -m collabteam.report camera=demo
 

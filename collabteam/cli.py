@@ -53,8 +53,13 @@ class Command:
         from omegaconf.errors import OmegaConfBaseException
 
         codes: list[int] = []
+        everyone = any(part.startswith("camera=glob(") for part in arguments)
+        cameras: dict[str, dict[str, Any]] = {}
 
         def job(composed: DictConfig) -> None:
+            # A pattern means cameras that exist, and not every example in conf/camera.
+            if everyone and cameras and composed.camera.name not in cameras:
+                return
             # Errors stay inside: of a sweep over cameras, the others go on.
             try:
                 try:
@@ -78,7 +83,8 @@ class Command:
         try:
             store = ConfigStore.instance()
             store.store(name=f"{self.name}_schema", node=self.schema)
-            for name, node in self._cameras(arguments).items():
+            cameras |= self._cameras(arguments)
+            for name, node in cameras.items():
                 store.store(group="camera", name=name, node=node)
             hydra.main(version_base="1.3", config_path=str(_conf()), config_name=self.name)(job)()
         except UserError as error:

@@ -95,7 +95,12 @@ def fake_rounds(
                 "consensus_accuracy_test": 0.93 if has_test else None,
                 "increment": increment,
                 "label_noise": 0.004 * k if knows_truth else None,
-                "voting": dict.fromkeys(classes, 1),
+                "voting": {name: [1] for name in classes},
+                "training_digest": f"{k:016x}",
+                "expected_precision": {name: {"share": 0.97, "crops": 40} for name in classes},
+                "unknown": {"pool": 40, "abstain_rate": 0.6, "increment": k}
+                if knows_truth
+                else None,
                 "seconds": {
                     "sample": 1.0,
                     "select": 2.0,
@@ -151,13 +156,13 @@ def test_schema_describes_every_field() -> None:
     ("path", "value"),
     [
         ("coverage", 84.0),
-        ("coverage", None),
+        ("pool_size", None),
         ("schema", 2),
         ("camera", "../x"),
         ("classes", ["a", "unknown"]),
         ("train_size", 1.5),
         ("recall/validation", None),
-        ("recall/validation/cyclist/true", None),
+        ("recall/validation/cyclist/true", "much"),
         ("recall/test/cyclist", {"true": 0.5}),
         ("reviewer/kind", "guess"),
         ("increment/cyclist/taken", None),

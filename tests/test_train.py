@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-from collabteam.catalog import Catalog, LabelEvent
-from collabteam.catalog.truth import read_truth
 from conftest import (
     CLASSES,
     CROPS,
@@ -32,6 +30,9 @@ from conftest import (
     run,
     said_of_crops,
 )
+
+from collabteam.catalog import Catalog, Crop, LabelEvent
+from collabteam.catalog.truth import read_truth
 
 SCHEMA = read_json(REPOSITORY / "docs" / "round.schema.json")
 
@@ -68,7 +69,7 @@ def test_the_training_set_grows_by_what_the_increments_took(trained: Trained) ->
     found = rounds(trained.folder)
     assert found[0]["train_size"] == 40 * len(CLASSES)
     assert found[0]["increment"] == {}
-    for before, record in zip(found, found[1:], strict=False):
+    for before, record in pairwise(found):
         taken = {name: row["taken"] for name, row in record["increment"].items()}
         assert sum(taken.values()) > 0
         assert record["train_size"] == before["train_size"] + sum(taken.values())
@@ -315,19 +316,6 @@ def test_another_seed_gives_another_i0(trained: Trained, root: Path, call: Call)
     assert len(i0 & other) < 80
 
 
-def test_the_simulation_is_reproducible(simulated: Path, tmp_path: Path) -> None:
-    for seed, same in ((0, True), (1, False)):
-        root = tmp_path / str(seed) / "outputs"
-        root.parent.mkdir()
-        done = run("simulate", root, "camera=sim", f"crops={CROPS // 10}", f"seed={seed}")
-        assert done.returncode == 0, done.stderr
-        names = set(Catalog(root / "sim").index().crop_id.tolist())
-        shorter = Catalog.open(simulated, "sim").index().crop_id.tolist()
-        assert len(names) == CROPS // 10
-        # A shorter simulation spreads over the same day, so only its seed's street is the same.
-        assert not names & set(shorter) or same
-
-
 # --- people ------------------------------------------------------------------------------------
 
 
@@ -459,7 +447,6 @@ def test_i0_may_take_the_whole_pool(root: Path, call: Call) -> None:
     said = call("train", f"root={root}", "camera=sim", *SMALL, *settings)
     assert said.code == 0, said.err
     assert "instead of seed_per_class=1000" in said.err
-    assert "round 1 adds nothing" in said.err
     for record in rounds(root / "sim"):
         jsonschema.validate(record, SCHEMA, cls=jsonschema.Draft202012Validator)
     assert call("report", f"root={root}", "camera=sim").code == 0
@@ -499,7 +486,7 @@ def test_the_mean_of_the_folds_may_vote(root: Path, call: Call) -> None:
     said = call("train", f"root={root}", "camera=sim", *SMALL, *settings)
     assert said.code == 0, said.err
     for record in rounds(root / "sim"):
-        assert record["voting"] == dict.fromkeys(CLASSES, [1, 4])
+        assert record["voting"] == {name: [1, 4] for name in CLASSES}
 
 
 # --- memory ------------------------------------------------------------------------------------
@@ -515,8 +502,6 @@ def test_scoring_takes_no_more_memory_for_more_crops(simulated: Path, tmp_path: 
     for count in (1000, 6000):
         root = tmp_path / str(count) / "outputs"
         catalog = Catalog.register(root, "sim", CLASSES)
-        from collabteam.catalog import Crop
-
         crops = [Crop(images[n % 300], video=str(n // 300), frame=n) for n in range(count)]
         catalog.add_crops(crops)
         # Each class is verified for as many crops as i0 asks for.
@@ -527,7 +512,10 @@ def test_scoring_takes_no_more_memory_for_more_crops(simulated: Path, tmp_path: 
         catalog.append_labels(
             [LabelEvent(c.crop_id, "unknown", "detector", "proposal") for c in crops[90:]]
         )
-        settings = ("seed_per_class=30", "data.image_size=96", "optim.epochs=1")
+        settings = (
+            *("seed_per_class=30", "data.image_size=96", "optim.epochs=1"),
+            "trainer.score_batch_size=32",
+        )
         done = run("train", root, "camera=sim", *person(), *settings)
         assert done.returncode == 0, done.stderr
         (record,) = rounds(root / "sim")

@@ -45,6 +45,9 @@ _KEYS = (
     "label_noise",
     "voting",
     "seconds",
+    "training_digest",
+    "expected_precision",
+    "unknown",
     "peak_memory_mb",
     "versions",
     "settings",
@@ -352,6 +355,14 @@ def _print_course(console: Console, labels: Sequence[str], rounds: Sequence[Roun
         "set; wrong labels: where the truth is known.",
         style="italic",
     )
+    for label, record in zip(labels, rounds, strict=True):
+        if unknown := record["unknown"]:
+            console.print(
+                f"{label}: of {unknown['pool']} pool objects of none of the classes the team does "
+                f"not know {_percent(unknown['abstain_rate'])}%; the increment took "
+                f"{unknown['increment']}.",
+                style="italic",
+            )
 
 
 def _print_by_class(
