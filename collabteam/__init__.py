@@ -19,7 +19,8 @@ A whole camera, as ``python -m collabteam.train`` does it::
 
     from collabteam import CameraConfig, TrainConfig, bring_to_round
 
-    bring_to_round(TrainConfig(camera=CameraConfig("S10-08", ["pedestrian", "cyclist"]), round=2))
+    camera = CameraConfig("S10-08", ["pedestrian", "cyclist", "motorcyclist"])
+    bring_to_round(TrainConfig(camera=camera, round=2))
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from collabteam.errors import UserError
     from collabteam.rounds.loop import bring_to_round
     from collabteam.rounds.selection import Increment, select
-    from collabteam.simulator import SimulationConfig, simulate
     from collabteam.team.scoring import Team
     from collabteam.team.voting import ABSTAIN, Verdicts, vote
 
@@ -44,14 +44,12 @@ _HOME = {
     "CropIndex": "catalog",
     "Increment": "rounds.selection",
     "LabelEvent": "catalog",
-    "SimulationConfig": "simulator",
     "Team": "team.scoring",
     "TrainConfig": "config",
     "UserError": "errors",
     "Verdicts": "team.voting",
     "bring_to_round": "rounds.loop",
     "select": "rounds.selection",
-    "simulate": "simulator",
     "vote": "team.voting",
 }
 
@@ -63,14 +61,12 @@ __all__ = [
     "CropIndex",
     "Increment",
     "LabelEvent",
-    "SimulationConfig",
     "Team",
     "TrainConfig",
     "UserError",
     "Verdicts",
     "bring_to_round",
     "select",
-    "simulate",
     "vote",
 ]
 

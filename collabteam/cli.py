@@ -5,7 +5,6 @@ Hydra and OmegaConf appear here and nowhere else. The modules behind the command
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from collabteam.config import camera_folder
-from collabteam.errors import UserError
+from collabteam.errors import UserError, disk_errors
 
 
 @dataclass(frozen=True)
@@ -66,18 +65,10 @@ class Command:
                     config = OmegaConf.to_object(composed)
                 except (ValueError, OmegaConfBaseException) as error:
                     raise UserError(_one_line(error)) from error
-                codes.append(self.run(config) or 0)
+                with disk_errors():
+                    codes.append(self.run(config) or 0)
             except UserError as error:
                 _complain(self.name, str(error))
-                codes.append(2)
-            except Exception as error:
-                if not _disk_is_full(error):
-                    raise
-                _complain(
-                    self.name,
-                    f"the disk is full ({_one_line(error)}): free space and run the same command "
-                    "again; what is finished stays, nothing is lost",
-                )
                 codes.append(2)
 
         try:
@@ -109,26 +100,29 @@ class Command:
         import yaml
 
         given = dict(part.split("=", 1) for part in arguments if "=" in part)
+        named = [name for name in given.get("camera", "").split(",") if name and "(" not in name]
+        for name in named:
+            camera_folder("", name)
         cameras: dict[str, dict[str, Any]] = {}
         for root in given.get("root", "outputs").split(","):
             for file in sorted(Path(root).glob("*/camera.yaml")):
+                name = file.parent.name
                 try:
-                    known = yaml.safe_load(file.read_text())
-                    cameras[file.parent.name] = {
-                        "name": file.parent.name,
-                        "classes": list(known["classes"]),
-                    }
-                except (yaml.YAMLError, TypeError, KeyError, OSError) as error:
-                    raise UserError(
-                        f"{file}: expected a camera's name and classes, got "
-                        f"{_one_line(error)}: repair or remove it"
-                    ) from error
+                    classes = yaml.safe_load(file.read_text(encoding="utf-8"))["classes"]
+                    cameras[name] = {"name": name, "classes": list(classes)}
+                except (yaml.YAMLError, TypeError, KeyError, ValueError, OSError) as error:
+                    # One damaged camera must not stop the others.
+                    if name in named:
+                        raise UserError(
+                            f"{file}: expected a camera's name and classes, got "
+                            f"{_one_line(error)}: repair or remove it"
+                        ) from error
         if self.registers:
-            for name in given.get("camera", "").split(","):
-                if name and "(" not in name:
-                    camera_folder("", name)
-                    cameras.setdefault(name, {"name": name, "classes": []})
-        return cameras
+            for name in named:
+                cameras.setdefault(name, {"name": name, "classes": []})
+        # A camera with a YAML file of its own is described there.
+        described = {file.stem for file in (_conf() / "camera").glob("*.yaml")}
+        return {name: node for name, node in cameras.items() if name not in described}
 
 
 def _conf() -> Path:
@@ -150,9 +144,3 @@ def _one_line(error: BaseException) -> str:
     cut = next((n for n, line in enumerate(lines) if line.startswith("Config search path")), None)
     kept = [line for line in lines[:cut] if line and not line.startswith(("full_key", "object_t"))]
     return " ".join(kept)
-
-
-def _disk_is_full(error: BaseException) -> bool:
-    """Whether this is the system's "no space left", however a library wraps it."""
-    number = getattr(error, "errno", None)
-    return number in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)

@@ -4,7 +4,8 @@ The defaults are the paper's (Padilha and Ferreira, section 3.1) wherever the pa
 The dataclasses know nothing of Hydra; ``python -m collabteam.train`` fills them from YAML files and
 the command line, and Python code builds them directly::
 
-    TrainConfig(camera=CameraConfig("S10-08", ["pedestrian", "cyclist"]), round=2)
+    camera = CameraConfig("S10-08", ["pedestrian", "cyclist", "motorcyclist"])
+    TrainConfig(camera=camera, round=2)
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ UNUSABLE = "unusable"
 """What a crop is called that nobody can judge; it never trains and is never scored against."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+# What Hydra reads as a number, a truth value or nothing, in a sweep even when it is quoted.
+_NO_TEXT = re.compile(r"[\d_.]+(e-?[\d_]+)?|true|false|null|nan|inf", re.IGNORECASE)
 
 
 @dataclass
@@ -208,6 +211,85 @@ class IngestConfig:
 
 
 @dataclass
+class SimulationConfig:
+    """What the simulated camera sees.
+
+    Attributes:
+        crops: Number of crops, exactly; at least 1.
+        crops_per_track: Mean number of crops of one track, at least 1; tracks have 1 to
+            2 * mean - 1 crops, the last one may be cut short to give the exact number.
+        hours: Simulated span in hours, 0.01 to 10000.
+        drift: 0 (the same distribution all along) to 1 (the last hour looks very unlike the
+            first: from a clear morning of summer clothes, large crops seen from the side and
+            many pedestrians to a wet night of dark coats, small crops from front and rear and
+            many motorcyclists).
+        proposal_error: Share of crops whose proposed label is not the truth, 0 to 0.6. Half of
+            the crops that show none of the classes are always proposed as a class and count
+            among them, so that the share is never below `unknown_share / 2`.
+        unknown_share: Share of crops that show none of the classes, 0 to 0.9.
+        hard_share: Share of hard cases among the crops of the classes, 0 to 1: pushed bicycles
+            (truth "pedestrian"), heavy occlusion, very small, dark and blurred, two close
+            together.
+        test_share: Share of tracks set apart as the frozen test set, 0 to 0.9.
+    """
+
+    crops: int = 6000
+    crops_per_track: int = 3
+    hours: float = 24.0
+    drift: float = 0.3
+    proposal_error: float = 0.08
+    unknown_share: float = 0.06
+    hard_share: float = 0.15
+    test_share: float = 0.15
+
+    def __post_init__(self) -> None:
+        """Checks every value.
+
+        Raises:
+            ValueError: If a value is out of its range.
+        """
+        for name in ("crops", "crops_per_track"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"simulation: {name} must be a whole number >= 1, got {value!r}")
+        for name, low, high in (
+            ("drift", 0.0, 1.0),
+            ("proposal_error", 0.0, 0.6),
+            ("unknown_share", 0.0, 0.9),
+            ("hard_share", 0.0, 1.0),
+            ("test_share", 0.0, 0.9),
+        ):
+            value = getattr(self, name)
+            if not _is_number(value) or not low <= value <= high:
+                raise ValueError(
+                    f"simulation: {name} must be a number from {low:g} to {high:g}, got {value!r}"
+                )
+        if not _is_number(self.hours) or not 0.01 <= self.hours <= 10000.0:
+            raise ValueError(
+                f"simulation: hours must be a number from 0.01 to 10000, got {self.hours!r}"
+            )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+@dataclass
+class SimulateConfig(SimulationConfig):
+    """``collabteam.simulate``: the simulation's settings and where it goes.
+
+    Attributes:
+        camera: The camera.
+        root: Folder under which every camera has its own.
+        seed: Of everything that is drawn.
+    """
+
+    camera: CameraConfig = field(default_factory=CameraConfig)
+    root: str = "outputs"
+    seed: int = 0
+
+
+@dataclass
 class ReportConfig:
     """``collabteam.report``: Table 1 and what stands beside it.
 
@@ -229,12 +311,17 @@ def camera_folder(root: str | Path, camera: str) -> Path:
     """Folder of one camera.
 
     Raises:
-        UserError: The name is not one to three dozen letters, digits, ``_``, ``.`` or ``-``.
+        UserError: The name is not up to 64 letters, digits, ``_``, ``.`` or ``-``.
     """
     if not _NAME.fullmatch(camera):
         raise UserError(
             f"camera={camera!r} is no camera name: expected up to 64 letters, digits, '_', '.' "
             "or '-', beginning with a letter or digit"
+        )
+    if _NO_TEXT.fullmatch(camera):
+        raise UserError(
+            f"camera={camera} reads as a number or a truth value, not as a name: put a letter in "
+            f"front, such as c{camera}"
         )
     return Path(root) / camera
 

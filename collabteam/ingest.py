@@ -18,6 +18,7 @@ Put crops into a camera's catalog; a new camera name is registered.
                      truth (hidden; only a simulated reviewer and the measuring see it)
   source=crops       where crops come from
   root=outputs       folder under which every camera has its own
+  seed=0             not used; every command takes it
 
 Ingesting again adds only what is new. Rows with split=test become the frozen test set.
 Then: python -m collabteam.train camera=NAME round=0
@@ -33,12 +34,15 @@ def run(config: IngestConfig) -> int:
     from collabteam.boards.progress import Console
     from collabteam.catalog import Catalog
     from collabteam.catalog.crops_source import Labels, ingest_source, open_source
-    from collabteam.config import check_ingest
+    from collabteam.config import UNKNOWN, UNUSABLE, camera_folder, check_classes, check_ingest
 
     check_ingest(config)
     name = config.camera.name
-    # Before the camera is registered: a mistyped path leaves nothing behind.
+    # Before the camera is registered: what is refused leaves nothing behind.
     source = open_source(config.path, cast(Labels, config.labels))
+    seen = sorted(source.labels - {UNKNOWN, UNUSABLE})
+    if seen and not config.camera.classes and not camera_folder(config.root, name).exists():
+        check_classes(seen)
     catalog = Catalog.register(config.root, name, config.camera.classes)
     console = Console()
     with console.stage(f"reading {config.path}", source.total, "crops") as advance:
@@ -54,6 +58,8 @@ def run(config: IngestConfig) -> int:
         lines.append(f"new labels ({config.labels}): {labelled}")
     if summary.test:
         lines.append(f"new in the frozen test set: {summary.test}")
+    if summary.ignored:
+        lines.append(f"passed over, no pictures by their names: {summary.ignored} files")
     for title, cases in (
         ("labels that contradict an earlier one, which stands", summary.conflicts),
         (f"unusable, kept aside in {catalog.folder / 'quarantine.jsonl'}", summary.quarantined),

@@ -13,7 +13,7 @@ Show a camera's Table 1, and per round coverage, "I don't know", increments and 
   camera=NAME    the camera
   format=table   print the tables; table1.csv, table1.json and table1.png go to the camera's folder
   format=json    print JSON on standard output and write nothing
-  root=outputs
+  root=outputs  seed=0 (not used; every command takes it)
 """
 
 

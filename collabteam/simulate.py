@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-
-from collabteam.boards.plots import contact_sheet
-from collabteam.boards.progress import Console
-from collabteam.catalog import Catalog
-from collabteam.catalog.crops_source import Item, Labels, ingest_source
 from collabteam.cli import Command
-from collabteam.config import CameraConfig, camera_folder, check_seed
-from collabteam.simulator import CLASSES, SimulationConfig, simulate
+from collabteam.config import SimulateConfig
 
 HELP = """
 Make a simulated camera: crops of walkers, cyclists and motorcyclists drawn in code, truth known.
@@ -33,59 +25,27 @@ Then: python -m collabteam.train camera=NAME round=2 experiment=quick reviewer=o
 """
 
 
-@dataclass
-class SimulateConfig(SimulationConfig):
-    """``collabteam.simulate``: the simulation's settings and where it goes.
-
-    Attributes:
-        camera: The camera.
-        root: Folder under which every camera has its own.
-        seed: Of everything that is drawn.
-    """
-
-    camera: CameraConfig = field(default_factory=CameraConfig)
-    root: str = "outputs"
-    seed: int = 0
-
-
-class _SimulatedSource:
-    """The simulation as a source of crops, and the first few of each kind to look at."""
-
-    def __init__(self, config: SimulateConfig) -> None:
-        self.config = config
-        self.meaning: Labels = "proposed"
-        self.total, self.ignored = config.crops, 0
-        self.labels, self.answers = {*CLASSES}, True
-        self.shown: dict[str, list[tuple[bytes, str]]] = {}
-
-    def items(self) -> Iterator[Item]:
-        """The crops, in the order of simulated time."""
-        for crop in simulate(self.config, self.config.seed):
-            shown = self.shown.setdefault(crop.truth, [])
-            if len(shown) < 36:
-                shown.append((crop.jpeg, crop.truth))
-            yield Item(
-                f"{crop.video} frame {crop.frame}",
-                crop.jpeg,
-                given={"proposed": crop.proposed, "truth": crop.truth},
-                test=crop.split == "test",
-                origin={
-                    "video": crop.video,
-                    "track": crop.track,
-                    "frame": crop.frame,
-                    "time": crop.time,
-                    "box": crop.box,
-                },
-            )
-
-
 def run(config: SimulateConfig) -> int:
     """Draw the crops, put them into the catalog, and leave a contact sheet."""
+    from collabteam.boards.plots import contact_sheet
+    from collabteam.boards.progress import Console
+    from collabteam.catalog import Catalog
+    from collabteam.catalog.crops_source import ingest_source
+    from collabteam.config import camera_folder, check_seed
+    from collabteam.errors import UserError
+    from collabteam.simulator import CLASSES
+    from collabteam.simulator.source import SimulatedSource
+
     check_seed(config.seed)
     camera_folder(config.root, config.camera.name)
+    if config.camera.classes and set(config.camera.classes) != set(CLASSES):
+        raise UserError(
+            f"camera {config.camera.name} has the classes {', '.join(config.camera.classes)}, the "
+            f"simulation draws {', '.join(CLASSES)}: simulate a camera of another name"
+        )
     catalog = Catalog.register(config.root, config.camera.name, config.camera.classes)
     console = Console()
-    source = _SimulatedSource(config)
+    source = SimulatedSource(config, config.seed)
     with console.stage(f"drawing {config.crops} crops", config.crops, "crops") as advance:
         summary = ingest_source(catalog, source, console.counting(advance))
     to = catalog.folder / "contact-sheet.png"

@@ -70,9 +70,12 @@ def plot_rounds(rounds: Sequence[Round], to: Path) -> None:
     known = (("coverage", "coverage"), ("I don't know", "abstain_rate"))
     ends: list[End] = []
     for at, (name, key) in enumerate(known):
-        values = [100 * record[key] for record in rounds]
-        pool.plot(range(len(rounds)), values, color=_COLOURS[at], marker=_MARKERS[at], markersize=5)
-        ends.append((values[-1], len(rounds) - 1, name, _COLOURS[at]))
+        line = [(r["round"], 100 * r[key]) for r in rounds if r[key] is not None]
+        if not line:
+            continue
+        at_round, values = zip(*line, strict=True)
+        pool.plot(at_round, values, color=_COLOURS[at], marker=_MARKERS[at], markersize=5)
+        ends.append((values[-1], at_round[-1], name, _COLOURS[at]))
     pool.set_ylim(-3, 103)
     _label_ends(pool, ends)
 
@@ -91,9 +94,12 @@ def plot_rounds(rounds: Sequence[Round], to: Path) -> None:
 
 
 def _recall(rounds: Sequence[Round], block: str, name: str, side: str) -> Line:
-    known = [record for record in rounds if record["recall"][block] is not None]
-    at = [record["round"] for record in known]
-    return at, [100 * record["recall"][block][name][side] for record in known]
+    known = [
+        (record["round"], 100 * record["recall"][block][name][side])
+        for record in rounds
+        if record["recall"][block] is not None and record["recall"][block][name][side] is not None
+    ]
+    return [at for at, _ in known], [value for _, value in known]
 
 
 def _precision(rounds: Sequence[Round], key: str, name: str) -> Line:

@@ -23,10 +23,9 @@ from PIL import Image, UnidentifiedImageError
 from collabteam.catalog import catalog as _catalog
 from collabteam.catalog.catalog import Catalog
 from collabteam.catalog.records import Crop, LabelEvent
-from collabteam.catalog.tables import disk_errors
 from collabteam.catalog.truth import append_truth, read_truth
 from collabteam.config import UNKNOWN, UNUSABLE, check_classes
-from collabteam.errors import UserError
+from collabteam.errors import UserError, disk_errors
 
 Labels = Literal["proposed", "person", "truth"]
 

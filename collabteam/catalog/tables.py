@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
@@ -12,46 +11,13 @@ from pathlib import Path
 import lance
 import pyarrow as pa
 
-from collabteam.errors import UserError
+from collabteam.errors import UserError, disk_errors, first_line
 
 # A log that grows by single clicks has as many fragments as clicks, and every commit writes the
 # list of them all: 1,000 one-row commits take 50 MB and 5 ms each unless they are merged.
 _MOST_FRAGMENTS = 64
 # Fragments of fewer rows count as small and are merged; rewriting larger ones would cost more.
 _SMALL_FRAGMENT = 16_384
-
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Lance hands on what the system said as text only.
-_NO_SPACE_TEXT = tuple(f"(os error {number})" for number in _NO_SPACE)
-
-
-@contextmanager
-def disk_errors() -> Iterator[None]:
-    """Turn "no space left" from Python, Arrow or Lance into one line for the user.
-
-    Raises:
-        UserError: The disk, the quota or the largest file size is exhausted.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        number = error.errno if isinstance(error, OSError) else None
-        if number in _NO_SPACE or any(text in str(error) for text in _NO_SPACE_TEXT):
-            raise UserError(
-                f"the disk is full: {_first_line(error)}; free space and run the same command "
-                "again: nothing is lost"
-            ) from error
-        raise
-
-
-def _first_line(error: BaseException) -> str:
-    """What went wrong, without the places in Lance's source that follow."""
-    line = (str(error).splitlines() or [type(error).__name__])[0]
-    for marker in (", /home/", ", /rustc/", ", /root/"):
-        line = line.split(marker)[0]
-    return line[:300]
 
 
 class Table:
@@ -93,7 +59,7 @@ class Table:
             if not isinstance(error, lances) and type(error).__name__ != "PanicException":
                 raise
             raise UserError(
-                f"{self.path} cannot be used ({_first_line(error)}): if it is damaged, restore it "
+                f"{self.path} cannot be used ({first_line(error)}): if it is damaged, restore it "
                 f"from a backup, or move the folder {self.path.parent} away and ingest again"
             ) from error
 

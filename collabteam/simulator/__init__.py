@@ -28,6 +28,7 @@ from typing import Literal
 import numpy as np
 from numpy.random import Generator
 
+from collabteam.config import SimulationConfig
 from collabteam.simulator import figures as fg
 from collabteam.simulator import scene as sc
 
@@ -42,70 +43,6 @@ _TRACKS_PER_TASK = 16
 _SMALLEST, _LARGEST = 24, 160
 
 Hard = Literal["", "pushing", "hidden", "tiny", "dark", "pair"]
-
-
-@dataclass
-class SimulationConfig:
-    """What the simulated camera sees.
-
-    Attributes:
-        crops: Number of crops, exactly; at least 1.
-        crops_per_track: Mean number of crops of one track, at least 1; tracks have 1 to
-            2 * mean - 1 crops, the last one may be cut short to give the exact number.
-        hours: Simulated span in hours, 0.01 to 10000.
-        drift: 0 (the same distribution all along) to 1 (the last hour looks very unlike the
-            first: from a clear morning of summer clothes, large crops seen from the side and
-            many pedestrians to a wet night of dark coats, small crops from front and rear and
-            many motorcyclists).
-        proposal_error: Share of crops whose proposed label is not the truth, 0 to 0.6. Half of
-            the crops that show none of the classes are always proposed as a class and count
-            among them, so that the share is never below `unknown_share / 2`.
-        unknown_share: Share of crops that show none of the classes, 0 to 0.9.
-        hard_share: Share of hard cases among the crops of the classes, 0 to 1: pushed bicycles
-            (truth "pedestrian"), heavy occlusion, very small, dark and blurred, two close
-            together.
-        test_share: Share of tracks set apart as the frozen test set, 0 to 0.9.
-    """
-
-    crops: int = 6000
-    crops_per_track: int = 3
-    hours: float = 24.0
-    drift: float = 0.3
-    proposal_error: float = 0.08
-    unknown_share: float = 0.06
-    hard_share: float = 0.15
-    test_share: float = 0.15
-
-    def __post_init__(self) -> None:
-        """Checks every value.
-
-        Raises:
-            ValueError: If a value is out of its range.
-        """
-        for name in ("crops", "crops_per_track"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"simulation: {name} must be a whole number >= 1, got {value!r}")
-        for name, low, high in (
-            ("drift", 0.0, 1.0),
-            ("proposal_error", 0.0, 0.6),
-            ("unknown_share", 0.0, 0.9),
-            ("hard_share", 0.0, 1.0),
-            ("test_share", 0.0, 0.9),
-        ):
-            value = getattr(self, name)
-            if not _is_number(value) or not low <= value <= high:
-                raise ValueError(
-                    f"simulation: {name} must be a number from {low:g} to {high:g}, got {value!r}"
-                )
-        if not _is_number(self.hours) or not 0.01 <= self.hours <= 10000.0:
-            raise ValueError(
-                f"simulation: hours must be a number from 0.01 to 10000, got {self.hours!r}"
-            )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -157,7 +94,8 @@ def simulate(
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"simulation: seed must be a whole number >= 0, got {seed!r}")
     if workers is None:
-        workers = os.cpu_count() or 1
+        has_affinity = hasattr(os, "sched_getaffinity")
+        workers = (len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()) or 1
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise ValueError(f"simulation: workers must be a whole number >= 1, got {workers!r}")
     return _stream(config, seed, workers)

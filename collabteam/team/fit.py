@@ -53,7 +53,8 @@ class _Advance(pl.Callback):
 
 def set_threads(threads: int) -> int:
     """Give torch its CPU threads; 0 means every core this process may use."""
-    count = threads or len(os.sched_getaffinity(0))
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    count = threads or mine or 1
     torch.set_num_threads(count)
     return count
 
