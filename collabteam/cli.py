@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,8 @@ class Command:
             try:
                 try:
                     config = OmegaConf.to_object(composed)
+                    if unknown := _unknown(config, composed):
+                        raise UserError(f"no such setting: {', '.join(unknown)}")
                 except (ValueError, OmegaConfBaseException) as error:
                     raise UserError(_one_line(error)) from error
                 with disk_errors():
@@ -70,6 +72,9 @@ class Command:
             except UserError as error:
                 _complain(self.name, str(error))
                 codes.append(2)
+            except SystemExit as error:
+                # What Lightning makes of ^C and SIGTERM amid a fit; its code may be 0.
+                raise KeyboardInterrupt from error
 
         try:
             store = ConfigStore.instance()
@@ -133,6 +138,17 @@ def _conf() -> Path:
 
 def _complain(command: str, text: str) -> None:
     print(f"{command}: {text}", file=sys.stderr)
+
+
+def _unknown(config: object, composed: Any, prefix: str = "") -> list[str]:
+    """Settings that the dataclasses do not have, which ``+name=value`` would add in silence."""
+    if not is_dataclass(config):
+        return []
+    known = {field.name for field in fields(config)}
+    extra = [prefix + str(name) for name in composed if name not in known]
+    for name in sorted(known):
+        extra += _unknown(getattr(config, name), composed[name], f"{prefix}{name}.")
+    return extra
 
 
 def _one_line(error: BaseException) -> str:

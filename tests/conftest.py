@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,6 +177,7 @@ class Trained:
     root: Path
     out: str
     err: str
+    seconds: float
 
     @property
     def folder(self) -> Path:
@@ -187,9 +189,10 @@ def trained(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Traine
     """Rounds 0 to 2 of ``sim`` by the command itself; copy it before you change it."""
     root = tmp_path_factory.mktemp("trained") / "outputs"
     shutil.copytree(simulated, root)
+    began = time.monotonic()
     done = run("train", root, "camera=sim", "round=2", *SMALL)
     assert done.returncode == 0, done.stderr
-    return Trained(root, done.stdout, done.stderr)
+    return Trained(root, done.stdout, done.stderr, time.monotonic() - began)
 
 
 @pytest.fixture

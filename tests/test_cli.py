@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, SMALL, Call, environment, fingerprints, one_line, read_json
+from conftest import SMALL, Call, environment, fingerprints, one_line, read_json
 from PIL import Image
 
 from collabteam.catalog import Catalog
@@ -27,7 +27,7 @@ try:
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 except SystemExit as end:
     assert not end.code, end.code
-heavy = {"torch", "lightning", "hydra", "omegaconf", "timm", "matplotlib", "wandb"}
+heavy = {"torch", "lightning", "hydra", "omegaconf", "timm", "wandb"}
 print("heavy:", sorted(heavy & set(sys.modules)))
 """
 
@@ -42,11 +42,7 @@ def test_help_is_light_and_names_what_every_command_takes(name: str, tmp_path: P
     assert (done.returncode, done.stderr) == (0, "")
     for text in ("camera=", "root=", "seed=", f"python -m collabteam.{name}"):
         assert text in done.stdout
-    if name in ("train", "report"):  # simulate and ingest may need the catalog's libraries
-        assert done.stdout.splitlines()[-1] == "heavy: []"
-    assert not set(eval(done.stdout.splitlines()[-1].removeprefix("heavy: "))) & {
-        *("torch", "lightning", "hydra", "omegaconf", "timm", "wandb")
-    }
+    assert done.stdout.splitlines()[-1] == "heavy: []"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -99,7 +95,7 @@ def test_settings_of_train(
     root: Path, call: Call, settings: list[str], expected: list[str]
 ) -> None:
     before = fingerprints(root)
-    said = call("train", f"root={root}", "reviewer=oracle", *settings)
+    said = call("train", f"root={root}", "reviewer=oracle", "optim.epochs=1", *settings)
     one_line(said, *expected)
     assert said.out == ""
     assert fingerprints(root) == before
@@ -107,13 +103,15 @@ def test_settings_of_train(
 
 @pytest.mark.parametrize(
     "setting",
-    ["crops=0", "crops=many", "drift=2", "hours=0", "hours=nan", "test_share=-1", "seed=-1"]
-    + ["proposal_error=0.7", "unknown_share=inf", "hard_share=x", "nothing=1"]
-    + ["camera.classes=[car,bus]", "camera.classes=[car]"],
+    [
+        *("crops=0", "crops=many", "drift=2", "hours=0", "hours=nan", "test_share=-1", "seed=-1"),
+        *("proposal_error=0.7", "unknown_share=inf", "hard_share=x", "nothing=1", "+nothing=1"),
+        *("camera.classes=[car,bus]", "camera.classes=[car]"),
+    ],
 )
 def test_settings_of_simulate(tmp_path: Path, call: Call, setting: str) -> None:
     said = call("simulate", f"root={tmp_path / 'outputs'}", "camera=new", "crops=5", setting)
-    one_line(said, setting.split("=")[0].split(".")[-1])
+    one_line(said, setting.split("=")[0].split(".")[-1].lstrip("+"))
     assert not (tmp_path / "outputs").exists(), "a refused command registers no camera"
 
 
@@ -289,9 +287,10 @@ def test_a_sweep_goes_on_after_a_camera_that_fails(root: Path, call: Call) -> No
     assert read_json(root / "sim" / "round-0" / "round.json")["camera"] == "sim"
     (line,) = [text for text in said.err.splitlines() if text.startswith("train: ")]
     assert "camera empty has no crops" in line
-    assert "S10-08" not in said.err
+    assert "S10-08" not in line  # an example in conf/camera that is not registered here
     assert "Traceback" not in said.err
-    assert {path.name for path in root.iterdir()} == {"empty", "sim"}
+    # Hydra leaves its list of jobs and nothing else.
+    assert {path.name for path in root.iterdir()} == {"empty", "sim", "multirun.yaml"}
     # Alone, the other one is done, which the exit code then says.
     shutil.rmtree(root / "empty")
     again = call("train", "-m", f"root={root}", *settings)
@@ -315,4 +314,3 @@ def test_commands_run_from_any_folder(root: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     one_line(done, "no finished round")
     assert list((tmp_path / "elsewhere").iterdir()) == []
-    assert REPOSITORY.is_dir()

@@ -272,7 +272,8 @@ class _Making:
         drawn = index.increment_round == self.number
         foreign = drawn & (index.increment_by != before["fingerprint"])
         beyond = index.increment_round > self.number
-        if foreign.any() or beyond.any():
+        lost = drawn.any() and not file.exists()
+        if foreign.any() or beyond.any() or lost:
             self.catalog.append_labels(
                 [LabelEvent("", "", source="rollback", round=self.number - 1)]
             )
