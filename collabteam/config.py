@@ -158,7 +158,8 @@ class TrainConfig:
         seed: Of every random draw: i0, folds, initial weights, augmentation, increments.
         round: The target round; missing rounds are done, complete ones skipped.
         reviewer: ``person`` (labels from the catalog) or ``oracle`` (answers from hidden truth).
-        oracle_error: Share of the oracle's answers that are wrong, 0 to 1.
+        oracle_error: Share of the oracle's answers in i0 that are wrong, 0 to 1; of the frozen
+            test set it answers without error.
         seed_per_class: Crops per proposed class in i0 (paper: 1000).
         increment_per_class: Crops per class that each later round adds (paper: 1000).
         quantile: Candidates are the crops at or above this quantile of their class's consensus

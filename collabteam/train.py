@@ -15,11 +15,12 @@ Bring a camera's team to a round: missing rounds are done, complete ones skipped
   round=0                    the target round
   experiment=paper           paper: section 3.1 as it stands; quick: what two cores bear
   reviewer=person            person: labels in the catalog; oracle: answers from hidden truth
-  oracle_error=0             share of the oracle's answers that are wrong
+  oracle_error=0             share of the oracle's answers in i0 that are wrong
   seed_per_class=1000        human-verified crops per class in round 0
   increment_per_class=1000   crops per class that each later round adds
   quantile=0.75              candidates lie at or above this quantile of consensus confidence
-  rollback=K                 first take back every round after K (-1: all); files are kept aside
+  rollback=K                 first take back every round after K (-1: all); files are kept aside;
+                             to go on after a kill, repeat the command without it
   team.init=scratch          later rounds start from scratch or from the previous round
   team.vote_with=best        best: the best fold of each branch; mean: all trained folds
   team.backbone=resnet18     any timm model

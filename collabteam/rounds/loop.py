@@ -7,25 +7,21 @@ its result on disk before the next begins, so a killed command goes on where it 
 
 from __future__ import annotations
 
-import json
 import platform
 import resource
-import shutil
 import sys
 import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
@@ -38,10 +34,12 @@ from collabteam.config import UNKNOWN, UNUSABLE, TrainConfig, check_train
 from collabteam.errors import UserError
 from collabteam.rounds import evaluation
 from collabteam.rounds.reviewer import oracle_answers
+from collabteam.rounds.scores import PoolScores
 from collabteam.rounds.selection import sample_initial, select
 from collabteam.rounds.state import (
     check_settings,
     digest,
+    read_json,
     result_settings,
     roll_back,
     round_folder,
@@ -51,6 +49,7 @@ from collabteam.rounds.state import (
 from collabteam.team.data import decode
 from collabteam.team.fit import fit_fold, set_threads
 from collabteam.team.folds import assign_folds
+from collabteam.team.network import build_branch, check_picture_size
 from collabteam.team.scoring import Device, Team, branch_file
 from collabteam.team.voting import ABSTAIN, vote
 
@@ -76,14 +75,19 @@ def bring_to_round(config: TrainConfig, console: Console | None = None) -> list[
     """
     console = console or Console(quiet=True)
     check_train(config)
+    check_picture_size(config.team, config.data.image_size)
     catalog = Catalog.open(config.root, config.camera.name)
     catalog.set_classes(config.camera.classes)
+    # The catalog's order stands, however the command names the classes.
+    config = replace(config, camera=replace(config.camera, classes=catalog.classes))
     with catalog.lock("train"):
         if config.rollback is not None:
             _roll_back(catalog, config.rollback, console)
         done = read_rounds(catalog.folder)
         if done and config.rollback is None:
             check_settings(done[-1], config)
+        if len(done) <= config.round:
+            build_branch(config.team)  # a wrong name should show before anything is drawn
         while len(done) <= config.round:
             done.append(_Making(config, catalog, done, console).run())
             console.say(_headline(done[-1]))
@@ -179,9 +183,11 @@ class _Making:
         config, index = self.config, self.catalog.index()
         file = self.folder / "sample.json"
         drawn_with = {
-            "seed": config.seed, "seed_per_class": config.seed_per_class, "classes": self.classes
+            "seed": config.seed, "seed_per_class": config.seed_per_class, "classes": self.classes,
+            "reviewer": config.reviewer, "oracle_error": config.oracle_error,
         }  # fmt: skip
         if not self._sample_stands(file, drawn_with, len(index)):
+            index = self._forget_oracle(index)
             usable = ~index.held_out & (index.human != UNUSABLE)
             pool = np.flatnonzero(usable)
             strata = np.where(index.human != "", index.human, index.proposed)[pool]
@@ -202,20 +208,14 @@ class _Making:
         missing = rows[index.human[rows] == ""]
         if config.reviewer == "oracle":
             self.console.say(
-                "reviewer=oracle: a simulated reviewer verifies i0 and the test set from hidden "
-                f"truth, with {config.oracle_error:.1%} errors; no person is asked"
+                "reviewer=oracle: a simulated reviewer answers from hidden truth, in i0 with "
+                f"{config.oracle_error:.1%} errors; no person is asked"
             )
-            unverified = np.flatnonzero(index.test & (index.human == ""))
-            events = [
-                *oracle_answers(
+            self.catalog.append_labels(
+                oracle_answers(
                     self.catalog, index, missing, config.oracle_error, config.seed, "seed"
-                ),
-                *oracle_answers(
-                    self.catalog, index, unverified, config.oracle_error, config.seed, "test"
-                ),
-            ]
-            if events:
-                self.catalog.append_labels(events)
+                )
+            )
         elif missing.size:
             counts = zip(*np.unique(index.proposed[missing], return_counts=True), strict=True)
             per_class = ", ".join(f"{count} {name or 'unproposed'}" for name, count in counts)
@@ -234,17 +234,27 @@ class _Making:
         make a new one differ, and ask a person for more.
         """
         if file.exists():
-            drawn = _read_json(file)
+            drawn = read_json(file)
             if drawn_with.items() <= drawn.items():
                 return True
             self.console.say(f"i0 of {self.catalog.name} is drawn anew: its settings changed")
             return False
         earlier = file.parent.parent.glob("rolled-back/round-0.*/sample.json")
-        for sample in map(_read_json, sorted(earlier, reverse=True)):
+        for sample in map(read_json, sorted(earlier, reverse=True)):
             if {**drawn_with, "drawn_from": crops}.items() <= sample.items():
                 write_json(file, sample)
                 return True
         return False
+
+    def _forget_oracle(self, index: CropIndex) -> CropIndex:
+        """Withdraw what a simulated reviewer said before: a new i0 has answers of its own."""
+        rows = np.flatnonzero(index.human_source == "oracle")
+        if not rows.size:
+            return index
+        self.catalog.append_labels(
+            [LabelEvent(str(crop_id), "", source="oracle") for crop_id in index.crop_id[rows]]
+        )
+        return self.catalog.index()
 
     def _check_pool(self, strata: NDArray[np.str_]) -> None:
         present = set(strata.tolist())
@@ -262,7 +272,7 @@ class _Making:
             )
 
     def _sample_rows(self, index: CropIndex) -> NDArray[np.int64]:
-        ids = set(_read_json(round_folder(self.catalog.folder, 0) / "sample.json")["crops"])
+        ids = set(read_json(round_folder(self.catalog.folder, 0) / "sample.json")["crops"])
         return np.flatnonzero([crop_id in ids for crop_id in index.crop_id])
 
     def _extend(self) -> dict[str, Any]:
@@ -281,7 +291,7 @@ class _Making:
             index = self.catalog.index()
             drawn = np.zeros(len(index.crop_id), dtype=bool)
         if file.exists() and drawn.any():
-            return dict(_read_json(file))
+            return dict(read_json(file))
         used = self._used(index)
         rows, prob = self._score_before(index, ~used & ~index.held_out & (index.human != UNUSABLE))
         verdicts = vote(prob, config.team.joint)
@@ -308,12 +318,19 @@ class _Making:
                     f"round {self.number}, class {name}: {len(branch.taken)} of "
                     f"{config.increment_per_class} crops; the team is sure of no more"
                 )
-            if guess is not None and guess < LOW_PRECISION:
+            if guess is None:
+                self.console.warn(
+                    f"round {self.number}, class {name}: how right such a draw would be cannot be "
+                    "told, the team is sure of no human-labelled fold crop of it"
+                )
+            elif guess < LOW_PRECISION:
+                count = expected[name]["crops"]
+                low = evaluation.wilson_lower(guess, count)
                 self.console.warn(
                     f"round {self.number}, class {name}: only {guess:.0%} of such a draw would be "
-                    f"right, judged on {expected[name]['crops']} human-labelled fold crops; "
-                    "wrong labels teach the team its own mistakes: verify more crops "
-                    "(seed_per_class), train longer (optim.epochs), or raise quantile"
+                    f"right, judged on {count} human-labelled fold crops (at least {low:.0%} with "
+                    "95% confidence); wrong labels teach the team its own mistakes: verify more "
+                    "crops (seed_per_class), train longer (optim.epochs), or raise quantile"
                 )
             events += [
                 LabelEvent(
@@ -376,7 +393,7 @@ class _Making:
     def _folds(self, index: CropIndex, training: _TrainingSet) -> NDArray[np.int64]:
         known: dict[str, int] = {}
         if self.number:
-            known = _read_json(round_folder(self.catalog.folder, self.number - 1) / "folds.json")
+            known = read_json(round_folder(self.catalog.folder, self.number - 1) / "folds.json")
         tracks = index.track[training.rows]
         folds = assign_folds(
             training.labels, tracks, self.config.data.folds, self.config.seed, known
@@ -411,25 +428,26 @@ class _Making:
             steps = max(1, int((folds != fold).sum()) // config.data.batch_size)
             total = steps * min(config.data.batch_size, int((folds != fold).sum())) * epochs
             title = f"round {self.number}, fold {fold}: {len(training.rows)} crops, {epochs} epochs"
-            with self.console.stage(title, total, "crops") as advance:
-                outcome = fit_fold(
-                    self.folder, self.classes, images, training.labels, folds, fold,
-                    team=config.team, data=config.data, optim=config.optim, later=later,
-                    start_from=start_from,
-                    seed=int(digest([config.seed, self.number, fold])[:8], 16),
-                    device=self.device, logger=logger, advance=advance,
-                )  # fmt: skip
-            extra = {
-                f"increment/{name}/{key}": float(value)
-                for name, row in increment.items()
-                for key, value in row.items()
-                if value is not None
-            }
-            recall = evaluation.branch_recall(
-                outcome.prob, training.labels[folds == fold], self.classes
-            )
-            if logger is not None:
+            try:
+                with self.console.stage(title, total, "crops") as advance:
+                    outcome = fit_fold(
+                        self.folder, self.classes, images, training.labels, folds, fold,
+                        team=config.team, data=config.data, optim=config.optim, later=later,
+                        start_from=start_from,
+                        seed=int(digest([config.seed, self.number, fold])[:8], 16),
+                        device=self.device, logger=logger, advance=advance,
+                    )  # fmt: skip
+                extra = {
+                    f"increment/{name}/{key}": float(value)
+                    for name, row in increment.items()
+                    for key, value in row.items()
+                    if value is not None
+                }
+                recall = evaluation.branch_recall(
+                    outcome.prob, training.labels[folds == fold], self.classes
+                )
                 log_recall(logger, self.number, recall, extra)
+            finally:
                 finish(logger)
             part = file.with_suffix(".part.npz")
             np.savez(
@@ -517,7 +535,9 @@ class _Making:
             len(self.classes), config.team.joint, config.quantile,
         )  # fmt: skip
         names = [*self.classes, "unknown"]
-        answers = index.human[self._sample_rows(index)] != ""
+        sample = self._sample_rows(index)
+        # From the labels themselves: a person may go on where the oracle answered before.
+        simulated = (index.human_source[training.rows] == "oracle").any()
         self.recall = {
             "validation": evaluation.mean_recall(folds),
             "human": evaluation.mean_recall(human_folds),
@@ -538,9 +558,9 @@ class _Making:
             },
             "training_digest": training.digest,
             "reviewer": {
-                "kind": config.reviewer,
-                "error_rate": config.oracle_error if config.reviewer == "oracle" else 0.0,
-                "answers": int(answers.sum()),
+                "kind": "oracle" if simulated else "person",
+                "error_rate": config.oracle_error if simulated else 0.0,
+                "answers": int((index.human[sample] != "").sum()),
             },
             "expected_precision": {
                 name: {"share": share, "crops": count}
@@ -557,7 +577,7 @@ class _Making:
 
     def _measure_pool(self, index: CropIndex, team: Team) -> Round:
         pool = ~self._used(index) & ~index.held_out & (index.human != UNUSABLE)
-        scores = _Scores(self.folder / "scores", self.fingerprint, self.classes)
+        scores = PoolScores(self.folder / "scores", self.fingerprint, self.classes)
         self._score(index, pool, scores, team, self.number)
         rows, prob = scores.of(index, pool)
         verdicts = vote(prob, self.config.team.joint)
@@ -570,14 +590,24 @@ class _Making:
         }
 
     def _measure_test(self, index: CropIndex, team: Team) -> Round:
+        unverified = np.flatnonzero(index.test & (index.human == ""))
+        if self.config.reviewer == "oracle" and unverified.size:
+            # Without errors: a test set is what figures are measured against.
+            self.catalog.append_labels(
+                oracle_answers(self.catalog, index, unverified, 0.0, self.config.seed, "test")
+            )
+            index = self.catalog.index()
+        elif unverified.size:
+            self.console.warn(
+                f"{unverified.size} of the {index.test.sum()} crops of the frozen test set are not "
+                "verified and left out: ingest labels for them with labels=person"
+            )
         rows = np.flatnonzero(index.test & (index.human != "") & (index.human != UNUSABLE))
         blank: Round = {
             "test_size": len(rows), "coverage_test": None, "consensus_accuracy_test": None
         }  # fmt: skip
         self.test_recall: evaluation.Recall | None = None
         if not rows.size:
-            if index.test.any():
-                self.console.warn("the frozen test set is not verified: test figures are left out")
             return blank
         batches = list(team.score_rows(self.catalog, rows, self.config.trainer.score_batch_size))
         prob = np.concatenate(batches)
@@ -612,12 +642,13 @@ class _Making:
         scored = np.flatnonzero(np.isin(np.arange(len(known)), self.pool_rows))
         stranger = (known[scored] != "") & ~np.isin(known[scored].astype(str), self.classes)
         unknown = None
-        if stranger.any() or (new & (known == UNKNOWN)).any():
+        taken = new & (known != "") & ~np.isin(known.astype(str), self.classes)
+        if stranger.any() or taken.any():
             abstained = self.pool_verdict[stranger] == ABSTAIN
             unknown = {
                 "pool": int(stranger.sum()),
                 "abstain_rate": float(abstained.mean()) if stranger.any() else None,
-                "increment": int((new & (known == UNKNOWN)).sum()),
+                "increment": int(taken.sum()),
             }
         return {
             "recall": {**self.recall, "test": self.test_recall},
@@ -634,7 +665,7 @@ class _Making:
         """Votes of the team of the round before; crops that came since then are scored now."""
         before = self.done[-1]
         folder = round_folder(self.catalog.folder, self.number - 1)
-        scores = _Scores(folder / "scores", before["fingerprint"], self.classes)
+        scores = PoolScores(folder / "scores", before["fingerprint"], self.classes)
         if scores.missing(index.crop_id[pool]).any():
             # With the settings that it was trained with, which a rollback lets change.
             team = Team.load(folder, self.config.trainer)
@@ -645,7 +676,7 @@ class _Making:
         self,
         index: CropIndex,
         pool: NDArray[np.bool_],
-        scores: _Scores,
+        scores: PoolScores,
         team: Team,
         number: int,
     ) -> None:
@@ -675,74 +706,6 @@ class _Making:
         began = time.perf_counter()
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
-
-
-class _Scores:
-    """Probabilities of one team, appended part by part: ``scores/part-00000.parquet``, ...
-
-    A part is there whole or not at all. Parts are cut at fixed places of what is missing, so a
-    team scores in the same batches whether it was interrupted or not.
-    """
-
-    def __init__(self, folder: Path, fingerprint: str, classes: list[str]) -> None:
-        self.folder, self.classes = folder, classes
-        self.meta = {"team": fingerprint, "classes": ",".join(classes)}
-        if folder.exists() and _read_json(folder / "team.json") != self.meta:
-            shutil.rmtree(folder)
-        if not folder.exists():
-            fresh = folder.with_name(folder.name + ".part")
-            shutil.rmtree(fresh, ignore_errors=True)
-            fresh.mkdir()
-            write_json(fresh / "team.json", self.meta)
-            fresh.replace(folder)
-        self.files = sorted(folder.glob("part-*.parquet"))
-        self.ids: set[str] = set()
-        for file in self.files:
-            try:
-                self.ids.update(pq.read_table(file, columns=["crop_id"])["crop_id"].to_pylist())
-            except (OSError, pa.ArrowException) as error:
-                raise UserError(
-                    f"{file}: expected scores, got {error}: remove it and run this again, its "
-                    "crops are then scored again"
-                ) from error
-
-    def missing(self, crop_ids: NDArray[Any]) -> NDArray[np.bool_]:
-        return np.array([str(crop_id) not in self.ids for crop_id in crop_ids], dtype=bool)
-
-    def add(self, crop_ids: NDArray[Any], prob: NDArray[np.float32]) -> None:
-        columns = {name: prob[:, branch] for branch, name in enumerate(self.classes)}
-        table = pa.table({"crop_id": [str(i) for i in crop_ids], **columns})
-        file = self.folder / f"part-{len(self.files):05d}.parquet"
-        part = file.with_suffix(".part")
-        pq.write_table(table, part)
-        part.replace(file)
-        self.files.append(file)
-        self.ids.update(table["crop_id"].to_pylist())
-
-    def of(
-        self, index: CropIndex, pool: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Rows of the pool, ascending, and their probabilities (n, B)."""
-        rows = np.flatnonzero(pool)
-        position = {str(index.crop_id[row]): n for n, row in enumerate(rows)}
-        prob = np.zeros((len(rows), len(self.classes)), dtype=np.float32)
-        for file in self.files:
-            table = pq.read_table(file)
-            at = [position.get(i, -1) for i in table["crop_id"].to_pylist()]
-            here = np.array(at, dtype=np.int64)
-            values = np.stack([table[name].to_numpy() for name in self.classes], axis=1)
-            prob[here[here >= 0]] = values[here >= 0]
-        return rows, prob
-
-
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{file}: expected JSON written by an earlier stage, got {error}: move its round's "
-            "folder away to do the round again"
-        ) from error
 
 
 def _peak_memory_mb() -> float:

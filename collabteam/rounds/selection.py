@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from collabteam.config import UNKNOWN
 from collabteam.team.voting import Verdicts
 
 Tracks = Sequence[str] | NDArray[np.str_] | NDArray[np.object_] | NDArray[np.int64]
@@ -128,8 +129,9 @@ def sample_initial(
     """Sample i0 at random, ``count`` crops per class.
 
     Crops that a person has verified already come first, so that no click is asked for twice; then
-    one crop of each track, then further ones of the same tracks where there are too few. Where
-    nothing is proposed at all, the sample is drawn from all crops regardless of class.
+    one crop of each track, then further ones of the same tracks where there are too few. Objects
+    that were verified as ``unknown`` come along, at most as many as of a class. Where nothing is
+    proposed at all, the sample is drawn from all crops regardless of class.
 
     Args:
         strata: (N,) class of each crop as far as known before review: the verified label, else
@@ -152,6 +154,10 @@ def sample_initial(
         rng = np.random.default_rng([*np.atleast_1d(seed), len(classes)])
         unnamed = np.flatnonzero(strata == "")
         chosen = [_sample_one(unnamed, verified, tracks, count * len(classes), rng)]
+    # Verified strangers teach every branch to say false.
+    strangers = np.flatnonzero((strata == UNKNOWN) & verified)
+    rng = np.random.default_rng([*np.atleast_1d(seed), len(classes) + 1])
+    chosen.append(_sample_one(strangers, verified, tracks, count, rng))
     return np.sort(np.concatenate(chosen))
 
 

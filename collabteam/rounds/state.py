@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from collabteam.boards.table1 import Round
+from collabteam.catalog.tables import write_atomically
 from collabteam.config import TrainConfig
 from collabteam.errors import UserError
 
@@ -22,13 +22,22 @@ def round_folder(camera_folder: Path, number: int) -> Path:
 
 def write_json(file: Path, content: object) -> None:
     """Write a JSON file so that it is there whole or not at all, also after a power cut."""
-    part = file.with_name(f"{file.name}.part")
-    with part.open("w") as stream:
-        json.dump(content, stream, indent=1, allow_nan=False)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(file)
+    write_atomically(file, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(file: Path) -> Any:
+    """Read a JSON file that an earlier stage wrote.
+
+    Raises:
+        UserError: It is missing or broken.
+    """
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{file}: expected JSON written by an earlier stage, got {error}: move its round's "
+            "folder away to do the round again"
+        ) from error
 
 
 def result_settings(config: TrainConfig) -> dict[str, Any]:

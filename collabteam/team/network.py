@@ -51,9 +51,9 @@ def build_branch(config: TeamConfig) -> nn.Module:
             f"team.backbone={config.backbone} takes no team.attention={config.attention} "
             f"({error}): set team.attention=none"
         ) from error
-    except RuntimeError as error:
-        # timm's answer to an unknown tag after the dot, and to weights that do not exist.
-        if "pretrained" not in str(error):
+    except Exception as error:
+        # An unknown tag after the dot, weights that do not exist, or a hub out of reach.
+        if not config.pretrained and "pretrained" not in str(error):
             raise
         raise UserError(f"team.backbone={config.backbone}: {error}") from error
     if config.stem == "small":
