@@ -316,7 +316,8 @@ class _Making:
             if branch.shortfall:
                 self.console.warn(
                     f"round {self.number}, class {name}: {len(branch.taken)} of "
-                    f"{config.increment_per_class} crops; the team is sure of no more"
+                    f"{config.increment_per_class} crops; its {branch.candidates} candidates show "
+                    "no more objects"
                 )
             if guess is None:
                 self.console.warn(
