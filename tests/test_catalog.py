@@ -412,9 +412,16 @@ def test_registering_and_opening(tmp_path: Path) -> None:
 
 
 def test_a_name_that_yaml_would_take_for_something_else(tmp_path: Path) -> None:
-    for name in ("007", "1e3", "no", "2026-11-22"):
+    for name in ("no", "0x1F", "2026-11-22"):
         Catalog.register(tmp_path, name, ["yes", "1.0"])
         assert Catalog.open(tmp_path, name).classes == ["yes", "1.0"]
+
+
+@pytest.mark.parametrize("name", ["007", "12", "1e3", "1.5", "true", "NULL", "nan"])
+def test_a_name_that_hydra_would_take_for_something_else(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=f"such as c{name}"):
+        Catalog.register(tmp_path / "outputs", name)
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_a_camera_that_does_not_exist(tmp_path: Path) -> None:
