@@ -57,8 +57,8 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(
     kills, attempt = 0, 0
     # From the imports to the writes between stages. An attempt gets as far as the ones before
     # left work to do, and one that finished leaves a new camera to the next.
-    while kills < 7:
-        delay = trained.seconds * (attempt % 7 + draw.random()) / 7
+    while kills < 6:
+        delay = trained.seconds * (attempt % 6 + draw.random()) / 6
         attempt += 1
         process = subprocess.Popen(
             words, cwd=tmp_path, env=environment(),
