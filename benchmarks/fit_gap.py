@@ -1,0 +1,44 @@
+"""How well a team does on what it trained on, and on what it did not: is it capacity that lacks?
+
+python benchmarks/fit_gap.py outputs cifar 1        # root, camera, round; hidden truth is needed
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collabteam import Catalog, Team
+from collabteam.catalog.truth import read_truth
+from collabteam.rounds.evaluation import branch_recall
+
+
+def main(root: Path, camera: str, number: int) -> None:
+    catalog = Catalog.open(root, camera)
+    index, truth = catalog.index(), read_truth(catalog)
+    folder = catalog.folder / f"round-{number}"
+    team, fold_of = Team.load(folder), json.loads((folder / "folds.json").read_text())
+    place = {name: branch for branch, name in enumerate(team.classes)}
+    labels = np.array([place.get(truth[crop_id], -1) for crop_id in index.crop_id])
+    fold = np.array([fold_of.get(track, -1) for track in index.track])
+    held_out = json.loads((folder / "round.json").read_text())["recall"]["folds"][0]["fold"]
+    drawn = index.increment_round > 0
+    for name, chosen in (
+        ("trained on, human-labelled", (fold >= 0) & (fold != held_out) & ~drawn),
+        ("trained on, increments", (fold >= 0) & (fold != held_out) & drawn),
+        ("fold not trained on, human-labelled", (fold == held_out) & ~drawn),
+    ):
+        rows: NDArray[np.int64] = np.flatnonzero(chosen)
+        if rows.size:
+            prob = np.concatenate(list(team.score_rows(catalog, rows, 256)))
+            recall = branch_recall(prob, labels[rows], team.classes)
+            sides = [side for row in recall.values() for side in row.values() if side is not None]
+            print(f"{name}: {rows.size} crops, mean recall {np.mean(sides):.1%}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
