@@ -142,12 +142,6 @@ def test_images_in_the_order_asked_and_streamed(
     rows = np.random.default_rng(0).integers(0, 40, 60)
     assert catalog.images(rows) == [crop(int(row)).image for row in rows]
     assert catalog.images([]) == []
-    wanted = np.flatnonzero(np.arange(40) % 3)
-    parts = list(catalog.stream_images(wanted, batch=8))
-    assert [len(part) for part, _ in parts] == [8, 8, 8, 2]
-    assert np.concatenate([part for part, _ in parts]).tolist() == wanted.tolist()
-    pictures = [one for _, part in parts for one in part]
-    assert pictures == [crop(int(row)).image for row in wanted]
     for beyond in ([40], [-1]):
         with pytest.raises(IndexError, match="of 40"):
             catalog.images(beyond)

@@ -325,27 +325,6 @@ class Catalog:
             pictures += part["image"].to_pylist()
         return pictures
 
-    def stream_images(
-        self, rows: npt.ArrayLike, batch: int = 256
-    ) -> Iterator[tuple[npt.NDArray[np.int64], list[bytes]]]:
-        """Encoded pictures of many rows, a batch at a time, in memory for one batch.
-
-        Args:
-            rows: Shape ``(K,)``, integers, best ascending: neighbours are read together.
-            batch: Most pictures at a time.
-
-        Yields:
-            Row numbers, shape ``(B,)`` with ``B <= batch``, and their B encoded pictures.
-
-        Raises:
-            IndexError: A row is negative or beyond the last crop.
-            UserError: The table is damaged.
-        """
-        numbers = np.asarray(rows, dtype=np.int64)
-        for start in range(0, len(numbers), batch):
-            part = numbers[start : start + batch]
-            yield part, self.images(part)
-
 
 def _describe_holder(content: bytes) -> str:
     """The one who holds a lock, in words."""

@@ -454,7 +454,6 @@ class _Making:
             np.savez(
                 part,
                 prob=outcome.prob,
-                rows=outcome.rows,
                 fingerprint=self.fingerprint,
                 seconds=outcome.seconds,
             )

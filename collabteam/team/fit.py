@@ -29,12 +29,10 @@ class FoldOutcome:
     """What a trained fold says about its own validation crops.
 
     Attributes:
-        rows: (V,) positions of the validation crops in the training set.
-        prob: (V, B) probability of *true*, 0 to 1.
+        prob: (V, B) probability of *true*, 0 to 1, in the order of the training set.
         seconds: Time of the fit.
     """
 
-    rows: NDArray[np.int64]
     prob: NDArray[np.float32]
     seconds: float
 
@@ -138,7 +136,7 @@ def fit_fold(
         voters.score(images[torch.from_numpy(rows[start : start + 256])])
         for start in range(0, len(rows), 256)
     ]
-    return FoldOutcome(rows, np.concatenate(prob), time.perf_counter() - began)
+    return FoldOutcome(np.concatenate(prob), time.perf_counter() - began)
 
 
 class _quiet:
