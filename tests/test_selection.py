@@ -293,3 +293,13 @@ def test_i0_falls_back_to_crops_that_nobody_proposed() -> None:
     assert (strata[chosen] == "").all()
     strata[33] = "walker"
     assert sample_initial(strata, np.zeros(35, dtype=bool), tracks, NAMES, 4).tolist() == [33]
+
+
+def test_verified_strangers_come_along_and_proposed_ones_do_not() -> None:
+    strata = np.array(["a"] * 4 + ["b"] * 4 + ["unknown"] * 6, dtype=object)
+    verified = np.zeros(14, dtype=bool)
+    verified[8:11] = True
+    tracks = np.arange(14)
+    taken = sample_initial(strata, verified, tracks, ["a", "b"], 4, seed=0)
+    assert taken.tolist() == [*range(8), 8, 9, 10]
+    assert (strata[sample_initial(strata, verified, tracks, ["a", "b"], 2)] == "unknown").sum() == 2

@@ -523,3 +523,12 @@ def test_scoring_takes_no_more_memory_for_more_crops(simulated: Path, tmp_path: 
         peaks[count] = record["peak_memory_mb"]
         shutil.rmtree(root)
     assert peaks[6000] - peaks[1000] < 60, peaks
+
+
+def test_answers_of_the_oracle_never_pass_for_a_persons(finished: Path, call: Call) -> None:
+    said = call("train", f"root={finished}", "camera=sim", "rollback=-1", *person())
+    assert said.code == 2
+    assert "120 of the 120 crops of i0 are not verified yet" in said.err
+    index = Catalog.open(finished, "sim").index()
+    assert not (index.human_source == "oracle").any()
+    assert index.test.any(), "who is in the frozen test set stays so"
