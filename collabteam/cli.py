@@ -80,7 +80,11 @@ class Command:
             store = ConfigStore.instance()
             store.store(name=f"{self.name}_schema", node=self.schema)
             cameras |= self._cameras(arguments)
+            # A camera with a YAML file of its own is described there.
+            described = {file.stem for file in (_conf() / "camera").glob("*.yaml")}
             for name, node in cameras.items():
+                if name in described:
+                    continue
                 store.store(group="camera", name=name, node=node)
             hydra.main(version_base="1.3", config_path=str(_conf()), config_name=self.name)(job)()
         except UserError as error:
@@ -125,9 +129,7 @@ class Command:
         if self.registers:
             for name in named:
                 cameras.setdefault(name, {"name": name, "classes": []})
-        # A camera with a YAML file of its own is described there.
-        described = {file.stem for file in (_conf() / "camera").glob("*.yaml")}
-        return {name: node for name, node in cameras.items() if name not in described}
+        return cameras
 
 
 def _conf() -> Path:

@@ -314,3 +314,13 @@ def test_commands_run_from_any_folder(root: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     one_line(done, "no finished round")
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_sweep_includes_a_registered_camera_that_has_a_yaml_file(
+    tmp_path: Path, call: Call
+) -> None:
+    root = tmp_path / "outputs"
+    Catalog.register(root, "S10-08", ["pedestrian", "cyclist", "motorcyclist"])
+    said = call("report", "-m", f"root={root}", "camera=glob(*)")
+    assert said.code == 2
+    assert "camera S10-08 has no finished round" in said.err
