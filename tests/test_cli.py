@@ -321,6 +321,7 @@ def test_a_sweep_includes_a_registered_camera_that_has_a_yaml_file(
 ) -> None:
     root = tmp_path / "outputs"
     Catalog.register(root, "S10-08", ["pedestrian", "cyclist", "motorcyclist"])
+    Catalog.register(root, "other", ["a", "b"])
     said = call("report", "-m", f"root={root}", "camera=glob(*)")
     assert said.code == 2
     assert "camera S10-08 has no finished round" in said.err
