@@ -161,6 +161,8 @@ class TrainConfig:
         oracle_error: Share of the oracle's answers in i0 that are wrong, 0 to 1; of the frozen
             test set it answers without error.
         seed_per_class: Crops per proposed class in i0 (paper: 1000).
+        seed_unknown: Crops proposed as ``unknown`` in i0, so that every branch sees objects of no
+            class called *false*; as many as there are, if fewer (paper: none).
         increment_per_class: Crops per class that each later round adds (paper: 1000).
         quantile: Candidates are the crops at or above this quantile of their class's consensus
             confidence (paper: top 25%, so 0.75).
@@ -179,6 +181,7 @@ class TrainConfig:
     reviewer: str = "person"
     oracle_error: float = 0.0
     seed_per_class: int = 1000
+    seed_unknown: int = 0
     increment_per_class: int = 1000
     quantile: float = 0.75
     rollback: int | None = None
@@ -375,6 +378,7 @@ def check_train(config: TrainConfig) -> None:
     _between("oracle_error", config.oracle_error, 0, 1)
     check_seed(config.seed)
     _at_least("seed_per_class", config.seed_per_class, 1)
+    _at_least("seed_unknown", config.seed_unknown, 0)
     _at_least("increment_per_class", config.increment_per_class, 1)
     _between("quantile", config.quantile, 0, 1)
     if config.rollback is not None:

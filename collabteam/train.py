@@ -17,6 +17,7 @@ Bring a camera's team to a round: missing rounds are done, complete ones skipped
   reviewer=person            person: labels in the catalog; oracle: answers from hidden truth
   oracle_error=0             share of the oracle's answers in i0 that are wrong
   seed_per_class=1000        human-verified crops per class in round 0
+  seed_unknown=0             and crops of objects of no class, where the detector proposes 'unknown'
   increment_per_class=1000   crops per class that each later round adds
   quantile=0.75              candidates lie at or above this quantile of consensus confidence
   rollback=K                 first take back every round after K (-1: all); files are kept aside;

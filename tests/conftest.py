@@ -29,6 +29,7 @@ SMALL = (
     "optim.epochs=8",
     "optim.epochs_later=2",
     "seed_per_class=40",
+    "seed_unknown=0",
     "increment_per_class=4",
     "quantile=0.5",
     "trainer.threads=1",

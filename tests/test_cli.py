@@ -78,6 +78,7 @@ def test_config_job_prints_every_setting(root: Path, call: Call) -> None:
         (["camera=sim", "oracle_error=1.5"], ["oracle_error=1.5"]),
         (["camera=sim", "reviewer=nobody"], ["reviewer=nobody", "person, oracle"]),
         (["camera=sim", "seed_per_class=0"], ["seed_per_class=0"]),
+        (["camera=sim", "seed_unknown=-1"], ["seed_unknown=-1"]),
         (["camera=sim", "rollback=-2"], ["rollback=-2"]),
         (["camera=sim", "data.train_folds=[0,5]"], ["data.train_folds=[0, 5]", "0 to 4"]),
         (["camera=sim", "data.image_size=8"], ["data.image_size=8", "16 to 1024"]),

@@ -295,7 +295,7 @@ def test_i0_falls_back_to_crops_that_nobody_proposed() -> None:
     assert sample_initial(strata, np.zeros(35, dtype=bool), tracks, NAMES, 4).tolist() == [33]
 
 
-def test_verified_strangers_come_along_and_proposed_ones_do_not() -> None:
+def test_verified_strangers_come_along_and_proposed_ones_where_asked_for() -> None:
     strata = np.array(["a"] * 4 + ["b"] * 4 + ["unknown"] * 6, dtype=object)
     verified = np.zeros(14, dtype=bool)
     verified[8:11] = True
@@ -303,3 +303,13 @@ def test_verified_strangers_come_along_and_proposed_ones_do_not() -> None:
     taken = sample_initial(strata, verified, tracks, ["a", "b"], 4, seed=0)
     assert taken.tolist() == [*range(8), 8, 9, 10]
     assert (strata[sample_initial(strata, verified, tracks, ["a", "b"], 2)] == "unknown").sum() == 2
+    for wanted, count in ((2, 3), (5, 5), (9, 6)):
+        taken = sample_initial(strata, verified, tracks, ["a", "b"], 4, 0, unknown=wanted)
+        assert taken[:8].tolist() == [*range(8)]
+        assert len(taken) == 8 + count
+        assert {8, 9, 10} <= set(taken.tolist())  # the verified ones first
+    few = {
+        tuple(sample_initial(strata, verified & False, tracks, ["a", "b"], 4, seed, 2)[8:].tolist())
+        for seed in range(20)
+    }
+    assert len(few) > 1

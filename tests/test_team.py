@@ -143,6 +143,7 @@ def test_the_defaults_are_section_3_1() -> None:
         joint="product",
     )
     assert (config.seed_per_class, config.increment_per_class) == (1000, 1000)
+    assert config.seed_unknown == 0
     assert config.quantile == 0.75
 
 

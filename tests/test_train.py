@@ -199,6 +199,20 @@ def test_strangers_train_as_nobodys(trained: Trained) -> None:
     assert first["train_size"] == sum(verified.values())
 
 
+def test_what_the_detector_proposed_as_unknown_is_verified_where_asked_for(
+    finished: Path, call: Call
+) -> None:
+    settings = ("rollback=-1", "round=0", "optim.epochs=1", "seed_unknown=7")
+    said = call("train", f"root={finished}", "camera=sim", *SMALL, *settings)
+    assert said.code == 0, said.err
+    index = Catalog.open(finished, "sim").index()
+    i0 = set(read_json(finished / "sim" / "round-0" / "sample.json")["crops"])
+    proposed = Counter(
+        label for crop_id, label in zip(index.crop_id, index.proposed, strict=True) if crop_id in i0
+    )
+    assert proposed == {"unknown": 7} | dict.fromkeys(CLASSES, 40)
+
+
 def test_the_command_says_what_it_made_and_what_comes_next(trained: Trained) -> None:
     assert "sim is at round 2" in trained.err
     assert f"{trained.root}/sim/round-2/round.json" in trained.err

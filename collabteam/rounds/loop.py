@@ -183,7 +183,8 @@ class _Making:
         config, index = self.config, self.catalog.index()
         file = self.folder / "sample.json"
         drawn_with = {
-            "seed": config.seed, "seed_per_class": config.seed_per_class, "classes": self.classes,
+            "seed": config.seed, "seed_per_class": config.seed_per_class,
+            "seed_unknown": config.seed_unknown, "classes": self.classes,
             "reviewer": config.reviewer, "oracle_error": config.oracle_error,
         }  # fmt: skip
         if not self._sample_stands(file, drawn_with, len(index)):
@@ -194,10 +195,10 @@ class _Making:
             self._check_pool(strata)
             chosen = sample_initial(
                 strata, index.human[pool] != "", index.track_code[pool],
-                self.classes, config.seed_per_class, [config.seed, 0],
+                self.classes, config.seed_per_class, [config.seed, 0], config.seed_unknown,
             )  # fmt: skip
             for name, count in zip(*np.unique(strata[chosen], return_counts=True), strict=True):
-                if name and count < config.seed_per_class:
+                if name in self.classes and count < config.seed_per_class:
                     self.console.warn(
                         f"class {name}: {count} crops for i0 instead of seed_per_class="
                         f"{config.seed_per_class}; the camera has no more"

@@ -125,13 +125,17 @@ def sample_initial(
     classes: Sequence[str],
     count: int,
     seed: int | Sequence[int] = 0,
+    unknown: int = 0,
 ) -> NDArray[np.int64]:
     """Sample i0 at random, ``count`` crops per class.
 
     Crops that a person has verified already come first, so that no click is asked for twice; then
-    one crop of each track, then further ones of the same tracks where there are too few. Objects
-    that were verified as ``unknown`` come along, at most as many as of a class. Where nothing is
-    proposed at all, the sample is drawn from all crops regardless of class.
+    one crop of each track, then further ones of the same tracks where there are too few. Where
+    nothing is proposed at all, the sample is drawn from all crops regardless of class.
+
+    Objects of no class, which teach every branch to say *false*: those that were verified as
+    ``unknown`` come along, at most as many as of a class, and of those that are only proposed as
+    ``unknown`` so many that there are ``unknown`` in all.
 
     Args:
         strata: (N,) class of each crop as far as known before review: the verified label, else
@@ -141,6 +145,7 @@ def sample_initial(
         classes: Names of the classes.
         count: Crops per class.
         seed: Of the draw; each class has a stream of its own.
+        unknown: Crops proposed as ``unknown``, those verified as such included.
 
     Returns:
         Positions, ascending; fewer than asked for where a class has fewer crops.
@@ -154,10 +159,10 @@ def sample_initial(
         rng = np.random.default_rng([*np.atleast_1d(seed), len(classes)])
         unnamed = np.flatnonzero(strata == "")
         chosen = [_sample_one(unnamed, verified, tracks, count * len(classes), rng)]
-    # Verified strangers teach every branch to say false.
-    strangers = np.flatnonzero((strata == UNKNOWN) & verified)
+    strangers = np.flatnonzero(strata == UNKNOWN)
+    wanted = max(unknown, min(count, int(verified[strangers].sum())))
     rng = np.random.default_rng([*np.atleast_1d(seed), len(classes) + 1])
-    chosen.append(_sample_one(strangers, verified, tracks, count, rng))
+    chosen.append(_sample_one(strangers, verified, tracks, wanted, rng))
     return np.sort(np.concatenate(chosen))
 
 
