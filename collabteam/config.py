@@ -28,16 +28,39 @@ _NO_TEXT = re.compile(r"[\d_.]+(e-?[\d_]+)?|true|false|null|nan|inf", re.IGNOREC
 
 
 @dataclass
+class FootageConfig:
+    """What a camera's footage is like; seen by ``ingest source=video`` alone.
+
+    Attributes:
+        start: How a file's name tells when the recording began, in the terms of
+            :meth:`datetime.datetime.strptime`, anywhere in the name without its extension, such as
+            ``%Y%m%d_%H%M%S``. Empty: the container's ``creation_time`` tells, if it is there.
+        timezone: Of the time in the file's name, as an IANA name such as ``Europe/Madrid``.
+        region: Corners of the polygon that is looked at, each [x, y] as fractions of the frame's
+            width and height; empty for all of it. An object is inside if the middle of its lower
+            edge is.
+        mask: An image stretched over the frame; objects that stand where it is black are left out.
+    """
+
+    start: str = ""
+    timezone: str = "UTC"
+    region: list[list[float]] = field(default_factory=list)
+    mask: str = ""
+
+
+@dataclass
 class CameraConfig:
     """A camera and the classes that its team tells apart.
 
     Attributes:
         name: The camera's name, also the name of its folder under ``root``.
         classes: The team's classes, at least two; one branch each, in this order.
+        footage: What its footage is like.
     """
 
     name: str = ""
     classes: list[str] = field(default_factory=list)
+    footage: FootageConfig = field(default_factory=FootageConfig)
 
 
 @dataclass
@@ -193,17 +216,73 @@ class TrainConfig:
 
 
 @dataclass
+class DetectorConfig:
+    """What finds objects in a frame.
+
+    Attributes:
+        kind: ``yolo``: ultralytics (AGPL-3.0, the extra ``video``); ``torchvision``: its detection
+            models (BSD-3-Clause, always there).
+        weights: The weights' file. Of ``yolo``: ``.pt``, ``.onnx`` or ``.tflite``; of
+            ``torchvision``: a state dict.
+        model: Of ``torchvision``: name of the model that the weights are for.
+        image_size: Longer side in pixels to which frames are scaled for the detector.
+        confidence: Detections of a lower score are left out, 0 to 1.
+        batch_size: Frames per forward pass.
+    """
+
+    kind: str = "yolo"
+    weights: str = "yolov8n.pt"
+    model: str = "fasterrcnn_mobilenet_v3_large_fpn"
+    image_size: int = 768
+    confidence: float = 0.3
+    batch_size: int = 8
+
+
+@dataclass
+class CutConfig:
+    """How crops are cut out of frames.
+
+    Attributes:
+        margin: Rim around the box, as a share of its longer side.
+        min_size: Longer side in pixels that a box must have, the rim not counted.
+        min_frames: Analysed frames in which an object must be seen; briefer ones are mostly errors.
+        jpeg_quality: 1 to 100.
+    """
+
+    margin: float = 0.1
+    min_size: int = 32
+    min_frames: int = 5
+    jpeg_quality: int = 92
+
+
+@dataclass
 class IngestConfig:
     """``collabteam.ingest``: put crops into a camera's catalog.
 
     Attributes:
         camera: The camera; a new name is registered.
         root: Folder under which every camera has its own.
-        seed: Unused by ``source=crops``; every command takes it.
-        source: ``crops``: a folder of images or a Parquet file.
-        path: The folder or the file.
+        seed: Unused; every command takes it.
+        source: ``crops``: a folder of images or a Parquet file; ``video``: footage.
+        path: The folder or the file; of footage a file, a folder, a pattern such as
+            ``'footage/*.mp4'``, or a stream's address.
         labels: What a given label is: ``proposed`` by a detector, verified by a ``person``, or
-            hidden ``truth`` that training and selection never see.
+            hidden ``truth`` that training and selection never see. Of ``source=crops``.
+        fps: Frames per second of footage that are analysed; 0 for all.
+        limit: Seconds after which to stop with a stream; 0 for never.
+        detector: What finds objects.
+        tracker: Any tracker of boxmot's (AGPL-3.0, the extra ``video``), such as ``strongsort``,
+            ``bytetrack`` or ``botsort``; or ``sort``, of the package trackers (Apache-2.0, the
+            extra ``footage``), which looks at boxes alone.
+        reid: Re-identification weights for the tracker, ``.onnx`` or ``.pt``; without them,
+            histograms of colours serve.
+        keep_unknown: What the detector or the fusion of riders names and the camera has no class
+            for, but shall be kept, proposed as ``unknown``: ``bicycle`` (one that nobody rides),
+            ``car``, ...
+        crops_per_track: Crops to keep of one object, the best, spread over its time in view.
+        cut: How crops are cut.
+        workers: Videos that are worked on at the same time.
+        preview: Also write, per video, a clip with the objects drawn in and a contact sheet.
     """
 
     camera: CameraConfig = field(default_factory=CameraConfig)
@@ -212,6 +291,16 @@ class IngestConfig:
     source: str = "crops"
     path: str = ""
     labels: str = "proposed"
+    fps: float = 10.0
+    limit: float = 0.0
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    tracker: str = "strongsort"
+    reid: str = ""
+    keep_unknown: list[str] = field(default_factory=list)
+    crops_per_track: int = 3
+    cut: CutConfig = field(default_factory=CutConfig)
+    workers: int = 1
+    preview: bool = False
 
 
 @dataclass

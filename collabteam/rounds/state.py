@@ -46,6 +46,7 @@ def result_settings(config: TrainConfig) -> dict[str, Any]:
     for name in ("root", "round", "rollback", "trainer", "logger"):
         del settings[name]
     del settings["data"]["eval_batch_size"]
+    del settings["camera"]["footage"]
     return settings
 
 

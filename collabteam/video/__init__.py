@@ -1,0 +1,1 @@
+"""From footage to crops: decode, detect, fuse riders, track, link, choose crops."""

@@ -1,0 +1,76 @@
+"""What flows through the video pipeline: frames, and the objects that are seen in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a video.
+
+    Attributes:
+        number: Place of the frame in the video, from 0, whether or not earlier ones were analysed.
+        seconds: Its timestamp, since the video's first frame.
+        image: (H, W, 3) uint8, RGB.
+    """
+
+    number: int
+    seconds: float
+    image: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What is seen in one frame: N boxes.
+
+    Attributes:
+        box: (N, 4) float32: left, top, right, bottom in pixels of the frame.
+        score: (N,) float32, the detector's confidence, 0 to 1.
+        kind: (N,) object, of ``str``: what it is, first a name of the detector's (``person``,
+            ``bicycle``), after the fusion of riders also ``pedestrian``, ``cyclist``,
+            ``motorcyclist``.
+    """
+
+    box: NDArray[np.float32]
+    score: NDArray[np.float32]
+    kind: NDArray[np.object_]
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Objects:
+        """Some of the objects, by number or by a mask."""
+        return Objects(self.box[rows], self.score[rows], self.kind[rows])
+
+    @classmethod
+    def of(cls, rows: list[tuple[float, float, float, float, float, str]]) -> Objects:
+        """From (left, top, right, bottom, score, kind), one row per object."""
+        numbers = np.array([row[:5] for row in rows], np.float32).reshape(-1, 5)
+        return cls(numbers[:, :4], numbers[:, 4], np.array([row[5] for row in rows], object))
+
+
+def iou(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Intersection over union of every box with every other: (N, 4), (M, 4) to (N, M), 0 to 1."""
+    shared = intersection(one, other)
+    union = area(one)[:, None] + area(other)[None, :] - shared
+    ratio: NDArray[np.float32] = shared / np.maximum(union, np.float32(1e-9))
+    return ratio
+
+
+def intersection(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Area in px² that every box shares with every other: (N, 4), (M, 4) to (N, M)."""
+    low = np.maximum(one[:, None, :2], other[None, :, :2])
+    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
+    sides = np.maximum(high - low, np.float32(0))
+    shared: NDArray[np.float32] = sides[..., 0] * sides[..., 1]
+    return shared
+
+
+def area(box: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Area in px² of every box: (N, 4) to (N,)."""
+    sides: NDArray[np.float32] = np.maximum(box[:, 2:] - box[:, :2], np.float32(0))
+    return sides[:, 0] * sides[:, 1]
