@@ -71,8 +71,11 @@ class DataConfig:
         image_size: Side in pixels of the square that a crop is letterboxed to.
         folds: Number of group-aware stratified folds (paper: 5, so each is an 80/20 split).
         train_folds: Which folds are trained; scores are the mean over these.
-        augment: ``none``, or ``affine``: mirror, rotate up to 3 degrees, scale by 0.9 to 1.1 and
-            shift up to 6%. The paper names no augmentation.
+        augment: ``none``; ``affine``: mirror, rotate up to 3 degrees, scale by 0.9 to 1.1 and
+            shift up to 6%; ``strong``: mirror, rotate up to 9 degrees, scale by 0.75 to 1.15, shift
+            up to 10%, other brightness and contrast, and a square of two fifths of the side
+            blanked in every second crop. The paper names no augmentation.
+        augment_later: The same for rounds k > 0; empty means as ``augment``.
         batch_size: Crops per training step (paper: 64).
         eval_batch_size: Crops per validation step (paper: 16); speed only, not results.
     """
@@ -81,6 +84,7 @@ class DataConfig:
     folds: int = 5
     train_folds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
     augment: str = "none"
+    augment_later: str = ""
     batch_size: int = 64
     eval_batch_size: int = 16
 
@@ -123,7 +127,6 @@ class OptimConfig:
         weight_decay: L2 penalty.
         epochs: Epochs of round 0, and of later rounds unless ``epochs_later`` is set.
         epochs_later: Epochs of rounds k > 0; 0 means the same as ``epochs``.
-        lr_later: Peak learning rate of rounds k > 0; 0 means the same as ``lr``.
         warmup: Share of all steps over which the rate rises linearly before the cosine; 0 to 0.5.
         label_smoothing: Smoothing of the weighted cross-entropy.
     """
@@ -134,7 +137,6 @@ class OptimConfig:
     weight_decay: float = 5e-4
     epochs: int = 30
     epochs_later: int = 0
-    lr_later: float = 0.0
     warmup: float = 0.0
     label_smoothing: float = 0.1
 
@@ -481,7 +483,8 @@ def check_train(config: TrainConfig) -> None:
         )
     if len(set(data.train_folds)) != len(data.train_folds):
         raise UserError(f"data.train_folds={data.train_folds}: expected each fold once")
-    _choice("data.augment", data.augment, ("none", "affine"))
+    _choice("data.augment", data.augment, ("none", "affine", "strong"))
+    _choice("data.augment_later", data.augment_later, ("", "none", "affine", "strong"))
     _at_least("data.batch_size", data.batch_size, 2)
     _at_least("data.eval_batch_size", data.eval_batch_size, 1)
     _choice("team.stem", team.stem, ("standard", "small"))
@@ -489,7 +492,6 @@ def check_train(config: TrainConfig) -> None:
     _choice("team.vote_with", team.vote_with, ("best", "mean"))
     _choice("team.joint", team.joint, ("product", "min", "mean"))
     _at_least("optim.lr", optim.lr, 1e-8)
-    _at_least("optim.lr_later", optim.lr_later, 0)
     _between("optim.momentum", optim.momentum, 0, 1)
     if optim.nesterov and not optim.momentum:
         raise UserError("optim.nesterov=true needs optim.momentum above 0")
@@ -523,10 +525,26 @@ def check_ingest(config: IngestConfig) -> None:
     camera_folder(config.root, config.camera.name)
     if config.camera.classes:
         check_classes(config.camera.classes)
-    _choice("source", config.source, ("crops",))
+    _choice("source", config.source, ("crops", "video"))
     _choice("labels", config.labels, ("proposed", "person", "truth"))
     if not config.path:
-        raise UserError("path is not given: expected a folder of images or a .parquet file")
+        expected = {
+            "crops": "a folder of images or a .parquet file",
+            "video": "a video, a folder of videos, a pattern such as 'footage/*.mp4', or a stream",
+        }
+        raise UserError(f"path is not given: expected {expected[config.source]}")
+    _at_least("fps", config.fps, 0)
+    _at_least("limit", config.limit, 0)
+    _choice("detector.kind", config.detector.kind, ("yolo", "torchvision"))
+    _between("detector.image_size", config.detector.image_size, 32, 4096)
+    _between("detector.confidence", config.detector.confidence, 0, 1)
+    _at_least("detector.batch_size", config.detector.batch_size, 1)
+    _at_least("crops_per_track", config.crops_per_track, 1)
+    _between("cut.margin", config.cut.margin, 0, 1)
+    _at_least("cut.min_size", config.cut.min_size, 4)
+    _at_least("cut.min_frames", config.cut.min_frames, 1)
+    _between("cut.jpeg_quality", config.cut.jpeg_quality, 1, 100)
+    _at_least("workers", config.workers, 1)
 
 
 def check_report(config: ReportConfig) -> None:

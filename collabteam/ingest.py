@@ -9,6 +9,7 @@ HELP = """
 Put crops into a camera's catalog; a new camera name is registered.
 
   python -m collabteam.ingest camera=NAME path=DIR|FILE.parquet [setting=value ...]
+  python -m collabteam.ingest camera=NAME source=video path=FILE|DIR|'*.mp4'|URL [...]
 
   camera=NAME        the camera; letters, digits, '_', '.', '-'
   path=DIR           a folder of images, flat or with a subfolder per class
@@ -16,9 +17,26 @@ Put crops into a camera's catalog; a new camera name is registered.
                      or crop_id and label, for crops that are in the catalog already
   labels=proposed    what a given label is: proposed (by a detector), person (verified by one),
                      truth (hidden; only a simulated reviewer and the measuring see it)
-  source=crops       where crops come from
   root=outputs       folder under which every camera has its own
   seed=0             not used; every command takes it
+
+Of footage (pip install 'collabteam[video]'):
+  path=              a video, a folder, a pattern in quotes, or a stream (rtsp://, http://)
+  fps=10             frames a second that are analysed; 0: all
+  limit=0            seconds after which to stop with a stream
+  detector.weights=yolov8n.pt   YOLO weights: .pt, .onnx, .tflite
+  detector.kind=yolo            or torchvision (no AGPL), with detector.model=NAME
+  detector.image_size=768  detector.confidence=0.3
+  tracker=strongsort            any tracker of boxmot's, or sort (no AGPL)
+  reid=FILE                     re-identification weights for the tracker
+  keep_unknown=[bicycle]        what is kept as 'unknown' though the camera has no class for it
+  crops_per_track=3             the best pictures of each object
+  cut.margin=0.1  cut.min_size=32  cut.min_frames=5  cut.jpeg_quality=92
+  camera.footage.start=%Y%m%d_%H%M%S   how a file's name tells when it began
+  camera.footage.region=[[0,0.4],[1,0.4],[1,1],[0,1]]   the part that is looked at
+  camera.footage.mask=FILE      black where objects do not count
+  workers=1                     videos at the same time
+  preview=true                  a clip with the objects drawn in, and contact sheets
 
 Ingesting again adds only what is new. Rows with split=test become the frozen test set.
 Then: python -m collabteam.train camera=NAME round=0
@@ -27,6 +45,46 @@ Then: python -m collabteam.train camera=NAME round=0
 
 def run(config: IngestConfig) -> int:
     """Ingest and say what came of it."""
+    from collabteam.config import check_ingest
+
+    check_ingest(config)
+    return _run_video(config) if config.source == "video" else _run_crops(config)
+
+
+def _run_video(config: IngestConfig) -> int:
+    from rich.console import Console as RichConsole
+
+    from collabteam.video.summary import footage_table
+    from collabteam.boards.progress import Console
+    from collabteam.video.pipeline import ingest_footage
+
+    summary = ingest_footage(config, Console())
+    name, folder = config.camera.name, f"{config.root}/{config.camera.name}"
+    crops = sum(record.crops for record in summary.read)
+    objects = sum(sum(record.objects.values()) for record in summary.read)
+    lines = [
+        f"{name}: {objects} objects, {crops} crops from {len(summary.read)} videos, "
+        f"{len(summary.known)} videos known before; {summary.total} crops in all, in {folder} "
+        f"({summary.seconds:.1f} s)"
+    ]
+    for title, cases in (
+        ("left to others who read them", summary.busy),
+        ("not finished, tried again the next time", summary.failed),
+    ):
+        if cases:
+            lines.append(f"{title}: {len(cases)}")
+            lines += [f"  {where}: {reason}" for where, reason in cases]
+    if config.preview and any(record.frames for record in summary.read):
+        lines.append(f"a look at them: {folder}/videos/*.mp4 and *.png")
+    lines.append(f"next: python -m collabteam.train camera={name} round=0")
+    out = RichConsole(highlight=False)
+    if summary.read:
+        out.print(footage_table(summary.read))
+    out.print("\n".join(lines), markup=False, soft_wrap=True)
+    return 1 if summary.failed else 0
+
+
+def _run_crops(config: IngestConfig) -> int:
     from typing import cast
 
     from rich.console import Console as RichConsole
@@ -34,9 +92,8 @@ def run(config: IngestConfig) -> int:
     from collabteam.boards.progress import Console
     from collabteam.catalog import Catalog
     from collabteam.catalog.crops_source import Labels, ingest_source, open_source
-    from collabteam.config import UNKNOWN, UNUSABLE, camera_folder, check_classes, check_ingest
+    from collabteam.config import UNKNOWN, UNUSABLE, camera_folder, check_classes
 
-    check_ingest(config)
     name = config.camera.name
     # Before the camera is registered: what is refused leaves nothing behind.
     source = open_source(config.path, cast(Labels, config.labels))

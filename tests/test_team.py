@@ -35,7 +35,7 @@ from collabteam.errors import UserError
 from collabteam.team.data import (
     PAD,
     CropDataModule,
-    augment_affine,
+    augment,
     decode,
     letterbox,
     normalize,
@@ -121,7 +121,6 @@ def test_the_defaults_are_section_3_1() -> None:
         weight_decay=5e-4,
         epochs=30,
         epochs_later=0,
-        lr_later=0.0,
         warmup=0.0,
         label_smoothing=0.1,
     )
@@ -130,6 +129,7 @@ def test_the_defaults_are_section_3_1() -> None:
         folds=5,
         train_folds=[0, 1, 2, 3, 4],
         augment="none",
+        augment_later="",
         batch_size=64,
         eval_batch_size=16,
     )
@@ -169,7 +169,7 @@ def _attach(module: pl.LightningModule, steps: int) -> tuple[Any, Any]:
 
 def test_the_optimiser_is_sgd_with_a_cosine_over_the_steps() -> None:
     optim = OptimConfig()
-    module = BranchModule(LIGHT, optim, 0, torch.ones(2), optim.epochs, optim.lr)
+    module = BranchModule(LIGHT, optim, 0, torch.ones(2))
     steps = 40
     optimizer, scheduler = _attach(module, steps)
     assert type(optimizer) is torch.optim.SGD
@@ -189,8 +189,8 @@ def test_the_optimiser_is_sgd_with_a_cosine_over_the_steps() -> None:
 
 
 def test_the_optimiser_takes_its_settings() -> None:
-    optim = OptimConfig(momentum=0.8, nesterov=True, weight_decay=0.01, warmup=0.5)
-    team = TeamModule(["a", "b"], LIGHT, optim, torch.ones(2, 2), 1, 0.3)
+    optim = OptimConfig(lr=0.3, momentum=0.8, nesterov=True, weight_decay=0.01, warmup=0.5)
+    team = TeamModule(["a", "b"], LIGHT, optim, torch.ones(2, 2))
     optimizer, _ = _attach(team, 10)
     (group,) = optimizer.param_groups
     assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.8, 0.01, True)
@@ -314,7 +314,7 @@ class _Fixed(nn.Module):
 
 def test_the_loss_is_weighted_smoothed_cross_entropy_one_against_the_rest() -> None:
     weight = torch.tensor([0.6, 3.0])
-    module = BranchModule(LIGHT, OptimConfig(label_smoothing=0.1), 1, weight, 1, 0.1)
+    module = BranchModule(LIGHT, OptimConfig(label_smoothing=0.1), 1, weight)
     logits = torch.tensor([[0.3, -0.2], [1.0, 2.0], [-0.5, 0.1], [0.0, 0.0]])
     module.network = _Fixed(logits)
     labels = torch.tensor([0, 1, 2, -1])
@@ -338,8 +338,8 @@ def _fold(count: int = 16, size: int = 32, batch: int = 4, augment: str = "none"
     images = torch.randint(0, 256, (count, 3, size, size), generator=generator, dtype=torch.uint8)
     labels = torch.arange(count) % 4 - 1
     folds = (torch.arange(count) >= count // 4).long()
-    config = DataConfig(batch_size=batch, augment=augment, eval_batch_size=3)
-    return CropDataModule(images, labels, folds, 0, config, seed=5)
+    config = DataConfig(batch_size=batch, eval_batch_size=3)
+    return CropDataModule(images, labels, folds, 0, config, augment, seed=5)
 
 
 def _fit(module: pl.LightningModule, data: CropDataModule, **settings: Any) -> pl.Trainer:
@@ -361,8 +361,8 @@ def test_one_sgd_over_the_sum_is_n_independent_ones() -> None:
     optim, team_config = OptimConfig(), TeamConfig()
     weights = torch.tensor([[0.7, 2.0], [0.5, 3.0], [1.0, 1.0]])
     torch.manual_seed(3)
-    team = TeamModule(["a", "b", "c"], team_config, optim, weights, 1, optim.lr)
-    alone = [BranchModule(team_config, optim, b, weights[b], 1, optim.lr) for b in range(3)]
+    team = TeamModule(["a", "b", "c"], team_config, optim, weights)
+    alone = [BranchModule(team_config, optim, b, weights[b]) for b in range(3)]
     for together, single in zip(team.networks(), alone, strict=True):
         single.network.load_state_dict(together.state_dict())
     start = [parameter.detach().clone() for parameter in team.parameters()]
@@ -380,7 +380,7 @@ def test_one_sgd_over_the_sum_is_n_independent_ones() -> None:
 
 def test_no_branch_touches_another() -> None:
     torch.manual_seed(0)
-    team = TeamModule(["a", "b", "c"], LIGHT, OptimConfig(), torch.ones(3, 2), 1, 0.1)
+    team = TeamModule(["a", "b", "c"], LIGHT, OptimConfig(), torch.ones(3, 2))
     owned = [{id(p) for p in network.parameters()} for network in team.networks()]
     assert sum(map(len, owned)) == len(set().union(*owned)) == len(list(team.parameters()))
     images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, -1])
@@ -399,7 +399,7 @@ def test_no_branch_touches_another() -> None:
 def test_a_team_has_as_many_branches_as_classes(count: int) -> None:
     torch.manual_seed(0)
     names = list("abcde")[:count]
-    team = TeamModule(names, LIGHT, OptimConfig(), torch.ones(count, 2), 1, 0.1).eval()
+    team = TeamModule(names, LIGHT, OptimConfig(), torch.ones(count, 2)).eval()
     assert len(team.networks()) == count
     assert [branch.branch for branch in team.branches] == list(range(count))
     images = torch.randn(3, 3, 32, 32)
@@ -415,7 +415,7 @@ def test_a_team_has_as_many_branches_as_classes(count: int) -> None:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_validation_logs_the_recall_of_each_branch() -> None:
     data = _fold()
-    team = TeamModule(["a", "b"], LIGHT, OptimConfig(), torch.ones(2, 2), 1, 0.1)
+    team = TeamModule(["a", "b"], LIGHT, OptimConfig(), torch.ones(2, 2))
     for b in (0, 1):
         team.branches[b].network = _FixedByPicture(data, b)
     trainer = _fit(team, data, max_epochs=1, limit_train_batches=0)
@@ -577,10 +577,11 @@ def test_padding_is_near_zero_once_normalised() -> None:
 # -- augmentation ----------------------------------------------------------------------------------
 
 
-def test_augmentation_keeps_shape_and_type_and_follows_the_seed() -> None:
+@pytest.mark.parametrize("strength", ["affine", "strong"])
+def test_augmentation_keeps_shape_and_type_and_follows_the_seed(strength: str) -> None:
     images = torch.randn(6, 3, 24, 24, generator=torch.Generator().manual_seed(0))
     once, again, other = (
-        augment_affine(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+        augment(images, strength, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
     )
     assert once.shape == images.shape
     assert once.dtype == torch.float32
@@ -590,9 +591,10 @@ def test_augmentation_keeps_shape_and_type_and_follows_the_seed() -> None:
     assert not torch.allclose(once, other)
 
 
-def test_each_crop_is_changed_in_its_own_way() -> None:
+@pytest.mark.parametrize("strength", ["affine", "strong"])
+def test_each_crop_is_changed_in_its_own_way(strength: str) -> None:
     one = torch.randn(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
-    changed = augment_affine(one.expand(8, -1, -1, -1), torch.Generator().manual_seed(0))
+    changed = augment(one.expand(8, -1, -1, -1), strength, torch.Generator().manual_seed(0))
     for a in range(8):
         assert not torch.allclose(changed[a], one[0], atol=1e-3)
         for b in range(a):
@@ -605,7 +607,7 @@ def test_augmentation_moves_as_far_as_it_says() -> None:
     axis = torch.linspace(-1, 1, side + 1)[:-1] + 1 / side
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     pictures = torch.stack([x, y, torch.full_like(x, 0.7)]).expand(count, -1, -1, -1)
-    source = augment_affine(pictures, torch.Generator().manual_seed(0))
+    source = augment(pictures, "affine", torch.Generator().manual_seed(0))
     # Nothing but places changes, and nothing comes from outside of the picture.
     torch.testing.assert_close(source[:, 2], torch.full((count, side, side), 0.7))
     assert source.abs().max() < 1
@@ -632,6 +634,22 @@ def test_augmentation_moves_as_far_as_it_says() -> None:
     assert 1.09 < scale.max() < 1.101
 
 
+def test_strong_augmentation_blanks_a_square_of_every_second_crop_and_changes_the_light() -> None:
+    count, side = 400, 40
+    flat = torch.full((count, 3, side, side), 1.0)
+    changed = augment(flat, "strong", torch.Generator().manual_seed(0))
+    blank = (changed == 0).all(dim=1)
+    assert 0.4 < blank.flatten(1).any(dim=1).float().mean() < 0.6
+    for picture in blank[blank.flatten(1).any(dim=1)]:
+        rows, columns = picture.any(dim=1), picture.any(dim=0)
+        assert torch.equal(picture, rows[:, None] & columns[None, :])  # a rectangle, cut by the rim
+        assert rows.sum() <= 2 * side / 5
+        assert columns.sum() <= 2 * side / 5
+    light = changed.flatten(1).amax(dim=1)
+    assert 0.45 < light.min() < 0.6
+    assert 1.4 < light.max() < 1.55
+
+
 # -- batches ---------------------------------------------------------------------------------------
 
 
@@ -639,7 +657,8 @@ def _positions(count: int, batch: int, folds: int = 5, fold: int = 2) -> CropDat
     """Every picture holds its own position."""
     images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
     config = DataConfig(batch_size=batch)
-    return CropDataModule(images, torch.arange(count), torch.arange(count) % folds, fold, config, 0)
+    numbers = torch.arange(count)
+    return CropDataModule(images, numbers, numbers % folds, fold, config, "none", 0)
 
 
 def _epoch(loader: Any) -> list[list[int]]:
@@ -709,7 +728,7 @@ class _Witness(pl.LightningModule):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("augment", ["none", "affine"])
+@pytest.mark.parametrize("augment", ["none", "affine", "strong"])
 def test_training_alone_is_augmented(augment: str) -> None:
     witness, twin = _Witness(), _Witness()
     _fit(witness, _fold(augment=augment), max_epochs=2)
@@ -724,7 +743,7 @@ def test_training_alone_is_augmented(augment: str) -> None:
         assert all(known) if augment == "none" else not any(known)
     for images, _ in witness.validated:
         assert all(any(torch.equal(image, one) for one in clean) for image in images)
-    if augment == "affine":
+    if augment != "none":
         # The same crop looks different in the next epoch.
         assert not torch.equal(witness.trained[0][0], witness.trained[3][0])
 

@@ -6,12 +6,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 _SILENCE = 30.0
 """Seconds between lines where there is no terminal to redraw."""
+
+
+class Advance(Protocol):
+    """How a stage is told what was done."""
+
+    def __call__(self, count: int, note: str = "") -> None:
+        """Count units just done; a note, if there is one, stands where the rate would."""
 
 
 class Console:
@@ -48,25 +56,25 @@ class Console:
         return so_far
 
     @contextmanager
-    def stage(self, title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    def stage(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:
         """Show how far a stage is, its rate and the time left.
 
         Args:
             title: What is being done.
-            total: Number of units.
+            total: Number of units; None if nobody knows.
             unit: What is counted, in plural.
 
         Yields:
             A function to call with the number of units just done.
         """
-        if self.quiet or total <= 0:
-            yield lambda count: None
+        if self.quiet or (total is not None and total <= 0):
+            yield _silent
         elif self.rich.is_terminal:
             yield from self._bar(title, total, unit)
         else:
             yield from self._lines(title, total, unit)
 
-    def _bar(self, title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    def _bar(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:
         bar = Progress(
             TextColumn("{task.description}"), BarColumn(None), TaskProgressColumn(),
             TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
@@ -76,30 +84,36 @@ class Console:
             task = bar.add_task(title, total=total, rate="")
             began = time.monotonic()
 
-            def advance(count: int) -> None:
+            def advance(count: int, note: str = "") -> None:
                 done = bar.tasks[0].completed + count
                 rate = done / max(1e-9, time.monotonic() - began)
-                bar.update(task, completed=done, rate=f"{rate:.0f} {unit}/s")
+                bar.update(task, completed=done, rate=note or f"{rate:.0f} {unit}/s")
 
             yield advance
 
-    def _lines(self, title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    def _lines(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:
         began = spoke = time.monotonic()
-        done = 0
+        done, last_note = 0, ""
 
-        def advance(count: int) -> None:
-            nonlocal done, spoke
+        def advance(count: int, note: str = "") -> None:
+            nonlocal done, spoke, last_note
+            last_note = note or last_note
             done += count
             now = time.monotonic()
             if now - spoke >= _SILENCE:
                 spoke = now
                 rate = done / (now - began)
-                left = int((total - done) / rate) if rate else 0
-                self.say(
-                    f"{title}: {done / total:.0%}, {rate:.0f} {unit}/s, "
-                    f"{left // 60}:{left % 60:02d} left"
-                )
+                parts = [note or f"{rate:.0f} {unit}/s"]
+                if total is not None:
+                    left = int((total - done) / rate) if rate else 0
+                    parts = [f"{done / total:.0%}", *parts, f"{left // 60}:{left % 60:02d} left"]
+                self.say(f"{title}: {', '.join(parts)}")
 
         yield advance
         took = time.monotonic() - began
-        self.say(f"{title}: done in {took:.0f} s ({done / max(1e-9, took):.0f} {unit}/s)")
+        rate = last_note or f"{done / max(1e-9, took):.0f} {unit}/s"
+        self.say(f"{title}: done in {took:.0f} s ({rate})")
+
+
+def _silent(count: int, note: str = "") -> None:
+    """Tell nobody."""

@@ -52,6 +52,10 @@ def _forget_locks() -> None:
 os.register_at_fork(after_in_child=_forget_locks)
 
 
+class CameraInUse(UserError):
+    """Another process holds the camera."""
+
+
 class Catalog:
     """The crops of one camera and the log of what was said about them.
 
@@ -154,7 +158,8 @@ class Catalog:
             command: What to tell others, for example ``train``.
 
         Raises:
-            UserError: Somebody else holds it, and since when; or the folder cannot be written.
+            CameraInUse: Somebody else holds it, and since when.
+            UserError: The folder cannot be written.
         """
         if self._lock_depth == 0:
             self._lock_descriptor = self._acquire(command)
@@ -177,7 +182,7 @@ class Catalog:
         except OSError as error:
             content = os.read(descriptor, 4096)
             os.close(descriptor)
-            raise UserError(
+            raise CameraInUse(
                 f"camera {self.name} is in use by {_describe_holder(content)}: "
                 "wait for it or stop it"
             ) from error

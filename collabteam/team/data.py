@@ -77,13 +77,19 @@ def normalize(images: Tensor) -> Tensor:
     return scaled.contiguous(memory_format=torch.channels_last)
 
 
-def augment_affine(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Mirror, rotate, scale and shift: each crop its own way, one resampling for all.
+def augment(
+    images: Tensor, strength: str = "affine", generator: torch.Generator | None = None
+) -> Tensor:
+    """Change each crop its own way, with one resampling for all.
 
-    Mild on purpose: wide ranges ask for more steps than a CPU bears.
+    ``affine`` mirrors, rotates, scales and shifts, mildly: a team that begins from scratch has not
+    the steps on a CPU to learn from wide ranges. ``strong`` has these, and changes of brightness
+    and contrast and a blanked square (DeVries and Taylor, "Improved Regularization of Convolutional
+    Neural Networks with Cutout", 2017): for rounds that go on from a trained team.
 
     Args:
-        images: (N, 3, S, S) float.
+        images: (N, 3, S, S) float, normalised.
+        strength: ``affine`` or ``strong``, see :class:`~collabteam.config.DataConfig`.
         generator: Source of randomness on the CPU; the global one if None.
 
     Returns:
@@ -93,9 +99,12 @@ def augment_affine(images: Tensor, generator: torch.Generator | None = None) -> 
     def uniform(low: float, high: float) -> Tensor:
         return torch.rand(len(images), generator=generator) * (high - low) + low
 
+    strong = strength == "strong"
     mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
-    scale, angle = uniform(0.9, 1.1), uniform(-0.05, 0.05)
-    shift_x, shift_y = uniform(-0.12, 0.12), uniform(-0.12, 0.12)  # in half sides
+    scale = uniform(0.75, 1.15) if strong else uniform(0.9, 1.1)
+    turn, shift = (0.15, 0.2) if strong else (0.05, 0.12)  # in radians, in half sides
+    angle = uniform(-turn, turn)
+    shift_x, shift_y = uniform(-shift, shift), uniform(-shift, shift)
     cos, sin = scale * angle.cos(), scale * angle.sin()
     row_x = torch.stack([cos * mirror, -sin, shift_x], dim=1)
     row_y = torch.stack([sin * mirror, cos, shift_y], dim=1)
@@ -104,7 +113,20 @@ def augment_affine(images: Tensor, generator: torch.Generator | None = None) -> 
     moved = torch.nn.functional.grid_sample(
         images, grid, padding_mode="reflection", align_corners=False
     )
+    if strong:
+        side = images.shape[-1]
+        contrast, brightness = uniform(0.75, 1.25), uniform(-0.3, 0.3)
+        moved = moved * _per_crop(contrast, moved) + _per_crop(brightness, moved)
+        places = torch.arange(side)
+        near_x = (places - uniform(0, side)[:, None]).abs() < side / 5
+        near_y = (places - uniform(0, side)[:, None]).abs() < side / 5
+        blank = near_x[:, None, :] & near_y[:, :, None] & (uniform(0, 1) < 0.5)[:, None, None]
+        moved = moved.masked_fill(blank[:, None].to(moved.device), 0.0)
     return moved.contiguous(memory_format=torch.channels_last)
+
+
+def _per_crop(values: Tensor, images: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1).to(images.device)
 
 
 class _Batches(Dataset[Batch]):
@@ -159,7 +181,8 @@ class CropDataModule(pl.LightningDataModule):
         labels: (N,) int, index of the class or -1.
         folds: (N,) int, the fold in which each crop validates.
         fold: The fold to validate on; all others train.
-        config: Batch sizes and augmentation.
+        config: Batch sizes.
+        augmentation: ``none``, ``affine`` or ``strong``.
         seed: Of the order and the augmentation.
     """
 
@@ -170,13 +193,14 @@ class CropDataModule(pl.LightningDataModule):
         folds: Tensor,
         fold: int,
         config: DataConfig,
+        augmentation: str,
         seed: int,
     ) -> None:
         super().__init__()
         self.dataset = _Batches(images, labels)
         self.training = torch.nonzero(folds != fold).flatten()
         self.validation = torch.nonzero(folds == fold).flatten()
-        self.config = config
+        self.config, self.augmentation = config, augmentation
         self.seed = seed
         self.generator = torch.Generator().manual_seed(seed + 1)
 
@@ -194,6 +218,7 @@ class CropDataModule(pl.LightningDataModule):
         """Normalise, and augment while training, where the batch will be used."""
         images, labels = batch
         images = normalize(images)
-        if self.config.augment == "affine" and self.trainer is not None and self.trainer.training:
-            images = augment_affine(images, self.generator)
+        training = self.trainer is not None and self.trainer.training
+        if self.augmentation != "none" and training:
+            images = augment(images, self.augmentation, self.generator)
         return images, labels

@@ -99,16 +99,18 @@ def fit_fold(
     """
     began = time.perf_counter()
     epochs = (optim.epochs_later if later else 0) or optim.epochs
-    lr = (optim.lr_later if later else 0.0) or optim.lr
     torch.manual_seed(seed)
     target = torch.from_numpy(labels)
     weights = branch_weights(target[torch.from_numpy(folds != fold)], len(classes))
-    module = TeamModule(classes, team, optim, weights, epochs, lr)
+    module = TeamModule(classes, team, optim, weights)
     if start_from is not None:
         for name, network in zip(classes, module.networks(), strict=True):
             load_weights(network, branch_file(start_from, name, fold))
     module.to(memory_format=torch.channels_last)
-    batches = CropDataModule(images, target, torch.from_numpy(folds), fold, data, seed)
+    augmentation = (data.augment_later if later else "") or data.augment
+    batches = CropDataModule(
+        images, target, torch.from_numpy(folds), fold, data, augmentation, seed
+    )
     with _quiet():
         trainer = pl.Trainer(
             accelerator="gpu" if device.torch.type == "cuda" else "cpu",

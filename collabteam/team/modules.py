@@ -46,8 +46,6 @@ class BranchModule(pl.LightningModule):
         optim: Optimiser settings.
         branch: Index of the class that this branch knows.
         weight: (2,) weights of *false* and *true*, see :func:`branch_weights`.
-        epochs: Epochs of this fit.
-        lr: Peak learning rate of this fit.
     """
 
     weight: Tensor
@@ -58,12 +56,10 @@ class BranchModule(pl.LightningModule):
         optim: OptimConfig,
         branch: int,
         weight: Tensor,
-        epochs: int,
-        lr: float,
     ) -> None:
         super().__init__()
         self.network = build_branch(team)
-        self.optim, self.branch, self.epochs, self.lr = optim, branch, epochs, lr
+        self.optim, self.branch = optim, branch
         # Not part of the state: a checkpoint votes, and votes need no loss.
         self.register_buffer("weight", weight.clone(), persistent=False)
         self.recall = torchmetrics.Recall(task="multiclass", num_classes=2, average="none")
@@ -101,7 +97,7 @@ class BranchModule(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """SGD with cosine annealing by step, after a linear warm-up if one is set."""
-        return sgd(self, self.optim, self.epochs, self.lr)
+        return sgd(self, self.optim)
 
 
 class TeamModule(pl.LightningModule):
@@ -116,8 +112,6 @@ class TeamModule(pl.LightningModule):
         team: Network settings.
         optim: Optimiser settings.
         weights: (B, 2), see :func:`branch_weights`.
-        epochs: Epochs of this fit.
-        lr: Peak learning rate of this fit.
     """
 
     def __init__(
@@ -126,13 +120,11 @@ class TeamModule(pl.LightningModule):
         team: TeamConfig,
         optim: OptimConfig,
         weights: Tensor,
-        epochs: int,
-        lr: float,
     ) -> None:
         super().__init__()
-        self.classes, self.optim, self.epochs, self.lr = list(classes), optim, epochs, lr
+        self.classes, self.optim = list(classes), optim
         self.branches = nn.ModuleList(
-            BranchModule(team, optim, b, weights[b], epochs, lr) for b in range(len(classes))
+            BranchModule(team, optim, b, weights[b]) for b in range(len(classes))
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -160,7 +152,7 @@ class TeamModule(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One SGD over all branches, see :func:`sgd`."""
-        return sgd(self, self.optim, self.epochs, self.lr)
+        return sgd(self, self.optim)
 
     def networks(self) -> list[nn.Module]:
         """The bare networks, one per branch."""
@@ -168,12 +160,12 @@ class TeamModule(pl.LightningModule):
 
 
 def sgd(
-    module: pl.LightningModule, optim: OptimConfig, epochs: int, lr: float
+    module: pl.LightningModule, optim: OptimConfig
 ) -> OptimizerLRScheduler:
     """SGD, momentum, weight decay and cosine annealing to zero, stepped per batch."""
     optimizer = torch.optim.SGD(
         module.parameters(),
-        lr=lr,
+        lr=optim.lr,
         momentum=optim.momentum,
         nesterov=optim.nesterov,
         weight_decay=optim.weight_decay,

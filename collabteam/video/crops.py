@@ -1,0 +1,253 @@
+"""Which pictures of an object are worth keeping, and how they are cut out of their frames."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from collabteam.config import CutConfig, FootageConfig
+from collabteam.video.objects import Frame, Objects, area, intersection
+
+_LARGE = 160.0
+"""Longer side in pixels from which on an object gains nothing by being larger: experts look at
+pictures of 64 to 128 px."""
+_SHARP = 100.0
+"""Variance of the Laplacian at which a picture counts as half sharp; blurred ones have 10 to 50."""
+_SLOTS = 8
+"""Stretches of a track's life of which the best picture is kept in memory."""
+_SLOT_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A picture of an object that might be kept.
+
+    Attributes:
+        number: Of the frame.
+        seconds: Of the frame, since the video's first.
+        box: (4,) left, top, right, bottom of the object in the frame, in pixels.
+        kind: What the object was taken for in this frame.
+        quality: 0 to 1, see :func:`quality`.
+        pixels: (h, w, 3) uint8, RGB: the box and its rim.
+    """
+
+    number: int
+    seconds: float
+    box: NDArray[np.float32]
+    kind: str
+    quality: float
+    pixels: NDArray[np.uint8]
+
+
+def visibility(objects: Objects, width: int, height: int) -> NDArray[np.float32]:
+    """How well each object of a frame can be seen, as far as the boxes tell.
+
+    The product of the detector's score, the size (1 from 160 px on), the share that no other box
+    covers, and a half where the box touches the frame's edge and so may be cut off.
+
+    Args:
+        objects: All objects of the frame: N.
+        width: Of the frame, in pixels.
+        height: Of the frame, in pixels.
+
+    Returns:
+        (N,) float32, 0 to 1.
+    """
+    if not len(objects):
+        return np.zeros(0, np.float32)
+    box = objects.box
+    side = np.maximum(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1])
+    size = np.minimum(side / _LARGE, 1)
+    covered = intersection(box, box)
+    np.fill_diagonal(covered, 0)
+    free = 1 - covered.max(axis=1) / np.maximum(area(box), 1e-9)
+    rim = 2.0
+    at_edge = (box[:, :2] < rim).any(axis=1)
+    at_edge |= (box[:, 2] > width - rim) | (box[:, 3] > height - rim)
+    seen: NDArray[np.float32] = objects.score * size * free * np.where(at_edge, 0.5, 1)
+    return seen.astype(np.float32)
+
+
+def sharpness(pixels: NDArray[np.uint8]) -> float:
+    """How sharp a picture is, 0 to 1: the variance of its Laplacian, at 64 px on the longer side.
+
+    Source: Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy" (ICPR 2000).
+    """
+    import cv2
+
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    scale = 64 / max(grey.shape)
+    if scale < 1:
+        grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    variance = float(cv2.Laplacian(grey, cv2.CV_32F).var())
+    return variance / (variance + _SHARP)
+
+
+def cut(image: NDArray[np.uint8], box: NDArray[np.float32], margin: float) -> NDArray[np.uint8]:
+    """Copy a box and its rim out of a frame.
+
+    Args:
+        image: (H, W, 3) uint8.
+        box: (4,) left, top, right, bottom in pixels.
+        margin: Rim, as a share of the box's longer side; it ends at the frame's edge.
+
+    Returns:
+        (h, w, 3) uint8, at least one pixel.
+    """
+    rim = margin * float(max(box[2] - box[0], box[3] - box[1]))
+    height, width = image.shape[:2]
+    left, top = max(0, round(float(box[0]) - rim)), max(0, round(float(box[1]) - rim))
+    right, bottom = round(float(box[2]) + rim), round(float(box[3]) + rim)
+    left, top = min(left, width - 1), min(top, height - 1)
+    return image[top : max(bottom, top + 1), left : max(right, left + 1)].copy()
+
+
+class Album:
+    """The best pictures of one track so far, spread over its life, in bounded memory.
+
+    A track's life is cut into stretches of equal length and each keeps its best picture. When there
+    are more than eight, they are made twice as long and neighbours compete.
+
+    Args:
+        config: Rim and smallest size.
+    """
+
+    def __init__(self, config: CutConfig) -> None:
+        self.config = config
+        self._length = _SLOT_SECONDS
+        self._kept: dict[int, Candidate] = {}
+
+    def offer(
+        self, frame: Frame, box: NDArray[np.float32], kind: str, visible: float
+    ) -> None:
+        """Look at the track in one more frame.
+
+        Args:
+            frame: The frame.
+            box: (4,) of the object.
+            kind: What it is taken for here.
+            visible: Its :func:`visibility`.
+        """
+        if max(box[2] - box[0], box[3] - box[1]) < self.config.min_size:
+            return
+        slot = int(frame.seconds / self._length)
+        rival = self._kept.get(slot)
+        # Sharpness is at most 1, and costs more than all else: only where it can matter.
+        if rival is not None and visible <= rival.quality:
+            return
+        pixels = cut(frame.image, box, self.config.margin)
+        quality = visible * sharpness(pixels)
+        if rival is not None and quality <= rival.quality:
+            return
+        self._kept[slot] = Candidate(frame.number, frame.seconds, box.copy(), kind, quality, pixels)
+        while len(self._kept) > _SLOTS:
+            self._length *= 2
+            merged: dict[int, Candidate] = {}
+            for candidate in self._kept.values():
+                slot = int(candidate.seconds / self._length)
+                rival = merged.get(slot)
+                if rival is None or candidate.quality > rival.quality:
+                    merged[slot] = candidate
+            self._kept = merged
+
+    def take(self, frames: Collection[int]) -> list[Candidate]:
+        """Hand over the pictures from some frames, by number, and forget them.
+
+        A track may turn out to be several objects; each takes its own.
+        """
+        taken = {slot: one for slot, one in self._kept.items() if one.number in frames}
+        self._kept = {slot: one for slot, one in self._kept.items() if slot not in taken}
+        return list(taken.values())
+
+    def __len__(self) -> int:
+        """Number of pictures kept."""
+        return len(self._kept)
+
+
+def choose(candidates: Sequence[Candidate], kind: str, count: int) -> list[Candidate]:
+    """The best pictures of one object, spread over its life.
+
+    Its life is cut into ``count`` spans of equal length, and each gives its best; what empty spans
+    leave over goes to the best of the rest. A picture in which the object was taken for something
+    else comes last: of a rider whose bicycle was overlooked it shows only half.
+
+    Args:
+        candidates: Pictures of the object.
+        kind: What the object is.
+        count: How many to keep, at least 1.
+
+    Returns:
+        At most ``count`` pictures, in time order.
+    """
+    if not candidates:
+        return []
+    first = min(candidate.seconds for candidate in candidates)
+    length = (max(candidate.seconds for candidate in candidates) - first) / count
+    best_first = sorted(
+        candidates, key=lambda one: (one.kind != kind, -one.quality, one.seconds, one.number)
+    )
+    agreeing = [candidate for candidate in best_first if candidate.kind == kind]
+    if len(agreeing) >= count:
+        best_first = agreeing
+    by_span: dict[int, Candidate] = {}
+    for candidate in best_first:
+        span = min(count - 1, int((candidate.seconds - first) / length)) if length else 0
+        by_span.setdefault(span, candidate)
+    chosen = list(by_span.values())
+    chosen += [one for one in best_first if all(one is not taken for taken in chosen)]
+    return sorted(chosen[:count], key=lambda candidate: candidate.seconds)
+
+
+def encode(pixels: NDArray[np.uint8], quality: int) -> bytes:
+    """(h, w, 3) uint8 RGB to JPEG of a quality from 1 to 100."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+def look_at(footage: FootageConfig, width: int, height: int) -> NDArray[np.bool_] | None:
+    """Where objects count, by the camera's region and mask.
+
+    Args:
+        footage: Of the camera.
+        width: Of a frame, in pixels.
+        height: Of a frame, in pixels.
+
+    Returns:
+        (height, width) bool, or None for everywhere.
+    """
+    if not footage.region and not footage.mask:
+        return None
+    where = np.ones((height, width), bool)
+    if footage.region:
+        polygon = Image.new("1", (width, height))
+        corners = [(x * width, y * height) for x, y in footage.region]
+        ImageDraw.Draw(polygon).polygon(corners, fill=1, outline=1)
+        where &= np.asarray(polygon)
+    if footage.mask:
+        with Image.open(footage.mask) as mask:
+            fitted = mask.convert("L").resize((width, height), Image.Resampling.NEAREST)
+            where &= np.asarray(fitted) > 0
+    return where
+
+
+def standing(objects: Objects, where: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which objects stand where ``where`` is true: the middle of a box's lower edge counts.
+
+    Args:
+        objects: N objects of a frame.
+        where: (H, W) bool, see :func:`look_at`.
+
+    Returns:
+        (N,) bool.
+    """
+    height, width = where.shape
+    x = ((objects.box[:, 0] + objects.box[:, 2]) / 2).astype(np.int64).clip(0, width - 1)
+    y = objects.box[:, 3].astype(np.int64).clip(0, height - 1)
+    inside: NDArray[np.bool_] = where[y, x]
+    return inside

@@ -1,0 +1,320 @@
+"""Between a video and the catalog: crops wait in one file per video until they are committed.
+
+A video's crops are written to ``incoming/<id>.part``. When the video has been read to its end the
+file is sealed: renamed to ``<id>.parquet``, with the video's record inside. Sealed files of any
+number of videos go into the catalog in one commit, then ``videos/<id>.json`` says for good that the
+video is done. So whatever is killed whenever, a video counts once or not at all: an unsealed file
+is begun anew, a sealed one is committed again, and crops that are there already add nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from collabteam.catalog import Catalog, Crop
+from collabteam.catalog.crops_source import Item, Labels
+from collabteam.catalog.tables import write_atomically
+from collabteam.errors import UserError, disk_errors
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("image", pa.binary()),
+        pa.field("proposed", pa.string()),
+        pa.field("video", pa.string()),
+        pa.field("track", pa.string()),
+        pa.field("frame", pa.int64()),
+        pa.field("time", pa.float64()),
+        pa.field("box", pa.list_(pa.float64(), 4)),
+    ]
+)
+_ROWS = 256
+_RECORD = b"collabteam.video"
+
+
+@dataclass
+class VideoRecord:
+    """What became of one video.
+
+    Attributes:
+        id: 24 hexadecimal digits: of the file's content; of a stream, of its address and begin.
+        name: What its crops name as their video: the file's name and the first digits of ``id``.
+        path: Where it was; of a stream, its address without a password.
+        size: Of the file, in bytes.
+        changed: Of the file: when it was changed last, in nanoseconds.
+        start: When the recording began, in Unix seconds; None if nobody knows.
+        duration: Seconds of footage that were read.
+        frames: Frames that were analysed.
+        detections: Boxes that the detector found.
+        tracks: Tracks that the tracker made of them.
+        objects: Objects, after joining the tracks that belong together, by proposed label.
+        crops: Crops kept.
+        faults: What was wrong with the file, in order.
+        seconds: How long each stage took: ``decode`` (waiting for frames), ``detect``, ``track``
+            (fusing and linking included), ``crop``, ``total``.
+        settings: The settings that made it.
+    """
+
+    id: str
+    name: str
+    path: str
+    size: int = 0
+    changed: int = 0
+    start: float | None = None
+    duration: float = 0.0
+    frames: int = 0
+    detections: int = 0
+    tracks: int = 0
+    objects: dict[str, int] = field(default_factory=dict)
+    crops: int = 0
+    faults: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+class Spool:
+    """Videos that were read, of one camera.
+
+    Args:
+        folder: The camera's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.incoming = folder / "incoming"
+        self.videos = folder / "videos"
+        for made in (self.incoming, self.videos):
+            try:
+                made.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"{made} cannot be made: {error.strerror}") from error
+
+    def record(self, video: str) -> VideoRecord | None:
+        """What became of a video, by its id; None if it is not in the catalog yet."""
+        file = self.videos / f"{video}.json"
+        try:
+            return VideoRecord(**json.loads(file.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(
+                f"{file} is damaged ({error}): remove it, and the video is read again; crops that "
+                "are in the catalog already are recognised if the settings are the same"
+            ) from error
+
+    def known_files(self) -> dict[tuple[str, int, int], VideoRecord]:
+        """Every video that is done, by path, size and time of change: spares reading it to know."""
+        records = [self.record(file.stem) for file in self.videos.glob("*.json")]
+        return {(done.path, done.size, done.changed): done for done in records if done is not None}
+
+    def waiting(self, video: str) -> VideoRecord | None:
+        """The record of a video that was read to its end and waits for the catalog, by its id."""
+        file = self.incoming / f"{video}.parquet"
+        return read_record(file) if file.exists() else None
+
+    @contextmanager
+    def claim(self, video: str) -> Iterator[str]:
+        """Keep others from reading the same video at the same time.
+
+        Yields:
+            ``""``, or who is reading it: then leave it alone. The claim is the system's lock on a
+            file, so it ends with the process however that ends.
+        """
+        file = self.incoming / f"{video}.lock"
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                yield os.read(descriptor, 200).decode(errors="replace") or "another process"
+                return
+            os.ftruncate(descriptor, 0)
+            with suppress(OSError):
+                os.write(
+                    descriptor, f"process {os.getpid()} on host {socket.gethostname()}".encode()
+                )
+            yield ""
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def writing(self, record: VideoRecord) -> Iterator[SpoolFile]:
+        """Write the crops of one video; sealed when the block ends without an exception.
+
+        Args:
+            record: Written into the file as it is when the block ends.
+        """
+        part = self.incoming / f"{record.id}.part"
+        with disk_errors():
+            file = SpoolFile(part, record)
+            try:
+                yield file
+                file.close()
+                part.replace(self.incoming / f"{record.id}.parquet")
+            except BaseException:
+                file.abandon()
+                part.unlink(missing_ok=True)
+                raise
+
+    def sealed(self) -> list[Path]:
+        """Files that wait for the catalog, in a fixed order."""
+        return sorted(self.incoming.glob("*.parquet"))
+
+    def done(self, files: list[Path]) -> list[VideoRecord]:
+        """Note that the crops in these files are in the catalog, and remove the files."""
+        records = []
+        for file in files:
+            record = read_record(file)
+            write_atomically(
+                self.videos / f"{record.id}.json", json.dumps(asdict(record), indent=1) + "\n"
+            )
+            file.unlink(missing_ok=True)
+            file.with_suffix(".lock").unlink(missing_ok=True)
+            records.append(record)
+        return records
+
+    def note(self, record: VideoRecord) -> None:
+        """Note a video that nothing can be had of."""
+        write_atomically(
+            self.videos / f"{record.id}.json", json.dumps(asdict(record), indent=1) + "\n"
+        )
+
+
+class SpoolFile:
+    """The crops of one video on their way to disk, a few hundred in memory at a time."""
+
+    def __init__(self, path: Path, record: VideoRecord) -> None:
+        self.record = record
+        self._file = path.open("wb")
+        self._writer = pq.ParquetWriter(self._file, _SCHEMA, compression="none")
+        self._rows: list[tuple[Crop, str]] = []
+
+    def add(self, crop: Crop, proposed: str) -> None:
+        """Add one crop and what it is proposed as."""
+        self._rows.append((crop, proposed))
+        self.record.crops += 1
+        if len(self._rows) >= _ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        crops = [crop for crop, _ in self._rows]
+        columns = {
+            "image": [crop.image for crop in crops],
+            "proposed": [label for _, label in self._rows],
+            "video": [crop.video for crop in crops],
+            "track": [crop.track for crop in crops],
+            "frame": [crop.frame for crop in crops],
+            "time": [None if math.isnan(crop.time) else crop.time for crop in crops],
+            "box": [list(crop.box or ()) for crop in crops],
+        }
+        self._writer.write_table(pa.table(columns, schema=_SCHEMA))
+        self._rows = []
+
+    def close(self) -> None:
+        """Write what is left, and the record; on disk when this returns."""
+        if self._rows:
+            self._flush()
+        self._writer.add_key_value_metadata({_RECORD: json.dumps(asdict(self.record)).encode()})
+        self._writer.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Let go of the file."""
+        with suppress(Exception):
+            self._writer.close()
+        self._file.close()
+
+
+def read_record(file: Path) -> VideoRecord:
+    """The record inside a sealed file.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    try:
+        metadata = pq.read_metadata(file).metadata
+        return VideoRecord(**json.loads(metadata[_RECORD]))
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise UserError(
+            f"{file} is damaged ({error}): remove it, and its video is read again"
+        ) from error
+
+
+class SpooledSource:
+    """Sealed files as a source of crops, see :class:`collabteam.catalog.crops_source.Source`.
+
+    Args:
+        files: The files.
+        labels: All labels that occur.
+    """
+
+    meaning: Labels = "proposed"
+    ignored = 0
+    answers = True
+
+    def __init__(self, files: list[Path], labels: set[str]) -> None:
+        self._files = files
+        self.labels = labels
+        self.total = sum(read_record(file).crops for file in files)
+
+    def items(self) -> Iterator[Item]:
+        """The crops, in the order in which they were written."""
+        for path in self._files:
+            try:
+                with pq.ParquetFile(path, pre_buffer=False) as file:
+                    for batch in file.iter_batches(_ROWS):
+                        for row in batch.to_pylist():
+                            yield _item(path, row)
+            except (OSError, pa.ArrowException) as error:
+                raise UserError(
+                    f"{path} is damaged ({error}): remove it, and its video is read again"
+                ) from error
+
+
+def _item(path: Path, row: dict[str, Any]) -> Item:
+    origin = {name: row[name] for name in ("video", "track", "frame")}
+    if row["time"] is not None:
+        origin["time"] = row["time"]
+    return Item(
+        f"{path} {row['video']} track {row['track']} frame {row['frame']}",
+        row["image"],
+        given={"proposed": row["proposed"]},
+        origin=origin | {"box": tuple(row["box"])},
+    )
+
+
+def commit(catalog: Catalog, spool: Spool) -> list[VideoRecord]:
+    """Put the crops of every sealed file into the catalog.
+
+    Args:
+        catalog: The camera.
+        spool: Its spool.
+
+    Returns:
+        The videos that are done now.
+
+    Raises:
+        UserError: Another command holds the camera, or the disk is full; nothing is lost.
+    """
+    from collabteam.catalog.crops_source import ingest_source
+    from collabteam.config import UNKNOWN
+
+    with catalog.lock("ingest"):
+        files = spool.sealed()  # under the lock: what another one commits meanwhile is gone
+        if not files:
+            return []
+        labels = {*catalog.classes, UNKNOWN}
+        ingest_source(catalog, SpooledSource(files, labels))
+        return spool.done(files)
