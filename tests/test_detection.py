@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import pickle
 import re
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torchvision import models
 
 from collabteam.config import DetectorConfig
@@ -79,15 +79,23 @@ def test_another_kind_of_detector_is_refused() -> None:
 
 @pytest.fixture(scope="module")
 def random_ssd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small model that nobody has trained: it sees many things, all of them wrong."""
+    """A small model that nobody has trained, with a bias to see persons and two-wheelers."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("ssd") / "ssd.pth"
     model = models.get_model(SSD, weights=None, weights_backbone=None)
+    with torch.no_grad():
+        for part in model.modules():
+            if isinstance(part, torch.nn.BatchNorm2d):
+                part.momentum = 1.0
+        # Normalised to noise, or nothing of an image would come through.
+        model.head([*model.backbone(torch.rand(4, 3, 320, 320)).values()])
+        for branch in model.head.classification_head.module_list:
+            branch[-1].bias.view(-1, 91)[:, [1, 2, 4]] += 4
     torch.save(model.state_dict(), path)
     return path
 
 
-def ssd(path: Path, confidence: float = 0.012) -> DetectorConfig:
+def ssd(path: Path, confidence: float = 0.05) -> DetectorConfig:
     return DetectorConfig("torchvision", str(path), SSD, image_size=320, confidence=confidence)
 
 
@@ -107,7 +115,7 @@ def test_torchvision_finds_what_is_wanted_within_each_frame(random_ssd: Path) ->
         assert (objects.box >= 0).all()
         assert (objects.box <= [width, height, width, height]).all()
         assert (objects.box[:, :2] < objects.box[:, 2:]).all()
-        assert (objects.score >= 0.012).all()
+        assert (objects.score >= 0.05).all()
         assert (objects.score <= 1).all()
         assert set(objects.kind) <= set(PARTS)
     assert detector.detect([]) == []
@@ -117,6 +125,7 @@ def test_what_is_found_does_not_depend_on_the_other_frames(random_ssd: Path) -> 
     detector = open_detector(ssd(random_ssd), PARTS)
     images = [noise(120, 160), noise(200, 70, 1), noise(120, 160, 2)]
     together = detector.detect(images)
+    assert not same(together[0], together[2])
     assert all(same(detector.detect([x])[0], y) for x, y in zip(images, together, strict=True))
 
 
@@ -126,9 +135,11 @@ def test_fewer_kinds_and_a_higher_confidence_find_a_part(random_ssd: Path) -> No
     persons = open_detector(ssd(random_ssd, 0.0), ["person"]).detect([image])[0]
     assert 0 < len(persons) < len(everything)
     assert same(persons, everything[everything.kind == "person"])
-    least = float(np.median(everything.score))
+    scores = np.unique(everything.score)
+    least = float(scores[len(scores) // 2 :][:2].mean())
     surer = open_detector(ssd(random_ssd, least), PARTS).detect([image])[0]
-    assert same(surer, everything[everything.score >= np.float32(least)])
+    assert 0 < len(surer) < len(everything)
+    assert same(surer, everything[everything.score >= least])
     assert len(open_detector(ssd(random_ssd, 1.0), PARTS).detect([image])[0]) == 0
 
 
@@ -164,29 +175,29 @@ def test_official_weights_count_no_batches(random_ssd: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn", SSD])
+@pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn", RCNN])
 def test_a_model_is_built_as_torchvision_builds_it(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With weights torchvision freezes normalisations and changes their eps; the sums must agree."""
+    """With weights, torchvision freezes normalisations and changes their eps: sums must agree."""
     torch.manual_seed(0)
-    # What a round of training would leave, so that an eps shows.
     state = models.get_model(name, weights=None, weights_backbone=None).state_dict()
-    for key, value in state.items():
-        if key.endswith("running_var"):
-            value.uniform_(1e-5, 1e-4)
+    for key in [key for key in state if key.endswith("running_var")]:
+        # So small that an eps shows, and made good for by the weight.
+        state[key].uniform_(0.005, 0.01)
+        state[key.replace("running_var", "weight")].fill_(0.08)
     state = {key: value for key, value in state.items() if "num_batches" not in key}
     weights = models.get_model_weights(name).DEFAULT
     monkeypatch.setattr(type(weights), "get_state_dict", lambda *args, **settings: state)
-    theirs = models.get_model(name, weights=weights, box_score_thresh=0.0, min_size=96, max_size=96)
+    theirs = models.get_model(name, weights=weights).eval()
     torch.save(state, tmp_path / "state.pth")
     config = DetectorConfig("torchvision", str(tmp_path / "state.pth"), name, 96, 0.0)
     ours: Any = open_detector(config, PARTS)
-    image = torch.rand(3, 96, 96)
+    image = torch.rand(1, 3, 96, 96)
     with torch.inference_mode():
-        expected = theirs.eval().backbone(image[None])
-        got = ours._network._model.backbone(image[None])
+        expected, got = (model.backbone(image) for model in (theirs, ours._network._model))
     for key, value in expected.items():
+        assert value.std() > 0
         torch.testing.assert_close(got[key], value)
 
 
@@ -366,9 +377,14 @@ def test_yolo_finds_the_street(tmp_path: Path) -> None:
     rider = np.array([[733, 164, 812, 350]], np.float32)
     riders = fuse(first)
     assert iou(rider, riders.box[riders.kind == "cyclist"]).max() > 0.8
-    # RGB and BGR are not the same to it; red bicycles and blue ones look much alike, but not quite.
-    mirrored = detector.detect([np.ascontiguousarray(images[0][..., ::-1])])[0]
-    assert not same(mirrored, first)
+    # Colours are in order: from a file, ultralytics sees the same.
+    from ultralytics.models import YOLO
+
+    Image.fromarray(images[0]).save(tmp_path / "frame.png")
+    settings = {"imgsz": 768, "conf": 0.3, "classes": [0, 1, 3], "verbose": False}
+    boxes = YOLO(str(weights)).predict(tmp_path / "frame.png", **settings)[0].boxes
+    np.testing.assert_allclose(first.box, boxes.xyxy, atol=1e-2)
+    np.testing.assert_allclose(first.score, boxes.conf, atol=1e-4)
 
 
 _QUIET = """
@@ -379,48 +395,39 @@ def no_network(*args, **settings):
     print("NETWORK", args, file=sys.stderr)
     raise OSError("no network")
 socket.socket.connect = socket.getaddrinfo = no_network
-before = dict(os.environ), torch.get_num_threads(), torch.save, np.get_printoptions()
+def state():
+    return dict(os.environ), torch.get_num_threads(), torch.save, np.get_printoptions()
+before = state()
 from collabteam.config import DetectorConfig
 from collabteam.video.detection import open_detector
 assert "ultralytics" not in sys.modules
-detector = open_detector(DetectorConfig("yolo", sys.argv[1], "", 320, 0.3), ["person"])
-def unchanged():
-    now = dict(os.environ), torch.get_num_threads(), torch.save, np.get_printoptions()
-    return [one == other for one, other in zip(before, now)]
-opened = unchanged()
-for seed in range(2):
-    image = np.random.default_rng(seed).integers(0, 255, (120, 160, 3), np.uint8)
-    detector.detect([image, image])
-print(json.dumps([opened, unchanged()]))
+for weights in sys.argv[1:]:
+    detector = open_detector(DetectorConfig("yolo", weights, "", 320, 0.3), ["person"])
+    print([one == other for one, other in zip(before, state())])
+    for seed in range(2):
+        image = np.random.default_rng(seed).integers(0, 255, (120, 160, 3), np.uint8)
+        detector.detect([image, image])
+    print([one == other for one, other in zip(before, state())])
 """
 
 
 @WITH_YOLO
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [".pt", ".onnx"])
-def test_yolo_leaves_no_trace(kind: str, tmp_path: Path) -> None:
+def test_yolo_leaves_no_trace(tmp_path: Path) -> None:
     """Offline, quiet, nothing written, and the process as it was."""
-    work, home, temporary = (tmp_path / name for name in ("work", "home", "tmp"))
-    for folder in (work, home, temporary):
+    work, home, temporary = folders = [tmp_path / name for name in ("work", "home", "tmp")]
+    for folder in folders:
         folder.mkdir()
-    if kind == ".pt":
-        weights = real("weights/yolov8n.pt")
-    else:
-        pytest.importorskip("onnxruntime")
-        weights = tmp_path / "n.onnx"
-        weights.write_bytes(onnx())
-    kept = {name: text for name, text in os.environ.items() if not name.startswith("YOLO_")}
-    del kept["PYTEST_CURRENT_TEST"]  # ultralytics reports nothing under pytest
+    weights = [path for path in [DATA / "weights" / "yolov8n.pt"] if path.exists()]
+    if importlib.util.find_spec("onnxruntime"):
+        weights.append(tmp_path / "n.onnx")
+        weights[-1].write_bytes(onnx())
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("YOLO_", "ORT_", "PYTEST_"))}
+    own = {"HOME": str(home), "TMPDIR": str(temporary), "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
-        [sys.executable, "-c", _QUIET, str(weights)],
+        [sys.executable, "-c", _QUIET, *map(str, weights)],
         cwd=work,
-        env={
-            **kept,
-            "HOME": str(home),
-            "TMPDIR": str(temporary),
-            "PYTHONPATH": str(REPOSITORY),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        },
+        env={**kept, **own, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -428,6 +435,6 @@ def test_yolo_leaves_no_trace(kind: str, tmp_path: Path) -> None:
     )
     assert done.stderr == ""
     assert done.returncode == 0
-    assert json.loads(done.stdout) == [[True] * 4] * 2
-    for folder in (work, home, temporary):
+    assert done.stdout == "[True, True, True, True]\n" * 2 * len(weights)
+    for folder in folders:
         assert [path for path in folder.rglob("*") if path.is_file()] == []

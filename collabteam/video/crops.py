@@ -173,8 +173,8 @@ def choose(candidates: Sequence[Candidate], kind: str, count: int) -> list[Candi
     """The best pictures of one object, spread over its life.
 
     Its life is cut into ``count`` spans of equal length, and each gives its best; what empty spans
-    leave over goes to the best of the rest. A picture in which the object was taken for something
-    else comes last: of a rider whose bicycle was overlooked it shows only half.
+    leave over goes to the best of the rest. Pictures in which the object was taken for something
+    else are left out if there are others: of a rider whose bicycle was overlooked they show half.
 
     Args:
         candidates: Pictures of the object.
@@ -184,16 +184,12 @@ def choose(candidates: Sequence[Candidate], kind: str, count: int) -> list[Candi
     Returns:
         At most ``count`` pictures, in time order.
     """
+    candidates = [one for one in candidates if one.kind == kind] or candidates
     if not candidates:
         return []
     first = min(candidate.seconds for candidate in candidates)
     length = (max(candidate.seconds for candidate in candidates) - first) / count
-    best_first = sorted(
-        candidates, key=lambda one: (one.kind != kind, -one.quality, one.seconds, one.number)
-    )
-    agreeing = [candidate for candidate in best_first if candidate.kind == kind]
-    if len(agreeing) >= count:
-        best_first = agreeing
+    best_first = sorted(candidates, key=lambda one: (-one.quality, one.seconds, one.number))
     by_span: dict[int, Candidate] = {}
     for candidate in best_first:
         span = min(count - 1, int((candidate.seconds - first) / length)) if length else 0

@@ -24,11 +24,9 @@ from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from collabteam.config import FootageConfig
@@ -36,9 +34,13 @@ from collabteam.errors import UserError, first_line
 from collabteam.video.objects import Frame
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from av import Packet, VideoFrame
     from av.container import InputContainer
     from av.video.stream import VideoStream
+
+    _Packet: TypeAlias = Packet[VideoStream]
 
 EXTENSIONS = (
     *(".mp4", ".m4v", ".mov", ".3gp", ".avi", ".mkv", ".webm", ".flv", ".wmv", ".asf", ".ogv"),
@@ -56,15 +58,15 @@ QUEUE = 4
 """Frames that are decoded ahead."""
 
 # These go on whether or not anybody reads; the others wait.
-_LIVE = ("rtsp", "rtsps", "rtmp", "udp")
+_LIVE = ("rtsp", "rtmp", "udp")
 # Seconds by which timestamps may go back before it counts as a jump and not as disorder.
 _DISORDER = 1.0
 # Seconds by which timestamps may go forth before the next frame is asked to confirm it.
 _GAP = 5.0
 _ENOUGH_ERRORS = 100
-# Of packets that wait for the decision whether anything needs them.
+# Packets that may wait for the decision whether anything needs them.
 _HELD = 500
-# Of keyframes that must have been what the container calls them before anything relies on it.
+# Keyframes in a row that must have been ones before anything relies on the next.
 _TRUST = 3
 # A frame may come this share of the usual distance early and is still on time.
 _EARLY = 0.25
@@ -121,9 +123,7 @@ def find_videos(path: str) -> list[str]:
     Raises:
         UserError: Nothing is given, nothing is there, or nothing of it is a video.
     """
-    expected = (
-        "expected a video, a folder of videos, a pattern such as 'footage/*.mp4', or a stream"
-    )
+    expected = "expected a video, a folder of videos, a pattern such as 'footage/*.mp4' or a stream"
     if not path:
         raise UserError(f"path is not given: {expected}")
     if is_stream(path):
@@ -140,8 +140,9 @@ def find_videos(path: str) -> list[str]:
         elif place.exists():
             raise UserError(f"path={path} is neither a file nor a folder: {expected}")
         elif glob.has_magic(path):
-            there = [name for name in glob.glob(path, recursive=True) if Path(name).is_file()]
-            what = "pattern"
+            # Path.glob takes no absolute pattern and does not leave out what is hidden.
+            names = glob.glob(path, recursive=True)  # noqa: PTH207
+            there, what = [name for name in names if Path(name).is_file()], "pattern"
         else:
             raise UserError(f"path={path} does not exist: {expected}")
     except PermissionError as error:
@@ -149,13 +150,13 @@ def find_videos(path: str) -> list[str]:
     videos = sorted({name for name in there if name.lower().endswith(EXTENSIONS)})
     if videos:
         return videos
-    kinds = Counter(Path(name).suffix.lower() or "no extension" for name in there)
+    kinds = Counter(Path(name).suffix.lower() or "without extension" for name in there)
     seen = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(3))
-    more = f" and {len(kinds) - 3} kinds more" if len(kinds) > 3 else ""
-    fits = "holds" if what == "folder" else "fits"
+    seen += f" and {len(kinds) - 3} kinds more" if len(kinds) > 3 else ""
+    verb = "holds" if what == "folder" else "fits"
+    but = f", but {seen}" if seen else " and nothing else"
     raise UserError(
-        f"path={path}: this {what} {fits} no video, but {seen or 'nothing'}{more}; "
-        "expected .mp4, .avi, .mkv, ..."
+        f"path={path}: this {what} {verb} no video{but}; expected .mp4, .avi, .mkv, ..."
     )
 
 
@@ -236,24 +237,31 @@ def start_time(name: str, footage: FootageConfig, created: str | None) -> float:
     if footage.start:
         zone = _zone(footage)
         stem = Path(name).stem
-        for loose, free in itertools.product((False, True), (False, True)):
-            pattern = _start_pattern(footage.start, loose)
-            # Digits beside it would make a part of a longer number a time; they are a last resort.
-            pattern = pattern if free else rf"(?<!\d){pattern}(?!\d)"
+        # Digits beside it would make a part of a longer number a time.
+        alone, loose = r"(?<!\d){}(?!\d)", _start_pattern(footage.start, True)
+        exact = _start_pattern(footage.start)
+        for pattern in (alone.format(exact), exact, alone.format(loose)):
             for match in re.finditer(f"(?=({pattern}))", stem, re.IGNORECASE):
-                if "epoch" in match.groupdict():
-                    return float(match["epoch"])
-                try:
-                    when = datetime.strptime(match[1], footage.start)
-                    return (when if when.tzinfo else when.replace(tzinfo=zone)).timestamp()
-                except (ValueError, OverflowError):  # such as month 13
-                    continue
+                seconds = _seconds(match, footage.start, zone)
+                if seconds >= _OLDEST:
+                    return seconds
     try:
         when = datetime.fromisoformat((created or "").strip())
         seconds = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return math.nan
     return seconds if seconds >= _OLDEST else math.nan
+
+
+def _seconds(match: re.Match[str], start: str, zone: tzinfo) -> float:
+    """Since 1970, of a text that looks like a time; NaN if it is none, such as month 13."""
+    if "epoch" in match.groupdict():
+        return float(match["epoch"])
+    try:
+        when = datetime.strptime(match[1], start)
+        return (when if when.tzinfo else when.replace(tzinfo=zone)).timestamp()
+    except (ValueError, OverflowError):
+        return math.nan
 
 
 def check_footage(footage: FootageConfig) -> None:
@@ -392,129 +400,194 @@ def steady(
     Args:
         stamped: Seconds, None where there is none, each with what it belongs to.
         rate: Nominal frames per second.
-        tell: Called with ``back`` (timestamps have jumped back) or ``stray`` (a frame is left out)
-            and the time.
+        tell: Called with the time and ``back`` (timestamps have jumped back), ``stray`` (a frame is
+            left out) or ``disorder`` (a timestamp is missing, or not above the one before it).
 
     Yields:
         Seconds, each with what it belongs to.
     """
     step = 1.0 / rate
     shift = 0.0
-    last = -step
+    last: float | None = None
     before: float | None = None
     nudged = False
     odd: tuple[float, T] | None = None  # a jump that the next frame has to confirm
     for raw, item in stamped:
-        if raw is not None and raw == before:  # never moving is as good as none
-            raw = None
-        else:
-            before = raw
-        if raw is None:
+        # Never moving is as good as none.
+        now = None if raw is None or raw == before else raw + shift
+        before = before if raw is None else raw
+        if last is None:
+            last = max(0.0, now or 0.0)
+            yield last, item
+            continue
+        if raw is None or now is None:
+            if odd is not None:  # what cannot be confirmed is believed
+                last, item_before, odd = max(odd[0] + shift, last + step), odd[1], None
+                yield last, item_before
+            tell("disorder", last)
             last += step
             yield last, item
             continue
-        now = raw + shift
         if odd is not None:
             forth = odd[0] + shift > last
-            if raw > odd[0] and (forth or raw <= odd[0] + _GAP) and not last < now <= last + _GAP:
+            goes_on = raw > odd[0] and (forth or raw <= odd[0] + _GAP)
+            if goes_on and not last < now <= last + _GAP:
                 if not forth:
-                    shift = last + step - odd[0]
                     tell("back", last)
+                    shift = last + step - odd[0]
+                    now = raw + shift
                 last = odd[0] + shift
                 yield last, odd[1]
-                now = raw + shift
             else:
-                tell("stray", max(last, 0.0))
+                tell("stray", last)
             odd = None
-        if last < now <= last + _GAP or (last < 0 <= now):
+        if last < now <= last + _GAP:
             last, nudged = now, False
         elif last - _DISORDER <= now <= last:
-            # Half a step: the timestamps catch up with it, unless they never move.
+            tell("disorder", last)
+            # Half a step: the timestamps catch up with it, unless they do not move on either.
             last, nudged = last + (step if nudged else step / 2), True
         else:
             odd = (raw, item)
             continue
         yield last, item
-    if odd is not None:
-        now = odd[0] + shift
-        yield (now if now > last else last + step), odd[1]
+    if odd is not None and last is not None:
+        yield max(odd[0] + shift, last + step), odd[1]
 
 
 class _Places:
     """Numbers frames by how many packets are shown before them, decoded or not."""
 
-    def __init__(self) -> None:
+    def __init__(self, gap: float, tell: Callable[[int, int], None]) -> None:
+        """Begin.
+
+        Args:
+            gap: More than this between two timestamps is told.
+            tell: Called with both.
+        """
+        self._gap, self._tell = gap, tell
         self._ahead: list[int] = []
+        self._last: int | None = None
         self._passed = 0
 
     def add(self, pts: int) -> None:
+        """The next packet, in the file's order."""
         heapq.heappush(self._ahead, pts)
 
     def number(self, pts: int | None) -> int:
         """Of the next frame that is shown."""
         while self._ahead and pts is not None and self._ahead[0] < pts:
-            heapq.heappop(self._ahead)
-            self._passed += 1
+            self._pass()
         if self._ahead:  # its own packet
-            heapq.heappop(self._ahead)
-        self._passed += 1
+            self._pass()
+        else:
+            self._passed += 1
         return self._passed - 1
+
+    def _pass(self) -> None:
+        pts = heapq.heappop(self._ahead)
+        self._passed += 1
+        if self._last is not None and pts - self._last > self._gap:
+            self._tell(self._last, pts)
+        self._last = pts if self._last is None else max(pts, self._last)
 
 
 class Sieve(Generic[T]):
-    """Leaves out packets that no wanted frame needs.
+    """Leaves out packets that no frame that is due needs.
 
-    After the last wanted packet before a keyframe, nothing is needed, unless a picture that follows
-    the keyframe in the file and is shown before it is wanted: that one may look back further.
+    Pictures build upon earlier ones, back to a keyframe. So after the last packet whose frame is
+    due, nothing is needed up to the next keyframe, unless one is due that follows the keyframe in
+    the file and is shown before it: it may build upon what comes before the keyframe.
 
     Attributes:
-        trusted: Whether decoding can begin anew at what is called a keyframe; until then nothing is
-            left out.
+        open: Whether everything passes as due from now on.
     """
 
-    def __init__(self) -> None:
-        self.trusted = False
-        self._held: list[tuple[T, bool]] = []
-        self._key: tuple[int, int] | None = None  # its place among the held, its timestamp
+    def __init__(self, pace: Pace) -> None:
+        """Begin.
 
-    def put(self, packet: T, pts: int, is_key: bool, wanted: bool) -> list[tuple[T, bool]]:
+        Args:
+            pace: What is due; it is asked for slots alone.
+        """
+        self.open = pace.all
+        self._pace = pace
+        self._trust = 0
+        self._earliest: dict[int, float] = {}  # of each slot
+        self._held: list[tuple[T, bool]] = []
+        self._key: tuple[int, float] | None = None  # its place among the held, its time
+
+    def learn(self, sound: bool) -> None:
+        """Tell whether a keyframe has come out as one, or a picture as damaged.
+
+        Only after some keyframes in a row were sound is anything left out: there are videos that
+        renew their pictures bit by bit and call that keyframes.
+        """
+        self._trust = self._trust + 1 if sound else 0
+
+    def put(self, packet: T, seconds: float | None, is_key: bool) -> list[tuple[T, bool]]:
         """The next packet, in the file's order.
 
         Args:
             packet: The packet.
-            pts: When it is shown.
-            is_key: Whether it is a keyframe.
-            wanted: Whether its frame is wanted.
+            seconds: When its frame is shown; None where the video does not say.
+            is_key: Whether it is called a keyframe.
 
         Returns:
-            Packets to decode now, in order, each with whether it is wanted.
+            Packets to decode now, in order, each with whether its frame may be due. Frames that are
+            not are there for the others to build upon.
         """
-        ready: list[tuple[T, bool]] = []
-        if self._key is not None and (is_key or pts > self._key[1]):
-            ready = self._settle()
+        self.open |= seconds is None
+        if self.open or seconds is None:
+            return [*self._release(), (packet, True)]
+        # In the file a later frame of the slot can come first: then both count as due.
+        slot = self._pace.slot(seconds)
+        due = seconds < self._earliest.get(slot, math.inf)
+        if due:
+            self._earliest[slot] = seconds
+            if len(self._earliest) > 64:  # frames change places within a fraction of that
+                del self._earliest[min(self._earliest)]
+        ready = []
+        if self._key is not None and (is_key or seconds > self._key[1]):
+            ready = self.end()
         if is_key:
-            self._key = (len(self._held), pts)
-        self._held.append((packet, wanted))
-        if (wanted and not is_key) or not self.trusted or len(self._held) > _HELD:
-            ready += self.rest()
+            self._key = (len(self._held), seconds)
+        self._held.append((packet, due))
+        if (due and not is_key) or self._trust < _TRUST or len(self._held) > _HELD:
+            ready += self._release()
         return ready
 
-    def rest(self) -> list[tuple[T, bool]]:
-        """All that is held back, as if it were needed."""
-        held, self._held, self._key = self._held, [], None
-        return held
-
     def end(self) -> list[tuple[T, bool]]:
-        """What is needed of all that is held back, at the video's end."""
-        return self._settle()
-
-    def _settle(self) -> list[tuple[T, bool]]:
-        """Nothing that the newest keyframe follows is needed, nor is what it is shown after."""
+        """What is needed of what is held back, if no more is shown before the last keyframe."""
         if self._key is None:
-            return []
+            return self._release() if self.open else []
         key = self._held[self._key[0]]
         self._held, self._key = ([], None) if key[1] else ([key], None)
         return [key] if key[1] else []
+
+    def _release(self) -> list[tuple[T, bool]]:
+        held, self._held, self._key = self._held, [], None
+        return held
+
+
+def _is_idr(packet: bytes, lengths: int) -> bool:
+    """Whether nothing after this packet of H.264 builds upon anything before it.
+
+    What else is called a keyframe may be only where pictures begin to be renewed bit by bit.
+
+    Args:
+        packet: One picture.
+        lengths: Bytes of the number before each of its parts that says how long it is; 0 if start
+            codes separate them.
+    """
+    if not lengths:
+        found = re.finditer(rb"\x00\x00\x01(?=.)", packet, re.DOTALL)
+        return any(packet[start.end()] & 31 == 5 for start in found)
+    at = 0
+    while at + lengths < len(packet):
+        if packet[at + lengths] & 31 == 5:
+            return True
+        at += lengths + int.from_bytes(packet[at : at + lengths])
+    return False
 
 
 class _Faults:
@@ -552,12 +625,14 @@ class _Reader:
         self.decoded = 0
         self._fps, self._threads = fps, threads
         self._limit = limit if self.stream and limit > 0 else math.inf
-        self._live = urlsplit(path).scheme.lower() in _LIVE if self.stream else False
+        self._live = self.stream and path.lower().startswith(_LIVE)
         self._opened = math.inf
-        self._now = 0.0  # of what was decoded last
-        self._end = 0.0  # of what was in the file
+        self._tick = 0.0  # seconds
+        self._origin: int | None = None  # the timestamp that is second 0
+        self._now = 0.0  # of the frame that came last
+        self._end = 0.0  # of what the file has
+        self._lost = ""  # why no more could be read
         self._packets = 0
-        self._whole = False  # nothing is left out from here on
         self._limited = False
         self._changed = threading.Condition()
         self._queue: deque[Frame] = deque()
@@ -584,18 +659,15 @@ class _Reader:
         """The next frame; None at the end."""
         with self._changed:
             # A server that stalls must not keep anybody beyond the limit.
-            left = self._opened + self._limit - time.monotonic()
+            left = max(0.0, self._opened + self._limit - time.monotonic())
             self._changed.wait_for(
                 lambda: self._queue or self._over or self._stopped,
-                None if math.isinf(self._limit) else max(0.0, left),
+                None if math.isinf(left) else left,
             )
-            if self._stopped:
-                return None
             if self._queue:
-                frame = self._queue.popleft()
                 self._changed.notify_all()
-                return frame
-            if self._error is not None:
+                return self._queue.popleft()
+            if self._error is not None and not self._stopped:
                 raise self._error
             return None
 
@@ -606,7 +678,7 @@ class _Reader:
             self._queue.clear()
             self._changed.notify_all()
         if threading.current_thread() is not self._thread:
-            self._thread.join(1.0 if self.stream else 10.0)
+            self._thread.join(0.5 if self.stream else 10.0)
 
     # What the thread does.
 
@@ -614,55 +686,45 @@ class _Reader:
         error: BaseException | None = None
         try:
             self._read()
-        except FootageError as refused:
-            error = refused
-        except (self.av.error.FFmpegError, OSError) as failed:
-            if not self.decoded:
-                error = FootageError(self.path, _reason(failed))
-                error.__cause__ = failed
-            else:
-                self._fault("lost", f"cannot be read from {self._now:.1f} s on: {_reason(failed)}")
-        except BaseException as unknown:  # the consumer shall see it
-            error = unknown
+        except BaseException as failed:  # whatever it is, the consumer shall see it
+            error = failed
         with self._changed:
             self._error, self._over = error, True
             self._changed.notify_all()
-
-    def _fault(self, kind: str, text: str) -> None:
-        self.faults.add(kind, text)
 
     def _read(self) -> None:
         with self._open() as container:
             self.began, self._opened = time.time(), time.monotonic()
             video = self._video(container)
             self._describe(container, video)
-            self._give_frames(container, video)
+            self._give(container, video)
             if not (self._stopped or self._limited):
                 self._judge_end(container)
 
     def _open(self) -> InputContainer:
         """Raises FootageError."""
-        if not self.stream:
-            try:
-                if not Path(self.path).stat().st_size:
-                    raise FootageError(self.path, "is empty: expected a video")
-            except OSError as error:
-                raise FootageError(self.path, f"cannot be read: {error.strerror}") from error
-        # Without "file:", a colon in a name, as in a time, would make it an address.
-        address = self.path if self.stream else f"file:{self.path}"
-        options = {"rtsp_transport": "tcp"} if self.path.lower().startswith("rtsp") else {}
-        timeout = (OPEN_TIMEOUT, READ_TIMEOUT) if self.stream else None
+        av = self.av
         try:
-            container: InputContainer = self.av.open(
-                address, options=options, timeout=timeout, metadata_errors="replace"
-            )
-        except self.av.error.ExitError as error:
+            if not self.stream and not Path(self.path).stat().st_size:
+                raise FootageError(self.path, "is empty: expected a video")
+            # Without "file:", a colon in a name, as in a time, would make it an address.
+            address = self.path if self.stream else f"file:{self.path}"
+            options = {"rtsp_transport": "tcp"} if self.path.lower().startswith("rtsp") else {}
+            timeout = (OPEN_TIMEOUT, READ_TIMEOUT) if self.stream else None
+            container: InputContainer
+            try:
+                container = av.open(address, options=options, timeout=timeout)
+            except UnicodeDecodeError:  # in a title or a comment
+                container = av.open(
+                    address, options=options, timeout=timeout, metadata_errors="replace"
+                )
+        except av.error.ExitError as error:
             reason = f"does not answer within {OPEN_TIMEOUT:g} s"
             raise FootageError(self.path, reason) from error
-        except self.av.error.InvalidDataError as error:
+        except (av.error.InvalidDataError, av.error.EOFError) as error:
             reason = "is no video that can be read, or its end is missing"
             raise FootageError(self.path, reason) from error
-        except (self.av.error.FFmpegError, OSError, ValueError) as error:
+        except (av.error.FFmpegError, OSError) as error:
             raise FootageError(self.path, f"cannot be opened: {_reason(error)}") from error
         return container
 
@@ -683,17 +745,20 @@ class _Reader:
 
     def _describe(self, container: InputContainer, video: VideoStream) -> None:
         for rate in (video.average_rate, video.guessed_rate, video.base_rate):
-            if rate and 0 < rate <= 1000:
-                self.rate = float(rate)
+            if 0 < float(rate or 0) <= 1000:
+                self.rate = float(rate or 0)
                 break
         if not self.stream:
             if container.format.name == "avi" and video.frames:
-                # Of a file that was cut off the demuxer says something in between.
+                # If it was cut off, the demuxer names a duration between that and what is there.
                 self.duration = video.frames / self.rate
             elif video.duration and video.time_base:
                 self.duration = float(video.duration * video.time_base)
             elif container.duration:
-                self.duration = container.duration / 1e6
+                # These mean the last timestamp; it is that of the first frame which is 0 s here.
+                absolute = container.format.name in ("matroska,webm", "flv")
+                start = container.start_time or 0 if absolute else 0
+                self.duration = (container.duration - start) / 1e6
             if video.frames:
                 self.frames = video.frames
             elif not math.isnan(self.duration):
@@ -701,217 +766,235 @@ class _Reader:
         said = (container.metadata, video.metadata)
         self.created = next(filter(None, (tags.get("creation_time") for tags in said)), None)
 
-    def _give_frames(self, container: InputContainer, video: VideoStream) -> None:
-        size = (0, 0)
+    def _give(self, container: InputContainer, video: VideoStream) -> None:
+        """Put the frames that are due into the queue."""
+        size: tuple[int, int] | None = None
         pace: Pace | None = None
-        convert = self.av.video.reformatter.VideoReformatter()
+        converter = self.av.video.reformatter.VideoReformatter()
         for seconds, (number, picture) in self._timed(container, video):
             self._now = seconds
             if seconds >= self._limit:
                 self._limited = True
                 return
             turns = round(picture.rotation / 90) % 4
-            new = (picture.width, picture.height)[:: -1 if turns % 2 else 1]
-            if size not in ((0, 0), new):
-                what = f"{size[0]}x{size[1]} to {new[0]}x{new[1]}"
-                self._fault("size", f"changes from {what} at {seconds:.1f} s")
-            size = new
+            sides = (picture.width, picture.height)
+            sides = sides if turns % 2 == 0 else (sides[1], sides[0])
+            if size not in (None, sides):
+                what = "{}x{} to {}x{}".format(*(size or ()), *sides)
+                self.faults.add("size", f"changes from {what} at {seconds:.1f} s")
+            size = sides
             pace = pace or Pace(self._fps, self.rate)
             if not pace.due(seconds):
                 continue
             if self._live and len(self._queue) >= QUEUE:
-                # The camera goes on; what is not read now is lost in a worse way.
-                self._fault(
-                    "slow", f"frames are left out: too slow for the stream at {seconds:.1f} s"
-                )
+                # The camera goes on meanwhile: what nobody reads is lost in a worse way.
+                self.faults.add("slow", f"too slow for the stream at {seconds:.1f} s: left out")
                 continue
             try:
-                image = convert.reformat(picture, format="rgb24").to_ndarray()
+                image = converter.reformat(picture, format="rgb24").to_ndarray()
             except (self.av.error.FFmpegError, ValueError):
-                self._fault("broken", f"broken data at {seconds:.1f} s, skipped")
+                self._broken(seconds)
                 continue
             image = np.ascontiguousarray(np.rot90(image, turns) if turns else image)
-            if not self._put(Frame(number, seconds, image)):
-                return
+            with self._changed:
+                self._changed.wait_for(lambda: len(self._queue) < QUEUE or self._stopped)
+                if self._stopped:
+                    return
+                self._queue.append(Frame(number, seconds, image))
+                self._changed.notify_all()
 
-    def _put(self, frame: Frame) -> bool:
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._queue) < QUEUE or self._stopped)
-            if self._stopped:
-                return False
-            self._queue.append(frame)
-            self._changed.notify_all()
-            return True
+    def _broken(self, seconds: float) -> None:
+        self.faults.add("broken", f"broken data at {max(0.0, seconds):.1f} s, skipped")
 
     def _timed(
         self, container: InputContainer, video: VideoStream
     ) -> Iterator[tuple[float, tuple[int, VideoFrame]]]:
         """Good frames with their seconds and numbers."""
-
-        def tell(what: str, seconds: float) -> None:
-            self._whole = True
-            if what == "back":
-                self._fault("back", f"timestamps go back at {seconds:.1f} s")
-            else:
-                self._fault("broken", f"broken data at {seconds:.1f} s, skipped")
-
         packets = self._demuxed(container, video)
         first = next(packets, None)
         if first is None:
             return
         packets = itertools.chain((first,), packets)
-        # AVI has no timestamps of its own: what it has stands in the order of the file.
-        reordered = container.format.name == "avi" and video.codec_context.has_b_frames
-        if first.pts is None or reordered:
+        # AVI keeps no timestamps. Frames that are shown in another order get wrong ones from it.
+        shuffled = container.format.name == "avi" and video.codec_context.has_b_frames
+        if first.pts is None or shuffled:
             self.rate = float(video.guessed_rate or 0) or self.rate
             yield from self._counted(packets, video)
         else:
-            yield from steady(self._stamped(packets, video), self.rate, tell)
+            yield from self._stamped(packets, video)
 
-    def _demuxed(
-        self, container: InputContainer, video: VideoStream
-    ) -> Iterator[Packet[VideoStream]]:
-        """Packets of one stream, over what is broken in between."""
+    def _demuxed(self, container: InputContainer, video: VideoStream) -> Iterator[_Packet]:
+        """The packets, over what is broken in between."""
         errors = 0
         while True:
             try:
                 for packet in container.demux(video):
-                    if self._stopped or time.monotonic() - self._opened >= self._limit:
-                        self._limited = not self._stopped
+                    if self._stopped:
+                        return
+                    if time.monotonic() - self._opened >= self._limit:
+                        self._limited = True
                         return
                     errors = 0
-                    if packet.size or packet.pts is not None:  # or else it stands for the end
+                    if packet.size or packet.pts is not None:  # the others stand for the end
                         self._packets += 1
                         yield packet
-                return
-            except self.av.error.ExitError:
-                self._fault("lost", f"no data for {READ_TIMEOUT:g} s after {self._now:.1f} s")
                 return
             except (self.av.error.FFmpegError, OSError) as error:
                 errors += 1
                 invalid = isinstance(error, self.av.error.InvalidDataError)
-                if errors >= _ENOUGH_ERRORS or (self.stream and not invalid):
-                    if not self.decoded:
-                        raise
-                    self._fault(
-                        "lost", f"cannot be read from {self._now:.1f} s on: {_reason(error)}"
-                    )
-                    return
-                self._fault("broken", f"broken data at {self._now:.1f} s, skipped")
+                if invalid and errors < _ENOUGH_ERRORS:
+                    self._broken(self._now)
+                    continue
+                late = isinstance(error, self.av.error.ExitError)
+                reason = f"no data for {READ_TIMEOUT:g} s" if late else _reason(error)
+                if not self.decoded:
+                    raise FootageError(self.path, f"cannot be read: {reason}") from error
+                self._lost = f": {reason}"
+                return
 
-    def _decode(
-        self, video: VideoStream, packet: Packet[VideoStream] | None, seconds: float
+    def _decoded(
+        self, video: VideoStream, packet: _Packet | None, seconds: float
     ) -> list[VideoFrame] | None:
-        """Frames that come out for a packet, None if it is broken."""
+        """The frames that come out for a packet, None if it is broken."""
         try:
             frames = video.codec_context.decode(packet)
         except (self.av.error.FFmpegError, ValueError):
-            self._fault("broken", f"broken data at {seconds:.1f} s, skipped")
+            self._broken(seconds)
             return None
         self.decoded += len(frames)
         return frames
 
     def _counted(
-        self, packets: Iterator[Packet[VideoStream]], video: VideoStream
+        self, packets: Iterator[_Packet], video: VideoStream
     ) -> Iterator[tuple[float, tuple[int, VideoFrame]]]:
-        """Frames whose time is their number."""
+        """Frames whose number tells their time."""
         number = 0
         for packet in itertools.chain(packets, (None,)):
-            if packet is not None and not packet.size:
+            if packet is not None and not packet.size:  # left out when it was recorded
+                number += 1
                 continue
-            frames = self._decode(video, packet, number / self.rate)
+            frames = self._decoded(video, packet, number / self.rate)
             number += frames is None
             for frame in frames or ():
                 if frame.is_corrupt:
-                    at = number / self.rate
-                    self._fault("broken", f"broken data at {at:.1f} s, skipped")
+                    self._broken(number / self.rate)
                 else:
                     yield number / self.rate, (number, frame)
                 number += 1
-                self._end = number / self.rate
+            self._end = number / self.rate
 
     def _stamped(
-        self, packets: Iterator[Packet[VideoStream]], video: VideoStream
-    ) -> Iterator[tuple[float | None, tuple[int, VideoFrame]]]:
-        """Frames with the seconds that the container says, without those that are not needed."""
-        tick = float(video.time_base or 0.0)
-        pace = Pace(self._fps, self.rate)
-        self._whole = self._whole or pace.all or self._fps >= self.rate
-        sieve: Sieve[Packet[VideoStream]] = Sieve()
-        places = _Places()
-        earliest: dict[int, int] = {}  # timestamp by slot
-        keys: set[int] = set()  # timestamps of keyframes on their way through the decoder
-        good = 0
-        origin: int | None = None
-        decoding = False
+        self, packets: Iterator[_Packet], video: VideoStream
+    ) -> Iterator[tuple[float, tuple[int, VideoFrame]]]:
+        """Frames whose timestamps tell their time; what is not needed is not decoded."""
+        self._tick = float(video.time_base or 1.0)
+        pace = Pace(0.0 if self._fps >= self.rate else self._fps, self.rate)
+        sieve: Sieve[_Packet] = Sieve(pace)
+
+        def tell_gap(before: int, after: int) -> None:
+            text = f"no frames from {self._since(before):.1f} s to {self._since(after):.1f} s"
+            self.faults.add("gap", text)
+
+        places = _Places(max(1.0, 5 / self.rate) / self._tick, tell_gap)
+
+        def tell(what: str, seconds: float) -> None:
+            sieve.open = True  # it relies on timestamps
+            if what == "stray":
+                self._broken(seconds)
+            elif what == "back":
+                self.faults.add("back", f"timestamps go back at {seconds:.1f} s")
+
+        lengths: int | None = None
+        if video.codec_context.name == "h264":
+            extra = video.codec_context.extradata or b""
+            lengths = (extra[4] & 3) + 1 if extra[:1] == b"\x01" and len(extra) > 4 else 0
+        needed = self._needed(packets, sieve, places, lengths)
+        yield from steady(self._chosen(needed, video, sieve, places), self.rate, tell)
+
+    def _needed(
+        self,
+        packets: Iterator[_Packet],
+        sieve: Sieve[_Packet],
+        places: _Places,
+        lengths: int | None,
+    ) -> Iterator[tuple[_Packet | None, bool]]:
+        """Packets to decode, each with whether its frame may be due; at last the end, None.
+
+        Lengths is None unless it is H.264, and then as :func:`_is_idr` takes it.
+        """
         latest = -math.inf
-        for packet in itertools.chain(packets, (None,)):
-            if packet is None:
-                ready = sieve.rest() if self._whole else sieve.end()
-                ready_at: list[tuple[Packet[VideoStream] | None, bool]] = [*ready, (None, True)]
-            else:
-                pts, dts = packet.pts, packet.dts
-                wanted = True
-                if pts is None or (dts is not None and dts < latest):
-                    self._whole = True  # the order is not what it seems
-                latest = latest if dts is None else dts
-                if pts is not None and not packet.is_discard:
-                    places.add(pts)
-                    if not decoding:
-                        origin = pts if origin is None else min(origin, pts)
-                    self._end = max(self._end, (pts - (origin or 0)) * tick + 1 / self.rate)
-                    slot = pace.slot((pts - (origin or 0)) * tick)
-                    wanted = pts < earliest.get(slot, pts + 1)
-                    if wanted:
-                        earliest[slot] = pts
-                        if len(earliest) > 64:  # far more than frames ever change places
-                            del earliest[min(earliest)]
-                if self._whole or pts is None or not decoding:
-                    ready_at = [*((one, True) for one, _ in sieve.rest()), (packet, True)]
-                else:
-                    ready_at = [*sieve.put(packet, pts, packet.is_keyframe, wanted)]
-            for one, needed in ready_at:
-                if one is not None:
-                    if not one.size:  # a frame that was left out when it was recorded
-                        continue
-                    if one.is_keyframe and one.pts is not None:
-                        keys.add(one.pts)
-                    # What others are built upon is decoded all the same.
-                    video.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
-                at = one.pts if one is not None else None
-                at_seconds = self._now if at is None else max(0.0, (at - (origin or 0)) * tick)
-                for frame in self._decode(video, one, at_seconds) or ():
-                    decoding = True
-                    number = places.number(frame.pts)
-                    raw = None if frame.pts is None else (frame.pts - (origin or 0)) * tick
-                    if frame.pts in keys:
-                        keys.discard(frame.pts)
-                        # A video may refresh its pictures bit by bit and call that a keyframe.
-                        intra = frame.key_frame and frame.pict_type in (0, 1)
-                        good = good + 1 if intra else -(2**31)
-                        sieve.trusted = good >= _TRUST
-                    if frame.is_corrupt:
-                        good, sieve.trusted = 0, False
-                        seconds = self._now if raw is None else max(0.0, raw)
-                        self._fault("broken", f"broken data at {seconds:.1f} s, skipped")
-                        continue
-                    yield raw, (number, frame)
+        for packet in packets:
+            if packet.dts is not None:
+                sieve.open |= packet.dts < latest
+                latest = packet.dts
+            if packet.pts is not None and not packet.is_discard:
+                places.add(packet.pts)
+                if not self.decoded and (self._origin is None or packet.pts < self._origin):
+                    self._origin = packet.pts
+                self._end = max(self._end, self._since(packet.pts) + 1 / self.rate)
+            if not self.decoded:  # second 0 is not known for certain
+                yield packet, True
+                continue
+            seconds = None if packet.pts is None else self._since(packet.pts)
+            is_key = packet.is_keyframe and (lengths is None or _is_idr(bytes(packet), lengths))
+            yield from sieve.put(packet, seconds, is_key)
+        yield from sieve.end()
+        yield None, True
+
+    def _chosen(
+        self,
+        needed: Iterator[tuple[_Packet | None, bool]],
+        video: VideoStream,
+        sieve: Sieve[_Packet],
+        places: _Places,
+    ) -> Iterator[tuple[float | None, tuple[int, VideoFrame]]]:
+        """Good frames with their seconds, as the video has them, and numbers."""
+        # Timestamps of keyframes and of what is known to be damaged, while they are decoded.
+        keys: set[int] = set()
+        torn: set[int] = set()
+        for packet, due in needed:
+            at = self._now
+            if packet is not None:
+                if not packet.size:  # left out when it was recorded
+                    continue
+                if packet.pts is not None:
+                    at = self._since(packet.pts)
+                    keys.update([packet.pts] * packet.is_keyframe)
+                    torn.update([packet.pts] * packet.is_corrupt)
+                video.codec_context.skip_frame = "DEFAULT" if due else "NONREF"
+            for frame in self._decoded(video, packet, at) or ():
+                number = places.number(frame.pts)
+                seconds = None if frame.pts is None else self._since(frame.pts)
+                if frame.pts in keys:
+                    keys.discard(frame.pts)
+                    sieve.learn(frame.key_frame and frame.pict_type in (0, 1))  # none, or intra
+                if frame.is_corrupt or frame.pts in torn:
+                    torn.discard(frame.pts or 0)
+                    sieve.learn(False)
+                    self._broken(self._now if seconds is None else seconds)
+                    continue
+                yield seconds, (number, frame)
+
+    def _since(self, pts: int) -> float:
+        """Seconds since the video's first frame."""
+        return (pts - (self._origin or 0)) * self._tick
 
     def _judge_end(self, container: InputContainer) -> None:
-        """Write down what is missing, once all is read."""
+        """Write down what is missing, once all is read. Raises FootageError."""
         if not self.decoded:
             raise FootageError(self.path, "has no frame that can be decoded")
         if self.stream:
-            self._fault("lost", f"the stream ends at {self._now:.1f} s")
+            self.faults.add("end", f"the stream ends at {self._end:.1f} s{self._lost}")
             return
+        if self._lost:
+            self.faults.add("lost", f"cannot be read from {self._end:.1f} s on{self._lost}")
         missing = self.duration - self._end
         if missing > max(1.0, 2 / self.rate, 0.01 * self.duration):
-            self._fault("end", f"ends at {self._end:.1f} s of {self.duration:.1f} s")
-        elif container.format.name == "avi" and self.frames and self._packets < self.frames:
-            # Others pass over what is broken with an error, AVI in silence.
-            self._fault(
-                "gone", f"{self.frames - self._packets} of {self.frames} frames are missing"
-            )
+            self.faults.add("end", f"ends at {self._end:.1f} s of {self.duration:.1f} s")
+        elif container.format.name == "avi" and self._packets < (self.frames or 0):
+            # Other kinds of files pass over what is broken with an error, AVI in silence.
+            lost = (self.frames or 0) - self._packets
+            self.faults.add("gone", f"{lost} of {self.frames} frames are missing")
 
 
 def _reason(error: BaseException) -> str:
@@ -933,7 +1016,8 @@ class Footage:
         duration: Seconds, by the container; NaN where it does not say, as of streams.
         frames: Number of frames in the video, estimated; None where nothing tells.
         created: When it was recorded, as the container has it; None if it does not say.
-        began: When it was opened, in seconds since 1970: of a stream, when the first frame came.
+        began: When it was opened, in seconds since 1970; of a stream, about when its frames began.
+        given: Frames that were handed out so far.
     """
 
     def __init__(self, path: str, fps: float, limit: float, threads: int) -> None:
@@ -959,7 +1043,7 @@ class Footage:
 
     @property
     def decoded(self) -> int:
-        """Frames decoded so far; ``given`` counts those that were handed out."""
+        """Frames decoded so far, for whatever reason."""
         return self._reader.decoded
 
     def __iter__(self) -> Iterator[Frame]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -106,12 +107,12 @@ def ingest_footage(
     check_footage(config.camera.footage)
     paths = find_videos(config.path)
     config = _with_classes(config)
+    kinds = wanted(config)
     # Before the camera is registered: what is refused leaves nothing behind.
-    open_tracker(config.tracker, config.reid, config.fps or 25.0)
-    detector = detector or open_detector(config.detector, wanted(config))
-    folder = camera_folder(config.root, config.camera.name)
-    if not folder.exists():
+    if not camera_folder(config.root, config.camera.name).exists():
         _check_any_opens(paths, config)
+    open_tracker(config.tracker, config.reid, config.fps or 25.0)
+    detector = detector or open_detector(config.detector, kinds)
     catalog = Catalog.register(config.root, config.camera.name, config.camera.classes)
     run = _Run(config, catalog, Spool(catalog.folder), console, detector)
     run.read_all(paths)
@@ -417,7 +418,7 @@ class _Reading:
         record.start = None if np.isnan(start) else start
         rate = min(config.fps or footage.rate, footage.rate) or 25.0
         self.tracker = open_tracker(config.tracker, config.reid, rate)
-        self.linker = Linker()
+        self.linker = Linker(self.tracker.max_distance)
         self.albums: dict[int, Album] = {}
         self.sightings: list[Sighting] = []
         self.where: dict[tuple[int, int], NDArray[np.bool_] | None] = {}
@@ -489,7 +490,7 @@ class _Reading:
         if (where := self.where[width, height]) is not None:
             objects = objects[standing(objects, where)]
         numbers, appearance = self.tracker.update(objects, frame.image)
-        finished = self.linker.add(frame.number, frame.seconds, objects, numbers, appearance)
+        finished = self.linker.add(frame, objects, numbers, appearance)
         return objects, numbers, finished
 
     def _look(self, frame: Frame, objects: Objects, numbers: NDArray[np.int64]) -> None:
@@ -617,9 +618,10 @@ def _in_workers(
 
 def _work(parent: Connection, config: IngestConfig, detector: Detector) -> None:
     """A worker: read the videos that it is told, until nobody tells any more."""
-    import torch
-
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // config.workers))
+    threads = max(1, len(os.sched_getaffinity(0)) // config.workers)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # for torch, if it is still to come
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
     spool = Spool(camera_folder(config.root, config.camera.name))
 
     def advance(count: int, note: str = "") -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,10 +90,12 @@ def _write_clip(path: str, fps: float, sightings: Sequence[Sighting], to: Path) 
         scale = min(1.0, _WIDTH / footage.width)
         width, height = (round(side * scale / 2) * 2 for side in (footage.width, footage.height))
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-        stream = container.add_stream(codec, rate=Fraction(rate).limit_denominator(1000))
+        speed = Fraction(rate).limit_denominator(1000)
+        stream = cast("av.VideoStream", container.add_stream(codec, rate=speed))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for frame in footage:
-            picture = cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)
+            small = cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)
+            picture = np.ascontiguousarray(small, np.uint8)
             own = width / frame.image.shape[1], height / frame.image.shape[0]
             for sighting, box in at.get(frame.seconds, ()):
                 _draw(picture, sighting, box * np.array([*own, *own], np.float32))

@@ -2,8 +2,9 @@
 
 Left alone, ultralytics goes online when imported, reports its use, downloads weights it does not
 find, calls pip for what it lacks, writes into the home folder, and changes the environment, the
-number of torch's threads, ``torch.save`` and how numpy prints, for all of the process. Here it does
-none of it. An import elsewhere in the process that comes first is beyond reach, though.
+number of torch's threads, ``torch.save`` and how numpy prints, for all of the process. ONNX Runtime
+reports its use, too. Here they do none of it. If they were imported before, elsewhere in the
+process, it is too late for that.
 """
 
 from __future__ import annotations
@@ -90,12 +91,7 @@ class Yolo:
                     self.predict([np.zeros((32, config.image_size, 3), np.uint8)], [])
                 self.names = dict(self._model.names)
             except Exception as error:  # of many types, by format and fault
-                reason = (
-                    first_line(error).removeprefix("ERROR ❌️ ").replace(f"{path.resolve()} ", "")
-                )
-                raise UserError(
-                    f"detector.weights={config.weights}: ultralytics cannot use it: {reason}"
-                ) from error
+                raise UserError(_reason(error, config.weights, path)) from error
         if task not in _WITH_BOXES:
             raise UserError(
                 f"detector.weights={config.weights}: expected weights that find boxes "
@@ -123,9 +119,17 @@ class Yolo:
         return [(one.xyxy, one.conf, one.cls.astype(np.int64)) for one in boxes]
 
 
+def _reason(error: Exception, weights: str, path: Path) -> str:
+    said = first_line(error).removeprefix("ERROR ❌️ ").replace(f"{path.resolve()} ", "")
+    reason = said.split(". ")[0].rstrip(".")
+    if "types outside" in said and os.environ["ULTRALYTICS_SAFE_LOAD"] != "0":
+        reason += "; if its makers are known and trusted, set ULTRALYTICS_SAFE_LOAD=0"
+    return f"detector.weights={weights}: ultralytics cannot use it: {reason}"
+
+
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Keep ultralytics offline and quiet, and put back what it changes for all of the process."""
+    """Keep what is imported offline and quiet, and put back what it changes for the process."""
     import torch
 
     # One at a time: two that put back what each had found would mix it up.
@@ -136,12 +140,13 @@ def _undisturbed() -> Iterator[None]:
         warnings.catch_warnings(),
     ):
         before, threads, save = dict(os.environ), torch.get_num_threads(), torch.save
-        # Read once, when it is imported.
+        # Read once, on import.
         os.environ |= {
             "YOLO_OFFLINE": "1",
             "YOLO_AUTOINSTALL": "false",
             "YOLO_VERBOSE": "false",
             "YOLO_CONFIG_DIR": settings,
+            "ORT_DISABLE_TELEMETRY": "1",
         }
         os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")
         try:

@@ -1,0 +1,594 @@
+"""Footage becomes crops in the catalog, whatever happens on the way."""
+
+from __future__ import annotations
+
+import http.server
+import io
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY, Call, environment, one_line, read_json, run
+from PIL import Image
+
+av = pytest.importorskip("av", reason="needs the extra 'footage'")
+pytest.importorskip("trackers", reason="needs the extra 'footage'")
+
+from drawn import Actor, Colours, film, rider, walker  # noqa: E402
+
+from collabteam.catalog import CameraInUse, Catalog  # noqa: E402
+from collabteam.config import CameraConfig, CutConfig, FootageConfig, IngestConfig  # noqa: E402
+from collabteam.errors import UserError  # noqa: E402
+from collabteam.video.pipeline import FootageSummary, ingest_footage  # noqa: E402
+from collabteam.video.spool import Spool  # noqa: E402
+
+DATA = Path(os.environ.get("COLLABTEAM_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+
+STREET = (*rider("bicycle", 10, 4.0), walker(280, 150, -3.0), Actor("bicycle", (150, 10, 210, 55)))
+"""A cyclist from the left, a walker from the right, a parked bicycle."""
+
+
+def _config(root: Path, path: Path | str, classes: list[str] | None = None) -> IngestConfig:
+    return IngestConfig(
+        camera=CameraConfig("cam", classes or []), root=str(root), source="video", path=str(path),
+        tracker="sort", cut=CutConfig(min_frames=5, min_size=20),
+    )  # fmt: skip
+
+
+def _proposed(root: Path) -> Counter[str]:
+    return Counter(Catalog.open(root, "cam").index().proposed.tolist())
+
+
+def _crops(root: Path) -> set[str]:
+    """Every crop; fails if one is there twice."""
+    names = Catalog.open(root, "cam").index().crop_id.tolist()
+    assert len(names) == len(set(names))
+    return set(names)
+
+
+def _objects(summary: FootageSummary) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for record in summary.read:
+        total.update(record.objects)
+    return total
+
+
+# -- what becomes of what is seen ------------------------------------------------------------------
+
+
+def test_one_object_is_one_track_with_its_best_pictures(tmp_path: Path) -> None:
+    video = film(tmp_path / "gate_20260102_030405.avi", STREET)
+    config = _config(tmp_path / "outputs", video)
+    config.camera.footage = FootageConfig(start="gate_%Y%m%d_%H%M%S", timezone="Europe/Madrid")
+    summary = ingest_footage(config, detector=Colours())
+    assert _objects(summary) == {"cyclist": 1, "pedestrian": 1}
+    (record,) = summary.read
+    assert (record.frames, record.crops, record.faults) == (40, 6, [])
+    assert record.duration == pytest.approx(3.9)
+    assert record.detections == 40 * 4 - 40 * 0  # two persons, two bicycles in every frame
+    assert summary.total == 6
+
+    catalog = Catalog.open(tmp_path / "outputs", "cam")
+    assert catalog.classes == ["pedestrian", "cyclist", "motorcyclist"]
+    index = catalog.index()
+    assert Counter(index.proposed.tolist()) == {"cyclist": 3, "pedestrian": 3}
+    for label in ("cyclist", "pedestrian"):
+        assert len(set(index.track[index.proposed == label])) == 1
+    # Madrid is an hour ahead of UTC in winter.
+    begin = datetime(2026, 1, 2, 2, 4, 5, tzinfo=UTC).timestamp()
+    assert ((index.time >= begin) & (index.time < begin + 4)).all()
+    span = index.time[index.proposed == "pedestrian"]
+    assert span.max() - span.min() > 1.5  # over its life, not one after the other
+
+    rows = catalog._crops.read(["image", "video", "track", "frame", "time", "box"]).to_pylist()
+    for row, label in zip(rows, index.proposed, strict=True):
+        left, top, width, height = row["box"]
+        assert row["frame"] == round((row["time"] - begin) * 10)
+        assert row["video"].startswith("gate_20260102_030405.avi@")
+        shift = row["frame"]
+        if label == "pedestrian":
+            assert (left, top) == pytest.approx((280 - 3 * shift, 150), abs=3)
+            assert (width, height) == pytest.approx((26, 70), abs=4)
+        else:  # the union of the person and the bicycle
+            assert (left, top) == pytest.approx((10 + 4 * shift, 60), abs=3)
+            assert (width, height) == pytest.approx((60, 90), abs=4)
+        rim = 0.1 * max(width, height)
+        with Image.open(io.BytesIO(row["image"])) as picture:
+            assert picture.format == "JPEG"
+            expected = min(320, left + width + rim) - max(0, left - rim)
+            assert picture.size[0] == pytest.approx(expected, abs=2)
+            middle = np.asarray(picture)[picture.size[1] // 3, picture.size[0] // 2]
+            assert middle[0] > middle[1] + 40  # the person, who is red
+
+
+def test_a_bicycle_without_a_rider_is_kept_as_unknown_where_asked_for(tmp_path: Path) -> None:
+    video = film(tmp_path / "clip.avi", STREET)
+    config = _config(tmp_path / "outputs", video)
+    config.keep_unknown = ["bicycle"]
+    assert _objects(ingest_footage(config, detector=Colours())) == {
+        "cyclist": 1, "pedestrian": 1, "unknown": 1
+    }  # fmt: skip
+    assert _proposed(tmp_path / "outputs")["unknown"] == 3
+
+
+def test_a_camera_has_the_classes_that_it_names(tmp_path: Path) -> None:
+    video = film(tmp_path / "clip.avi", STREET)
+    config = _config(tmp_path / "outputs", video, ["person", "bicycle"])
+    # Without riders among the classes nothing is fused: two persons, two bicycles.
+    assert _objects(ingest_footage(config, detector=Colours())) == {"person": 2, "bicycle": 2}
+    mixed = _config(tmp_path / "other", video, ["person", "cyclist"])
+    with pytest.raises(UserError, match="person and cyclist cannot stand side by side"):
+        ingest_footage(mixed, detector=Colours())
+    assert not (tmp_path / "other").exists()
+
+
+def test_two_on_a_motorcycle_are_one_motorcyclist(tmp_path: Path) -> None:
+    vehicle, person = rider("motorcycle", 10, 4.0)
+    behind = Actor("person", (8, 62, 24, 128), (4, 0))
+    video = film(tmp_path / "clip.avi", [behind, vehicle, person])
+    summary = ingest_footage(_config(tmp_path / "outputs", video), detector=Colours())
+    assert _objects(summary) == {"motorcyclist": 1}
+
+
+def test_what_is_brief_small_or_outside_the_region_is_left_out(tmp_path: Path) -> None:
+    brief = Actor("person", (20, 150, 46, 220), (0, 0), first=10, last=12)
+    small = Actor("person", (100, 200, 108, 218))
+    outside = walker(200, 5, 1.0)
+    video = film(tmp_path / "clip.avi", [brief, small, outside, walker(250, 150, -2.0)])
+    config = _config(tmp_path / "outputs", video)
+    config.camera.footage = FootageConfig(region=[[0, 0.5], [1, 0.5], [1, 1], [0, 1]])
+    assert _objects(ingest_footage(config, detector=Colours())) == {"pedestrian": 1}
+
+
+def test_frames_are_analysed_at_the_rate_asked_for(tmp_path: Path) -> None:
+    video = film(tmp_path / "clip.avi", STREET, frames=60, fps=20)
+    config = _config(tmp_path / "outputs", video)
+    config.fps = 5.0
+    (record,) = ingest_footage(config, detector=Colours()).read
+    assert record.frames == 15
+    assert record.duration == pytest.approx(2.8)
+    assert record.start is None
+    index = Catalog.open(tmp_path / "outputs", "cam").index()
+    assert all(map(math.isnan, index.time))
+    frames = Catalog.open(tmp_path / "outputs", "cam")._crops.read(["frame"])["frame"].to_pylist()
+    assert all(frame % 4 == 0 for frame in frames)
+
+
+# -- once and only once ----------------------------------------------------------------------------
+
+
+def test_a_video_counts_once_whatever_it_is_called(tmp_path: Path) -> None:
+    film(tmp_path / "videos" / "a.avi", STREET)
+    film(tmp_path / "videos" / "b.avi", [walker(20, 100)])
+    config = _config(tmp_path / "outputs", tmp_path / "videos")
+    first = ingest_footage(config, detector=Colours())
+    assert (len(first.read), len(first.known)) == (2, 0)
+    before = _crops(tmp_path / "outputs")
+
+    class Never(Colours):
+        def detect(self, images: object) -> list[object]:  # type: ignore[override]
+            raise AssertionError("a known video was read again")
+
+    again = ingest_footage(config, detector=Never())
+    assert (len(again.read), len(again.known)) == (0, 2)
+    shutil.copy(tmp_path / "videos" / "a.avi", tmp_path / "videos" / "copy.avi")
+    copied = ingest_footage(config, detector=Never())
+    assert (len(copied.read), len(copied.known)) == (0, 3)
+    film(tmp_path / "videos" / "c.avi", [walker(40, 120)])
+    more = ingest_footage(config, detector=Colours())
+    assert ([record.path[-5:] for record in more.read], len(more.known)) == (["c.avi"], 3)
+    assert before < _crops(tmp_path / "outputs")
+
+
+def test_other_settings_do_not_read_a_video_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from collabteam.boards.progress import Console
+
+    video = film(tmp_path / "clip.avi", STREET)
+    config = _config(tmp_path / "outputs", video)
+    ingest_footage(config, detector=Colours())
+    before = _crops(tmp_path / "outputs")
+    config.crops_per_track = 5
+    summary = ingest_footage(config, Console(), detector=Colours())
+    assert len(summary.known) == 1
+    assert _crops(tmp_path / "outputs") == before
+    assert "read with other settings (crops_per_track)" in capsys.readouterr().err
+
+
+def test_identical_videos_in_one_run_count_once(tmp_path: Path) -> None:
+    film(tmp_path / "videos" / "a.avi", STREET)
+    shutil.copy(tmp_path / "videos" / "a.avi", tmp_path / "videos" / "b.avi")
+    summary = ingest_footage(
+        _config(tmp_path / "outputs", tmp_path / "videos"), detector=Colours()
+    )
+    assert len(summary.read) == 1
+    assert len(_crops(tmp_path / "outputs")) == 6
+
+
+def test_workers_find_what_one_process_finds(tmp_path: Path) -> None:
+    for number in range(3):
+        film(tmp_path / "videos" / f"{number}.avi", [*STREET, walker(30 * number, 160)])
+    config = _config(tmp_path / "one", tmp_path / "videos")
+    ingest_footage(config, detector=Colours())
+    config.root, config.workers = str(tmp_path / "two"), 2
+    summary = ingest_footage(config, detector=Colours())
+    assert len(summary.read) == 3
+    assert _crops(tmp_path / "two") == _crops(tmp_path / "one")
+
+
+# -- killed, locked, at the same time --------------------------------------------------------------
+
+SCRIPT = """
+import sys
+from drawn import Colours
+from test_ingest_video import _config
+from collabteam.boards.progress import Console
+from collabteam.video.pipeline import ingest_footage
+config = _config(sys.argv[1], sys.argv[2])
+config.workers = int(sys.argv[4])
+ingest_footage(config, Console(), detector=Colours(float(sys.argv[3])))
+"""
+
+
+def _start(
+    root: Path, path: Path, wait: float = 0.0, workers: int = 1
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(root), str(path), str(wait), str(workers)],
+        env={**environment(), "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.fixture
+def footage(tmp_path: Path) -> Path:
+    for number in range(3):
+        film(tmp_path / "videos" / f"{number}.avi", [*STREET, walker(40 * number, 160)], frames=30)
+    return tmp_path / "videos"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_at_any_moment_the_same_crops_come_out(
+    tmp_path: Path, footage: Path, workers: int
+) -> None:
+    undisturbed = tmp_path / "undisturbed"
+    ingest_footage(_config(undisturbed, footage), detector=Colours())
+    root = tmp_path / "killed"
+    rng = np.random.default_rng(workers)
+    began = time.monotonic()
+    process = _start(root, footage, 0.01, workers)
+    assert process.wait(60) == 0, process.communicate()[1]
+    whole = time.monotonic() - began
+    assert _crops(root) == _crops(undisturbed)
+    shutil.rmtree(root)
+    for _ in range(5):
+        process = _start(root, footage, 0.01, workers)
+        time.sleep(whole * (0.3 + 0.7 * float(rng.random())))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if (root / "cam" / "camera.yaml").exists():
+            assert _crops(root) <= _crops(undisturbed)
+    ingest_footage(_config(root, footage), detector=Colours())
+    assert _crops(root) == _crops(undisturbed)
+    assert Counter(_proposed(root)) == Counter(_proposed(undisturbed))
+    log = Catalog.open(root, "cam").log(("crop_id",))["crop_id"].to_pylist()
+    assert len(log) == len(set(log))
+    assert not list((root / "cam" / "incoming").glob("*.par*"))
+
+
+@pytest.mark.parametrize("step", ["sealed", "committed", "noted"])
+def test_killed_around_the_commit_nothing_is_lost_or_doubled(
+    tmp_path: Path, footage: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import collabteam.video.spool as module
+
+    undisturbed, root = tmp_path / "undisturbed", tmp_path / "killed"
+    ingest_footage(_config(undisturbed, footage), detector=Colours())
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if step == "sealed":
+        monkeypatch.setattr(module, "_item", die)
+    elif step == "committed":
+        monkeypatch.setattr(Spool, "done", die)
+    else:
+        unlink = Path.unlink
+
+        def die_here(path: Path, missing_ok: bool = False) -> None:
+            if path.suffix == ".parquet":
+                raise KeyboardInterrupt
+            unlink(path, missing_ok)
+
+        monkeypatch.setattr(Path, "unlink", die_here)
+    with pytest.raises(KeyboardInterrupt):
+        ingest_footage(_config(root, footage), detector=Colours())
+    monkeypatch.undo()
+    waiting = len(list((root / "cam" / "incoming").glob("*.parquet")))
+    assert waiting == 3
+
+    class Never(Colours):
+        def detect(self, images: object) -> list[object]:  # type: ignore[override]
+            raise AssertionError("a sealed video was read again")
+
+    ingest_footage(_config(root, footage), detector=Never())
+    assert _crops(root) == _crops(undisturbed)
+    log = Catalog.open(root, "cam").log(("crop_id",))["crop_id"].to_pylist()
+    assert len(log) == len(set(log))
+
+
+def test_two_at_once_share_the_videos(tmp_path: Path, footage: Path) -> None:
+    root = tmp_path / "outputs"
+    other = _start(root, footage, 0.05)
+    reading = root / "cam" / "incoming"
+    for _ in range(200):
+        time.sleep(0.05)
+        if list(reading.glob("*.part")):
+            break
+    summary = ingest_footage(_config(root, footage), detector=Colours())
+    assert other.wait(60) == 0
+    said = other.communicate()[1]
+    assert [Path(path).name for path, _ in summary.busy] == ["0.avi"]
+    assert f"process {other.pid} on host" in summary.busy[0][1]
+    assert len(summary.read) == 2
+    assert "Traceback" not in said
+    assert len(_crops(root)) == len(set(_crops(root))) > 0
+    assert len(Spool(root / "cam").known_files()) == 3
+    assert len(ingest_footage(_config(root, footage), detector=Colours()).known) == 3
+
+
+def test_reading_goes_on_while_another_command_holds_the_camera(
+    tmp_path: Path, footage: Path
+) -> None:
+    root = tmp_path / "outputs"
+    catalog = Catalog.register(root, "cam", ["pedestrian", "cyclist", "motorcyclist"])
+    with catalog.lock("train"):
+        process = _start(root, footage)
+        for _ in range(300):
+            time.sleep(0.1)
+            if len(list((root / "cam" / "incoming").glob("*.parquet"))) == 3:
+                break
+        time.sleep(0.5)
+        assert process.poll() is None
+        assert len(Catalog.open(root, "cam")) == 0
+        with pytest.raises(CameraInUse):
+            Catalog.open(root, "cam").lock("x").__enter__()
+    assert process.wait(60) == 0
+    assert "crops wait for the catalog: camera cam is in use by process" in process.communicate()[1]
+    assert len(_crops(root)) > 0
+
+
+def test_a_worker_that_dies_costs_its_video_alone(tmp_path: Path, footage: Path) -> None:
+    config = _config(tmp_path / "outputs", footage)
+    config.workers = 2
+    summary = ingest_footage(config, detector=_Fatal())
+    assert len(summary.failed) == 3
+    assert "its process ended with code -9" in summary.failed[0][1]
+    assert summary.total == 0
+    assert len(ingest_footage(config, detector=Colours()).read) == 3
+
+
+class _Fatal(Colours):
+    """Kills its process, as the system does when memory runs out."""
+
+    def detect(self, images: object) -> list[object]:  # type: ignore[override]
+        os.kill(os.getpid(), signal.SIGKILL)
+        return []
+
+
+# -- bad footage -----------------------------------------------------------------------------------
+
+
+def test_bad_videos_are_recorded_and_the_others_go_on(tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    good = film(videos / "good.avi", STREET)
+    (videos / "text.mp4").write_text("this is no video")
+    (videos / "empty.avi").write_bytes(b"")
+    whole = film(tmp_path / "whole.avi", STREET, frames=60).read_bytes()
+    (videos / "truncated.avi").write_bytes(whole[: len(whole) // 2])
+    root = tmp_path / "outputs"
+    summary = ingest_footage(_config(root, videos), detector=Colours())
+    records = {Path(record.path).name: record for record in summary.read}
+    assert records["good.avi"].faults == []
+    assert records["good.avi"].crops == 6
+    for name in ("text.mp4", "empty.avi"):
+        assert records[name].frames == records[name].crops == 0
+        assert len(records[name].faults) == 1
+    assert 0 < records["truncated.avi"].frames < 60
+    assert records["truncated.avi"].faults
+    assert not summary.failed
+    again = ingest_footage(_config(root, videos), detector=Colours())
+    assert len(again.known) == 4
+    assert good.exists()
+
+
+def test_a_detector_that_fails_costs_its_video_alone(tmp_path: Path, footage: Path) -> None:
+    class Fails(Colours):
+        calls = 0
+
+        def detect(self, images: object) -> list[object]:  # type: ignore[override]
+            self.calls += 1
+            if self.calls == 2:
+                raise RuntimeError("out of memory")
+            return super().detect(images)  # type: ignore[arg-type, return-value]
+
+    config = _config(tmp_path / "outputs", footage)
+    summary = ingest_footage(config, detector=Fails())
+    assert len(summary.read) == 2
+    ((path, reason),) = summary.failed
+    assert path.endswith("0.avi")
+    assert "RuntimeError: out of memory" in reason
+    assert not list((tmp_path / "outputs" / "cam" / "incoming").glob("*.part"))
+    assert len(ingest_footage(config, detector=Colours()).read) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["path=nowhere.mp4"], ["nowhere.mp4"]),
+        (["path=text.mp4"], ["text.mp4"]),
+        (["path=nothing"], ["nothing"]),
+        (["path='*.mkv'"], ["*.mkv"]),
+        (["path="], ["path is not given", "a video, a folder of videos"]),
+        (["path=clip.avi", "tracker=strongsaw"], ["strongsaw", "sort"]),
+        (["path=clip.avi", "tracker=sort", "detector.kind=eyes"], ["detector.kind=eyes", "yolo"]),
+        (
+            ["path=clip.avi", "tracker=sort", "detector.kind=torchvision",
+             "detector.weights=none.pth"],
+            ["none.pth"],
+        ),
+        (
+            ["path=clip.avi", "tracker=sort", "detector.kind=torchvision",
+             "detector.weights=text.mp4"],
+            ["text.mp4"],
+        ),
+        (["path=clip.avi", "camera.footage.mask=text.mp4"], ["text.mp4"]),
+        (["path=clip.avi", "camera.footage.mask=no.png"], ["no.png"]),
+        (["path=clip.avi", "camera.footage.start=%Q"], ["%Q"]),
+        (["path=clip.avi", "camera.footage.region=[[0,0],[1,1]]"], ["region"]),
+        (["path=clip.avi", "fps=-1"], ["fps=-1"]),
+        (["path=clip.avi", "cut.jpeg_quality=0"], ["jpeg_quality=0"]),
+        (["path=clip.avi", "workers=0"], ["workers=0"]),
+    ],
+)  # fmt: skip
+def test_bad_input_gets_one_line_and_leaves_nothing_behind(
+    tmp_path: Path, call: Call, settings: list[str], expected: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    film(tmp_path / "clip.avi", [walker(20, 100)], frames=5)
+    (tmp_path / "text.mp4").write_text("this is no video, no mask and no weights")
+    (tmp_path / "nothing").mkdir()
+    said = call("ingest", "camera=cam", "source=video", *settings)
+    one_line(said, *expected)
+    assert not (tmp_path / "outputs").exists()
+
+
+# -- streams ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """Serves the files of ``tmp_path/served`` on loopback."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments, directory=str(folder))  # type: ignore[arg-type]
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.server_address[1]}"
+        listening.shutdown()
+
+
+def test_a_stream_is_read_up_to_its_limit(tmp_path: Path, server: str) -> None:
+    film(tmp_path / "served" / "live.ts", STREET, frames=60)
+    config = _config(tmp_path / "outputs", f"{server}/live.ts")
+    config.limit = 4.0
+    before = time.time()
+    (record,) = ingest_footage(config, detector=Colours()).read
+    assert record.objects == {"cyclist": 1, "pedestrian": 1}
+    assert 3.0 <= record.duration <= 4.1
+    index = Catalog.open(tmp_path / "outputs", "cam").index()
+    assert (index.time >= before - 1).all()
+    assert (index.time <= time.time() + 5).all()
+
+
+def test_a_password_in_a_streams_address_is_not_kept(tmp_path: Path, server: str) -> None:
+    film(tmp_path / "served" / "live.ts", STREET)
+    address = server.replace("http://", "http://ana:secret@")
+    ingest_footage(_config(tmp_path / "outputs", f"{address}/live.ts"), detector=Colours())
+    for file in (tmp_path / "outputs").rglob("*"):
+        assert not file.is_file() or b"secret" not in file.read_bytes()
+
+
+def test_a_stream_that_is_not_there_gets_one_line(tmp_path: Path) -> None:
+    config = _config(tmp_path / "outputs", "http://127.0.0.1:9/none.ts")
+    with pytest.raises(UserError, match="127.0.0.1:9"):
+        ingest_footage(config, detector=Colours())
+    assert not (tmp_path / "outputs").exists()
+
+
+# -- a look at it ----------------------------------------------------------------------------------
+
+
+def test_a_preview_shows_every_frame_and_the_crops_by_label(tmp_path: Path) -> None:
+    video = film(tmp_path / "clip.avi", STREET)
+    config = _config(tmp_path / "outputs", video)
+    config.preview = True
+    (record,) = ingest_footage(config, detector=Colours()).read
+    folder = tmp_path / "outputs" / "cam" / "videos"
+    with av.open(str(folder / f"{record.id}.mp4")) as clip:
+        frames = [frame.to_ndarray(format="rgb24") for frame in clip.decode(video=0)]
+    assert len(frames) == 40
+    plain = film(tmp_path / "plain.avi", STREET)
+    with av.open(str(plain)) as clip:
+        unmarked = next(iter(clip.decode(video=0))).to_ndarray(format="rgb24")
+    assert (np.abs(frames[10].astype(int) - unmarked).max(axis=2) > 80).sum() > 200  # frames drawn
+    for label in ("cyclist", "pedestrian"):
+        with Image.open(folder / f"{record.id}-{label}.png") as sheet:
+            assert sheet.size[0] > 200
+
+
+# -- the command, with the real networks -----------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_real_footage_through_the_command(tmp_path: Path) -> None:
+    pytest.importorskip("ultralytics", reason="needs the extra 'video'")
+    pytest.importorskip("boxmot", reason="needs the extra 'video'")
+    if not DATA.is_dir():
+        pytest.skip(f"no test data in {DATA}")
+    source = tmp_path / "walk.avi"
+    _head(DATA / "videos" / "vtest.avi", source, 40)
+    root = tmp_path / "outputs"
+    said = run(
+        "ingest", root, "camera=plaza", "source=video", f"path={source}", "fps=0",
+        f"detector.weights={DATA / 'weights' / 'yolov8n.pt'}", "detector.image_size=640",
+        f"reid={DATA / 'weights' / 'osnet_x0_25_msmt17.onnx'}",
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    assert "walk.avi" in said.stdout
+    assert "next: python -m collabteam.train camera=plaza round=0" in said.stdout
+    index = Catalog.open(root, "plaza").index()
+    tracks = set(index.track[index.proposed == "pedestrian"])
+    assert 5 <= len(tracks) <= 9  # seven people walk there
+    (file,) = (root / "plaza" / "videos").glob("*.json")
+    record = read_json(file)
+    assert record["frames"] == 40
+    assert record["seconds"]["detect"] > 0
+    for noise in ("ultralytics", "Traceback", "boxmot", "WARNING"):
+        assert noise not in said.stdout + said.stderr
+
+
+def _head(source: Path, to: Path, frames: int) -> None:
+    """The first frames of a video, as they are."""
+    with av.open(str(source)) as whole, av.open(str(to), "w") as part:
+        stream = whole.streams.video[0]
+        copy = part.add_stream_from_template(stream)
+        for packet in whole.demux(stream):
+            if packet.dts is None or frames == 0:
+                break
+            frames -= 1
+            packet.stream = copy
+            part.mux(packet)
