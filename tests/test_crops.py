@@ -217,9 +217,7 @@ def test_region_and_mask_look_at_where_an_object_stands(tmp_path: object) -> Non
     left = look_at(FootageConfig(mask=f"{tmp_path}/mask.png"), 100, 100)
     assert left is not None
     assert standing(objects, left).tolist() == [True, False]
-    both = FootageConfig(
-        region=[[0, 0.6], [1, 0.6], [1, 1], [0, 1]], mask=f"{tmp_path}/mask.png"
-    )
+    both = FootageConfig(region=[[0, 0.6], [1, 0.6], [1, 1], [0, 1]], mask=f"{tmp_path}/mask.png")
     where = look_at(both, 100, 100)
     assert where is not None
     assert standing(objects, where).tolist() == [False, False]

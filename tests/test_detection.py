@@ -260,7 +260,7 @@ def yolo(path: Path | str, image_size: int = 640, confidence: float = 0.3) -> De
 
 
 def onnx(task: str = "detect", names: str = "{0: 'person', 1: 'bicycle'}") -> bytes:
-    """A network in ONNX that sees the same three boxes in any picture of 64x64.
+    """A network in ONNX that sees the same boxes in any picture of 64x64, one of them twice.
 
     Written by hand, for what writes such files is no dependency; the numbers are ONNX's fields.
     """
@@ -284,7 +284,13 @@ def onnx(task: str = "detect", names: str = "{0: 'person', 1: 'bicycle'}") -> by
 
     # Middle, width and height, then a score per kind; a column for each box.
     boxes = np.array(
-        [[32, 32, 16, 8, 0.9, 0.1], [10, 20, 8, 6, 0.2, 0.8], [32, 32, 15, 8, 0.5, 0.0]], "<f4"
+        [
+            [32, 32, 16, 8, 0.9, 0.1],
+            [10, 20, 8, 6, 0.2, 0.8],
+            [32, 32, 15, 8, 0.5, 0.0],
+            [50, 4, 10, 4, 0.7, 0.0],
+        ],
+        "<f4",
     ).T
     values = b"".join(field(1, size) for size in (1, *boxes.shape))
     values += field(2, 1) + field(8, "boxes") + field(9, boxes.tobytes())
@@ -303,12 +309,14 @@ def test_yolo_reads_onnx_and_gives_boxes_in_pixels_of_the_frame(tmp_path: Path) 
     (tmp_path / "n.onnx").write_bytes(onnx())
     detector = open_detector(yolo(tmp_path / "n.onnx"), ["person", "bicycle"])
     assert detector.names == ("person", "bicycle")
-    # 128x64 is halved and set in the middle of 64x64; 64x64 is taken as it is.
+    # 128x64 is halved and set in the middle of 64x64, with one box on the rim above it; 64x64 is
+    # taken as it is.
     wide, square, again = detector.detect([noise(64, 128), noise(64, 64), noise(64, 128, 1)])
-    assert wide.kind.tolist() == ["person", "bicycle"]  # and not twice the same person
+    assert wide.kind.tolist() == ["person", "bicycle"]
+    assert square.kind.tolist() == ["person", "bicycle", "person"]
     np.testing.assert_allclose(wide.box, [[48, 24, 80, 40], [12, 2, 28, 14]])
     np.testing.assert_allclose(wide.score, [0.9, 0.8])
-    np.testing.assert_allclose(square.box, [[24, 28, 40, 36], [6, 17, 14, 23]])
+    np.testing.assert_allclose(square.box, [[24, 28, 40, 36], [6, 17, 14, 23], [45, 2, 55, 6]])
     assert same(wide, again)
     assert wide.box.dtype == wide.score.dtype == np.float32
     only = open_detector(yolo(tmp_path / "n.onnx"), ["bicycle"]).detect([noise(64, 64)])[0]

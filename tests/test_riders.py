@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -51,6 +52,22 @@ def test_the_order_of_the_input_plays_no_role(given_rows: list[Row], random: obj
     shuffled = list(given_rows)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert seen(fuse(Objects.of(given_rows))) == seen(fuse(Objects.of(shuffled)))
+
+
+def test_the_order_plays_no_role_in_ties() -> None:
+    """One vehicle of two kinds, and two persons who fit it equally well, all equally sure."""
+    scene = [
+        (0, 40, 80, 100, 0.5, "bicycle"),
+        (0, 40, 80, 100, 0.5, "motorcycle"),
+        (0, 0, 70, 80, 0.5, "person"),
+        (10, 0, 80, 80, 0.5, "person"),
+        (120, 0, 180, 80, 0.5, "person"),
+        (100, 40, 180, 100, 0.5, "bicycle"),
+        (102, 40, 182, 100, 0.5, "motorcycle"),
+    ]
+    found = {tuple(seen(fuse(Objects.of(list(rows))))) for rows in permutations(scene)}
+    assert len(found) == 1
+    assert len(found.pop()) == 2
 
 
 @given(rows())
@@ -180,6 +197,7 @@ def test_the_rider_of_a_scene_is_the_union_with_the_score_of_the_person() -> Non
     [
         pytest.param([person(530), from_the_front(480)], id="from the front"),
         pytest.param([person(545), vehicle(500)], id="from the side, at the handlebar"),
+        pytest.param([person(545, feet=4), vehicle(500)], id="a little on the far side"),
         pytest.param([person(545, feet=-8), vehicle(500)], id="on the near side"),
         pytest.param([person(500, feet=-10), vehicle(500)], id="on the near side, in the middle"),
         pytest.param([person(570, feet=5), vehicle(500)], id="in front of the wheel"),
@@ -198,8 +216,12 @@ def test_who_passes_in_front_of_a_parked_motorcycle_walks(middle: float) -> None
 
 
 def test_who_passes_far_behind_walks() -> None:
-    # Half as tall, the head no higher than the vehicle.
-    assert kinds(person(480, feet=40, tall=50, wide=20), vehicle(500)) == ["bicycle", "pedestrian"]
+    for far in (person(480, feet=40, tall=50, wide=20), person(500, feet=75, tall=35, wide=15)):
+        assert kinds(far, vehicle(500)) == ["bicycle", "pedestrian"]
+
+
+def test_who_stands_near_the_camera_walks() -> None:
+    assert kinds(person(500, feet=15, tall=260), vehicle(500)) == ["bicycle", "pedestrian"]
 
 
 def test_two_riders_side_by_side_keep_their_own() -> None:

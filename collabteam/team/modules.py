@@ -159,9 +159,7 @@ class TeamModule(pl.LightningModule):
         return [branch.network for branch in self.branches]  # type: ignore[misc]
 
 
-def sgd(
-    module: pl.LightningModule, optim: OptimConfig
-) -> OptimizerLRScheduler:
+def sgd(module: pl.LightningModule, optim: OptimConfig) -> OptimizerLRScheduler:
     """SGD, momentum, weight decay and cosine annealing to zero, stepped per batch."""
     optimizer = torch.optim.SGD(
         module.parameters(),

@@ -122,9 +122,7 @@ class Album:
         self._length = _SLOT_SECONDS
         self._kept: dict[int, Candidate] = {}
 
-    def offer(
-        self, frame: Frame, box: NDArray[np.float32], kind: str, visible: float
-    ) -> None:
+    def offer(self, frame: Frame, box: NDArray[np.float32], kind: str, visible: float) -> None:
         """Look at the track in one more frame.
 
         Args:

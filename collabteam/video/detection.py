@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,7 +46,10 @@ class Network(Protocol):
     """The kinds of objects that it knows, by its own numbers."""
 
     def predict(self, images: Sequence[NDArray[np.uint8]], numbers: list[int]) -> list[Raw]:
-        """What is seen in images of one size; may leave out kinds other than ``numbers``."""
+        """What is seen in images of one size, from the confidence that is asked for.
+
+        Boxes may reach beyond the image. Kinds other than ``numbers`` may be left out.
+        """
 
 
 def open_detector(config: DetectorConfig, wanted: Sequence[str]) -> Detector:
@@ -90,9 +93,12 @@ class _Detector:
         return tuple(self._network.names.values())
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Objects]:
-        found: dict[int, Objects] = {}
         # Networks pad a batch to its largest image, and what they see changes with the padding.
-        for places in _same_size(images):
+        same_size: dict[tuple[int, ...], list[int]] = {}
+        for place, image in enumerate(images):
+            same_size.setdefault(image.shape, []).append(place)
+        found: dict[int, Objects] = {}
+        for places in same_size.values():
             raw = self._network.predict([images[i] for i in places], list(self._kinds))
             for place, said in zip(places, raw, strict=True):
                 found[place] = self._objects(images[place], *said)
@@ -107,20 +113,12 @@ class _Detector:
     ) -> Objects:
         height, width = image.shape[:2]
         box = np.clip(box, 0, np.array([width, height, width, height], np.float32))
-        kept = np.isin(number, list(self._kinds)) & (score >= self._config.confidence)
-        kept &= area(box) > 0
+        kept = np.isin(number, list(self._kinds)) & (area(box) > 0)
         kinds = np.array([self._kinds[n] for n in number[kept].tolist()], object)
         return Objects(box[kept], score[kept], kinds)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_detector, (self._config, self._wanted)
-
-
-def _same_size(images: Sequence[NDArray[np.uint8]]) -> Iterator[list[int]]:
-    places: dict[tuple[int, ...], list[int]] = {}
-    for place, image in enumerate(images):
-        places.setdefault(image.shape, []).append(place)
-    yield from places.values()
 
 
 # torchvision sets the eps of these models' normalisations to 0 when it loads its weights.
@@ -130,8 +128,6 @@ _WITHOUT_EPS = (
     "maskrcnn_resnet50_fpn",
     "retinanet_resnet50_fpn",
 )
-
-
 _NO_KIND = ("__background__", "N/A", "no person")
 
 

@@ -63,7 +63,12 @@ _LIVE = ("rtsp", "rtmp", "udp")
 _DISORDER = 1.0
 # Seconds by which timestamps may go forth before the next frame is asked to confirm it.
 _GAP = 5.0
+# Seconds; to wait longer than some hundred years is an error.
+_FOREVER = 1e9
+# Errors in a row after which a file is given up.
 _ENOUGH_ERRORS = 100
+# Packets in a row without timestamps after which none is expected.
+_WITHOUT = 10
 # Packets that may wait for the decision whether anything needs them.
 _HELD = 500
 # Keyframes in a row that must have been ones before anything relies on the next.
@@ -661,8 +666,7 @@ class _Reader:
             # A server that stalls must not keep anybody beyond the limit.
             left = max(0.0, self._opened + self._limit - time.monotonic())
             self._changed.wait_for(
-                lambda: self._queue or self._over or self._stopped,
-                None if math.isinf(left) else left,
+                lambda: self._queue or self._over or self._stopped, min(left, _FOREVER)
             )
             if self._queue:
                 self._changed.notify_all()
@@ -811,13 +815,17 @@ class _Reader:
     ) -> Iterator[tuple[float, tuple[int, VideoFrame]]]:
         """Good frames with their seconds and numbers."""
         packets = self._demuxed(container, video)
-        first = next(packets, None)
-        if first is None:
+        ahead: list[_Packet] = []  # those of a camera may lack a timestamp at first
+        for packet in packets:
+            ahead.append(packet)
+            if packet.pts is not None or len(ahead) >= _WITHOUT:
+                break
+        if not ahead:
             return
-        packets = itertools.chain((first,), packets)
+        packets = itertools.chain(ahead, packets)
         # AVI keeps no timestamps. Frames that are shown in another order get wrong ones from it.
         shuffled = container.format.name == "avi" and video.codec_context.has_b_frames
-        if first.pts is None or shuffled:
+        if ahead[-1].pts is None or shuffled:
             self.rate = float(video.guessed_rate or 0) or self.rate
             yield from self._counted(packets, video)
         else:
@@ -950,8 +958,8 @@ class _Reader:
     ) -> Iterator[tuple[float | None, tuple[int, VideoFrame]]]:
         """Good frames with their seconds, as the video has them, and numbers."""
         # Timestamps of keyframes and of what is known to be damaged, while they are decoded.
-        keys: set[int] = set()
-        torn: set[int] = set()
+        keys: set[int | None] = set()
+        torn: set[int | None] = set()
         for packet, due in needed:
             at = self._now
             if packet is not None:
@@ -969,7 +977,7 @@ class _Reader:
                     keys.discard(frame.pts)
                     sieve.learn(frame.key_frame and frame.pict_type in (0, 1))  # none, or intra
                 if frame.is_corrupt or frame.pts in torn:
-                    torn.discard(frame.pts or 0)
+                    torn.discard(frame.pts)
                     sieve.learn(False)
                     self._broken(self._now if seconds is None else seconds)
                     continue

@@ -33,18 +33,28 @@ class Objects:
         kind: (N,) object, of ``str``: what it is, first a name of the detector's (``person``,
             ``bicycle``), after the fusion of riders also ``pedestrian``, ``cyclist``,
             ``motorcyclist``.
+        body: (N, 4) float32: the boxes to follow objects by, if they are others: of a rider, the
+            person's. The vehicle is overlooked in many frames, and a box that grows and shrinks
+            would break the track.
     """
 
     box: NDArray[np.float32]
     score: NDArray[np.float32]
     kind: NDArray[np.object_]
+    body: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.score)
 
     def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Objects:
         """Some of the objects, by number or by a mask."""
-        return Objects(self.box[rows], self.score[rows], self.kind[rows])
+        body = None if self.body is None else self.body[rows]
+        return Objects(self.box[rows], self.score[rows], self.kind[rows], body)
+
+    @property
+    def followed(self) -> Objects:
+        """The same objects with the boxes to follow them by."""
+        return self if self.body is None else Objects(self.body, self.score, self.kind)
 
     @classmethod
     def of(cls, rows: list[tuple[float, float, float, float, float, str]]) -> Objects:

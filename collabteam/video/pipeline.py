@@ -46,19 +46,19 @@ from collabteam.video.footage import (
 from collabteam.video.linking import Linked, Linker, kind_of
 from collabteam.video.objects import Frame, Objects
 from collabteam.video.preview import Sighting, write_preview
-from collabteam.video.riders import fuse
+from collabteam.video.riders import PARTS, fuse
 from collabteam.video.spool import Spool, SpoolFile, VideoRecord, commit, read_record
 from collabteam.video.tracking import open_tracker
 
 CLASSES = ("pedestrian", "cyclist", "motorcyclist")
 """What the fusion of riders tells apart, and the classes of a camera that names none (the paper's
 three)."""
-_PARTS = ("person", "bicycle", "motorcycle")
 _COMMIT_CROPS = 4096
 _COMMIT_SECONDS = 600.0
 """A commit waits for this many crops or seconds: each makes a version of the catalog's tables."""
 _SEGMENT = 600.0
 """Seconds of a stream that make one video; what a kill can cost at most."""
+
 
 @dataclass
 class FootageSummary:
@@ -135,7 +135,7 @@ def wanted(config: IngestConfig) -> tuple[str, ...]:
             f"classes person and {riders[0]} cannot stand side by side: every person is a "
             "pedestrian, a cyclist or a motorcyclist, or else name 'person' alone"
         )
-    names = [*_PARTS] if riders else []
+    names = [*PARTS] if riders else []
     return tuple(dict.fromkeys([*names, *(kind for kind in kinds if kind not in CLASSES)]))
 
 
@@ -341,7 +341,7 @@ def _read_file(
             advance(size, "")
             return _Outcome(path, read=[record])
         if config.preview:
-            write_preview(path, config.fps, reading.sightings, spool.videos / record.id)
+            write_preview(path, config.fps, reading.sightings, spool.videos / record.name)
         return _Outcome(path, read=[record])
 
 
@@ -421,6 +421,7 @@ class _Reading:
         self.linker = Linker(self.tracker.max_distance)
         self.albums: dict[int, Album] = {}
         self.sightings: list[Sighting] = []
+        self.drawn: dict[tuple[int, int], NDArray[np.float32]] = {}  # by track and frame
         self.where: dict[tuple[int, int], NDArray[np.bool_] | None] = {}
         self.names = set(config.camera.classes)
         self.fusing = bool(self.names.union(config.keep_unknown) & set(CLASSES))
@@ -443,18 +444,20 @@ class _Reading:
             with _Timer(self.spent, "crop"):
                 self._look(frame, objects, numbers)
                 self._keep(finished, file)
-            took = time.perf_counter() - began
-            tell(
-                frame.seconds,
-                f"{self.record.frames / took:.1f} frames/s, {self.record.duration / took:.1f} x "
-                f"real time, {self.kept} objects",
-            )
+            tell(frame.seconds, self._note(time.perf_counter() - began))
         with _Timer(self.spent, "crop"):
             self._keep(self.linker.finish(), file)
+        tell(first or 0.0, self._note(time.perf_counter() - began))
         self.record.tracks = self.linker.tracks
         self.record.faults += self.footage.faults
         took = time.perf_counter() - began
         self.record.seconds = {n: round(s, 2) for n, s in {**self.spent, "total": took}.items()}
+
+    def _note(self, took: float) -> str:
+        return (
+            f"{self.record.frames / took:.1f} frames/s, {self.record.duration / took:.1f} x real "
+            f"time, {self.kept} objects"
+        )
 
     def _detected(self, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Objects]]:
         """Frames with what the detector sees; it is a batch ahead of whoever takes them."""
@@ -489,8 +492,12 @@ class _Reading:
             self.where[width, height] = look_at(self.config.camera.footage, width, height)
         if (where := self.where[width, height]) is not None:
             objects = objects[standing(objects, where)]
-        numbers, appearance = self.tracker.update(objects, frame.image)
-        finished = self.linker.add(frame, objects, numbers, appearance)
+        followed = objects.followed
+        numbers, appearance = self.tracker.update(followed, frame.image)
+        finished = self.linker.add(frame, followed, numbers, appearance)
+        if self.config.preview:
+            for row in np.flatnonzero(numbers >= 0):
+                self.drawn[int(numbers[row]), frame.number] = objects.box[row]
         return objects, numbers, finished
 
     def _look(self, frame: Frame, objects: Objects, numbers: NDArray[np.int64]) -> None:
@@ -519,12 +526,16 @@ class _Reading:
             for crop in crops:
                 file.add(crop, label)
             if self.config.preview:
+                places = zip(found.number.tolist(), found.frame.tolist(), strict=True)
                 self.sightings.append(
                     Sighting(
-                        track, label if kept else "", found.seconds, found.box,
+                        track,
+                        label if kept else "",
+                        found.seconds,
+                        np.array([self.drawn.pop(place) for place in places], np.float32),
                         tuple(crop.image for crop in crops),
                     )
-                )  # fmt: skip
+                )
 
     def _candidates(self, found: Linked) -> list[Candidate]:
         candidates = []

@@ -54,7 +54,7 @@ def write_preview(path: str, fps: float, sightings: Sequence[Sighting], to: Path
     Returns:
         The clip (``.mp4``) and a contact sheet per label (``-<label>.png``).
     """
-    clip = to.with_suffix(".mp4")
+    clip = to.with_name(f"{to.name}.mp4")
     _write_clip(path, fps, sightings, clip)
     written = [clip]
     for label in sorted({sighting.label for sighting in sightings} - {""}):
@@ -84,7 +84,7 @@ def _write_clip(path: str, fps: float, sightings: Sequence[Sighting], to: Path) 
     for sighting in sightings:
         for seconds, box in zip(sighting.seconds, sighting.boxes, strict=True):
             at.setdefault(float(seconds), []).append((sighting, box))
-    part = to.with_suffix(".part.mp4")
+    part = to.with_name(f".{to.name}")
     with open_footage(path, fps) as footage, av.open(str(part), "w") as container:
         rate = min(fps or footage.rate, footage.rate) or 25.0
         scale = min(1.0, _WIDTH / footage.width)

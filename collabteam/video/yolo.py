@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 
 from collabteam.config import DetectorConfig
 from collabteam.errors import UserError, first_line
-
-Raw = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
+from collabteam.video.detection import Raw
 
 _RUNTIME = {".pt": None, ".onnx": "onnxruntime", ".tflite": "ai-edge-litert"}
 """The package that runs a file, by its extension."""
@@ -146,7 +145,6 @@ def _undisturbed() -> Iterator[None]:
             "YOLO_AUTOINSTALL": "false",
             "YOLO_VERBOSE": "false",
             "YOLO_CONFIG_DIR": settings,
-            "ORT_DISABLE_TELEMETRY": "1",
         }
         os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")
         try:
