@@ -1,11 +1,11 @@
-"""What footage costs: the whole line against its detector alone and against ultralytics' own tracking.
+"""What footage costs: the whole line, its detector alone, and ultralytics' own tracking.
 
 python benchmarks/footage.py VIDEO YOLO_WEIGHTS [--fps 0] [--image-size 768] [--frames 300]
 python benchmarks/footage.py VIDEO YOLO_WEIGHTS --hour    # memory over an hour: the clip in a loop
 
-The three are timed in turns on the same frames, in one process: bare forward passes of the detector
-through ultralytics' ``predict``; ``model.track`` as ultralytics ships it (decoding included, no crops);
-and ``ingest source=video`` (decode, detect, fuse, track, link, crop, write).
+The three are timed in turns on the same frames, in one process: the detector on frames that lie in
+memory; ``model.track`` as ultralytics ships it (decoding included, no crops); and ``ingest
+source=video`` (decode, detect, fuse, track, link, crop, write).
 """
 
 from __future__ import annotations

@@ -54,9 +54,9 @@ def run(config: IngestConfig) -> int:
 def _run_video(config: IngestConfig) -> int:
     from rich.console import Console as RichConsole
 
-    from collabteam.video.summary import footage_table
     from collabteam.boards.progress import Console
     from collabteam.video.pipeline import ingest_footage
+    from collabteam.video.summary import footage_table
 
     summary = ingest_footage(config, Console())
     name, folder = config.camera.name, f"{config.root}/{config.camera.name}"

@@ -1,6 +1,7 @@
 """Short clips drawn in code, and a detector that finds what is drawn in them.
 
-A person is a red rectangle, a bicycle a green one, a motorcycle a blue one; stripes make them sharp.
+A person is a red rectangle, a bicycle a green one, a motorcycle a blue one; stripes make them
+sharp.
 """
 
 from __future__ import annotations

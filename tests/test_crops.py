@@ -84,7 +84,7 @@ def test_a_cut_is_the_box_and_its_rim_within_the_frame(
     rim = margin * max(width, height)
     assert pixels.shape[0] <= height + 2 * rim + 2
     assert pixels.shape[1] <= width + 2 * rim + 2
-    if 0 <= left - rim and 0 <= top - rim and left + width + rim < 200 and top + height + rim < 150:
+    if left - rim >= 0 and top - rim >= 0 and left + width + rim < 200 and top + height + rim < 150:
         row, column = round(top - rim), round(left - rim)
         assert (pixels == image[row:, column:][: pixels.shape[0], : pixels.shape[1]]).all()
         assert abs(pixels.shape[1] - (width + 2 * rim)) <= 2

@@ -548,7 +548,7 @@ def test_a_password_in_a_streams_address_is_not_kept(tmp_path: Path, server: str
 
 def test_a_stream_that_is_not_there_gets_one_line(tmp_path: Path) -> None:
     config = _config(tmp_path / "outputs", "http://127.0.0.1:9/none.ts")
-    with pytest.raises(UserError, match="127.0.0.1:9"):
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:9"):
         ingest_footage(config, detector=Colours())
     assert not (tmp_path / "outputs").exists()
 

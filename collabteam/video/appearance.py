@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -121,6 +122,9 @@ class OnnxNetwork:
         # boxmot can read such files too, but would call pip for one exact version of onnxruntime.
         if find_spec("onnxruntime") is None:
             raise UserError(f"reid={path} needs onnxruntime: pip install 'collabteam[video]'")
+        # From 1.3x on it reports its use to Microsoft and keeps an identifier in the home folder,
+        # unless told not to before it is imported.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

@@ -204,6 +204,9 @@ class _Boxmot:
                 "max_cos_dist": appearance.max_distance,
                 "max_age": _frames(_KEPT, rate),
                 "n_init": min(3, _frames(_CONFIRMED, rate)),
+                # Distance IoU: boxes of somebody fast need not even touch.
+                "asso_func": "diou",
+                "max_iou_dist": 0.6,
             }
         elif not by_network:
             wanted["use_embeddings"] = False
@@ -256,7 +259,8 @@ class _Sort:
             frame_rate=rate,
             track_activation_threshold=0.0,
             minimum_consecutive_frames=min(3, _frames(_CONFIRMED, rate)),
-            minimum_iou_threshold=0.2,
+            # Boxes of one object overlap less, the more time there is between frames.
+            minimum_iou_threshold=min(max(0.03 * rate, 0.1), 0.3),
         )
 
     def update(
