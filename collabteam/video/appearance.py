@@ -122,8 +122,8 @@ class OnnxNetwork:
         # boxmot can read such files too, but would call pip for one exact version of onnxruntime.
         if find_spec("onnxruntime") is None:
             raise UserError(f"reid={path} needs onnxruntime: pip install 'collabteam[video]'")
-        # From 1.3x on it reports its use to Microsoft and keeps an identifier in the home folder,
-        # unless told not to before it is imported.
+        # Recent versions report their use to Microsoft and keep an identifier in the home folder,
+        # unless they are told not to before they are imported (onnxruntime's Privacy.md).
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
 
