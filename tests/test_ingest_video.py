@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, Call, environment, one_line, read_json, run
+from conftest import REPOSITORY, Call, environment, fingerprints, one_line, read_json, run
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -459,6 +459,36 @@ def test_a_detector_that_fails_costs_its_video_alone(tmp_path: Path, footage: Pa
     assert "RuntimeError: out of memory" in reason
     assert not list((tmp_path / "outputs" / "cam" / "incoming").glob("*.part"))
     assert len(ingest_footage(config, detector=Colours()).read) == 1
+
+
+def test_one_bad_video_gets_one_line_though_the_camera_is_there(tmp_path: Path) -> None:
+    config = _config(tmp_path / "outputs", film(tmp_path / "clip.avi", STREET))
+    ingest_footage(config, detector=Colours())
+    before = fingerprints(tmp_path / "outputs")
+    (tmp_path / "text.mp4").write_text("this is no video")
+    config.path = str(tmp_path / "text.mp4")
+    with pytest.raises(UserError, match=r"text\.mp4"):
+        ingest_footage(config, detector=Colours())
+    assert fingerprints(tmp_path / "outputs") == before
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_stops_the_run_and_loses_nothing(
+    tmp_path: Path, footage: Path, workers: int
+) -> None:
+    root = tmp_path / "outputs"
+    full = SCRIPT.replace("import sys", "import sys, resource")
+    full = full.replace(
+        "config.workers", "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, -1))\nconfig.workers"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", full, str(root), str(footage), "0", str(workers)],
+        env={**environment(), "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert "UserError: the disk is full" in ended.stderr
+    assert not list((root / "cam" / "incoming").glob("*.parquet"))
+    assert len(ingest_footage(_config(root, footage), detector=Colours()).read) == 3
 
 
 @pytest.mark.parametrize(

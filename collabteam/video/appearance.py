@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -122,9 +121,6 @@ class OnnxNetwork:
         # boxmot can read such files too, but would call pip for one exact version of onnxruntime.
         if find_spec("onnxruntime") is None:
             raise UserError(f"reid={path} needs onnxruntime: pip install 'collabteam[video]'")
-        # Recent versions report their use to Microsoft and keep an identifier in the home folder,
-        # unless they are told not to before they are imported (onnxruntime's Privacy.md).
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

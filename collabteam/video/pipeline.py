@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import signal
 import sys
 import time
 import traceback
@@ -108,8 +109,9 @@ def ingest_footage(
     paths = find_videos(config.path)
     config = _with_classes(config)
     kinds = wanted(config)
-    # Before the camera is registered: what is refused leaves nothing behind.
-    if not camera_folder(config.root, config.camera.name).exists():
+    # Before the camera is registered: what is refused leaves nothing behind. Of several videos, bad
+    # ones are recorded.
+    if len(paths) == 1 or not camera_folder(config.root, config.camera.name).exists():
         _check_any_opens(paths, config)
     open_tracker(config.tracker, config.reid, config.fps or 25.0)
     detector = detector or open_detector(config.detector, kinds)
@@ -201,6 +203,8 @@ class _Run:
                 self.commit(wait=False)
 
     def _take(self, outcome: _Outcome) -> None:
+        if outcome.stop:
+            raise UserError(outcome.stop)
         if outcome.busy:
             self.summary.busy.append((outcome.path, outcome.busy))
             self.console.warn(f"{outcome.path} is being read by {outcome.busy}: left to it")
@@ -278,6 +282,7 @@ class _Outcome:
     known: VideoRecord | None = None
     busy: str = ""
     failed: str = ""
+    stop: str = ""  # why no other video would fare better
 
 
 def _one_by_one(
@@ -299,8 +304,10 @@ def _read_path(
         if is_stream(path):
             return _Outcome(path, read=list(_read_stream(path, config, detector, spool, advance)))
         return _read_file(path, config, detector, spool, advance)
-    except UserError as error:
+    except FootageError as error:
         return _Outcome(path, failed=str(error))
+    except UserError as error:
+        return _Outcome(path, stop=str(error))
     except Exception as error:  # one bad video must not end a night's work
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
@@ -629,6 +636,7 @@ def _in_workers(
 
 def _work(parent: Connection, config: IngestConfig, detector: Detector) -> None:
     """A worker: read the videos that it is told, until nobody tells any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends this one
     threads = max(1, len(os.sched_getaffinity(0)) // config.workers)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # for torch, if it is still to come
     if "torch" in sys.modules:

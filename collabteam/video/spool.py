@@ -175,19 +175,17 @@ class Spool:
         records = []
         for file in files:
             record = read_record(file)
-            write_atomically(
-                self.videos / f"{record.id}.json", json.dumps(asdict(record), indent=1) + "\n"
-            )
+            self.note(record)
             file.unlink(missing_ok=True)
-            file.with_suffix(".lock").unlink(missing_ok=True)
             records.append(record)
         return records
 
     def note(self, record: VideoRecord) -> None:
-        """Note a video that nothing can be had of."""
+        """Note what became of a video, for good."""
         write_atomically(
             self.videos / f"{record.id}.json", json.dumps(asdict(record), indent=1) + "\n"
         )
+        (self.incoming / f"{record.id}.lock").unlink(missing_ok=True)
 
 
 class SpoolFile:
