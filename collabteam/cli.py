@@ -161,4 +161,6 @@ def _one_line(error: BaseException) -> str:
     lines = [line.strip() for line in text.splitlines()]
     cut = next((n for n, line in enumerate(lines) if line.startswith("Config search path")), None)
     kept = [line for line in lines[:cut] if line and not line.startswith(("full_key", "object_t"))]
+    if "mismatched input" in text or "token recognition" in text:
+        kept.append("(a value with such characters needs quotes of its own: name=\"'value'\")")
     return " ".join(kept)

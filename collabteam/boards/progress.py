@@ -76,8 +76,8 @@ class Console:
 
     def _bar(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:
         bar = Progress(
-            TextColumn("{task.description}"), BarColumn(None), TaskProgressColumn(),
-            TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+            TextColumn("{task.description}", markup=False), BarColumn(None), TaskProgressColumn(),
+            TextColumn("{task.fields[rate]}", markup=False), TimeRemainingColumn(),
             console=self.rich, expand=True,
         )  # fmt: skip
         with bar:

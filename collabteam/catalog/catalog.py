@@ -179,12 +179,18 @@ class Catalog:
             raise UserError(f"{self.folder} cannot be written: {error.strerror}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             content = os.read(descriptor, 4096)
             os.close(descriptor)
             raise CameraInUse(
                 f"camera {self.name} is in use by {_describe_holder(content)}: "
                 "wait for it or stop it"
+            ) from error
+        except OSError as error:
+            os.close(descriptor)
+            raise UserError(
+                f"{self.folder} cannot be locked: {error.strerror}: expected a file system with "
+                "locks"
             ) from error
         holder = {
             "pid": os.getpid(),

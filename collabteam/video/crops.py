@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -153,12 +153,12 @@ class Album:
                     merged[slot] = candidate
             self._kept = merged
 
-    def take(self, frames: Collection[int]) -> list[Candidate]:
-        """Hand over the pictures from some frames, by number, and forget them.
+    def take(self, first: int, last: int) -> list[Candidate]:
+        """Hand over the pictures from a stretch of frames, by number, and forget them.
 
-        A track may turn out to be several objects; each takes its own.
+        A track may turn out to be several objects, one after the other; each takes its own.
         """
-        taken = {slot: one for slot, one in self._kept.items() if one.number in frames}
+        taken = {slot: one for slot, one in self._kept.items() if first <= one.number <= last}
         self._kept = {slot: one for slot, one in self._kept.items() if slot not in taken}
         return list(taken.values())
 

@@ -84,11 +84,12 @@ class FootageError(UserError):
 
     Attributes:
         reason: What is wrong with it, without its path.
+        passing: Whether the next try may find it better, as it is not the content that is wrong.
     """
 
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{_shown(path)}: {reason}")
-        self.reason = reason
+    def __init__(self, path: str, reason: str, passing: bool = False) -> None:
+        super().__init__(f"{shown(path)}: {reason}")
+        self.reason, self.passing = reason, passing
 
 
 def _libav() -> ModuleType:
@@ -135,7 +136,7 @@ def find_videos(path: str) -> list[str]:
         return [path]
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path):
         known = ", ".join(f"{name}://" for name in STREAMS)
-        raise UserError(f"path={_shown(path)} is no stream of a known kind: expected {known}")
+        raise UserError(f"path={shown(path)} is no stream of a known kind: expected {known}")
     place = Path(path)
     try:
         if place.is_file():
@@ -175,10 +176,11 @@ def _walk(place: Path) -> list[str]:
         walked.add(os.path.realpath(parent))
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [str(Path(parent) / name) for name in names if not name.startswith(".")]
-    return found
+    # A pipe would never end, and a link may lead nowhere.
+    return [name for name in found if Path(name).is_file()]
 
 
-def _shown(path: str) -> str:
+def shown(path: str) -> str:
     """A path for messages: an address may hold a password."""
     if "://" not in path:
         return path.encode("utf-8", "backslashreplace").decode()
@@ -200,7 +202,7 @@ def content_hash(path: str) -> str:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=12)).hexdigest()
     except OSError as error:
-        raise FootageError(path, f"cannot be read: {error.strerror}") from error
+        raise FootageError(path, f"cannot be read: {error.strerror}", True) from error
 
 
 # --- when it began -------------------------------------------------------------------------------
@@ -724,12 +726,12 @@ class _Reader:
                 )
         except av.error.ExitError as error:
             reason = f"does not answer within {OPEN_TIMEOUT:g} s"
-            raise FootageError(self.path, reason) from error
+            raise FootageError(self.path, reason, True) from error
         except (av.error.InvalidDataError, av.error.EOFError) as error:
             reason = "is no video that can be read, or its end is missing"
             raise FootageError(self.path, reason) from error
         except (av.error.FFmpegError, OSError) as error:
-            raise FootageError(self.path, f"cannot be opened: {_reason(error)}") from error
+            raise FootageError(self.path, f"cannot be opened: {_reason(error)}", True) from error
         return container
 
     def _video(self, container: InputContainer) -> VideoStream:
@@ -856,7 +858,7 @@ class _Reader:
                 late = isinstance(error, self.av.error.ExitError)
                 reason = f"no data for {READ_TIMEOUT:g} s" if late else _reason(error)
                 if not self.decoded:
-                    raise FootageError(self.path, f"cannot be read: {reason}") from error
+                    raise FootageError(self.path, f"cannot be read: {reason}", True) from error
                 self._lost = f": {reason}"
                 return
 

@@ -9,14 +9,17 @@ killed command goes on with the video that it was at.
 from __future__ import annotations
 
 import hashlib
+import math
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from multiprocessing.connection import Connection, wait
@@ -30,8 +33,9 @@ from numpy.typing import NDArray
 
 from collabteam.boards.progress import Advance, Console
 from collabteam.catalog import CameraInUse, Catalog, Crop
+from collabteam.catalog.catalog import MANIFEST
 from collabteam.config import UNKNOWN, IngestConfig, camera_folder, check_ingest
-from collabteam.errors import UserError
+from collabteam.errors import UserError, first_line
 from collabteam.video.crops import Album, Candidate, choose, encode, look_at, standing, visibility
 from collabteam.video.detection import Detector, open_detector
 from collabteam.video.footage import (
@@ -42,6 +46,7 @@ from collabteam.video.footage import (
     find_videos,
     is_stream,
     open_footage,
+    shown,
     start_time,
 )
 from collabteam.video.linking import Linked, Linker, kind_of
@@ -71,6 +76,7 @@ class FootageSummary:
         busy: Of each video that another process is reading: its path, and who.
         failed: Of each video that could not be finished: its path, and why; it is tried again the
             next time.
+        previews: Clips and contact sheets that were written.
         total: Crops in the catalog now.
         seconds: How long it took.
     """
@@ -79,6 +85,7 @@ class FootageSummary:
     known: list[VideoRecord] = field(default_factory=list)
     busy: list[tuple[str, str]] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
+    previews: list[Path] = field(default_factory=list)
     total: int = 0
     seconds: float = 0.0
 
@@ -106,22 +113,51 @@ def ingest_footage(
     console = console or Console(quiet=True)
     check_ingest(config)
     check_footage(config.camera.footage)
-    paths = find_videos(config.path)
+    paths = _not_our_own(find_videos(config.path), config.root)
     config = _with_classes(config)
     kinds = wanted(config)
+    streaming = is_stream(paths[0])
+    if streaming and config.preview:
+        console.warn("preview=true: a stream cannot be read once more, so there will be none")
+        config = replace(config, preview=False)
     # Before the camera is registered: what is refused leaves nothing behind. Of several videos, bad
-    # ones are recorded.
-    if len(paths) == 1 or not camera_folder(config.root, config.camera.name).exists():
-        _check_any_opens(paths, config)
+    # ones are recorded. A stream is opened once, as it may serve nobody twice.
+    stream = open_footage(paths[0], config.fps, config.limit) if streaming else None
+    if not streaming and (len(paths) == 1 or not _is_registered(config)):
+        _check_any_opens(paths)
     open_tracker(config.tracker, config.reid, config.fps or 25.0)
     detector = detector or open_detector(config.detector, kinds)
     catalog = Catalog.register(config.root, config.camera.name, config.camera.classes)
     run = _Run(config, catalog, Spool(catalog.folder), console, detector)
-    run.read_all(paths)
+    run.commit(wait=False, now=True)  # what an earlier run left
+    try:
+        if stream is not None:
+            run.read_stream(paths[0], stream)
+        else:
+            run.read_files(paths)
+    except KeyboardInterrupt:
+        run.commit(wait=False, now=True)
+        raise
     run.commit(wait=True)
     run.summary.total = len(Catalog(catalog.folder))
     run.summary.seconds = time.monotonic() - began
     return run.summary
+
+
+def _is_registered(config: IngestConfig) -> bool:
+    return (camera_folder(config.root, config.camera.name) / MANIFEST).is_file()
+
+
+def _not_our_own(paths: list[str], root: str) -> list[str]:
+    """Without what lies under ``root``: previews are no footage."""
+    ours = Path(root).resolve()
+    kept = [path for path in paths if is_stream(path) or ours not in Path(path).resolve().parents]
+    if not kept:
+        raise UserError(
+            f"path: all {len(paths)} videos lie under root={root}, where previews are kept: keep "
+            "footage elsewhere"
+        )
+    return kept
 
 
 def wanted(config: IngestConfig) -> tuple[str, ...]:
@@ -143,18 +179,17 @@ def wanted(config: IngestConfig) -> tuple[str, ...]:
 
 def _with_classes(config: IngestConfig) -> IngestConfig:
     classes = config.camera.classes
-    folder = camera_folder(config.root, config.camera.name)
-    if not classes and folder.exists():
+    if not classes and _is_registered(config):
         classes = Catalog.open(config.root, config.camera.name).classes
     camera = replace(config.camera, classes=list(classes or CLASSES))
     return replace(config, camera=camera)
 
 
-def _check_any_opens(paths: Sequence[str], config: IngestConfig) -> None:
+def _check_any_opens(paths: Sequence[str]) -> None:
     reasons = []
     for path in paths:
         try:
-            with open_footage(path, config.fps, config.limit):
+            with open_footage(path):
                 return
         except FootageError as error:
             reasons.append(str(error))
@@ -178,41 +213,63 @@ class _Run:
         self.summary = FootageSummary()
         self._last_commit = time.monotonic()
 
-    def read_all(self, paths: Sequence[str]) -> None:
+    def read_files(self, paths: Sequence[str]) -> None:
         """Read every video that is not in the catalog yet; commit now and then."""
         known = self.spool.known_files()
-        left = []
+        left: dict[str, int] = {}
         for path in paths:
-            record = None if is_stream(path) else known.get(_file_key(path))
-            if record is None:
-                left.append(path)
+            try:
+                key = _file_key(path)
+            except OSError as error:
+                self._take(_Outcome(path, failed=f"cannot be read: {error.strerror}"))
+                continue
+            if key in known:
+                self._skip(path, known[key])
             else:
-                self._skip(path, record)
+                left[path] = key[1]
         title = f"reading {len(left)} videos" if len(left) > 1 else f"reading {''.join(left)}"
-        if any(map(is_stream, left)):
-            total, unit = int(self.config.limit) or None, "seconds"
-        else:
-            total, unit = sum(Path(path).stat().st_size for path in left), "bytes"
-        with self.console.stage(title, total, unit) as advance:
+        with self.console.stage(shown(title), sum(left.values()), "bytes") as advance:
             if self.config.workers > 1 and len(left) > 1:
-                outcomes = _in_workers(left, self.config, self.detector, advance)
+                outcomes = _in_workers(list(left), self.config, self.detector, advance)
             else:
-                outcomes = _one_by_one(left, self.config, self.detector, self.spool, advance)
+                outcomes = (
+                    _read_path(path, self.config, self.detector, self.spool, advance)
+                    for path in left
+                )
             for outcome in outcomes:
                 self._take(outcome)
                 self.commit(wait=False)
+            frames = sum(record.frames for record in self.summary.read)
+            advance(0, f"{frames} frames, {self._objects()} objects")
+
+    def read_stream(self, path: str, footage: Footage) -> None:
+        """Read a stream to its end or limit; commit now and then."""
+        total = int(self.config.limit) or None
+        with footage, self.console.stage(f"reading {shown(path)}", total, "seconds") as advance:
+            for record in _read_stream(
+                path, footage, self.config, self.detector, self.spool, advance
+            ):
+                self._take(_Outcome(path, read=[record]))
+                self.commit(wait=False)
+
+    def _objects(self) -> int:
+        return sum(sum(record.objects.values()) for record in self.summary.read)
 
     def _take(self, outcome: _Outcome) -> None:
+        path = shown(outcome.path)
         if outcome.stop:
             raise UserError(outcome.stop)
         if outcome.busy:
-            self.summary.busy.append((outcome.path, outcome.busy))
-            self.console.warn(f"{outcome.path} is being read by {outcome.busy}: left to it")
+            self.summary.busy.append((path, outcome.busy))
+            self.console.warn(f"{path} is being read by {outcome.busy}: left to it")
         elif outcome.failed:
-            self.summary.failed.append((outcome.path, outcome.failed))
-            self.console.warn(f"{outcome.path}: {outcome.failed}; the others go on")
+            self.summary.failed.append((path, outcome.failed))
+            self.console.warn(f"{path}: {outcome.failed}; tried again the next time")
         elif outcome.known is not None:
             self._skip(outcome.path, outcome.known)
+        if outcome.remark:
+            self.console.warn(f"{path}: {outcome.remark}")
+        self.summary.previews += outcome.previews
         for record in outcome.read:
             if any(record.id == other.id for other in self.summary.read):
                 continue  # the same video under another name
@@ -228,18 +285,19 @@ class _Run:
         ]  # fmt: skip
         if changed and record.frames:
             self.console.warn(
-                f"{path} was read with other settings ({', '.join(changed)}) and stays as it is: "
-                "another root=... reads it anew"
+                f"{shown(path)} was read with other settings ({', '.join(changed)}) and stays as "
+                "it is: another root=... reads it anew"
             )
 
-    def commit(self, wait: bool) -> None:
-        """Put what waits into the catalog, if it is enough or the end."""
+    def commit(self, wait: bool, now: bool = False) -> None:
+        """Put what waits into the catalog, if it is enough, the end, or asked for now."""
+        crops = 0
         waiting = self.spool.sealed()
-        if not waiting:
-            return
-        crops = sum(read_record(file).crops for file in waiting)
+        for file in waiting:
+            with suppress(FileNotFoundError):  # another process commits, too
+                crops += read_record(file).crops
         due = crops >= _COMMIT_CROPS or time.monotonic() - self._last_commit > _COMMIT_SECONDS
-        if not wait and not due:
+        if not waiting or not (wait or now or due):
             return
         told = False
         while True:
@@ -269,7 +327,7 @@ def settings_of(config: IngestConfig) -> dict[str, Any]:
 def _file_key(path: str) -> tuple[str, int, int]:
     """Stands for a file as it is now, without reading it."""
     status = Path(path).stat()
-    return str(Path(path).resolve()), status.st_size, status.st_mtime_ns
+    return shown(str(Path(path).resolve())), status.st_size, status.st_mtime_ns
 
 
 # -- one video -------------------------------------------------------------------------------------
@@ -283,99 +341,125 @@ class _Outcome:
     busy: str = ""
     failed: str = ""
     stop: str = ""  # why no other video would fare better
-
-
-def _one_by_one(
-    paths: Sequence[str],
-    config: IngestConfig,
-    detector: Detector,
-    spool: Spool,
-    advance: Advance,
-) -> Iterator[_Outcome]:
-    for path in paths:
-        yield _read_path(path, config, detector, spool, advance)
+    remark: str = ""
+    previews: list[Path] = field(default_factory=list)
 
 
 def _read_path(
     path: str, config: IngestConfig, detector: Detector, spool: Spool, advance: Advance
 ) -> _Outcome:
-    """Read one video or stream into the spool, unless it is there already."""
+    """Read one video into the spool, unless it is there already; raises nothing."""
+    share: _Share | None = None
     try:
-        if is_stream(path):
-            return _Outcome(path, read=list(_read_stream(path, config, detector, spool, advance)))
-        return _read_file(path, config, detector, spool, advance)
+        key = _file_key(path)
+        share = _Share(key[1], advance)
+        return _read_file(path, key, config, detector, spool, share)
     except FootageError as error:
-        return _Outcome(path, failed=str(error))
+        return _Outcome(path, failed=error.reason)
     except UserError as error:
         return _Outcome(path, stop=str(error))
     except Exception as error:  # one bad video must not end a night's work
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
         return _Outcome(path, failed=" ".join(reason.split()))
+    finally:
+        if share is not None:
+            share.finish()
 
 
 def _read_file(
-    path: str, config: IngestConfig, detector: Detector, spool: Spool, advance: Advance
+    path: str,
+    key: tuple[str, int, int],
+    config: IngestConfig,
+    detector: Detector,
+    spool: Spool,
+    share: _Share,
 ) -> _Outcome:
-    name, size, changed = _file_key(path)
-    try:
-        video = content_hash(path)
-    except OSError as error:
-        return _Outcome(path, failed=f"cannot be read: {error.strerror}")
+    video = content_hash(path)
+    if (known := spool.record(video)) is not None:
+        return _Outcome(path, known=_refreshed(spool, known, key))
     with spool.claim(video) as reader:
         if reader:
             return _Outcome(path, busy=reader)
-        known = spool.record(video)
-        if known is not None:
-            return _Outcome(path, known=known)
-        record = VideoRecord(
-            video, f"{Path(path).name}@{video[:8]}", name, size=size, changed=changed,
-            settings=settings_of(config),
-        )  # fmt: skip
+        # In this order, as whoever commits notes a video before the file goes.
         if (waiting := spool.waiting(video)) is not None:
             return _Outcome(path, read=[waiting])
+        if (known := spool.record(video)) is not None:
+            return _Outcome(path, known=known)
+        name = Path(shown(path)).name
+        record = VideoRecord(
+            video, f"{name}@{video[:8]}", *key, settings=settings_of(config)
+        )  # fmt: skip
         try:
-            with open_footage(path, config.fps) as footage:
-                start = start_time(Path(path).name, config.camera.footage, footage.created)
-                share = _Share(size, footage.duration, advance)
-                with spool.writing(record) as file:
-                    reading = _Reading(config, detector, footage, record, start)
-                    reading.run(iter(footage), file, share)
-                share.finish()
+            with open_footage(path, config.fps) as footage, spool.writing(record) as file:
+                start = start_time(name, config.camera.footage, footage.created)
+                if config.camera.footage.start and np.isnan(
+                    start_time(name, config.camera.footage, None)
+                ):
+                    pattern = config.camera.footage.start
+                    record.faults.append(f"its name tells no time: expected {pattern} in it")
+                share.duration = footage.duration
+                reading = _Reading(config, detector, footage, record, start)
+                reading.run(iter(footage), file, share)
+                if _file_key(path) != key:
+                    raise FootageError(path, "changes while it is read", passing=True)
         except FootageError as error:
-            record.faults.append(str(error))
+            if error.passing:
+                raise
+            record.faults.append(error.reason)
             spool.note(record)
-            advance(size, "")
             return _Outcome(path, read=[record])
+        outcome = _Outcome(path, read=[record])
         if config.preview:
-            write_preview(path, config.fps, reading.sightings, spool.videos / record.name)
-        return _Outcome(path, read=[record])
+            try:
+                to = spool.videos / record.name[-200:]  # file systems take 255 bytes
+                outcome.previews = write_preview(path, config.fps, reading.sightings, to)
+            except Exception as error:  # the crops are safe; a look at them is a courtesy
+                outcome.remark = f"no preview could be written: {first_line(error)}"
+        return outcome
+
+
+def _refreshed(spool: Spool, known: VideoRecord, key: tuple[str, int, int]) -> VideoRecord:
+    """A record that knows a video by the name and time that it has now, if the old one is gone."""
+    if (known.path, known.size, known.changed) != key and (
+        known.path == key[0] or not Path(known.path).exists()
+    ):
+        known.path, known.size, known.changed = key
+        spool.note(known)
+    return known
 
 
 def _read_stream(
-    path: str, config: IngestConfig, detector: Detector, spool: Spool, advance: Advance
+    path: str,
+    footage: Footage,
+    config: IngestConfig,
+    detector: Detector,
+    spool: Spool,
+    advance: Advance,
 ) -> Iterator[VideoRecord]:
     """Read a stream in stretches, each of which counts as a video."""
     parts = urlsplit(path)
-    # An address may hold a password.
-    address = parts._replace(netloc=parts.hostname or "").geturl()
-    with open_footage(path, config.fps, config.limit) as footage:
-        frames = iter(footage)
-        ahead = next(frames, None)
-        while ahead is not None:
-            began = footage.began + ahead.seconds
-            video = hashlib.blake2b(f"{path} {began}".encode(), digest_size=12).hexdigest()
-            at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(began))
-            record = VideoRecord(
-                video, f"{parts.hostname}-{at}@{video[:8]}", address, settings=settings_of(config)
-            )
-            stretch = _Stretch(ahead, frames, ahead.seconds + _SEGMENT)
-            share = _Share(int(config.limit), config.limit, advance)
-            with spool.writing(record) as file:
-                reading = _Reading(config, detector, footage, record, footage.began)
-                reading.run(iter(stretch), file, share)
-            ahead = stretch.ahead
-            yield record
+    address = shown(path)  # without a password
+    share = _Share(int(config.limit), advance, config.limit)
+    told: set[str] = set()
+    frames = iter(footage)
+    ahead = next(frames, None)
+    while ahead is not None:
+        began = footage.began + ahead.seconds
+        video = hashlib.blake2b(f"{path} {began}".encode(), digest_size=12).hexdigest()
+        at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(began))
+        record = VideoRecord(
+            video, f"{parts.hostname}-{at}@{video[:8]}", address, settings=settings_of(config)
+        )
+        stretch = _Stretch(ahead, frames, ahead.seconds + _SEGMENT)
+        with spool.writing(record) as file:
+            reading = _Reading(config, detector, footage, record, footage.began)
+            reading.run(iter(stretch), file, share)
+            record.start = began
+            record.faults = [fault for fault in record.faults if fault not in told]
+            told.update(record.faults)
+        ahead = stretch.ahead
+        yield record
 
 
 class _Stretch:
@@ -394,7 +478,7 @@ class _Stretch:
 class _Share:
     """Turns seconds of a video into its share of all bytes, so that one bar serves all videos."""
 
-    def __init__(self, size: int, duration: float, advance: Advance) -> None:
+    def __init__(self, size: int, advance: Advance, duration: float = math.nan) -> None:
         self.size, self.duration, self.advance = size, duration, advance
         self.told = 0
 
@@ -406,7 +490,9 @@ class _Share:
         self.told = now
 
     def finish(self) -> None:
+        """The video is dealt with, however."""
         self.advance(self.size - self.told, "")
+        self.told = self.size
 
 
 class _Reading:
@@ -461,9 +547,10 @@ class _Reading:
         self.record.seconds = {n: round(s, 2) for n, s in {**self.spent, "total": took}.items()}
 
     def _note(self, took: float) -> str:
+        name = self.record.name.rpartition("@")[0]
         return (
-            f"{self.record.frames / took:.1f} frames/s, {self.record.duration / took:.1f} x real "
-            f"time, {self.kept} objects"
+            f"{name}: {self.record.frames / took:.1f} frames/s, "
+            f"{self.record.duration / took:.1f} x real time, {self.kept} objects"
         )
 
     def _detected(self, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Objects]]:
@@ -550,7 +637,11 @@ class _Reading:
             album = self.albums.get(number)
             if album is None:
                 continue
-            candidates += album.take(set(found.frame[found.number == number].tolist()))
+            frames = found.frame[found.number == number]
+            if not frames.size:  # a second track of the same thing, none of whose boxes count
+                album.take(int(found.frame[0]), int(found.frame[-1]))
+            else:
+                candidates += album.take(int(frames[0]), int(frames[-1]))
             if not album:
                 del self.albums[number]
         return candidates
@@ -590,11 +681,13 @@ def _in_workers(
     context = multiprocessing.get_context("spawn")
     left = list(reversed(paths))
     busy: dict[Connection, tuple[BaseProcess, str]] = {}
+    ready: set[Connection] = set()
 
     def start() -> None:
         here, there = context.Pipe()
         process = context.Process(target=_work, args=(there, config, detector), daemon=True)
-        process.start()
+        with _deaf():  # the parent hears ^C, and ends its workers
+            process.start()
         there.close()  # else the end of the process would not show
         busy[here] = (process, left.pop())
         here.send(busy[here][1])
@@ -603,40 +696,57 @@ def _in_workers(
         for _ in range(min(config.workers, len(paths))):
             start()
         while busy:
-            for ready in wait(list(busy)):
-                assert isinstance(ready, Connection)
-                process, path = busy[ready]
+            for link in wait(list(busy)):
+                assert isinstance(link, Connection)
+                process, path = busy[link]
                 try:
-                    message = ready.recv()
+                    message = link.recv()
                 except (EOFError, ConnectionError):
                     process.join()
-                    del busy[ready]
-                    yield _Outcome(
-                        path,
-                        failed=f"its process ended with code {process.exitcode} "
-                        "(out of memory? fewer workers need less)",
-                    )
+                    del busy[link]
+                    yield _ended(path, process.exitcode, link in ready)
                     if left:
                         start()
                     continue
+                ready.add(link)
                 if isinstance(message, tuple):
                     advance(*message)
                     continue
                 yield message
                 if left:
-                    busy[ready] = (process, left.pop())
-                    ready.send(busy[ready][1])
+                    busy[link] = (process, left.pop())
+                    link.send(busy[link][1])
                 else:
-                    ready.close()
-                    del busy[ready]
+                    link.close()
+                    del busy[link]
     finally:
         for process, _ in busy.values():
             process.terminate()
 
 
+def _ended(path: str, code: int | None, was_ready: bool) -> _Outcome:
+    """What a worker's end means for the video that it had."""
+    if not was_ready and code != -signal.SIGKILL:
+        return _Outcome(path, stop=f"a worker cannot start: it ended with code {code}, see above")
+    memory = " (out of memory? fewer workers need less)" if code == -signal.SIGKILL else ""
+    return _Outcome(path, failed=f"its process ended with code {code}{memory}")
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that are started here do not hear ^C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _work(parent: Connection, config: IngestConfig, detector: Detector) -> None:
     """A worker: read the videos that it is told, until nobody tells any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends this one
     threads = max(1, len(os.sched_getaffinity(0)) // config.workers)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # for torch, if it is still to come
     if "torch" in sys.modules:
@@ -646,9 +756,7 @@ def _work(parent: Connection, config: IngestConfig, detector: Detector) -> None:
     def advance(count: int, note: str = "") -> None:
         parent.send((count, note))  # fails when the parent was killed, and so ends this one
 
-    while True:
-        try:
-            path = parent.recv()
-        except EOFError:
-            return
-        parent.send(_read_path(path, config, detector, spool, advance))
+    with suppress(OSError, EOFError):  # the parent has no more, or is gone
+        advance(0)
+        while True:
+            parent.send(_read_path(parent.recv(), config, detector, spool, advance))

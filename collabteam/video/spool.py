@@ -119,8 +119,10 @@ class Spool:
 
     def waiting(self, video: str) -> VideoRecord | None:
         """The record of a video that was read to its end and waits for the catalog, by its id."""
-        file = self.incoming / f"{video}.parquet"
-        return read_record(file) if file.exists() else None
+        try:
+            return read_record(self.incoming / f"{video}.parquet")
+        except FileNotFoundError:
+            return None
 
     @contextmanager
     def claim(self, video: str) -> Iterator[str]:
@@ -131,13 +133,20 @@ class Spool:
             file, so it ends with the process however that ends.
         """
         file = self.incoming / f"{video}.lock"
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise UserError(f"{self.incoming} cannot be written: {error.strerror}") from error
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 yield os.read(descriptor, 200).decode(errors="replace") or "another process"
                 return
+            except OSError as error:
+                raise UserError(
+                    f"{file} cannot be locked: {error.strerror}: expected a file system with locks"
+                ) from error
             os.ftruncate(descriptor, 0)
             with suppress(OSError):
                 os.write(
@@ -239,11 +248,14 @@ def read_record(file: Path) -> VideoRecord:
     """The record inside a sealed file.
 
     Raises:
+        FileNotFoundError: It is not there any more: somebody has committed it.
         UserError: The file is damaged.
     """
     try:
         metadata = pq.read_metadata(file).metadata
         return VideoRecord(**json.loads(metadata[_RECORD]))
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise UserError(
             f"{file} is damaged ({error}): remove it, and its video is read again"

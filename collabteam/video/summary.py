@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 from collabteam.video.spool import VideoRecord
@@ -28,12 +29,12 @@ def footage_table(records: Sequence[VideoRecord]) -> Table:
         took = record.seconds.get("total", 0.0)
         faults = record.faults[:3] + (["..."] if len(record.faults) > 3 else [])
         table.add_row(
-            record.name.rpartition("@")[0],
+            escape(record.name.rpartition("@")[0]),
             f"{int(record.duration) // 60}:{record.duration % 60:04.1f}",
             str(record.frames),
             f"{record.duration / took:.1f}" if took else "",
             *(str(record.objects.get(label, 0)) for label in labels),
             str(record.crops),
-            "; ".join(faults),
+            escape("; ".join(faults)),
         )
     return table

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from collabteam.config import DetectorConfig
 from collabteam.errors import UserError, first_line
@@ -138,7 +139,9 @@ def _undisturbed() -> Iterator[None]:
         np.printoptions(),
         warnings.catch_warnings(),
     ):
-        before, threads, save = dict(os.environ), torch.get_num_threads(), torch.save
+        before, threads = dict(os.environ), torch.get_num_threads()
+        # It replaces these two; the one of Pillow's would call pip for pictures of no known format.
+        save, image_open = torch.save, Image.open
         # Read once, on import.
         os.environ |= {
             "YOLO_OFFLINE": "1",
@@ -154,4 +157,4 @@ def _undisturbed() -> Iterator[None]:
                 del os.environ[name]
             os.environ |= before
             torch.set_num_threads(threads)
-            torch.save = save
+            torch.save, Image.open = save, image_open
