@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 
-import timm
 import torch
 from torch import nn
 
 from collabteam.config import TeamConfig
 from collabteam.errors import UserError
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # what timm says to torch is not for our users
+    import timm
 
 
 def build_branch(config: TeamConfig) -> nn.Module:

@@ -91,6 +91,7 @@ class Spool:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.incoming = folder / "incoming"
         self.videos = folder / "videos"
         for made in (self.incoming, self.videos):
