@@ -6,6 +6,7 @@ Hydra and OmegaConf appear here and nowhere else. The modules behind the command
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
@@ -26,6 +27,8 @@ class Command:
         run: What it does. May return an exit code.
         help: What ``--help`` prints.
         registers: Whether a camera's name may be new.
+        words: Settings whose name on the command line is a word that Python keeps for itself, and
+            their names in the schema.
     """
 
     name: str
@@ -33,9 +36,15 @@ class Command:
     run: Callable[[Any], int | None]
     help: str
     registers: bool = False
+    words: tuple[tuple[str, str], ...] = ()
 
     def __call__(self) -> None:
         """Compose the settings from ``sys.argv`` and run; exits with 2 on bad input."""
+        for word, name in self.words:
+            pattern = re.compile(rf"{word}(?==)")
+            sys.argv[1:] = [
+                pattern.sub(name, part, 1) if pattern.match(part) else part for part in sys.argv[1:]
+            ]
         arguments = sys.argv[1:]
         if {"-h", "--help"} & set(arguments):
             print(self.help.strip())

@@ -23,6 +23,7 @@ UNKNOWN = "unknown"
 UNUSABLE = "unusable"
 """What a crop is called that nobody can judge; it never trains and is never scored against."""
 
+_REVIEWER = re.compile(r"[\w.@-]{1,64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 # What Hydra reads as a number, a truth value or nothing, in a sweep even when it is quoted.
 _NO_TEXT = re.compile(r"[\d_.]+(e-?[\d_]+)?|true|false|null|nan|inf", re.IGNORECASE)
@@ -403,6 +404,54 @@ class ReportConfig:
     format: str = "table"
 
 
+@dataclass
+class ReviewConfig:
+    """``collabteam.review``: a person verifies crops in the browser, or in another tool.
+
+    Attributes:
+        camera: The camera.
+        root: Folder under which every camera has its own.
+        seed: Of every draw: i0, test set, audit, who sees what twice.
+        queue: What to verify first: ``seed`` (i0), ``test`` (the frozen test set), ``audit`` (what
+            a team labelled), ``unsure`` (what the last team does not know), ``conflict`` (where
+            reviewers disagree). The page leads to the others.
+        reviewer: Who verifies; empty: the name of the system's user.
+        seed_per_class: Crops per proposed class in i0; None: as it is drawn already, else 1000, the
+            paper's number.
+        seed_unknown: Crops proposed as ``unknown`` in i0; None: as it is drawn already, else 0.
+        test_per_class: Objects per proposed class in the frozen test set.
+        audit_per_class: Crops per class that the audit looks at.
+        double: Share of the crops that a second reviewer verifies again, unseen what the first
+            said, 0 to 1.
+        host: Address to listen on; other machines get in if it is not a loopback address.
+        port: Port to listen on, 0 for any that is free.
+        url: Address under which reviewers reach the page where it is another one, as behind a
+            proxy: ``https://review.example.org``.
+        open: Open the browser.
+        export: File to write as tasks for another tool, instead of serving the page.
+        format: Of ``export``: ``labelstudio``, ``cvat`` or ``csv``.
+        import_: File with another tool's answers to take in (``import=FILE`` on the command line).
+    """
+
+    camera: CameraConfig = field(default_factory=CameraConfig)
+    root: str = "outputs"
+    seed: int = 0
+    queue: str = "seed"
+    reviewer: str = ""
+    seed_per_class: int | None = None
+    seed_unknown: int | None = None
+    test_per_class: int = 200
+    audit_per_class: int = 200
+    double: float = 0.0
+    host: str = "127.0.0.1"
+    port: int = 8130
+    url: str = ""
+    open: bool = True
+    export: str = ""
+    format: str = "labelstudio"
+    import_: str = ""
+
+
 def camera_folder(root: str | Path, camera: str) -> Path:
     """Folder of one camera.
 
@@ -555,3 +604,32 @@ def check_report(config: ReportConfig) -> None:
         UserError: Names the setting, what was expected and what came.
     """
     _choice("format", config.format, ("table", "json"))
+
+
+def check_review(config: ReviewConfig) -> None:
+    """Raise on the first setting that cannot work.
+
+    Raises:
+        UserError: Names the setting, what was expected and what came.
+    """
+    camera_folder(config.root, config.camera.name)
+    check_seed(config.seed)
+    _choice("queue", config.queue, ("seed", "test", "audit", "unsure", "conflict"))
+    if config.reviewer and not _REVIEWER.fullmatch(config.reviewer):
+        raise UserError(
+            f"reviewer={config.reviewer!r}: expected up to 64 letters, digits, '_', '.', '@' or '-'"
+        )
+    if config.reviewer == "oracle":
+        raise UserError("reviewer=oracle is the simulated reviewer: expected a person's name")
+    for name in ("seed_per_class", "seed_unknown"):
+        if (asked := getattr(config, name)) is not None:
+            _at_least(name, asked, 1 if name == "seed_per_class" else 0)
+    _at_least("test_per_class", config.test_per_class, 1)
+    _at_least("audit_per_class", config.audit_per_class, 1)
+    _between("double", config.double, 0, 1)
+    _between("port", config.port, 0, 65535)
+    _choice("format", config.format, ("labelstudio", "cvat", "csv"))
+    if config.url and not re.fullmatch(r"https?://[^\s/?#@]+/?", config.url):
+        raise UserError(f"url={config.url}: expected http://HOST or https://HOST, without a path")
+    if config.export and config.import_:
+        raise UserError("export= and import= are two commands: give one of them")

@@ -20,9 +20,9 @@ RANK = {
     "rounds": 3,
     "simulator": 3,
     "video": 3,
-    "web": 3,
-    "commands": 4,
-    "facade": 5,
+    "web": 4,
+    "commands": 5,
+    "facade": 6,
 }
 """A part imports itself and lower ranks; parts of the same rank do not know each other."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
+import lance
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -155,7 +157,7 @@ EVENTS = st.tuples(
     st.sampled_from(
         [
             *(("detector", "proposal"), ("person", "seed"), ("person", "test"), ("oracle", "seed")),
-            *(("audit", "audit"), ("import", ""), ("ingest", "test")),
+            *(("person", "audit"), ("person", "unsure"), ("import", ""), ("ingest", "test")),
             *(("team", "increment"), ("team", "verdict"), ("rollback", "")),
         ]
     ),
@@ -180,6 +182,7 @@ def expected(crops: list[Crop], log: list[LabelEvent]) -> list[dict[str, object]
         rows[one.crop_id] = {"crop_id": one.crop_id, "track": track, "video": one.video}
         rows[one.crop_id]["team"] = []
         rows[one.crop_id] |= {"proposed": "", "human": "", "human_source": "", "test": False}
+        rows[one.crop_id] |= {"unsure_round": -1, "audited": False}
     for said in log:
         if said.source == "rollback":
             for row in rows.values():
@@ -190,6 +193,10 @@ def expected(crops: list[Crop], log: list[LabelEvent]) -> list[dict[str, object]
             row["proposed"] = said.label
         if said.source in HUMAN_SOURCES:
             row |= {"human": said.label, "human_source": said.source if said.label else ""}
+        if said.source in HUMAN_SOURCES and said.purpose == "unsure":
+            row["unsure_round"] = said.round if said.label else -1
+        if said.source in HUMAN_SOURCES and said.purpose == "audit":
+            row["audited"] = said.label != ""
         if said.purpose == "test":
             row["test"] = True
         if said.source == "team":
@@ -548,3 +555,19 @@ def test_a_lock_without_a_signature(tmp_path: Path) -> None:
         other = Catalog.open(tmp_path, "S1").lock("label")
         with pytest.raises(UserError, match="in use by another process: wait"), other:
             pass
+
+
+def test_a_log_of_an_earlier_version_is_read_and_grows(tmp_path: Path) -> None:
+    """Logs without the column ``commit`` get it, empty, and lose nothing."""
+    catalog = Catalog.register(tmp_path, "S1", CLASSES)
+    catalog.add_crops([crop(0), crop(1)])
+    catalog.append_labels([LabelEvent(crop(0).crop_id, CLASSES[0], "person", by="ann")])
+    shutil.rmtree(catalog.folder / "labels.lance")
+    old = events_to_table([LabelEvent(crop(0).crop_id, CLASSES[0], "person", by="ann")])
+    lance.write_dataset(old.drop_columns(["commit"]), str(catalog.folder / "labels.lance"))
+    catalog = Catalog.open(tmp_path, "S1")
+    catalog.append_labels([LabelEvent(crop(1).crop_id, CLASSES[1], "person", commit="p1")])
+    assert catalog.log(["by", "commit"]).to_pylist() == [
+        {"by": "ann", "commit": ""}, {"by": "", "commit": "p1"}
+    ]  # fmt: skip
+    assert catalog.index().human.tolist() == [CLASSES[0], CLASSES[1]]

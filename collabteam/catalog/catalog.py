@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 import difflib
-import fcntl
-import json
-import os
-import socket
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +14,7 @@ import pyarrow as pa
 import yaml
 
 from collabteam.catalog.index import CROP_COLUMNS, LOG_COLUMNS, CropIndex, derive
+from collabteam.catalog.locks import Held, Lock
 from collabteam.catalog.records import (
     CROP_SCHEMA,
     LABEL_SCHEMA,
@@ -37,19 +33,6 @@ BATCH_CROPS = 4096
 """Most crops in one commit."""
 BATCH_BYTES = 64 * 2**20
 """Bytes of pictures that close a commit."""
-
-# Descriptors of the locks that this process holds.
-_held: set[int] = set()
-
-
-def _forget_locks() -> None:
-    """In a forked child: let go of the parent's locks, which the parent's death must free."""
-    for descriptor in _held:
-        os.close(descriptor)
-    _held.clear()
-
-
-os.register_at_fork(after_in_child=_forget_locks)
 
 
 class CameraInUse(UserError):
@@ -74,11 +57,12 @@ class Catalog:
         self.classes = _read_manifest(folder / MANIFEST)
         self._crops = Table(folder / "crops.lance")
         self._labels = Table(folder / "labels.lance")
+        self._labels.add_missing_texts(LABEL_SCHEMA)
         Table(folder / "truth.lance")  # damage should show here, not in the midst of a command
         self._known: set[str] = set()
         self._known_version = -1
         self._lock_depth = 0
-        self._lock_descriptor = -1
+        self._lock: Lock | None = None
 
     @classmethod
     def open(cls, root: str | Path, camera: str) -> Catalog:
@@ -162,47 +146,19 @@ class Catalog:
             UserError: The folder cannot be written.
         """
         if self._lock_depth == 0:
-            self._lock_descriptor = self._acquire(command)
+            try:
+                self._lock = Lock(self.folder / "lock", {"command": command})
+            except Held as held:
+                raise CameraInUse(
+                    f"camera {self.name} is in use by {held.describe()}: wait for it or stop it"
+                ) from held
         self._lock_depth += 1
         try:
             yield
         finally:
             self._lock_depth -= 1
-            if self._lock_depth == 0 and self._lock_descriptor in _held:
-                _held.discard(self._lock_descriptor)
-                os.close(self._lock_descriptor)
-
-    def _acquire(self, command: str) -> int:
-        try:
-            descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise UserError(f"{self.folder} cannot be written: {error.strerror}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            content = os.read(descriptor, 4096)
-            os.close(descriptor)
-            raise CameraInUse(
-                f"camera {self.name} is in use by {_describe_holder(content)}: "
-                "wait for it or stop it"
-            ) from error
-        except OSError as error:
-            os.close(descriptor)
-            raise UserError(
-                f"{self.folder} cannot be locked: {error.strerror}: expected a file system with "
-                "locks"
-            ) from error
-        holder = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "command": command,
-            "since": time.time(),
-        }
-        os.ftruncate(descriptor, 0)
-        with suppress(OSError):  # on a full disk the lock holds all the same, unsigned
-            os.write(descriptor, json.dumps(holder).encode())
-        _held.add(descriptor)
-        return descriptor
+            if self._lock_depth == 0 and self._lock is not None:
+                self._lock.release()
 
     def __len__(self) -> int:
         """Number of crops that this object has seen."""
@@ -305,6 +261,15 @@ class Catalog:
         self._labels.refresh()
         return self._labels.read(columns)
 
+    def log_version(self) -> int:
+        """Number of the log's last commit: it grows whenever anybody says anything.
+
+        Raises:
+            UserError: The table is damaged.
+        """
+        self._labels.refresh()
+        return self._labels.version
+
     def index(self) -> CropIndex:
         """What every crop is called now.
 
@@ -336,16 +301,21 @@ class Catalog:
             pictures += part["image"].to_pylist()
         return pictures
 
+    def origin(self, row: int) -> dict[str, Any]:
+        """Where one crop came from: ``video``, ``track``, ``frame``, ``time`` and ``box``.
 
-def _describe_holder(content: bytes) -> str:
-    """The one who holds a lock, in words."""
-    try:
-        holder = json.loads(content)
-        since = datetime.datetime.fromtimestamp(holder["since"]).strftime("%H:%M:%S")
-        who = f"process {holder['pid']} on host {holder['host']}"
-        return f"{who} ({holder['command']!r}, since {since})"
-    except (ValueError, KeyError, TypeError):
-        return "another process"  # it took the lock this very moment and has not signed yet
+        Args:
+            row: Its row number of :class:`CropIndex`.
+
+        Returns:
+            The fields of :class:`Crop` but the picture.
+
+        Raises:
+            IndexError: There is no such row.
+            UserError: The table is damaged.
+        """
+        columns = ["video", "track", "frame", "time", "box"]
+        return dict(self._crops.take([row], columns).to_pylist()[0])
 
 
 def _write_manifest(folder: Path, classes: Sequence[str]) -> None:

@@ -34,10 +34,13 @@ class CropIndex:
         video: Shape ``(N,)``: the video, ``""`` for none.
         time: Shape ``(N,)``, float64: Unix seconds, NaN for unknown.
         proposed: Shape ``(N,)``: what the detector proposed last, ``""`` for nothing.
-        human: Shape ``(N,)``: what a person, oracle, import or audit said last, ``""`` for nothing.
+        human: Shape ``(N,)``: what a person, oracle or import said last, ``""`` for nothing.
         human_source: Shape ``(N,)``: which of these it was, ``""`` where ``human`` is.
         test: Shape ``(N,)``, bool: in the frozen test set, for good.
         held_out: Shape ``(N,)``, bool: some crop of the same track is in the test set.
+        unsure_round: Shape ``(N,)``, int64: the round whose team did not know what a person then
+            said, -1 for none.
+        audited: Shape ``(N,)``, bool: a person judged it in an audit of the team's labels.
         increment_round: Shape ``(N,)``, int64: the round whose increment the crop joined last, -1
             for none.
         increment_label: Shape ``(N,)``: the label that it joined with, ``""`` for none.
@@ -56,6 +59,8 @@ class CropIndex:
     human_source: Texts
     test: npt.NDArray[np.bool_]
     held_out: npt.NDArray[np.bool_]
+    unsure_round: npt.NDArray[np.int64]
+    audited: npt.NDArray[np.bool_]
     increment_round: npt.NDArray[np.int64]
     increment_label: Texts
     increment_by: Texts
@@ -114,8 +119,11 @@ def derive(crops: pa.Table, log: pa.Table) -> CropIndex:
     lowest_E = np.minimum.accumulate(lowest_E[::-1])[::-1]
     team_E = source.is_any("team") & (rounds <= lowest_E)
 
-    human = last(source.is_any(*HUMAN_SOURCES))
+    human_E = source.is_any(*HUMAN_SOURCES)
+    human = last(human_E)
     human_label = label.at(human)
+    unsure = last(human_E & purpose.is_any("unsure"))
+    unsure[label.at(unsure) == ""] = -1  # withdrawn
     increment = last(team_E & purpose.is_any("increment"))
     team_label = label.at(last(team_E))
     test = last(purpose.is_any("test")) >= 0
@@ -138,6 +146,8 @@ def derive(crops: pa.Table, log: pa.Table) -> CropIndex:
         human_source=np.where(human_label == "", "", source.at(human)),
         test=test,
         held_out=tainted[track_code],
+        unsure_round=np.where(unsure >= 0, np.append(rounds, -1)[unsure], -1),
+        audited=label.at(last(human_E & purpose.is_any("audit"))) != "",
         increment_round=np.where(increment >= 0, np.append(rounds, -1)[increment], -1),
         increment_label=label.at(increment),
         increment_by=by.at(increment),

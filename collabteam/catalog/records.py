@@ -15,11 +15,13 @@ from functools import cached_property
 
 import pyarrow as pa
 
-SOURCES = ("detector", "person", "oracle", "import", "audit", "team", "ingest", "rollback")
+SOURCES = ("detector", "person", "oracle", "import", "team", "ingest", "rollback")
 """Who may say something about a crop."""
-HUMAN_SOURCES = ("person", "oracle", "import", "audit")
+HUMAN_SOURCES = ("person", "oracle", "import")
 """The sources whose word stands above the team's."""
-PURPOSES = ("", "proposal", "seed", "test", "increment", "verdict", "audit")
+REVIEW_PURPOSES = ("seed", "test", "audit", "unsure", "conflict")
+"""What a person verifies crops for: each is a queue of the review page."""
+PURPOSES = ("", "proposal", "increment", "verdict", *REVIEW_PURPOSES)
 """What an event is for."""
 
 
@@ -66,9 +68,12 @@ class LabelEvent:
             said before is withdrawn.
         source: One of ``SOURCES``.
         purpose: One of ``PURPOSES``. ``test`` puts the crop into the frozen test set for good.
-        round: The round that this belongs to, -1 for none. Of a rollback: the round to go back to.
+        round: The round that this belongs to, -1 for none. Of a rollback: the round to go back to;
+            of ``unsure``: the round whose team did not know.
         confidence: Between 0 and 1, NaN if there is none.
         by: Which person, or the team's fingerprint.
+        commit: Name of the page of crops that a person verified together, ``""`` for none; an
+            undone page's name is repeated behind ``undo:``.
         time: When it was said, in Unix seconds.
 
     Raises:
@@ -83,6 +88,7 @@ class LabelEvent:
     round: int = -1
     confidence: float = math.nan
     by: str = ""
+    commit: str = ""
     time: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
@@ -118,6 +124,7 @@ LABEL_SCHEMA = pa.schema(
         pa.field("confidence", pa.float64(), nullable=False),
         pa.field("by", pa.string(), nullable=False),
         pa.field("time", pa.float64(), nullable=False),
+        pa.field("commit", pa.string(), nullable=False),
     ]
 )
 TRUTH_SCHEMA = pa.schema(

@@ -49,6 +49,19 @@ class Table:
             if "already exists" not in str(error):
                 raise
 
+    def add_missing_texts(self, schema: pa.Schema) -> None:
+        """Give a table that an earlier version made the text columns that came since, empty.
+
+        Raises:
+            UserError: The disk is full, or the table is damaged.
+        """
+        missing = [name for name in schema.names if name not in self._data.schema.names]
+        if missing:
+            with self._damage(), disk_errors(), self._merging(fcntl.LOCK_EX):
+                self._data.checkout_latest()  # type: ignore[no-untyped-call]
+                if set(missing) - set(self._data.schema.names):  # nobody else was quicker
+                    self._data.add_columns(dict.fromkeys(missing, "''"))
+
     @contextmanager
     def _damage(self) -> Iterator[None]:
         try:

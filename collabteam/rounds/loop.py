@@ -33,9 +33,10 @@ from collabteam.catalog.truth import read_truth
 from collabteam.config import UNKNOWN, UNUSABLE, TrainConfig, check_train
 from collabteam.errors import UserError
 from collabteam.rounds import evaluation
+from collabteam.rounds.initial import draw_initial, initial_rows, sample_file
 from collabteam.rounds.reviewer import oracle_answers
 from collabteam.rounds.scores import PoolScores
-from collabteam.rounds.selection import sample_initial, select
+from collabteam.rounds.selection import select
 from collabteam.rounds.state import (
     check_settings,
     digest,
@@ -180,32 +181,10 @@ class _Making:
 
     def _sample(self) -> dict[str, Any]:
         """Draw i0 once, and make sure that it is verified."""
-        config, index = self.config, self.catalog.index()
-        file = self.folder / "sample.json"
-        drawn_with = {
-            "seed": config.seed, "seed_per_class": config.seed_per_class,
-            "seed_unknown": config.seed_unknown, "classes": self.classes,
-            "reviewer": config.reviewer, "oracle_error": config.oracle_error,
-        }  # fmt: skip
-        if not self._sample_stands(file, drawn_with, len(index)):
-            index = self._forget_oracle(index)
-            usable = ~index.held_out & (index.human != UNUSABLE)
-            pool = np.flatnonzero(usable)
-            strata = np.where(index.human != "", index.human, index.proposed)[pool]
-            self._check_pool(strata)
-            chosen = sample_initial(
-                strata, index.human[pool] != "", index.track_code[pool],
-                self.classes, config.seed_per_class, [config.seed, 0], config.seed_unknown,
-            )  # fmt: skip
-            for name, count in zip(*np.unique(strata[chosen], return_counts=True), strict=True):
-                if name in self.classes and count < config.seed_per_class:
-                    self.console.warn(
-                        f"class {name}: {count} crops for i0 instead of seed_per_class="
-                        f"{config.seed_per_class}; the camera has no more"
-                    )
-            ids = [str(crop_id) for crop_id in index.crop_id[pool[chosen]]]
-            write_json(file, {**drawn_with, "drawn_from": len(index), "crops": ids})
-        rows = self._sample_rows(index)
+        config = self.config
+        draw_initial(self.catalog, config, self.console)
+        index = self.catalog.index()
+        rows = initial_rows(self.catalog.folder, index)
         missing = rows[index.human[rows] == ""]
         if config.reviewer == "oracle":
             self.console.say(
@@ -222,59 +201,13 @@ class _Making:
             per_class = ", ".join(f"{count} {name or 'unproposed'}" for name, count in counts)
             raise UserError(
                 f"{missing.size} of the {rows.size} crops of i0 are not verified yet "
-                f"({per_class}): ingest verified labels for them ('ingest ... labels=person' with "
-                f"a Parquet file of the columns crop_id and label; the ids are in {file}), or let "
-                "reviewer=oracle answer from hidden truth, then run this again"
+                f"({per_class}): verify them with 'python -m collabteam.review "
+                f"camera={self.catalog.name}', or bring labels from elsewhere ('ingest ... "
+                "labels=person' with a Parquet file of the columns crop_id and label; the ids are "
+                f"in {sample_file(self.catalog.folder)}), or let reviewer=oracle answer from "
+                "hidden truth, then run this again"
             )
         return {}
-
-    def _sample_stands(self, file: Path, drawn_with: dict[str, Any], crops: int) -> bool:
-        """Whether i0 is drawn already, with these settings.
-
-        A draw that was taken back serves again unless crops came since: verified labels would
-        make a new one differ, and ask a person for more.
-        """
-        if file.exists():
-            drawn = read_json(file)
-            if drawn_with.items() <= drawn.items():
-                return True
-            self.console.say(f"i0 of {self.catalog.name} is drawn anew: its settings changed")
-            return False
-        earlier = file.parent.parent.glob("rolled-back/round-0.*/sample.json")
-        for sample in map(read_json, sorted(earlier, reverse=True)):
-            if {**drawn_with, "drawn_from": crops}.items() <= sample.items():
-                write_json(file, sample)
-                return True
-        return False
-
-    def _forget_oracle(self, index: CropIndex) -> CropIndex:
-        """Withdraw what a simulated reviewer said before: a new i0 has answers of its own."""
-        rows = np.flatnonzero(index.human_source == "oracle")
-        if not rows.size:
-            return index
-        self.catalog.append_labels(
-            [LabelEvent(str(crop_id), "", source="oracle") for crop_id in index.crop_id[rows]]
-        )
-        return self.catalog.index()
-
-    def _check_pool(self, strata: NDArray[np.str_]) -> None:
-        present = set(strata.tolist())
-        lacking = [name for name in self.classes if name not in present]
-        if not strata.size:
-            raise UserError(
-                f"camera {self.catalog.name} has no crops outside the test set: ingest some first"
-            )
-        if lacking and present != {""}:
-            has = ", ".join(sorted(name for name in present if name))
-            raise UserError(
-                f"no crop is proposed or verified as {', '.join(lacking)} "
-                f"(there are: {has or 'none'}): ingest some, or leave the class out of "
-                "camera.classes"
-            )
-
-    def _sample_rows(self, index: CropIndex) -> NDArray[np.int64]:
-        ids = set(read_json(round_folder(self.catalog.folder, 0) / "sample.json")["crops"])
-        return np.flatnonzero([crop_id in ids for crop_id in index.crop_id])
 
     def _extend(self) -> dict[str, Any]:
         """Draw this round's increment once, from the votes of the team of the round before."""
@@ -358,7 +291,10 @@ class _Making:
     def _used(self, index: CropIndex) -> NDArray[np.bool_]:
         """Crops that train in this round or trained before it."""
         used = (index.increment_round >= 1) & (index.increment_round <= self.number)
-        used[self._sample_rows(index)] = True
+        # What an earlier team did not know and a person then said teaches from here on.
+        verified = (index.unsure_round >= 0) & (index.human != "")
+        used |= verified & (index.unsure_round < self.number)
+        used[initial_rows(self.catalog.folder, index)] = True
         return used
 
     def _training_set(self, index: CropIndex) -> _TrainingSet:
@@ -536,7 +472,7 @@ class _Making:
             len(self.classes), config.team.joint, config.quantile,
         )  # fmt: skip
         names = [*self.classes, "unknown"]
-        sample = self._sample_rows(index)
+        sample = initial_rows(self.catalog.folder, index)
         # From the labels themselves: a person may go on where the oracle answered before.
         simulated = (index.human_source[training.rows] == "oracle").any()
         self.recall = {

@@ -1,0 +1,148 @@
+"""``python -m collabteam.review``: a person verifies crops, in the browser or in another tool."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from collabteam.cli import Command
+from collabteam.config import ReviewConfig
+
+if TYPE_CHECKING:
+    from collabteam.boards.progress import Console
+    from collabteam.catalog import Catalog
+
+HELP = """
+Verify crops in the browser: a page full of one class, mark what is wrong, Enter.
+
+  python -m collabteam.review camera=NAME [queue=seed] [setting=value ...]
+  python -m collabteam.review camera=NAME export=tasks.json format=labelstudio    another tool's job
+  python -m collabteam.review camera=NAME import=answers.json                     ... and back
+
+  camera=NAME          the camera
+  queue=seed           seed: i0, what the team learns from; test: the frozen test set; audit: what a
+                       team labelled; unsure: what the last team does not know; conflict: where
+                       reviewers disagree
+  reviewer=ana         who verifies; else the name of the system's user
+  seed_per_class=1000  crops per proposed class in i0, if it is not drawn yet
+  seed_unknown=0       and crops proposed as 'unknown'
+  test_per_class=200   objects per proposed class in the frozen test set
+  audit_per_class=200  crops per class that the audit looks at
+  double=0.1           share that a second reviewer verifies again; their agreement is shown
+  host=127.0.0.1  port=8130   where to listen; a second reviewer runs the same command
+  url=https://...      the page's address, where a proxy stands in front
+  open=true            open the browser
+  export=FILE format=labelstudio|cvat|csv   write the queue as tasks, pictures beside it
+  import=FILE          take answers in: Label Studio's JSON, CVAT for images 1.1, or CSV
+  root=outputs  seed=0
+
+Then: python -m collabteam.train camera=NAME round=0
+"""
+
+
+def run(config: ReviewConfig) -> int:
+    """Serve the page, or exchange tasks and answers with another tool."""
+    import getpass
+
+    from collabteam.boards.progress import Console
+    from collabteam.catalog import Catalog
+    from collabteam.config import check_review
+    from collabteam.errors import UserError
+
+    check_review(config)
+    catalog = Catalog.open(config.root, config.camera.name)
+    if not catalog.classes:
+        raise UserError(
+            f"camera {catalog.name} has no classes yet: name them when you ingest, "
+            "'camera.classes=[a,b]'"
+        )
+    reviewer = config.reviewer or getpass.getuser()
+    console = Console()
+    if config.export:
+        return _export(catalog, config, console)
+    if config.import_:
+        return _import(catalog, config, reviewer)
+    return _serve(catalog, config, reviewer, console)
+
+
+def _serve(catalog: Catalog, config: ReviewConfig, reviewer: str, console: Console) -> int:
+    from collabteam.web.server import serve
+
+    served = serve(catalog, config, reviewer, console)
+    if served is None:
+        return 0
+    lines = [f"{catalog.name}: {served.verified} crops verified, in {catalog.folder}"]
+    if served.verified:
+        lines[0] += f"; {served.kept / served.verified:.1%} were what was suggested"
+    agreement = served.agreement
+    if agreement["crops"]:
+        kappa = "" if agreement["kappa"] is None else f", kappa {agreement['kappa']:.2f}"
+        lines.append(
+            f"two reviewers on {agreement['crops']} crops{kappa}; open conflicts: "
+            f"{agreement['conflicts']} (queue=conflict)"
+        )
+    if served.left:
+        lines.append(
+            f"left in queue {config.queue}: {served.left}; the same command goes on with them"
+        )
+    else:
+        lines.append(f"next: {served.next}")
+    print("\n".join(lines))
+    return 0
+
+
+def _export(catalog: Catalog, config: ReviewConfig, console: Console) -> int:
+    from pathlib import Path
+
+    from collabteam.catalog.exchange import Task, write_tasks
+    from collabteam.errors import UserError
+    from collabteam.rounds.queues import prepare
+    from collabteam.web.desk import Desk
+
+    prepare(catalog, config, console)
+    tasks = [Task(crop, asked) for crop, asked in Desk(catalog, config).open_tasks(config.queue)]
+    if not tasks:
+        raise UserError(f"queue={config.queue} of camera {catalog.name} has nothing to verify")
+    with console.stage(f"writing {config.export}", len(tasks), "crops") as advance:
+        lines = write_tasks(catalog, tasks, config.format, Path(config.export), advance)
+    print("\n".join(lines))
+    print(
+        f"next: verify them there, then python -m collabteam.review camera={catalog.name} "
+        f"queue={config.queue} import=FILE"
+    )
+    return 0
+
+
+def _import(catalog: Catalog, config: ReviewConfig, reviewer: str) -> int:
+    from pathlib import Path
+
+    from collabteam.catalog.exchange import read_answers
+    from collabteam.web.desk import Desk
+
+    answers = read_answers(catalog, Path(config.import_))
+    desk = Desk(catalog, config)
+    said = [(a.crop_id, a.label, a.reviewer or reviewer) for a in answers.accepted]
+    new, foreign = desk.take_in(config.queue, said)
+    problems = answers.problems + [
+        f"{answer.where}: crop {answer.crop_id} is not in queue {config.queue}"
+        for answer in answers.accepted
+        if answer.crop_id in foreign
+    ]
+    print(
+        f"{catalog.name}: {new} answers taken in, "
+        f"{len(said) - len(foreign) - new} known before, from {config.import_}"
+    )
+    if problems:
+        print(f"left out: {len(problems)}")
+        print("\n".join(f"  {problem}" for problem in problems))
+    left = desk.left(config.queue)
+    if left:
+        print(f"left in queue {config.queue}: {left}")
+    else:
+        print(f"next: {desk.state(reviewer, '', config.queue)['next']}")
+    return 1 if problems else 0
+
+
+main = Command("review", ReviewConfig, run, HELP, words=(("import", "import_"),))
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""What a person is asked to verify: queues of crops, each for a purpose of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collabteam.boards.progress import Console
+from collabteam.boards.table1 import read_rounds
+from collabteam.catalog import Catalog, CropIndex, LabelEvent
+from collabteam.config import UNKNOWN, UNUSABLE, ReviewConfig, TrainConfig
+from collabteam.rounds.initial import draw_initial, initial_rows, sample_file
+from collabteam.rounds.scores import PoolScores
+from collabteam.rounds.selection import draw
+from collabteam.rounds.state import read_json, round_folder
+from collabteam.team.voting import ABSTAIN, vote
+
+TITLES = {
+    "seed": "i0: what the team learns from",
+    "test": "the frozen test set",
+    "audit": "audit of the team's labels",
+    "unsure": "what the team does not know",
+    "conflict": "where reviewers disagree",
+}
+"""Every queue of the review page, by the purpose that its answers have in the log."""
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Crops to verify, in the order in which they are shown.
+
+    Attributes:
+        name: One of ``TITLES``.
+        rows: Shape ``(Q,)``: row numbers of the catalog's index, each once.
+        suggested: Q labels that are asked about, ``""`` where nothing is proposed.
+        round: The round whose team is asked about, -1 for none.
+        next: The command that follows when all are verified.
+    """
+
+    name: str
+    rows: NDArray[np.int64]
+    suggested: Sequence[str]
+    round: int
+    next: str
+
+
+def prepare(catalog: Catalog, config: ReviewConfig, console: Console) -> None:
+    """Draw what the queue ``config.queue`` needs, if it is not drawn yet.
+
+    Args:
+        catalog: The camera.
+        config: The queue and the sizes of the draws.
+        console: For warnings.
+
+    Raises:
+        UserError: There is nothing to draw from; or another command holds the camera just now.
+    """
+    if config.queue == "seed" and not _initial_stands(catalog, config):
+        wanted = TrainConfig(
+            seed=config.seed,
+            seed_per_class=_or(config.seed_per_class, TrainConfig.seed_per_class),
+            seed_unknown=_or(config.seed_unknown, TrainConfig.seed_unknown),
+        )
+        with catalog.lock("review"):
+            draw_initial(catalog, wanted, console)
+    if config.queue == "test":
+        with catalog.lock("review"):
+            _draw_test(catalog, config, console)
+
+
+def build(catalog: Catalog, index: CropIndex, name: str, config: ReviewConfig) -> Queue:
+    """The crops of a queue as things stand, verified ones included where they count as done.
+
+    Nothing is drawn or written; a queue whose draw was never made is empty.
+
+    Args:
+        catalog: The camera.
+        index: Its crops.
+        name: One of ``TITLES`` but ``conflict``, which the reviewers' words alone make.
+        config: The sizes of the draws.
+
+    Raises:
+        UserError: Something that an earlier stage wrote is broken.
+    """
+    train = f"python -m collabteam.train camera={catalog.name}"
+    folder = catalog.folder
+    round_, then = -1, f"{train} round=0"
+    suggested = index.proposed
+    if name == "seed":
+        rows = np.zeros(0, dtype=np.int64)
+        if sample_file(folder).exists():
+            rows = initial_rows(folder, index)
+            then += _changed_settings(read_json(sample_file(folder)))
+    elif name == "test":
+        rows = np.flatnonzero(index.test)
+        if read_rounds(folder):
+            then = f"{train} round={len(read_rounds(folder))}"
+    elif name == "audit":
+        suggested, rows = index.increment_label, _audit_rows(index, config)
+        then = f"python -m collabteam.report camera={catalog.name}"
+    else:
+        rows, suggested, round_ = _unsure(catalog, index)
+        then = f"{train} round={round_ + 1}"
+        return Queue(name, rows, [str(suggested[row]) for row in rows], round_, then)
+    rows = _by_class(rows, suggested, catalog.classes, [config.seed, *name.encode()])
+    return Queue(name, rows, [str(suggested[row]) for row in rows], round_, then)
+
+
+# -- i0 ----------------------------------------------------------------------------------------
+
+
+def _initial_stands(catalog: Catalog, config: ReviewConfig) -> bool:
+    """Whether there is a draw of i0 that serves: training's own, unless this one asks for more."""
+    file = sample_file(catalog.folder)
+    if not file.exists():
+        return False
+    if (file.parent / "round.json").exists():
+        return True
+    drawn = read_json(file)
+    return drawn["reviewer"] == "person" and all(
+        asked is None or asked == drawn[name]
+        for name, asked in (
+            ("seed_per_class", config.seed_per_class), ("seed_unknown", config.seed_unknown)
+        )
+    )  # fmt: skip
+
+
+def _changed_settings(drawn: dict[str, object]) -> str:
+    """What ``train`` must be told so that it takes this draw for its own."""
+    parts = [
+        f" {name}={drawn[name]}"
+        for name in ("seed", "seed_per_class", "seed_unknown")
+        if drawn[name] != getattr(TrainConfig, name)
+    ]
+    return "".join(parts)
+
+
+# -- the frozen test set -----------------------------------------------------------------------
+
+
+def _draw_test(catalog: Catalog, config: ReviewConfig, console: Console) -> None:
+    """Set crops apart for good, until there are ``test_per_class`` of each proposed class.
+
+    One crop of a track, and of no track that trains, trained, or may train because a person
+    verified it.
+    """
+    index = catalog.index()
+    trains = (index.increment_round >= 0) | (index.human != "")
+    if sample_file(catalog.folder).exists():
+        trains[initial_rows(catalog.folder, index)] = True
+    free = ~index.held_out & ~np.isin(index.track_code, index.track_code[trains])
+    events = []
+    present = [*catalog.classes, UNKNOWN, ""]
+    if not (index.proposed == "").all():
+        present.remove("")  # what no detector proposed stays out while others can be chosen
+    for number, name in enumerate(present):
+        of_class = index.proposed == name
+        there = len(np.unique(index.track_code[of_class & index.test]))
+        rng = np.random.default_rng([config.seed, *b"test", number])
+        wanted = config.test_per_class * (len(catalog.classes) if name == "" else 1)
+        taken = draw(np.flatnonzero(free & of_class), index.track_code, max(0, wanted - there), rng)
+        if name in catalog.classes and there + len(taken) < wanted:
+            console.warn(
+                f"class {name}: {there + len(taken)} objects in the test set instead of "
+                f"test_per_class={wanted}; the camera has no more that did not train"
+            )
+        events += [
+            LabelEvent(str(crop_id), "", source="ingest", purpose="test")
+            for crop_id in index.crop_id[taken]
+        ]
+    catalog.append_labels(events)
+
+
+# -- what the team said ------------------------------------------------------------------------
+
+
+def _audit_rows(index: CropIndex, config: ReviewConfig) -> NDArray[np.int64]:
+    """A simple random sample, per class, of the crops that a team labelled.
+
+    Crops are ordered by a seeded hash of their names and the first ones are taken, so a crop that
+    was audited before the team labelled more is still the sample's if chance has it so.
+    """
+    chosen = []
+    of_team = (index.increment_round >= 0) & ~index.held_out
+    for name in np.unique(index.increment_label[of_team]):
+        rows = np.flatnonzero(of_team & (index.increment_label == name))
+        ranks = np.array([_hash(str(index.crop_id[row]), config.seed) for row in rows])
+        chosen.append(rows[np.argsort(ranks)[: config.audit_per_class]])
+    return np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, dtype=np.int64)
+
+
+def _unsure(
+    catalog: Catalog, index: CropIndex
+) -> tuple[NDArray[np.int64], NDArray[np.object_], int]:
+    """Where the last team abstained: rows, most informative first, and its leading guess.
+
+    How informative a crop is: the sum of the entropies of the branches' probabilities (uncertainty
+    sampling, Settles 2009, section 3.1). One crop of a track, the most informative one.
+    """
+    suggested = np.full(len(index), "", dtype=object)
+    records = read_rounds(catalog.folder)
+    nothing = np.zeros(0, dtype=np.int64)
+    if not records:
+        return nothing, suggested, -1
+    number = len(records) - 1
+    folder = round_folder(catalog.folder, number) / "scores"
+    if not folder.exists():
+        return nothing, suggested, number
+    scores = PoolScores(folder, records[-1]["fingerprint"], records[-1]["classes"])
+    rows, prob_NB = scores.of(index, ~index.held_out & (index.human != UNUSABLE))
+    scored = ~np.isnan(prob_NB).any(axis=1)
+    rows, prob_NB = rows[scored], prob_NB[scored].astype(np.float64)
+    abstains = vote(prob_NB).branch == ABSTAIN if len(rows) else np.zeros(0, dtype=bool)
+    rows, prob_NB = rows[abstains], prob_NB[abstains]
+    clipped = prob_NB.clip(1e-7, 1 - 1e-7)
+    entropy = -(clipped * np.log(clipped) + (1 - clipped) * np.log(1 - clipped)).sum(axis=1)
+    classes = np.array(records[-1]["classes"], dtype=object)
+    suggested[rows] = classes[prob_NB.argmax(axis=1)]
+    order = np.lexsort((index.crop_id[rows].astype(str), -entropy))
+    rows = rows[order]
+    # What was verified as unsure stays, as done; of other tracks that a person knows, nothing.
+    known = np.isin(
+        index.track_code[rows], index.track_code[(index.human != "") & (index.unsure_round < 0)]
+    )
+    rows = rows[~known]
+    done = index.human[rows] != ""
+    rows = np.concatenate([rows[done], rows[~done]])
+    _, first = np.unique(index.track_code[rows], return_index=True)
+    return rows[np.sort(first)], suggested, number
+
+
+# -- order -------------------------------------------------------------------------------------
+
+
+def _by_class(
+    rows: NDArray[np.int64], suggested: NDArray[np.object_], classes: list[str], seed: list[int]
+) -> NDArray[np.int64]:
+    """Class by class, because a page asks about one; shuffled within, so that tracks scatter."""
+    rank = {name: number for number, name in enumerate([*classes, UNKNOWN])}
+    ranks = np.array([rank.get(str(name), len(rank)) for name in suggested[rows]], dtype=np.int64)
+    shuffled = np.random.default_rng(seed).permutation(len(rows))
+    return rows[np.lexsort((shuffled, ranks))]
+
+
+def _hash(crop_id: str, seed: int) -> int:
+    digest = hashlib.blake2b(f"{seed} {crop_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def share_of(crop_id: str, share: float, seed: int) -> bool:
+    """Whether a crop belongs to a random share of all crops, the same at every call.
+
+    Args:
+        crop_id: The crop.
+        share: 0 to 1.
+        seed: Of the draw.
+    """
+    return _hash(crop_id, seed) < share * 2.0**64
+
+
+def _or(asked: int | None, default: int) -> int:
+    return default if asked is None else asked

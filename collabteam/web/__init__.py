@@ -1,0 +1,1 @@
+"""The review page: a person verifies crops in the browser."""

@@ -1,0 +1,511 @@
+"""The review page's server: who gets in, and what is asked of the desk.
+
+Pictures of people are personal data: the server listens on loopback unless told otherwise, shows
+nothing to whoever has not opened a one-time address, answers no other site's requests, and names
+crops by their ids alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import hmac
+import ipaddress
+import json
+import secrets
+import socket
+import threading
+import urllib.request
+import webbrowser
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from collabteam.boards.progress import Console
+from collabteam.catalog import Catalog
+from collabteam.catalog.locks import Held, Lock
+from collabteam.config import ReviewConfig
+from collabteam.errors import UserError, first_line
+from collabteam.rounds.queues import prepare
+from collabteam.video.still import Stills
+from collabteam.web.desk import Desk, Refused
+from collabteam.web.sessions import Sessions
+
+_STATIC = Path(__file__).parent / "static"
+_KINDS = {
+    "review.html": "text/html; charset=utf-8",
+    "review.js": "text/javascript; charset=utf-8",
+    "review.css": "text/css; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
+_MOST_BYTES = 256 * 1024
+"""Of a request: 500 answers take 30 kB."""
+_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    # No copy of a picture stays in the browser's folder.
+    "cache-control": "no-store",
+}
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+class _Gate:
+    """Turns away requests of other sites and for other hosts, and adds the security headers.
+
+    Args:
+        app: What lies behind.
+        hosts: Values of the header ``Host`` that mean this server.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
+        self._app, self._hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {
+            name.decode("latin-1"): text.decode("latin-1") for name, text in scope["headers"]
+        }
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own = [(n.encode(), text.encode()) for n, text in _HEADERS.items()]
+                message["headers"] = [*message["headers"], *own]
+            await send(message)
+
+        if (refusal := self._refusal(headers)) is not None:
+            await refusal(scope, receive, guarded)
+        else:
+            await self._app(scope, receive, guarded)
+
+    def _refusal(self, headers: dict[str, str]) -> Response | None:
+        host = headers.get("host", "").lower()
+        if host not in self._hosts:
+            # DNS rebinding: a foreign name that leads here.
+            return _error(421, f"this server is not {host or 'without a name'}")
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() not in self._hosts:
+            return _error(403, "a request of another site is refused")
+        # Ports of one host share cookies; only what this page asks for itself, and the address in
+        # the browser's bar, pass.
+        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+            if headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") in (
+                "document", None
+            ):  # fmt: skip
+                return None
+            return _error(403, "a request of another site is refused")
+        return None
+
+
+def _error(status: int, text: str) -> JSONResponse:
+    return JSONResponse({"error": text}, status)
+
+
+def cookie_name(camera: str) -> str:
+    """The session's cookie: servers on one host share cookies, whatever their ports."""
+    return f"collabteam-{hashlib.sha256(camera.encode()).hexdigest()[:12]}"
+
+
+def make_app(
+    desk: Desk, sessions: Sessions, stills: Stills, hosts: frozenset[str], secret: str, secure: bool
+) -> Starlette:
+    """The page as an ASGI application.
+
+    Args:
+        desk: Where pages come from and answers go.
+        sessions: Who is let in.
+        stills: Frames around the crops.
+        hosts: Values of the header ``Host`` that mean this server.
+        secret: Lets another process on this machine ask for further invitations.
+        secure: Whether browsers reach the page over TLS alone.
+    """
+    cookie = cookie_name(desk.catalog.name)
+
+    def reviewer_of(request: Request) -> str:
+        name = sessions.reviewer(request.cookies.get(cookie, ""))
+        if name is None:
+            raise HTTPException(401, "open the address that 'python -m collabteam.review' printed")
+        return name
+
+    def page(request: Request) -> Response:
+        if sessions.reviewer(request.cookies.get(cookie, "")) is None:
+            return Response(
+                "This page opens through the address that 'python -m collabteam.review' printed; "
+                "it is good for one browser. Run the command again for another one.\n",
+                401, media_type="text/plain",
+            )  # fmt: skip
+        return _static("review.html")
+
+    def enter(request: Request) -> Response:
+        known = sessions.reviewer(request.cookies.get(cookie, "")) is not None
+        content = sessions.enter(request.query_params.get("token", ""))
+        if content is None and not known:
+            return Response(
+                "This address was used before, is too old, or is not the one that was printed: "
+                "run 'python -m collabteam.review' again for a new one.\n",
+                401, media_type="text/plain",
+            )  # fmt: skip
+        queue = quote(request.query_params.get("queue", "seed"), safe="")
+        # No redirect: a browser that followed another site's link here would send no strict cookie
+        # along, but it does when this page itself leads on.
+        answer = Response(
+            f'<!doctype html><meta http-equiv="refresh" content="0; url=/?queue={queue}">',
+            media_type="text/html",
+        )
+        if content is not None:
+            answer.set_cookie(
+                cookie, content, max_age=7 * 86400, httponly=True, samesite="strict", secure=secure
+            )
+        return answer
+
+    async def body_of(request: Request) -> dict[str, Any]:
+        # Other types can be sent by forms of other sites without asking.
+        if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
+            raise HTTPException(415, "expected application/json")
+        content = b""
+        async for part in request.stream():
+            content += part
+            if len(content) > _MOST_BYTES:
+                raise HTTPException(413, f"expected at most {_MOST_BYTES} bytes")
+        try:
+            body = json.loads(content)
+        except ValueError as error:
+            raise HTTPException(400, "expected JSON") from error
+        if not isinstance(body, dict):
+            raise HTTPException(400, "expected a JSON object")
+        return body
+
+    def api(work: Callable[[str, dict[str, Any]], dict[str, Any]]) -> Callable[..., Any]:
+        async def answer(request: Request) -> Response:
+            name = reviewer_of(request)
+            body = await body_of(request)
+            return JSONResponse(await run_in_threadpool(work, name, body))
+
+        return answer
+
+    def state(name: str, body: dict[str, Any]) -> dict[str, Any]:
+        return desk.state(name, _text(body, "tab"), _text(body, "queue"))
+
+    def lend(name: str, body: dict[str, Any]) -> dict[str, Any]:
+        size = body.get("size")
+        if not isinstance(size, int):
+            raise Refused("expected 'size', a number")
+        return desk.page(
+            name, _text(body, "tab"), _text(body, "queue"), size,
+            _texts(body.get("hold", [])), body.get("again") is True,
+        )  # fmt: skip
+
+    def commit(name: str, body: dict[str, Any]) -> dict[str, Any]:
+        answers = body.get("answers")
+        if not isinstance(answers, dict):
+            raise Refused("expected 'answers', an object of crop and label")
+        _texts(list(answers.values()))
+        return desk.commit(
+            name, _text(body, "commit"), _text(body, "queue"), _text(body, "page"), answers
+        )
+
+    def undo(name: str, body: dict[str, Any]) -> dict[str, Any]:
+        return desk.undo(name, _text(body, "tab"), _text(body, "queue"), _text(body, "commit"))
+
+    def release(name: str, body: dict[str, Any]) -> dict[str, Any]:
+        desk.release(_text(body, "tab"))
+        return {}
+
+    def crop(request: Request) -> Response:
+        reviewer_of(request)
+        image, kind = desk.picture(request.path_params["crop"])
+        return Response(image, media_type=kind)
+
+    def frame(request: Request) -> Response:
+        reviewer_of(request)
+        origin = desk.context(request.path_params["crop"])
+        box = origin["box"]
+        time = float("nan") if origin["time"] is None else origin["time"]
+        image = stills.jpeg(origin["video"], origin["frame"], time, tuple(box) if box else None)
+        if image is None:
+            return _error(404, "the frame cannot be had: its video was moved, or is broken")
+        return Response(image, media_type="image/jpeg")
+
+    def context(request: Request) -> Response:
+        reviewer_of(request)
+        origin = desk.context(request.path_params["crop"])
+        origin["still"] = stills.available(origin["video"])
+        return JSONResponse(origin)
+
+    async def invite(request: Request) -> Response:
+        given = request.headers.get("authorization", "")
+        if not hmac.compare_digest(given.encode(), f"Bearer {secret}".encode()):
+            raise HTTPException(401, "expected the secret of this server")
+        body = await body_of(request)
+        return JSONResponse({"token": sessions.invite(_text(body, "reviewer"))})
+
+    async def refused(request: Request, error: Exception) -> Response:
+        return _error(400, str(error))
+
+    async def failed(request: Request, error: Exception) -> Response:
+        # A full disk, a damaged table: the page keeps what it has and tries again.
+        return _error(503, str(error))
+
+    async def crashed(request: Request, error: Exception) -> Response:
+        return _error(500, f"the server failed: {first_line(error)}")
+
+    async def told(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return _error(error.status_code, error.detail)
+
+    def file(name: str) -> Callable[[Request], Response]:
+        def answer(request: Request) -> Response:
+            reviewer_of(request)
+            return _static(name)
+
+        return answer
+
+    app = Starlette(
+        routes=[
+            Route("/", page),
+            Route("/enter", enter),
+            *(Route(f"/static/{name}", file(name)) for name in _KINDS),
+            Route("/api/state", api(state), methods=["POST"]),
+            Route("/api/page", api(lend), methods=["POST"]),
+            Route("/api/commit", api(commit), methods=["POST"]),
+            Route("/api/undo", api(undo), methods=["POST"]),
+            Route("/api/release", api(release), methods=["POST"]),
+            Route("/api/invite", invite, methods=["POST"]),
+            Route("/api/context/{crop}", context),
+            Route("/crop/{crop}", crop),
+            Route("/frame/{crop}", frame),
+        ],
+        exception_handlers={
+            Refused: refused,
+            UserError: failed,
+            HTTPException: told,
+            Exception: crashed,
+        },
+    )
+    app.add_middleware(_Gate, hosts=hosts)
+    return app
+
+
+def _static(name: str) -> Response:
+    return Response((_STATIC / name).read_bytes(), headers={"content-type": _KINDS[name]})
+
+
+def _text(body: dict[str, Any], name: str) -> str:
+    text = body.get(name)
+    if not isinstance(text, str) or len(text) > 200:
+        raise Refused(f"expected {name!r}, a short text")
+    return text
+
+
+def _texts(values: object) -> list[str]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise Refused("expected texts")
+    return values
+
+
+# -- serving -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a review came to.
+
+    Attributes:
+        verified: Crops that were answered while the server ran.
+        kept: Those among them that are what was suggested.
+        left: Crops of the queue that nobody has verified.
+        next: The command that follows once none are left.
+        agreement: ``kappa`` (None if it cannot be told), over how many ``crops``, open
+            ``conflicts``.
+    """
+
+    verified: int
+    kept: int
+    left: int
+    next: str
+    agreement: dict[str, Any]
+
+
+def serve(catalog: Catalog, config: ReviewConfig, reviewer: str, console: Console) -> Served | None:
+    """Serve the review page until ^C.
+
+    Where the camera is being reviewed already, that server is asked to let this reviewer in.
+
+    Args:
+        catalog: The camera.
+        config: Where to listen, and which queue.
+        reviewer: Who verifies.
+        console: For remarks and warnings.
+
+    Returns:
+        What was done; None if another process serves the camera.
+
+    Raises:
+        UserError: The port is taken, the queue is empty, or the camera is reviewed from another
+            machine.
+    """
+    folder = catalog.folder / "review"
+    folder.mkdir(exist_ok=True, mode=0o700)
+    try:
+        lock = Lock(folder / "lock", {"command": "review"}, private=True)
+    except Held as held:
+        _join(held, config, reviewer, console)
+        return None
+    try:
+        with _listen(config) as listening:
+            prepare(catalog, config, console)
+            desk = Desk(catalog, config)
+            _check_any(desk, config)
+            port = listening.getsockname()[1]
+            local, hosts = _names(config, port)
+            secret, sessions = secrets.token_urlsafe(24), Sessions(folder / "sessions.json")
+            shown = config.url.rstrip("/") or local
+            lock.tell({"command": "review", "local": local, "url": shown, "secret": secret})
+            secure = shown.startswith("https:")
+            app = make_app(
+                desk, sessions, Stills(catalog.folder), hosts, secret, secure
+            )  # fmt: skip
+            if not _is_loopback(config.host):
+                console.warn(
+                    f"host={config.host}: other machines can reach this page. Nobody gets in "
+                    "without an address printed here, but what is sent can be read on the way "
+                    "unless TLS is in front (then say url=https://...)"
+                )
+            _open(shown, sessions.invite(reviewer), config, reviewer, console)
+            console.say("stop with Ctrl-C; what was verified is in the catalog at once")
+            server = uvicorn.Server(
+                uvicorn.Config(
+                    app, log_level="warning", access_log=False, server_header=False,
+                    lifespan="off", ws="none", timeout_graceful_shutdown=2,
+                )
+            )  # fmt: skip
+            with suppress(KeyboardInterrupt):
+                server.run(sockets=[listening])
+            line = desk.state(reviewer, "", config.queue)
+            return Served(
+                *desk.verified(), desk.left(config.queue), line["next"], line["agreement"]
+            )
+    finally:
+        lock.release()
+
+
+def _listen(config: ReviewConfig) -> socket.socket:
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise UserError(
+            f"host={config.host}: expected an address of this machine: {error}"
+        ) from error
+    try:
+        # Else a server that was killed keeps its port taken for a minute.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(128)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(
+                f"port {config.port} on {config.host} is taken by another program: choose "
+                "another with port=..., or port=0 for any that is free"
+            ) from error
+        raise UserError(
+            f"host={config.host} port={config.port} cannot be listened on: {error.strerror}"
+        ) from error
+    return listening
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _names(config: ReviewConfig, port: int) -> tuple[str, frozenset[str]]:
+    """The address on this machine, and all names that the server answers to."""
+    names = {*_LOOPBACK} if _is_loopback(config.host) else set()
+    everywhere = config.host in ("0.0.0.0", "::", "")
+    if everywhere:
+        names |= {*_LOOPBACK, socket.gethostname(), socket.getfqdn()}
+        with suppress(OSError):
+            names |= {str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None)}
+    else:
+        names.add(f"[{config.host}]" if ":" in config.host else config.host)
+    hosts = {f"{name}:{port}".lower() for name in names}
+    if port == 80:
+        hosts |= {name.lower() for name in names}
+    if config.url:
+        hosts.add(urlsplit(config.url).netloc.lower())
+    local = "127.0.0.1" if everywhere else config.host
+    return f"http://{f'[{local}]' if ':' in local else local}:{port}", frozenset(hosts)
+
+
+def _check_any(desk: Desk, config: ReviewConfig) -> None:
+    """Raise where the queue has never had a crop, and say what would bring some."""
+    name = desk.catalog.name
+    if desk.total(config.queue):
+        return
+    remedy = {
+        "seed": f"ingest crops first: 'python -m collabteam.ingest camera={name} path=...'",
+        "test": "every object trains already, or there are none: ingest more crops first",
+        "audit": "no team has labelled a crop yet: "
+        f"'python -m collabteam.train camera={name} round=1' does",
+        "unsure": "no team has voted yet: "
+        f"'python -m collabteam.train camera={name} round=0' makes one",
+        "conflict": "no two reviewers differ; double=0.1 lets a second one verify a tenth again",
+    }
+    raise UserError(f"queue={config.queue} of camera {name} is empty: {remedy[config.queue]}")
+
+
+def _open(address: str, token: str, config: ReviewConfig, reviewer: str, console: Console) -> None:
+    whole = f"{address}/enter?token={token}&queue={config.queue}"
+    print(f"{config.camera.name}, queue {config.queue}, for {reviewer}, good for one browser:")
+    print(f"  {whole}", flush=True)
+    if config.open:
+        threading.Thread(target=webbrowser.open, args=(whole,), daemon=True).start()
+
+
+def _join(held: Held, config: ReviewConfig, reviewer: str, console: Console) -> None:
+    """Let the server that there is invite this reviewer."""
+    holder = held.holder
+    try:
+        request = urllib.request.Request(
+            f"{holder['local']}/api/invite",
+            json.dumps({"reviewer": reviewer}).encode(),
+            {"content-type": "application/json", "authorization": f"Bearer {holder['secret']}"},
+        )
+        # Never through a proxy: the address is this machine's.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=5) as answer:
+            token = json.loads(answer.read())["token"]
+    except (KeyError, ValueError, OSError) as error:
+        raise UserError(
+            f"camera {config.camera.name} is being reviewed by {held.describe()}, which cannot be "
+            f"asked from here ({error}): run this command there, or stop that one"
+        ) from error
+    console.say(f"{config.camera.name} is served already by {held.describe()}")
+    _open(holder["url"], token, config, reviewer, console)
