@@ -24,7 +24,7 @@ import av
 from collabteam.config import CameraConfig, DetectorConfig, IngestConfig
 from collabteam.video.detection import open_detector
 from collabteam.video.footage import open_footage
-from collabteam.video.pipeline import ingest_footage, wanted
+from collabteam.video.pipeline import CLASSES, ingest_footage, wanted
 
 
 def remux(video: Path, to: Path, frames: int, times: int = 1) -> None:
@@ -51,7 +51,7 @@ def remux(video: Path, to: Path, frames: int, times: int = 1) -> None:
 
 def config(arguments: argparse.Namespace, clip: Path, root: Path) -> IngestConfig:
     return IngestConfig(
-        camera=CameraConfig("clip"), root=str(root), source="video", path=str(clip),
+        camera=CameraConfig("clip", [*CLASSES]), root=str(root), source="video", path=str(clip),
         fps=arguments.fps, reid=arguments.reid,
         detector=DetectorConfig(weights=arguments.weights, image_size=arguments.image_size),
     )  # fmt: skip
@@ -86,7 +86,10 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
         settings = config(arguments, clip, folder / f"{turn}")
         (record,) = ingest_footage(settings, detector=detector).read
         times["ingest"].append(time.perf_counter() - began)
-    print(f"{len(images)} frames, {arguments.turns} turns; last ingest: {record.seconds}")
+    if not record.detections:
+        raise SystemExit("nothing was detected: the comparison would say nothing")
+    found = f"{record.detections} detections, {sum(record.objects.values())} objects"
+    print(f"{len(images)} frames, {found}, {arguments.turns} turns; ingest: {record.seconds}")
     base = min(times["detector alone"])
     for name, taken in times.items():
         spread = ", ".join(f"{seconds:.1f}" for seconds in sorted(taken))

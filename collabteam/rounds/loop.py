@@ -493,6 +493,7 @@ class _Making:
                 name: int((training.labels == (b if b < len(self.classes) else -1)).sum())
                 for b, name in enumerate(names)
             },
+            "train_unsure": int((index.unsure_round[training.rows] >= 0).sum()),
             "training_digest": training.digest,
             "reviewer": {
                 "kind": "oracle" if simulated else "person",

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from zoneinfo import ZoneInfo
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from collabteam.config import FootageConfig
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from av import Packet, VideoFrame
     from av.container import InputContainer
+    from av.video.reformatter import VideoReformatter
     from av.video.stream import VideoStream
 
     _Packet: TypeAlias = Packet[VideoStream]
@@ -56,6 +58,8 @@ READ_TIMEOUT = 15.0
 """Seconds without data after which a stream is given up."""
 QUEUE = 4
 """Frames that are decoded ahead."""
+WITHOUT = 10
+"""Packets in a row without timestamps after which none is expected."""
 
 # These go on whether or not anybody reads; the others wait.
 _LIVE = ("rtsp", "rtmp", "udp")
@@ -67,8 +71,6 @@ _GAP = 5.0
 _FOREVER = 1e9
 # Errors in a row after which a file is given up.
 _ENOUGH_ERRORS = 100
-# Packets in a row without timestamps after which none is expected.
-_WITHOUT = 10
 # Packets that may wait for the decision whether anything needs them.
 _HELD = 500
 # Keyframes in a row that must have been ones before anything relies on the next.
@@ -618,6 +620,109 @@ class _Faults:
 # --- reading -------------------------------------------------------------------------------------
 
 
+def open_container(path: str, timeout: float = 0.0) -> InputContainer:
+    """Open a file or a stream, undecoded.
+
+    Args:
+        path: A file, or a stream's address.
+        timeout: Of files: seconds that opening and each reading may take; 0 for any time. Streams
+            have their own.
+
+    Returns:
+        The container, to be closed.
+
+    Raises:
+        FootageError: It cannot be opened.
+        UserError: The package av is not installed.
+    """
+    av = _libav()
+    stream = is_stream(path)
+    times = (timeout, timeout) if timeout else None
+    times = (OPEN_TIMEOUT, READ_TIMEOUT) if stream else times
+    try:
+        if not stream and not Path(path).stat().st_size:
+            raise FootageError(path, "is empty: expected a video")
+        # Without "file:", a colon in a name, as in a time, would make it an address.
+        address = path if stream else f"file:{path}"
+        options = {"rtsp_transport": "tcp"} if path.lower().startswith("rtsp") else {}
+        container: InputContainer
+        try:
+            container = av.open(address, options=options, timeout=times)
+        except UnicodeDecodeError:  # in a title or a comment
+            container = av.open(address, options=options, timeout=times, metadata_errors="replace")
+    except av.error.ExitError as error:
+        reason = f"does not answer within {times[0] if times else 0:g} s"
+        raise FootageError(path, reason, True) from error
+    except (av.error.InvalidDataError, av.error.EOFError) as error:
+        reason = "is no video that can be read, or its end is missing"
+        raise FootageError(path, reason) from error
+    except (av.error.FFmpegError, OSError) as error:
+        raise FootageError(path, f"cannot be opened: {_reason(error)}", True) from error
+    return container
+
+
+def picture_stream(path: str, container: InputContainer, threads: int = 1) -> VideoStream:
+    """The stream with the pictures.
+
+    Args:
+        path: What was opened, for messages.
+        container: The opened file or stream.
+        threads: Of its decoder.
+
+    Raises:
+        FootageError: There is none that can be decoded.
+    """
+    cover = _libav().stream.Disposition.attached_pic
+    videos = [one for one in container.streams.video if not one.disposition & cover]
+    if not videos:
+        kinds = ", ".join(dict.fromkeys(one.type for one in container.streams))
+        raise FootageError(path, f"has no video, only {kinds or 'nothing'}")
+    readable = [one for one in videos if one.codec_context is not None]
+    if not readable:
+        raise FootageError(path, "has a video of a kind that cannot be decoded")
+    best = max(readable, key=lambda one: one.width * one.height)  # the first of equals
+    best.codec_context.thread_type = "AUTO"
+    best.codec_context.thread_count = threads
+    return best
+
+
+def has_timestamps(container: InputContainer, video: VideoStream, stamped: bool) -> bool:
+    """Whether timestamps tell when frames are shown; otherwise frames are counted.
+
+    Ask before anything is decoded.
+
+    Args:
+        container: The opened file or stream.
+        video: Its stream with the pictures.
+        stamped: Whether any of the first ``WITHOUT`` packets has a timestamp.
+    """
+    # AVI keeps no timestamps. Frames that are shown in another order get wrong ones from it.
+    return stamped and not (container.format.name == "avi" and video.codec_context.has_b_frames)
+
+
+def upright(picture: VideoFrame, converter: VideoReformatter | None = None) -> NDArray[np.uint8]:
+    """A decoded picture as it is meant to be seen.
+
+    Args:
+        picture: As it was decoded.
+        converter: Spares setting one up for each picture of a video.
+
+    Returns:
+        (H, W, 3) uint8, RGB, contiguous, rotated as the video says.
+
+    Raises:
+        ValueError: It cannot be converted; or libav's own error.
+    """
+    turns = round(picture.rotation / 90) % 4
+    plain = (
+        converter.reformat(picture, format="rgb24")
+        if converter
+        else picture.reformat(format="rgb24")
+    )
+    image = plain.to_ndarray()
+    return np.ascontiguousarray(np.rot90(image, turns) if turns else image)
+
+
 class _Reader:
     """Opens and decodes one video in a thread of its own; nothing else touches libav's objects."""
 
@@ -699,55 +804,13 @@ class _Reader:
             self._changed.notify_all()
 
     def _read(self) -> None:
-        with self._open() as container:
+        with open_container(self.path) as container:
             self.began, self._opened = time.time(), time.monotonic()
-            video = self._video(container)
+            video = picture_stream(self.path, container, self._threads)
             self._describe(container, video)
             self._give(container, video)
             if not (self._stopped or self._limited):
                 self._judge_end(container)
-
-    def _open(self) -> InputContainer:
-        """Raises FootageError."""
-        av = self.av
-        try:
-            if not self.stream and not Path(self.path).stat().st_size:
-                raise FootageError(self.path, "is empty: expected a video")
-            # Without "file:", a colon in a name, as in a time, would make it an address.
-            address = self.path if self.stream else f"file:{self.path}"
-            options = {"rtsp_transport": "tcp"} if self.path.lower().startswith("rtsp") else {}
-            timeout = (OPEN_TIMEOUT, READ_TIMEOUT) if self.stream else None
-            container: InputContainer
-            try:
-                container = av.open(address, options=options, timeout=timeout)
-            except UnicodeDecodeError:  # in a title or a comment
-                container = av.open(
-                    address, options=options, timeout=timeout, metadata_errors="replace"
-                )
-        except av.error.ExitError as error:
-            reason = f"does not answer within {OPEN_TIMEOUT:g} s"
-            raise FootageError(self.path, reason, True) from error
-        except (av.error.InvalidDataError, av.error.EOFError) as error:
-            reason = "is no video that can be read, or its end is missing"
-            raise FootageError(self.path, reason) from error
-        except (av.error.FFmpegError, OSError) as error:
-            raise FootageError(self.path, f"cannot be opened: {_reason(error)}", True) from error
-        return container
-
-    def _video(self, container: InputContainer) -> VideoStream:
-        """The stream with the pictures. Raises FootageError."""
-        cover = self.av.stream.Disposition.attached_pic
-        videos = [one for one in container.streams.video if not one.disposition & cover]
-        if not videos:
-            kinds = ", ".join(dict.fromkeys(one.type for one in container.streams))
-            raise FootageError(self.path, f"has no video, only {kinds or 'nothing'}")
-        readable = [one for one in videos if one.codec_context is not None]
-        if not readable:
-            raise FootageError(self.path, "has a video of a kind that cannot be decoded")
-        best = max(readable, key=lambda one: one.width * one.height)  # the first of equals
-        best.codec_context.thread_type = "AUTO"
-        best.codec_context.thread_count = self._threads
-        return best
 
     def _describe(self, container: InputContainer, video: VideoStream) -> None:
         for rate in (video.average_rate, video.guessed_rate, video.base_rate):
@@ -797,11 +860,10 @@ class _Reader:
                 self.faults.add("slow", f"too slow for the stream at {seconds:.1f} s: left out")
                 continue
             try:
-                image = converter.reformat(picture, format="rgb24").to_ndarray()
+                image = upright(picture, converter)
             except (self.av.error.FFmpegError, ValueError):
                 self._broken(seconds)
                 continue
-            image = np.ascontiguousarray(np.rot90(image, turns) if turns else image)
             with self._changed:
                 self._changed.wait_for(lambda: len(self._queue) < QUEUE or self._stopped)
                 if self._stopped:
@@ -820,14 +882,12 @@ class _Reader:
         ahead: list[_Packet] = []  # those of a camera may lack a timestamp at first
         for packet in packets:
             ahead.append(packet)
-            if packet.pts is not None or len(ahead) >= _WITHOUT:
+            if packet.pts is not None or len(ahead) >= WITHOUT:
                 break
         if not ahead:
             return
         packets = itertools.chain(ahead, packets)
-        # AVI keeps no timestamps. Frames that are shown in another order get wrong ones from it.
-        shuffled = container.format.name == "avi" and video.codec_context.has_b_frames
-        if ahead[-1].pts is None or shuffled:
+        if not has_timestamps(container, video, ahead[-1].pts is not None):
             self.rate = float(video.guessed_rate or 0) or self.rate
             yield from self._counted(packets, video)
         else:

@@ -747,7 +747,8 @@ def _deaf() -> Iterator[None]:
 
 def _work(parent: Connection, config: IngestConfig, detector: Detector) -> None:
     """A worker: read the videos that it is told, until nobody tells any more."""
-    threads = max(1, len(os.sched_getaffinity(0)) // config.workers)
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = max(1, (mine or 1) // config.workers)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # for torch, if it is still to come
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)

@@ -1,0 +1,409 @@
+"""The desk of the review page: who gets which crops, what counts, and what is taken back."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score
+
+from collabteam.boards.progress import Console
+from collabteam.catalog import Catalog, Crop, LabelEvent
+from collabteam.catalog.records import REVIEW_PURPOSES
+from collabteam.config import CameraConfig, ReviewConfig
+from collabteam.rounds.queues import TITLES, prepare, share_of
+from collabteam.web.desk import LEASE, Desk, Refused
+from collabteam.web.words import cohen_kappa
+
+CLASSES = ["car", "ship"]
+QUIET = Console(quiet=True)
+
+
+class Clock:
+    """Seconds that pass when told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def camera(root: str | Path, crops: int = 40, per_track: int = 1) -> Catalog:
+    """Half of the crops are proposed as a car, half as a ship."""
+    catalog = Catalog.register(root, "S1", CLASSES)
+    made = [
+        Crop(b"\xff\xd8\xff%d" % n, "v", f"{n // per_track}" if per_track > 1 else "", n, float(n))
+        for n in range(crops)
+    ]
+    catalog.add_crops(made)
+    catalog.append_labels(
+        [
+            LabelEvent(crop.crop_id, CLASSES[n // per_track % 2], "detector", "proposal")
+            for n, crop in enumerate(made)
+        ]
+    )
+    return catalog
+
+
+def desk(catalog: Catalog, queue: str = "seed", **more: object) -> tuple[Desk, Clock]:
+    settings_ = {"seed_per_class": 10, **more}
+    config = ReviewConfig(camera=CameraConfig("S1", CLASSES), queue=queue, **settings_)  # type: ignore[arg-type]
+    prepare(catalog, config, QUIET)
+    clock = Clock()
+    return Desk(catalog, config, clock), clock
+
+
+def ids(page: dict) -> list[str]:  # type: ignore[type-arg]
+    return [crop["id"] for crop in page["crops"]]
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    return camera(tmp_path)
+
+
+def test_every_queue_has_a_purpose_in_the_log() -> None:
+    assert tuple(TITLES) == REVIEW_PURPOSES
+
+
+# --- pages ---------------------------------------------------------------------------------------
+
+
+def test_a_page_asks_about_one_class(catalog: Catalog) -> None:
+    office, _ = desk(catalog)
+    index = catalog.index()
+    first, second = office.page("ana", "t", "seed", 60), office.page("ana", "t", "seed", 60)
+    assert (first["suggested"], second["suggested"]) == ("car", "ship")
+    proposed = dict(zip(index.crop_id, index.proposed, strict=True))
+    assert {proposed[i] for i in ids(first)} == {"car"}
+    assert len(ids(first)) == len(ids(second)) == 10
+    assert ids(office.page("ana", "t", "seed", 60)) == []
+
+
+def test_two_tabs_get_different_crops_and_each_its_own_again(catalog: Catalog) -> None:
+    office, _ = desk(catalog)
+    ana, ben = office.page("ana", "a", "seed", 4), office.page("ben", "b", "seed", 4)
+    assert not set(ids(ana)) & set(ids(ben))
+    assert office.page("ana", "a", "seed", 4, again=True)["page"] == ana["page"]
+    assert ids(office.page("ben", "b", "seed", 4, again=True)) == ids(ben)
+    assert office.state("ana", "a", "seed")["waiting"] == 4
+
+
+def test_a_closed_tab_leaves_its_page_to_its_reviewer(catalog: Catalog) -> None:
+    office, clock = desk(catalog)
+    page = office.page("ana", "a", "seed", 4)
+    office.release("a")
+    assert not set(ids(office.page("ben", "b", "seed", 4))) & set(ids(page))
+    assert office.page("ana", "new", "seed", 4)["page"] == page["page"]
+    office.release("new")
+    clock.now += LEASE / 2
+    office.state("ben", "b", "seed")
+    clock.now += LEASE / 2 + 1
+    assert set(ids(page)) <= set(ids(office.page("cid", "c", "seed", 10)))
+
+
+def test_a_tab_that_gives_signs_of_life_keeps_its_page(catalog: Catalog) -> None:
+    office, clock = desk(catalog)
+    page = office.page("ana", "a", "seed", 4)
+    for _ in range(5):
+        clock.now += LEASE * 0.9
+        office.state("ana", "a", "seed")
+    assert not set(ids(page)) & set(ids(office.page("ben", "b", "seed", 60)))
+
+
+def test_a_desk_that_was_killed_gives_the_same_page_to_the_same_tab(catalog: Catalog) -> None:
+    """Same crops, same name: the draft in the browser is found again."""
+    office, _ = desk(catalog)
+    page = office.page("ana", "a", "seed", 4)
+    opened_again, _ = desk(catalog)
+    again = opened_again.page("ana", "a", "seed", 4, again=True)
+    assert (again["page"], ids(again)) == (page["page"], ids(page))
+
+
+def test_what_a_tab_holds_goes_to_nobody_else_after_a_restart(catalog: Catalog) -> None:
+    office, _ = desk(catalog)
+    held = ids(office.page("ana", "a", "seed", 4))
+    opened_again, _ = desk(catalog)
+    page = opened_again.page("ana", "a", "seed", 4, hold=[*held, "no such crop"])
+    assert not set(ids(page)) & set(held)
+    assert not set(ids(opened_again.page("ben", "b", "seed", 60))) & set(held)
+
+
+def test_what_was_not_answered_comes_last(catalog: Catalog) -> None:
+    office, _ = desk(catalog)
+    page = office.page("ana", "a", "seed", 4)
+    answered, left = ids(page)[0], ids(page)[1:]
+    office.commit("ana", "commit-1", "seed", page["page"], {answered: "car"})
+    seen = []
+    while len(seen) < 16:
+        page = office.page("ana", "a", "seed", 4)
+        assert not set(ids(page)) & {answered, *left}
+        office.commit(
+            "ana", f"commit-{len(seen)}a", "seed", page["page"], dict.fromkeys(ids(page), "car")
+        )
+        seen += ids(page)
+    assert sorted(ids(office.page("ana", "a", "seed", 4))) == sorted(left)
+
+
+# --- answers -------------------------------------------------------------------------------------
+
+
+def test_a_page_is_taken_in_once_in_one_commit(catalog: Catalog) -> None:
+    office, _ = desk(catalog)
+    page = office.page("ana", "a", "seed", 4)
+    before = catalog.log_version()
+    for _ in range(3):
+        said = office.commit(
+            "ana", "commit-1", "seed", page["page"], dict.fromkeys(ids(page), "ship")
+        )
+    assert catalog.log_version() == before + 1
+    assert said["queues"][0] == {
+        "name": "seed", "title": TITLES["seed"], "total": 20, "done": 4, "left": 16
+    }  # fmt: skip
+    log = [e for e in catalog.log().to_pylist() if e["commit"] == "commit-1"]
+    assert {(e["by"], e["purpose"], e["label"], e["source"]) for e in log} == {
+        ("ana", "seed", "ship", "person")
+    }
+    assert [e["crop_id"] for e in log] == ids(page)
+    # A desk that was opened since knows it, too.
+    again, _ = desk(catalog)
+    again.commit("ana", "commit-1", "seed", page["page"], dict.fromkeys(ids(page), "ship"))
+    assert catalog.log_version() == before + 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ({}, "got 0"),
+        ({"no such crop": "car"}, "does not know 1"),
+        ({"": "car"}, "does not know 1"),
+        ("train", "no class train"),
+        ("", "no label"),
+    ],
+)
+def test_answers_that_make_no_sense_change_nothing(
+    catalog: Catalog, answers: dict[str, str] | str, said: str
+) -> None:
+    office, _ = desk(catalog)
+    page = office.page("ana", "a", "seed", 4)
+    if isinstance(answers, str):
+        answers = dict.fromkeys(ids(page), answers)
+    before = catalog.log_version()
+    with pytest.raises(Refused, match=said):
+        office.commit("ana", "commit-1", "seed", page["page"], answers)
+    assert catalog.log_version() == before
+    with pytest.raises(Refused, match="no queue"):
+        office.page("ana", "a", "sed", 4)
+
+
+def test_an_answer_alone_puts_nothing_into_the_test_set(catalog: Catalog) -> None:
+    office, _ = desk(catalog)
+    page = office.page("ana", "a", "seed", 4)
+    with pytest.raises(Refused, match="not in the test set"):
+        office.commit("ana", "commit-1", "test", page["page"], dict.fromkeys(ids(page), "car"))
+    assert not catalog.index().test.any()
+
+
+def test_what_another_command_says_is_seen(catalog: Catalog) -> None:
+    office, _ = desk(catalog)
+    page = office.page("ana", "a", "seed", 10)
+    other = Catalog(catalog.folder)
+    other.append_labels([LabelEvent(i, "car", "person") for i in ids(page)])
+    said = office.state("ana", "a", "seed")
+    assert (said["queues"][0]["done"], said["queues"][0]["left"]) == (10, 10)
+
+
+# --- a second reviewer ---------------------------------------------------------------------------
+
+
+def test_a_share_is_verified_twice_unseen_and_conflicts_are_settled(tmp_path: Path) -> None:
+    catalog = camera(tmp_path, 400)
+    office, _ = desk(catalog, seed_per_class=100, double=0.25)
+    while ids(page := office.page("ana", "a", "seed", 50)):
+        office.commit(
+            "ana",
+            f"ana-{page['page']}",
+            "seed",
+            page["page"],
+            dict.fromkeys(ids(page), page["suggested"]),
+        )
+    assert office.state("ana", "a", "seed")["queues"][0]["left"] == 0
+    due = office.state("ben", "b", "seed")["queues"][0]["left"]
+    assert 30 <= due <= 70
+    again: list[str] = []
+    differing = []
+    while ids(page := office.page("ben", "b", "seed", 50)):
+        other = CLASSES[page["suggested"] == "car"]
+        answers = dict.fromkeys(ids(page), page["suggested"]) | {ids(page)[0]: other}
+        office.commit("ben", f"ben-{page['page']}", "seed", page["page"], answers)
+        differing.append(ids(page)[0])
+        again += ids(page)
+    assert len(again) == len(set(again)) == due
+    assert set(again) == {i for i in again if share_of(i, 0.25, 0)}
+    assert office.state("cid", "c", "seed")["queues"][0]["left"] == 0  # twice is enough
+
+    said = office.agreement()
+    assert said["crops"] == due
+    assert said["conflicts"] == len(differing) == 2
+    firsts = [s["ana"] for i in again if (s := office.words.unseen(i))]
+    seconds = [s["ben"] for i in again if (s := office.words.unseen(i))]
+    assert said["kappa"] == pytest.approx(cohen_kappa_score(firsts, seconds))
+
+    page = office.page("ana", "a", "conflict", 50)
+    assert sorted(ids(page)) == sorted(differing)
+    assert page["suggested"] == ""
+    assert all(set(crop["said"]) == {"ana", "ben"} for crop in page["crops"])
+    office.commit("ana", "settled-1", "conflict", page["page"], dict.fromkeys(ids(page), "unknown"))
+    settled = office.agreement()
+    assert (settled["conflicts"], settled["crops"]) == (0, due)
+    assert settled["kappa"] == said["kappa"]  # what was said knowing of the other is no agreement
+    index = catalog.index()
+    assert {h for i, h in zip(index.crop_id, index.human, strict=True) if i in differing} == {
+        "unknown"
+    }
+    # Open conflicts come back when the answer is taken back, also for a desk opened since.
+    office.undo("ana", "a", "conflict", "settled-1")
+    assert office.agreement()["conflicts"] == 2
+    assert desk(catalog, seed_per_class=100, double=0.25)[0].agreement() == office.agreement()
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), max_size=30))
+def test_kappa_is_cohens(pairs: list[tuple[str, str]]) -> None:
+    ours = cohen_kappa(pairs)
+    if not pairs or len({label for pair in pairs for label in pair}) == 1:
+        assert ours is None
+    else:
+        assert ours == pytest.approx(cohen_kappa_score(*zip(*pairs, strict=True)))
+
+
+# --- taking back ---------------------------------------------------------------------------------
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["commit", "commit", "undo", "open"]),
+        st.sampled_from(["ana", "ben"]),
+        st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True),
+        st.sampled_from([*CLASSES, "unknown", "unusable"]),
+        st.integers(0, 3),
+    ),
+    max_size=12,
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(STEPS)
+def test_the_log_says_what_was_answered_and_not_taken_back(steps: list[tuple]) -> None:  # type: ignore[type-arg]
+    """Against a list of pages: the last one that stands decides, whatever was taken back."""
+    with tempfile.TemporaryDirectory() as root:
+        catalog = camera(root, 6)
+        every = catalog.index().crop_id.tolist()
+        office, _ = desk(catalog, seed_per_class=3)
+        stands: dict[str, tuple[str, dict[str, str]]] = {}
+        for number, (step, who, rows, label, back) in enumerate(steps):
+            mine = [name for name, (by, _) in stands.items() if by == who]
+            if step == "commit":
+                answers = {every[row]: label for row in rows}
+                office.commit(who, f"commit-{number}", "seed", "", answers)
+                stands[f"commit-{number}"] = (who, answers)
+            elif step == "undo" and mine:
+                name = mine[-1 - back % len(mine)]
+                page = office.undo(who, "t", "seed", name)
+                assert page["given"] == stands.pop(name)[1]
+                office.undo(who, "t", "seed", name)
+            elif step == "open":
+                office, _ = desk(catalog, seed_per_class=3)
+            assert office.words.undoable("ana", "seed") == [
+                name for name, (by, _) in stands.items() if by == "ana"
+            ]
+            # Each reviewer's last word, and of these the one that was said last.
+            expected = dict.fromkeys(every, "")
+            for _, answers in stands.values():
+                expected |= answers
+            index = catalog.index()
+            assert dict(zip(index.crop_id, index.human, strict=True)) == expected
+
+
+def test_only_ones_own_pages_can_be_taken_back(catalog: Catalog) -> None:
+    office, _ = desk(catalog)
+    page = office.page("ana", "a", "seed", 4)
+    office.commit("ana", "commit-1", "seed", page["page"], dict.fromkeys(ids(page), "car"))
+    for who, name in (("ben", "commit-1"), ("ana", "commit-2")):
+        with pytest.raises(Refused, match="no such page"):
+            office.undo(who, "b", "seed", name)
+    assert office.verified() == (4, 4)
+    office.undo("ana", "a", "seed", "commit-1")
+    assert office.verified() == (0, 0)
+
+
+# --- draws ---------------------------------------------------------------------------------------
+
+
+def test_the_test_set_is_drawn_once_and_shares_no_track_with_training(tmp_path: Path) -> None:
+    catalog = camera(tmp_path, 120, per_track=3)
+    office, _ = desk(catalog)
+    page = office.page("ana", "a", "seed", 60)
+    office.commit("ana", "commit-1", "seed", page["page"], dict.fromkeys(ids(page), "car"))
+    i0 = set(office._lines["seed"].ids)
+    tested, _ = desk(catalog, "test", test_per_class=6)
+    index = catalog.index()
+    assert index.test.sum() == 12
+    assert len(set(index.track[index.test])) == 12
+    assert not set(index.track[index.test]) & {
+        t for i, t in zip(index.crop_id, index.track, strict=True) if i in i0
+    }
+    version = catalog.log_version()
+    desk(catalog, "test", test_per_class=6)
+    assert catalog.log_version() == version
+    while ids(page := tested.page("ana", "a", "test", 60)):
+        tested.commit(
+            "ana", f"t-{page['page']}", "test", page["page"], dict.fromkeys(ids(page), "car")
+        )
+    index = catalog.index()
+    assert (index.human[index.test] == "car").all()
+    # A draw of i0 that comes later keeps away from it.
+    assert not set(i0) & set(index.crop_id[index.test])
+
+
+def test_the_audit_is_a_random_sample_that_hides_the_confidence(catalog: Catalog) -> None:
+    index = catalog.index()
+    drawn = [
+        LabelEvent(str(i), CLASSES[n % 2], "team", "increment", 1, 0.9, by="f")
+        for n, i in enumerate(index.crop_id)
+    ]
+    catalog.append_labels(drawn)
+    office, _ = desk(catalog, "audit", audit_per_class=7)
+    page = office.page("ana", "a", "audit", 60)
+    assert len(ids(page)) == 7
+    assert set(page["crops"][0]) == {"id", "mates"}
+    label = {e.crop_id: e.label for e in drawn}
+    assert {label[i] for i in ids(page)} == {page["suggested"]}
+    # Every crop has its chance, whatever the order in which the crops came.
+    chosen = np.zeros(40)
+    for seed in range(60):
+        other, _ = desk(catalog, "audit", audit_per_class=7, seed=seed)
+        chosen += np.isin(index.crop_id, other._lines["audit"].ids)
+    assert chosen.sum() == 60 * 14
+    assert chosen.min() > 5
+    assert chosen.max() < 40
+
+
+def test_ten_thousand_crops_are_no_burden(tmp_path: Path) -> None:
+    catalog = camera(tmp_path, 10_000)
+    office, _ = desk(catalog, seed_per_class=5000)
+    seen: set[str] = set()
+    for number in range(40):
+        page = office.page("ana", "a", "seed", 250)
+        assert not seen & set(ids(page))
+        seen |= set(ids(page))
+        said = office.commit(
+            "ana", f"commit-{number}", "seed", page["page"], dict.fromkeys(ids(page), "car")
+        )
+    assert len(seen) == 10_000
+    assert said["queues"][0]["left"] == 0
+    assert office.page("ana", "a", "seed", 250)["crops"] == []
