@@ -23,7 +23,7 @@ UNKNOWN = "unknown"
 UNUSABLE = "unusable"
 """What a crop is called that nobody can judge; it never trains and is never scored against."""
 
-_REVIEWER = re.compile(r"[\w.@-]{1,64}")
+_REVIEWER = re.compile(r"[\w.@+-]{1,64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 # What Hydra reads as a number, a truth value or nothing, in a sweep even when it is quoted.
 _NO_TEXT = re.compile(r"[\d_.]+(e-?[\d_]+)?|true|false|null|nan|inf", re.IGNORECASE)
@@ -606,6 +606,11 @@ def check_report(config: ReportConfig) -> None:
     _choice("format", config.format, ("table", "json"))
 
 
+def is_reviewer(name: str) -> bool:
+    """Whether a person may be called so: ``oracle`` is the simulated reviewer."""
+    return _REVIEWER.fullmatch(name) is not None and name != "oracle"
+
+
 def check_review(config: ReviewConfig) -> None:
     """Raise on the first setting that cannot work.
 
@@ -615,12 +620,11 @@ def check_review(config: ReviewConfig) -> None:
     camera_folder(config.root, config.camera.name)
     check_seed(config.seed)
     _choice("queue", config.queue, ("seed", "test", "audit", "unsure", "conflict"))
-    if config.reviewer and not _REVIEWER.fullmatch(config.reviewer):
+    if config.reviewer and not is_reviewer(config.reviewer):
         raise UserError(
-            f"reviewer={config.reviewer!r}: expected up to 64 letters, digits, '_', '.', '@' or '-'"
+            f"reviewer={config.reviewer!r}: expected up to 64 letters, digits, '_', '.', '@', '+' "
+            "or '-', and not 'oracle', which is the simulated reviewer"
         )
-    if config.reviewer == "oracle":
-        raise UserError("reviewer=oracle is the simulated reviewer: expected a person's name")
     for name in ("seed_per_class", "seed_unknown"):
         if (asked := getattr(config, name)) is not None:
             _at_least(name, asked, 1 if name == "seed_per_class" else 0)

@@ -93,11 +93,12 @@ def _serve(catalog: Catalog, config: ReviewConfig, reviewer: str, console: Conso
 def _export(catalog: Catalog, config: ReviewConfig, console: Console) -> int:
     from pathlib import Path
 
-    from collabteam.catalog.exchange import Task, write_tasks
+    from collabteam.catalog.exchange import Task, check_target, write_tasks
     from collabteam.errors import UserError
     from collabteam.rounds.queues import prepare
     from collabteam.web.desk import Desk
 
+    check_target(config.format, Path(config.export))  # before anything is drawn
     prepare(catalog, config, console)
     tasks = [Task(crop, asked) for crop, asked in Desk(catalog, config).open_tasks(config.queue)]
     if not tasks:
@@ -116,13 +117,21 @@ def _import(catalog: Catalog, config: ReviewConfig, reviewer: str) -> int:
     from pathlib import Path
 
     from collabteam.catalog.exchange import read_answers
+    from collabteam.config import is_reviewer
     from collabteam.web.desk import Desk
 
     answers = read_answers(catalog, Path(config.import_))
     desk = Desk(catalog, config)
-    said = [(a.crop_id, a.label, a.reviewer or reviewer) for a in answers.accepted]
+    problems = list(answers.problems)
+    said = []
+    for answer in answers.accepted:
+        who = answer.reviewer or reviewer
+        if is_reviewer(who):
+            said.append((answer.crop_id, answer.label, who))
+        else:
+            problems.append(f"{answer.where}: {who!r} is no reviewer's name")
     new, foreign = desk.take_in(config.queue, said)
-    problems = answers.problems + [
+    problems += [
         f"{answer.where}: crop {answer.crop_id} is not in queue {config.queue}"
         for answer in answers.accepted
         if answer.crop_id in foreign

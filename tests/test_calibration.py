@@ -57,16 +57,13 @@ def _loss(prob: Floats, true: NDArray[np.bool_]) -> float:
     return float(-np.mean(np.where(true, np.log(prob), np.log1p(-prob))))
 
 
-def _drawn(
-    temperatures: list[float], crops: int, seed: int, spread: float = 3.0
-) -> tuple[Floats, NDArray[np.int64]]:
-    """A team whose branch b says sigmoid(z) where sigmoid(z / T_b) would be right.
+def _drawn(temperatures: list[float], crops: int, seed: int) -> tuple[Floats, NDArray[np.int64]]:
+    """Probabilities and labels that ask for roughly these temperatures.
 
-    A crop may be of two classes here, which labels cannot say: so one branch is looked at a time,
-    and the others are given the same crops.
+    Only roughly: a crop of two classes or more becomes one of none, as labels name one at most.
     """
     rng = np.random.default_rng(seed)
-    logits = rng.normal(0, spread, (crops, len(temperatures)))
+    logits = rng.normal(0, 3, (crops, len(temperatures)))
     true = rng.random(logits.shape) < expit(logits / np.array(temperatures))
     labels = np.where(true.sum(axis=1) == 1, true.argmax(axis=1), -1)
     return expit(logits), labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import http.client
 import json
 import random
@@ -17,14 +18,14 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+from conftest import CLASSES, SMALL, Call, command, environment, one_line, read_json, run
+from reviewing import Client, serving, start, verify_all, visitor
 
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog.truth import read_truth
 from collabteam.config import CameraConfig, ReviewConfig
 from collabteam.rounds.queues import build
 from collabteam.rounds.scores import PoolScores
-from conftest import CLASSES, SMALL, Call, command, environment, one_line, read_json, run
-from reviewing import Client, serving, start, verify_all, visitor
 
 PERSON = tuple("reviewer=person" if one == "reviewer=oracle" else one for one in SMALL)
 
@@ -444,3 +445,56 @@ def test_help_names_the_settings() -> None:
     )
     for name in ("queue=", "reviewer=", "double=", "export=", "import=", "host="):
         assert name in said.stdout
+
+
+# --- other tools ---------------------------------------------------------------------------------
+
+
+def test_out_to_another_tool_and_back(root: Path, tmp_path: Path, call: Call) -> None:
+    """Tasks as CSV, filled in with the truth by somebody else, one line of it wrong."""
+    base, truth = (f"root={root}", "camera=sim"), truth_of(root)
+    tasks = tmp_path / "tasks.csv"
+    said = call("review", *base, f"export={tasks}", "format=csv", "seed_per_class=40")
+    assert said.code == 0, said.err
+    assert "120" in said.out
+    assert "import=FILE" in said.out
+    assert len(list((tmp_path / "tasks-images").iterdir())) == 120
+    with tasks.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    index = Catalog(root / "sim").index()
+    i0 = {row["crop_id"] for row in rows}
+    outside = next(str(i) for i in index.crop_id if i not in i0)
+    lines = [f"{row['crop_id']},{truth[row['crop_id']]},ben" for row in rows]
+    lines[3] = lines[3].replace(",", ",zebra", 1)
+    lines += [f"{outside},{CLASSES[0]},ben", f"{'0' * 24},{CLASSES[0]},ben"]
+    lines[5] = lines[5].replace(",ben", ",oracle")
+    answers = tmp_path / "answers.csv"
+    answers.write_text("crop_id,label,reviewer\n" + "\n".join(lines) + "\n")
+    back = call("review", *base, f"import={answers}")
+    assert back.code == 1
+    assert "118 answers taken in, 0 known before" in back.out
+    assert "left out: 4" in back.out
+    for problem in ("zebra", f"crop {outside} is not in queue seed", "0" * 24, "'oracle'"):
+        assert problem in back.out
+    assert "left in queue seed: 2" in back.out
+    index = Catalog(root / "sim").index()
+    assert Counter(index.human_source)["import"] == 118
+    again = call("review", *base, f"import={answers}")
+    assert "0 answers taken in, 118 known before" in again.out
+    # What is left goes out again, and nothing else.
+    more = call("review", *base, f"export={tmp_path / 'more.json'}")
+    assert more.code == 0, more.err
+    assert len(read_json(tmp_path / "more.json")) == 2
+
+
+def test_what_is_no_list_of_answers_is_one_line(root: Path, tmp_path: Path, call: Call) -> None:
+    base = (f"root={root}", "camera=sim")
+    odd = tmp_path / "odd.json"
+    for content in (b"", b"{", b'{"a": 1}', b"\x00\x01\x02", b"a;b\n1;2\n"):
+        odd.write_bytes(content)
+        one_line(call("review", *base, f"import={odd}"), str(odd))
+    one_line(call("review", *base, f"import={tmp_path / 'none.json'}"), "does not exist")
+    one_line(call("review", *base, "export=tasks.txt", "format=csv"), "tasks.txt")
+    one_line(call("review", *base, "export=a.json", "import=b.json"), "two commands")
+    one_line(call("review", *base, "export=tasks.json", "format=voc"), "format=voc")
+    assert not (root / "sim" / "round-0").exists()  # nothing was drawn for it

@@ -150,7 +150,7 @@ def write_tasks(
             file's extension or a suggestion is none of those expected, a picture cannot be opened,
             or the disk is full; no target has been written.
     """
-    _check_target(format, to)
+    check_target(format, to)
     if not catalog.classes:
         raise UserError(
             f"camera {catalog.name} has no classes yet: name them with 'camera.classes=[a,b]' when "
@@ -207,7 +207,12 @@ def write_tasks(
     return _instructions(format, to, images, extra, len(tasks))
 
 
-def _check_target(format: str, to: Path) -> None:
+def check_target(format: str, to: Path) -> None:
+    """Raise unless tasks of a format can go into a file of this name.
+
+    Raises:
+        UserError: No such format, another ending, or no such folder.
+    """
     if format not in _SUFFIXES:
         raise UserError(f"format={format}: expected one of {', '.join(FORMATS)}")
     if to.suffix.lower() not in _SUFFIXES[format]:

@@ -225,7 +225,21 @@ class Desk:
             self._refresh()
             self._touch(tab)
             held = self._held(queue)
-            free = [i for i in hold if i in self._row and i not in held][: 4 * MOST_CROPS]
+            for waiting in self._pages[queue]:
+                # A reload's farewell may come after its first request.
+                if (
+                    not waiting.tab
+                    and waiting.reviewer == reviewer
+                    and set(waiting.crops) <= {*hold}
+                ):
+                    waiting.tab = tab
+            free = [
+                crop_id
+                for crop_id in hold[: 4 * MOST_CROPS]
+                if crop_id in self._row
+                and crop_id not in held
+                and reviewer not in self.words.unseen(crop_id)  # answered, and on its way no more
+            ]
             if free:
                 page = self._lend(queue, tab, reviewer, free)
                 held |= dict.fromkeys(page.crops, page)

@@ -285,6 +285,7 @@ def make_app(
         routes=[
             Route("/", page),
             Route("/enter", enter),
+            Route("/favicon.ico", lambda request: Response(status_code=204)),
             *(Route(f"/static/{name}", file(name)) for name in _KINDS),
             Route("/api/state", api(state), methods=["POST"]),
             Route("/api/page", api(lend), methods=["POST"]),
