@@ -40,7 +40,7 @@ Of footage (pip install 'collabteam[video]'):
   preview=true                  a clip with the objects drawn in, and contact sheets
 
 Ingesting again adds only what is new. Rows with split=test become the frozen test set.
-Then: python -m collabteam.train camera=NAME round=0
+Then: python -m collabteam.review camera=NAME
 """
 
 
@@ -77,7 +77,7 @@ def _run_video(config: IngestConfig) -> int:
             lines += [f"  {where}: {reason}" for where, reason in cases]
     if summary.previews:
         lines.append(f"a look at them: {len(summary.previews)} clips and sheets in {folder}/videos")
-    lines.append(f"next: python -m collabteam.train camera={name} round=0")
+    lines.append(f"next: python -m collabteam.review camera={name}")
     out = RichConsole(highlight=False)
     if summary.read:
         out.print(footage_table(summary.read))
@@ -127,7 +127,9 @@ def _run_crops(config: IngestConfig) -> int:
             lines += [f"  {where}: {reason}" for where, reason in cases[:10]]
             if len(cases) > 10:
                 lines.append(f"  ... and {len(cases) - 10} more")
-    lines.append(f"next: python -m collabteam.train camera={name} round=0")
+    then = "review" if config.labels == "proposed" else "train"
+    round_ = " round=0" if then == "train" else ""
+    lines.append(f"next: python -m collabteam.{then} camera={name}{round_}")
     RichConsole(highlight=False).print("\n".join(lines), markup=False, soft_wrap=True)
     return 0
 

@@ -819,7 +819,7 @@ def test_real_footage_through_the_command(tmp_path: Path, monkeypatch: pytest.Mo
     )  # fmt: skip
     assert said.returncode == 0, said.stderr
     assert "walk.avi" in said.stdout
-    assert "next: python -m collabteam.train camera=plaza round=0" in said.stdout
+    assert "next: python -m collabteam.review camera=plaza" in said.stdout
     index = Catalog.open(root, "plaza").index()
     tracks = set(index.track[index.proposed == "pedestrian"])
     assert 5 <= len(tracks) <= 9  # seven people walk there
