@@ -452,6 +452,107 @@ class ReviewConfig:
     import_: str = ""
 
 
+@dataclass
+class LabelConfig:
+    """``collabteam.label``: a team labels every crop that no person has.
+
+    Attributes:
+        camera: The camera.
+        root: Folder under which every camera has its own.
+        seed: Of the sample on which an engine is checked, and of what a threshold is chosen on.
+        round: Whose team; None for the last one.
+        engine: ``torch``, or ``openvino`` (the extra ``openvino``; CPU only).
+        precision: ``auto`` (bf16 where the processor has it, else fp32), ``fp32``, ``bf16``, or
+            ``int8`` (OpenVINO, calibrated on the camera's own crops).
+        check: Crops on which an engine's verdicts are compared with those of torch in fp32; above
+            ``MOST_DISAGREEMENT`` it is refused.
+        threshold: ``paper``: every consensus is a label; ``risk:0.05``: of each class only what is
+            so sure that at most this share is wrong, at the stated confidence.
+        confidence: Of ``threshold=risk``, 0 to 1.
+        tracks: ``combine``: the crops of one track are one object with one label; ``apart``: each
+            crop for itself.
+        correlation: How alike the crops of one track are, 0 (each tells something new) to 1 (more
+            of them tell nothing new).
+        calibrate: Whether confidences are calibrated on human-labelled crops that did not train.
+        trainer: Hardware.
+    """
+
+    camera: CameraConfig = field(default_factory=CameraConfig)
+    root: str = "outputs"
+    seed: int = 0
+    round: int | None = None
+    engine: str = "torch"
+    precision: str = "auto"
+    check: int = 1000
+    threshold: str = "paper"
+    confidence: float = 0.95
+    tracks: str = "combine"
+    correlation: float = 0.5
+    calibrate: bool = True
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+
+MOST_DISAGREEMENT = 0.005
+"""Share of verdicts by which an engine may differ from torch in fp32."""
+
+
+@dataclass
+class AuditConfig:
+    """``collabteam.audit``: certify, by a random audit, how right a team's labels are.
+
+    Attributes:
+        camera: The camera.
+        root: Folder under which every camera has its own.
+        seed: Of the sample.
+        precision: Share of right labels to be certified, per class, 0 to 1.
+        confidence: Of the statement as a whole, over all classes and repeated audits, 0 to 1.
+        expected_error: Share of wrong labels that is expected; it decides how many are audited.
+        power: Chance to pass, per class, if the expectation is right.
+        reviewer: ``person`` (the queue ``audit`` of the review page) or ``oracle`` (hidden truth).
+        oracle_error: Share of the oracle's answers that are wrong.
+        new: Begin another audit although one is open or done; each costs confidence.
+    """
+
+    camera: CameraConfig = field(default_factory=CameraConfig)
+    root: str = "outputs"
+    seed: int = 0
+    precision: float = 0.95
+    confidence: float = 0.95
+    expected_error: float = 0.01
+    power: float = 0.8
+    reviewer: str = "person"
+    oracle_error: float = 0.0
+    new: bool = False
+
+
+@dataclass
+class ExportConfig:
+    """``collabteam.export``: hand over a labelled dataset.
+
+    Attributes:
+        camera: The camera.
+        root: Folder under which every camera has its own.
+        seed: Of the split of ``yolo`` into train and val.
+        format: ``imagefolder``, ``coco``, ``yolo``, ``parquet``, ``csv``, ``labelstudio`` or
+            ``cvat``.
+        to: The folder to make.
+        certified: Only what the last certificate covers.
+        min_confidence: Leave out what the team was less sure of, 0 to 1; persons' labels stay.
+        unknown: Also what a person called none of the classes, as ``unknown``.
+        licence: What to write about rights to the pictures; they are yours to know.
+    """
+
+    camera: CameraConfig = field(default_factory=CameraConfig)
+    root: str = "outputs"
+    seed: int = 0
+    format: str = "imagefolder"
+    to: str = ""
+    certified: bool = False
+    min_confidence: float = 0.0
+    unknown: bool = False
+    licence: str = ""
+
+
 def camera_folder(root: str | Path, camera: str) -> Path:
     """Folder of one camera.
 
@@ -637,3 +738,78 @@ def check_review(config: ReviewConfig) -> None:
         raise UserError(f"url={config.url}: expected http://HOST or https://HOST, without a path")
     if config.export and config.import_:
         raise UserError("export= and import= are two commands: give one of them")
+
+
+def risk_of(threshold: str) -> float | None:
+    """The risk in ``threshold=risk:0.05``; None for ``paper``.
+
+    Raises:
+        UserError: It is neither.
+    """
+    if threshold == "paper":
+        return None
+    kind, _, share = threshold.partition(":")
+    try:
+        risk = float(share)
+    except ValueError:
+        risk = math.nan
+    if kind != "risk" or not 0 < risk < 1:
+        raise UserError(
+            f"threshold={threshold}: expected 'paper', or 'risk:' and a share between 0 and 1, "
+            "such as risk:0.05"
+        )
+    return risk
+
+
+def check_label(config: LabelConfig) -> None:
+    """Raise on the first setting that cannot work.
+
+    Raises:
+        UserError: Names the setting, what was expected and what came.
+    """
+    camera_folder(config.root, config.camera.name)
+    check_seed(config.seed)
+    if config.round is not None:
+        _at_least("round", config.round, 0)
+    _choice("engine", config.engine, ("torch", "openvino"))
+    _choice("precision", config.precision, ("auto", "fp32", "bf16", "int8"))
+    if config.engine == "torch" and config.precision == "int8":
+        raise UserError("precision=int8 needs engine=openvino")
+    _at_least("check", config.check, 1)
+    risk_of(config.threshold)
+    _between("confidence", config.confidence, 0.5, 0.9999)
+    _choice("tracks", config.tracks, ("combine", "apart"))
+    _between("correlation", config.correlation, 0, 1)
+    _at_least("trainer.threads", config.trainer.threads, 0)
+    _at_least("trainer.score_batch_size", config.trainer.score_batch_size, 1)
+
+
+def check_audit(config: AuditConfig) -> None:
+    """Raise on the first setting that cannot work.
+
+    Raises:
+        UserError: Names the setting, what was expected and what came.
+    """
+    camera_folder(config.root, config.camera.name)
+    check_seed(config.seed)
+    _between("precision", config.precision, 0.5, 0.9999)
+    _between("confidence", config.confidence, 0.5, 0.9999)
+    _between("expected_error", config.expected_error, 0, 1)
+    _between("power", config.power, 0.01, 0.9999)
+    _choice("reviewer", config.reviewer, ("person", "oracle"))
+    _between("oracle_error", config.oracle_error, 0, 1)
+
+
+def check_export(config: ExportConfig) -> None:
+    """Raise on the first setting that cannot work.
+
+    Raises:
+        UserError: Names the setting, what was expected and what came.
+    """
+    camera_folder(config.root, config.camera.name)
+    check_seed(config.seed)
+    formats = ("imagefolder", "coco", "yolo", "parquet", "csv", "labelstudio", "cvat")
+    _choice("format", config.format, formats)
+    if not config.to:
+        raise UserError("to is not given: expected the folder to make")
+    _between("min_confidence", config.min_confidence, 0, 1)

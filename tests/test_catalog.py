@@ -208,6 +208,9 @@ def expected(crops: list[Crop], log: list[LabelEvent]) -> list[dict[str, object]
         word = joined[-1] if joined else none
         row |= {"increment_round": word.round, "increment_label": word.label}
         row |= {"increment_by": word.by}
+        verdict = ([word for word in team if word.purpose == "verdict"] or [none])[-1]
+        row |= {"verdict": verdict.label, "verdict_round": verdict.round}
+        row |= {"verdict_by": verdict.by, "verdict_run": verdict.commit}
         row["current"] = row["human"] or (team or [none])[-1].label
         tracks = [other["track"] for other in rows.values() if other["test"]]
         row["held_out"] = row["track"] in tracks
@@ -216,7 +219,8 @@ def expected(crops: list[Crop], log: list[LabelEvent]) -> list[dict[str, object]
 
 def as_rows(index: CropIndex) -> list[dict[str, object]]:
     """The index, one dictionary a crop, without what ``expected`` does not give."""
-    names = [field.name for field in fields(index) if field.name not in ("time", "track_code")]
+    left_out = ("time", "track_code", "verdict_confidence")
+    names = [field.name for field in fields(index) if field.name not in left_out]
     columns = [getattr(index, name).tolist() for name in names]
     assert all(len(column) == len(index) for column in columns)
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]

@@ -301,21 +301,22 @@ class Catalog:
             pictures += part["image"].to_pylist()
         return pictures
 
-    def origin(self, row: int) -> dict[str, Any]:
-        """Where one crop came from: ``video``, ``track``, ``frame``, ``time`` and ``box``.
+    def origins(self, rows: npt.ArrayLike) -> list[dict[str, Any]]:
+        """Where crops came from: ``video``, ``track``, ``frame``, ``time`` and ``box`` of each.
 
         Args:
-            row: Its row number of :class:`CropIndex`.
+            rows: Shape ``(K,)``: row numbers of :class:`CropIndex`, in any order.
 
         Returns:
-            The fields of :class:`Crop` but the picture.
+            K times the fields of :class:`Crop` but the picture, in the order asked.
 
         Raises:
-            IndexError: There is no such row.
+            IndexError: A row is negative or beyond the last crop.
             UserError: The table is damaged.
         """
+        numbers = np.asarray(rows, dtype=np.int64).tolist()
         columns = ["video", "track", "frame", "time", "box"]
-        return dict(self._crops.take([row], columns).to_pylist()[0])
+        return list(self._crops.take(numbers, columns).to_pylist()) if numbers else []
 
 
 def _write_manifest(folder: Path, classes: Sequence[str]) -> None:

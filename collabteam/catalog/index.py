@@ -15,7 +15,7 @@ Texts = npt.NDArray[np.object_]
 """Shape ``(N,)``, of ``str``. Objects, because equal texts then share memory."""
 
 CROP_COLUMNS = ("crop_id", "video", "track", "time")
-LOG_COLUMNS = ("crop_id", "label", "source", "purpose", "round", "by")
+LOG_COLUMNS = ("crop_id", "label", "source", "purpose", "round", "confidence", "by", "commit")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,13 @@ class CropIndex:
             for none.
         increment_label: Shape ``(N,)``: the label that it joined with, ``""`` for none.
         increment_by: Shape ``(N,)``: fingerprint of the team that chose it, ``""`` for none.
+        verdict: Shape ``(N,)``: what a team labelled the crop for release last, ``""`` for "I don't
+            know" or no verdict.
+        verdict_round: Shape ``(N,)``, int64: the round of that team, -1 for no verdict.
+        verdict_confidence: Shape ``(N,)``, float64: 0 to 1, NaN for no verdict.
+        verdict_by: Shape ``(N,)``: fingerprint of that team, ``""`` for no verdict.
+        verdict_run: Shape ``(N,)``: name of the settings that it was labelled with, ``""`` for no
+            verdict.
         current: Shape ``(N,)``: what the crop is called now: ``human``, else the last word of the
             team, else ``""``.
     """
@@ -64,6 +71,11 @@ class CropIndex:
     increment_round: npt.NDArray[np.int64]
     increment_label: Texts
     increment_by: Texts
+    verdict: Texts
+    verdict_round: npt.NDArray[np.int64]
+    verdict_confidence: npt.NDArray[np.float64]
+    verdict_by: Texts
+    verdict_run: Texts
     current: Texts
 
     def __len__(self) -> int:
@@ -101,8 +113,9 @@ def derive(crops: pa.Table, log: pa.Table) -> CropIndex:
     """
     ids = _one(crops["crop_id"])
     source, purpose = _Column(log["source"]), _Column(log["purpose"])
-    label, by = _Column(log["label"]), _Column(log["by"])
+    label, by, commit = _Column(log["label"]), _Column(log["by"]), _Column(log["commit"])
     rounds = log["round"].to_numpy().astype(np.int64)
+    confidences = log["confidence"].to_numpy()
     row = pc.fill_null(pc.index_in(_one(log["crop_id"]), value_set=ids), -1)
     row_E = row.to_numpy(zero_copy_only=False).astype(np.int64)
     known_E = row_E >= 0
@@ -125,6 +138,7 @@ def derive(crops: pa.Table, log: pa.Table) -> CropIndex:
     unsure = last(human_E & purpose.is_any("unsure"))
     unsure[label.at(unsure) == ""] = -1  # withdrawn
     increment = last(team_E & purpose.is_any("increment"))
+    verdict = last(team_E & purpose.is_any("verdict"))
     team_label = label.at(last(team_E))
     test = last(purpose.is_any("test")) >= 0
 
@@ -151,6 +165,11 @@ def derive(crops: pa.Table, log: pa.Table) -> CropIndex:
         increment_round=np.where(increment >= 0, np.append(rounds, -1)[increment], -1),
         increment_label=label.at(increment),
         increment_by=by.at(increment),
+        verdict=label.at(verdict),
+        verdict_round=np.where(verdict >= 0, np.append(rounds, -1)[verdict], -1),
+        verdict_confidence=np.append(confidences, np.nan)[verdict],
+        verdict_by=by.at(verdict),
+        verdict_run=commit.at(verdict),
         current=np.where(human_label == "", team_label, human_label),
     )
 

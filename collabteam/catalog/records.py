@@ -72,8 +72,9 @@ class LabelEvent:
             of ``unsure``: the round whose team did not know.
         confidence: Between 0 and 1, NaN if there is none.
         by: Which person, or the team's fingerprint.
-        commit: Name of the page of crops that a person verified together, ``""`` for none; an
-            undone page's name is repeated behind ``undo:``.
+        commit: What was said together, ``""`` for nothing else: the name of the page that a person
+            verified (an undone page's name is repeated behind ``undo:``), or of the settings that
+            a team labelled with.
         time: When it was said, in Unix seconds.
 
     Raises:

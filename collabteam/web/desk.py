@@ -572,7 +572,7 @@ class Desk:
             index = self.index
             mates = np.flatnonzero(index.track_code == index.track_code[row])
             mates = mates[np.argsort(index.time[mates], kind="stable")]
-            origin = self._pictures.origin(row)
+            (origin,) = self._pictures.origins([row])
             self._read_ahead([str(index.crop_id[mate]) for mate in mates[:24]])
         return {
             "id": crop_id,
