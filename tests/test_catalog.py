@@ -361,7 +361,9 @@ def test_a_large_index_is_fast() -> None:
             "source": source,
             "purpose": np.where(source == "team", "increment", ""),
             "round": rng.integers(0, 5, events),
+            "confidence": rng.random(events),
             "by": pa.array([""] * events),
+            "commit": pa.array([""] * events),
         }
     )
     start = time.process_time()

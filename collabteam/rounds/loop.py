@@ -35,7 +35,7 @@ from collabteam.errors import UserError
 from collabteam.rounds import evaluation
 from collabteam.rounds.initial import draw_initial, initial_rows, sample_file
 from collabteam.rounds.reviewer import oracle_answers
-from collabteam.rounds.scores import PoolScores
+from collabteam.rounds.scores import PART, PoolScores
 from collabteam.rounds.selection import select
 from collabteam.rounds.state import (
     check_settings,
@@ -53,9 +53,6 @@ from collabteam.team.folds import assign_folds
 from collabteam.team.network import build_branch, check_picture_size
 from collabteam.team.scoring import Device, Team, branch_file
 from collabteam.team.voting import ABSTAIN, vote
-
-PART = 4096
-"""Crops per file of scores: what a kill can cost at most."""
 
 LOW_PRECISION = 0.95
 """A draw whose estimated precision is lower is announced: it may teach more wrong than right."""
@@ -114,6 +111,7 @@ class _TrainingSet:
     """Crops that train: N rows of the index, what they are called, and who said so."""
 
     rows: NDArray[np.int64]
+    crop_id: NDArray[np.str_]
     labels: NDArray[np.int64]  # class, -1 for none of the classes
     human: NDArray[np.bool_]
     digest: str
@@ -313,7 +311,11 @@ class _Making:
                     f"{folds}: verify more (seed_per_class) or set data.folds lower"
                 )
         return _TrainingSet(
-            rows, labels, index.human[rows] != "", training_digest(index.crop_id[rows], called)
+            rows,
+            index.crop_id[rows].astype(str),
+            labels,
+            index.human[rows] != "",
+            training_digest(index.crop_id[rows], called),
         )
 
     def _read(self, index: CropIndex, rows: NDArray[np.int64]) -> torch.Tensor:
@@ -391,6 +393,7 @@ class _Making:
             np.savez(
                 part,
                 prob=outcome.prob,
+                crop_id=training.crop_id[folds == fold],
                 fingerprint=self.fingerprint,
                 seconds=outcome.seconds,
             )
@@ -618,19 +621,11 @@ class _Making:
         team: Team,
         number: int,
     ) -> None:
-        rows = np.flatnonzero(pool)
-        rows = rows[scores.missing(index.crop_id[rows])]
-        batch_size = self.config.trainer.score_batch_size
-        with self.console.stage(
-            f"round {number}, the team votes on {len(rows)} crops", len(rows), "crops"
-        ) as advance:
-            for start in range(0, len(rows), PART):
-                chunk = rows[start : start + PART]
-                parts = []
-                for prob in team.score_rows(self.catalog, chunk, batch_size):
-                    parts.append(prob)
-                    advance(len(prob))
-                scores.add(index.crop_id[chunk], np.concatenate(parts))
+        scores.fill(
+            self.catalog, index, np.flatnonzero(pool), team,
+            self.config.trainer.score_batch_size, self.console,
+            f"round {number}, the team votes on {{}} crops",
+        )  # fmt: skip
 
     def _prune(self, voting: dict[str, list[int]]) -> None:
         """Networks that neither vote nor start the next round are only in the way."""

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from collabteam.catalog import CropIndex
+from collabteam.boards.progress import Console
+from collabteam.catalog import Catalog, CropIndex
 from collabteam.errors import UserError
 from collabteam.rounds.state import read_json, write_json
+from collabteam.team.scoring import ImageReader
+
+PART = 4096
+"""Crops per file of scores: what a kill can cost at most."""
+
+
+class Scorer(Protocol):
+    """A team, in whatever engine."""
+
+    def score_rows(
+        self, reader: ImageReader, rows: NDArray[np.int64], batch_size: int
+    ) -> Iterator[NDArray[np.float32]]:
+        """Probabilities (n, B) of these rows, in order, at most ``batch_size`` at a time."""
 
 
 class PoolScores:
@@ -73,6 +88,40 @@ class PoolScores:
         part.replace(file)
         self.files.append(file)
         self.ids.update(table["crop_id"].to_pylist())
+
+    def fill(
+        self,
+        catalog: Catalog,
+        index: CropIndex,
+        rows: NDArray[np.int64],
+        engine: Scorer,
+        batch_size: int,
+        console: Console,
+        title: str,
+    ) -> None:
+        """Score what is missing, as a stream.
+
+        Args:
+            catalog: Where the pictures are.
+            index: The catalog's crops.
+            rows: Which of them, ascending.
+            engine: The team.
+            batch_size: Crops per step.
+            console: Where progress goes.
+            title: What is done, with a place for the number of crops: ``{}``.
+
+        Raises:
+            UserError: The disk is full; what was scored before is kept.
+        """
+        rows = rows[self.missing(index.crop_id[rows])]
+        with console.stage(title.format(len(rows)), len(rows), "crops") as advance:
+            for start in range(0, len(rows), PART):
+                chunk = rows[start : start + PART]
+                parts = []
+                for prob in engine.score_rows(catalog, chunk, batch_size):
+                    parts.append(prob)
+                    advance(len(prob))
+                self.add(index.crop_id[chunk], np.concatenate(parts))
 
     def of(
         self, index: CropIndex, pool: NDArray[np.bool_]

@@ -58,8 +58,6 @@ READ_TIMEOUT = 15.0
 """Seconds without data after which a stream is given up."""
 QUEUE = 4
 """Frames that are decoded ahead."""
-WITHOUT = 10
-"""Packets in a row without timestamps after which none is expected."""
 
 # These go on whether or not anybody reads; the others wait.
 _LIVE = ("rtsp", "rtmp", "udp")
@@ -71,6 +69,8 @@ _GAP = 5.0
 _FOREVER = 1e9
 # Errors in a row after which a file is given up.
 _ENOUGH_ERRORS = 100
+# Packets in a row without timestamps after which none is expected.
+_WITHOUT = 10
 # Packets that may wait for the decision whether anything needs them.
 _HELD = 500
 # Keyframes in a row that must have been ones before anything relies on the next.
@@ -620,13 +620,11 @@ class _Faults:
 # --- reading -------------------------------------------------------------------------------------
 
 
-def open_container(path: str, timeout: float = 0.0) -> InputContainer:
+def open_container(path: str) -> InputContainer:
     """Open a file or a stream, undecoded.
 
     Args:
         path: A file, or a stream's address.
-        timeout: Of files: seconds that opening and each reading may take; 0 for any time. Streams
-            have their own.
 
     Returns:
         The container, to be closed.
@@ -637,8 +635,7 @@ def open_container(path: str, timeout: float = 0.0) -> InputContainer:
     """
     av = _libav()
     stream = is_stream(path)
-    times = (timeout, timeout) if timeout else None
-    times = (OPEN_TIMEOUT, READ_TIMEOUT) if stream else times
+    timeout = (OPEN_TIMEOUT, READ_TIMEOUT) if stream else None
     try:
         if not stream and not Path(path).stat().st_size:
             raise FootageError(path, "is empty: expected a video")
@@ -647,11 +644,13 @@ def open_container(path: str, timeout: float = 0.0) -> InputContainer:
         options = {"rtsp_transport": "tcp"} if path.lower().startswith("rtsp") else {}
         container: InputContainer
         try:
-            container = av.open(address, options=options, timeout=times)
+            container = av.open(address, options=options, timeout=timeout)
         except UnicodeDecodeError:  # in a title or a comment
-            container = av.open(address, options=options, timeout=times, metadata_errors="replace")
+            container = av.open(
+                address, options=options, timeout=timeout, metadata_errors="replace"
+            )
     except av.error.ExitError as error:
-        reason = f"does not answer within {times[0] if times else 0:g} s"
+        reason = f"does not answer within {OPEN_TIMEOUT:g} s"
         raise FootageError(path, reason, True) from error
     except (av.error.InvalidDataError, av.error.EOFError) as error:
         reason = "is no video that can be read, or its end is missing"
@@ -686,18 +685,13 @@ def picture_stream(path: str, container: InputContainer, threads: int = 1) -> Vi
     return best
 
 
-def has_timestamps(container: InputContainer, video: VideoStream, stamped: bool) -> bool:
-    """Whether timestamps tell when frames are shown; otherwise frames are counted.
+def has_timestamps(container: InputContainer, video: VideoStream) -> bool:
+    """Whether timestamps, where there are any, tell when frames are shown.
 
     Ask before anything is decoded.
-
-    Args:
-        container: The opened file or stream.
-        video: Its stream with the pictures.
-        stamped: Whether any of the first ``WITHOUT`` packets has a timestamp.
     """
     # AVI keeps no timestamps. Frames that are shown in another order get wrong ones from it.
-    return stamped and not (container.format.name == "avi" and video.codec_context.has_b_frames)
+    return not (container.format.name == "avi" and video.codec_context.has_b_frames)
 
 
 def upright(picture: VideoFrame, converter: VideoReformatter | None = None) -> NDArray[np.uint8]:
@@ -882,12 +876,12 @@ class _Reader:
         ahead: list[_Packet] = []  # those of a camera may lack a timestamp at first
         for packet in packets:
             ahead.append(packet)
-            if packet.pts is not None or len(ahead) >= WITHOUT:
+            if packet.pts is not None or len(ahead) >= _WITHOUT:
                 break
         if not ahead:
             return
         packets = itertools.chain(ahead, packets)
-        if not has_timestamps(container, video, ahead[-1].pts is not None):
+        if ahead[-1].pts is None or not has_timestamps(container, video):
             self.rate = float(video.guessed_rate or 0) or self.rate
             yield from self._counted(packets, video)
         else:
