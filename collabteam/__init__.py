@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collabteam.errors import UserError
     from collabteam.rounds.loop import bring_to_round
     from collabteam.rounds.selection import Increment, select
+    from collabteam.team.dataset import LabelledCrops
     from collabteam.team.scoring import Team
     from collabteam.team.voting import ABSTAIN, Verdicts, vote
 
@@ -44,6 +45,7 @@ _HOME = {
     "CropIndex": "catalog",
     "Increment": "rounds.selection",
     "LabelEvent": "catalog",
+    "LabelledCrops": "team.dataset",
     "Team": "team.scoring",
     "TrainConfig": "config",
     "UserError": "errors",
@@ -61,6 +63,7 @@ __all__ = [
     "CropIndex",
     "Increment",
     "LabelEvent",
+    "LabelledCrops",
     "Team",
     "TrainConfig",
     "UserError",

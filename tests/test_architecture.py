@@ -141,6 +141,8 @@ ARITHMETIC = [
     "collabteam.team.voting",
     "collabteam.rounds.selection",
     "collabteam.rounds.evaluation",
+    "collabteam.rounds.calibration",
+    "collabteam.rounds.certificate",
     *(module for module in MODULES if module.startswith("collabteam.catalog")),
 ]
 
@@ -159,6 +161,7 @@ def test_hidden_truth_has_few_readers() -> None:
     assert _importers(TRUTH) <= {
         "collabteam.rounds.reviewer",
         "collabteam.rounds.loop",
+        "collabteam.rounds.labelling",
         "collabteam.catalog.crops_source",
         "collabteam.simulate",
     }
@@ -167,7 +170,8 @@ def test_hidden_truth_has_few_readers() -> None:
 @pytest.mark.parametrize(
     "module",
     [m for m in MODULES if m.startswith("collabteam.team")]
-    + ["collabteam.rounds.selection", "collabteam.rounds.evaluation", "collabteam.catalog"],
+    + ["collabteam.rounds.selection", "collabteam.rounds.evaluation", "collabteam.catalog"]
+    + ["collabteam.rounds.calibration", "collabteam.rounds.certificate"],
 )
 def test_what_trains_and_selects_cannot_see_the_truth(module: str) -> None:
     assert TRUTH not in _imports(module)

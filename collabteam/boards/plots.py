@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -226,3 +227,72 @@ def contact_sheet(
     if not images:
         draw.text((pad, pad), "no crops", fill="black", font=font)
     sheet.save(to, format="PNG")
+
+
+@dataclass(frozen=True)
+class Diagram:
+    """How often a branch was right, by what it said; bins without crops are left out.
+
+    Attributes:
+        confidence: Mean probability of *true* in each bin, 0 to 1.
+        share: Share of crops that are true in each bin, 0 to 1.
+        count: Crops in each bin.
+        error: Expected calibration error, 0 to 1; None if it cannot be told.
+    """
+
+    confidence: Sequence[float]
+    share: Sequence[float]
+    count: Sequence[int]
+    error: float | None
+
+
+def plot_quality(
+    title: str,
+    diagrams: dict[str, tuple[Diagram, Diagram]],
+    curve: tuple[Sequence[float], Sequence[float]],
+    area: float,
+    to: Path,
+) -> None:
+    """Draw what a team's confidence is worth: reliability per class, and risk over coverage.
+
+    Args:
+        title: Camera, round and number of crops.
+        diagrams: Per class before and after calibration.
+        curve: Coverage and risk, 0 to 1 each.
+        area: Under the curve.
+        to: The PNG file to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * (len(diagrams) + 1), 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=12)
+    panels = figure.subplots(1, len(diagrams) + 1, squeeze=False)[0]
+    for at, (name, pair) in enumerate(diagrams.items()):
+        axes = panels[at]
+        axes.plot([0, 100], [0, 100], color="#aaaaaa", linewidth=1)
+        for diagram, style, word in zip(pair, (":", "-"), ("before", "after"), strict=True):
+            error = "" if diagram.error is None else f", error {100 * diagram.error:.1f}"
+            axes.plot(
+                [100 * value for value in diagram.confidence],
+                [100 * value for value in diagram.share],
+                style, color=_COLOURS[at % len(_COLOURS)], marker=_MARKERS[at % len(_MARKERS)],
+                markersize=5, alpha=1 if style == "-" else 0.6, label=f"{word}{error}",
+            )  # fmt: skip
+        axes.set_title(f"{short_name(name)}: what it says, what is true", loc="left", fontsize=11)
+        axes.set_xlabel("probability that the branch gives, %")
+        axes.set_ylabel("share that is true, %")
+        axes.legend(loc="upper left", frameon=False, fontsize=9)
+    axes = panels[-1]
+    coverage, risk = curve
+    axes.plot([100 * value for value in coverage], [100 * value for value in risk], color="#332288")
+    axes.set_title(f"Risk over coverage (area {area:.4f})", loc="left", fontsize=11)
+    axes.set_xlabel("labelled, % of all crops, the surest first")
+    axes.set_ylabel("wrong among these, %")
+    axes.set_xlim(0, 100)
+    axes.set_ylim(bottom=0)
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    figure.savefig(to, dpi=110)

@@ -167,7 +167,9 @@ def write_tasks(
     packed = to.suffix.lower() == ".zip"
     extra, content = _extra(format, to, labels)
 
-    with _output(to), disk_errors(), _staging(to) as hidden:
+    # Of the stem, because NAME.json and NAME.csv share NAME-images.
+    part = to.with_name(f".{to.stem}.part")
+    with writing(to), disk_errors(), staging(part, to) as hidden:
         if not packed and _is_unfinished(images):
             shutil.rmtree(images)
         taken = [to] if packed else [to, images]
@@ -247,7 +249,12 @@ def _text(path: Path) -> str | None:
 
 
 @contextmanager
-def _output(to: Path) -> Iterator[None]:
+def writing(to: Path) -> Iterator[None]:
+    """Turn what the system says against writing into one line for the user.
+
+    Raises:
+        UserError: The file or folder ``to`` cannot be written.
+    """
     try:
         yield
     except OSError as error:
@@ -255,10 +262,16 @@ def _output(to: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _staging(to: Path) -> Iterator[Path]:
-    """A hidden folder beside the file, this call's alone, empty at first and gone in the end."""
-    # Of the stem, because NAME.json and NAME.csv share NAME-images.
-    folder = to.with_name(f".{to.stem}.part")
+def staging(folder: Path, to: Path) -> Iterator[Path]:
+    """A hidden folder, this call's alone, empty at first and gone in the end.
+
+    Args:
+        folder: The hidden folder; what a killed call left in it is cleared away.
+        to: What is being written, for the message.
+
+    Raises:
+        UserError: Another command uses the folder just now.
+    """
     folder.mkdir(exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -297,7 +310,7 @@ def _items(
         part = tasks[start : start + _CHUNK]
         chosen = [rows[task.crop_id] for task in part]
         for task, row, image in zip(part, chosen, catalog.images(chosen), strict=True):
-            extension, width, height = _look(task.crop_id, image)
+            extension, width, height = look(task.crop_id, image)
             store(task.crop_id + extension, image)
             yield _Item(
                 crop_id=task.crop_id,
@@ -312,8 +325,12 @@ def _items(
         advance(len(part))
 
 
-def _look(crop_id: str, image: bytes) -> tuple[str, int, int]:
-    """A picture's extension, width and height, from its header."""
+def look(crop_id: str, image: bytes) -> tuple[str, int, int]:
+    """A picture's extension, width and height in pixels, from its header.
+
+    Raises:
+        UserError: It cannot be opened.
+    """
     Image.init()  # else Pillow knows some of the formats not at all when they are named
     try:
         with Image.open(io.BytesIO(image), formats=list(_EXTENSIONS)) as picture:
@@ -342,7 +359,7 @@ def _write_labelstudio(items: Iterable[_Item], file: io.TextIOBase, camera: str,
     for item in items:
         task: dict[str, Any] = {
             "data": {
-                _PICTURE: f"/data/local-files/?d={quote(to)}/{item.file}",
+                _PICTURE: studio_picture(to, item.file),
                 "crop_id": item.crop_id,
                 "camera": camera,
                 "video": item.video,
@@ -351,33 +368,43 @@ def _write_labelstudio(items: Iterable[_Item], file: io.TextIOBase, camera: str,
             }
         }
         if item.suggested:
-            result = {
-                "id": item.crop_id,
-                "from_name": _CHOICE,
-                "to_name": _PICTURE,
-                "type": "choices",
-                "value": {"choices": [item.suggested]},
-            }
+            result = studio_result(item.crop_id, item.suggested)
             task["predictions"] = [{"model_version": "collabteam", "result": [result]}]
         file.write(separator + json.dumps(task))
         separator = ",\n"
     file.write("\n]\n")
 
 
+def studio_picture(folder: str, file: str) -> str:
+    """The address of a picture in a folder below Label Studio's document root."""
+    return f"/data/local-files/?d={quote(folder)}/{file}"
+
+
+def studio_result(crop_id: str, label: str) -> dict[str, Any]:
+    """One choice, as Label Studio's annotations and predictions hold it."""
+    return {
+        "id": crop_id,
+        "from_name": _CHOICE,
+        "to_name": _PICTURE,
+        "type": "choices",
+        "value": {"choices": [label]},
+    }
+
+
+def studio_interface(labels: Sequence[str]) -> str:
+    """Label Studio's labelling interface: a picture and one choice."""
+    choices = "".join(f"    <Choice value={quoteattr(label)}/>\n" for label in labels)
+    return (
+        f'<View>\n  <Image name="{_PICTURE}" value="${_PICTURE}"/>\n'
+        f'  <Choices name="{_CHOICE}" toName="{_PICTURE}" choice="single" required="true" '
+        f'showInline="true">\n{choices}  </Choices>\n</View>\n'
+    )
+
+
 def _write_cvat(
     items: Iterable[_Item], file: io.TextIOBase, camera: str, labels: Sequence[str], size: int
 ) -> None:
-    file.write(
-        '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n'
-        f"  <meta>\n    <task>\n      <name>{camera}</name>\n      <size>{size}</size>\n"
-        "      <mode>annotation</mode>\n      <labels>\n"
-    )
-    for label in labels:
-        file.write(
-            f"        <label><name>{label}</name><type>tag</type>"
-            "<attributes></attributes></label>\n"
-        )
-    file.write("      </labels>\n    </task>\n  </meta>\n")
+    file.write(cvat_head(camera, labels, size))
     for number, item in enumerate(items):
         file.write(
             f'  <image id="{number}" name={quoteattr(item.file)} width="{item.width}" '
@@ -389,18 +416,55 @@ def _write_cvat(
     file.write("</annotations>\n")
 
 
+def cvat_head(camera: str, labels: Sequence[str], size: int, attributes: Sequence[str] = ()) -> str:
+    """What stands in CVAT's annotations.xml before the first image.
+
+    Args:
+        camera: Name of the task.
+        labels: Tags.
+        size: Number of images.
+        attributes: Names of the texts that every tag has.
+    """
+    declared = "".join(
+        f"<attribute><name>{name}</name><mutable>False</mutable><input_type>text</input_type>"
+        "<default_value></default_value><values></values></attribute>"
+        for name in attributes
+    )
+    tags = "".join(
+        f"        <label><name>{label}</name><type>tag</type>"
+        f"<attributes>{declared}</attributes></label>\n"
+        for label in labels
+    )
+    return (
+        '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n'
+        f"  <meta>\n    <task>\n      <name>{camera}</name>\n      <size>{size}</size>\n"
+        f"      <mode>annotation</mode>\n      <labels>\n{tags}      </labels>\n"
+        "    </task>\n  </meta>\n"
+    )
+
+
+def cvat_labels(labels: Sequence[str], attributes: Sequence[str] = ()) -> str:
+    """The same labels as JSON, to paste into a project of CVAT."""
+    declared = [
+        {"name": name, "mutable": False, "input_type": "text", "default_value": "", "values": [""]}
+        for name in attributes
+    ]
+    content = [{"name": label, "type": "tag", "attributes": declared} for label in labels]
+    return json.dumps(content, indent=2) + "\n"
+
+
 def _write_csv(items: Iterable[_Item], file: io.TextIOBase, camera: str, to: str) -> None:
     rows = csv.writer(file, lineterminator="\n")
     rows.writerow(_CSV_COLUMNS)
     for item in items:
-        picture = _no_formula(f"{to}/{item.file}")
-        video, track = _no_formula(item.video), _no_formula(item.track)
+        picture = no_formula(f"{to}/{item.file}")
+        video, track = no_formula(item.video), no_formula(item.track)
         rows.writerow(
             (item.crop_id, picture, item.suggested, "", "", camera, video, track, item.time)
         )
 
 
-def _no_formula(text: str) -> str:
+def no_formula(text: str) -> str:
     """A text that a spreadsheet takes for one, whatever a video is called."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
@@ -408,15 +472,9 @@ def _no_formula(text: str) -> str:
 def _extra(format: str, to: Path, labels: Sequence[str]) -> tuple[Path, str]:
     """The small file that stands beside the tasks, and what is in it; ``""`` for none."""
     if format == "labelstudio":
-        choices = "".join(f"    <Choice value={quoteattr(label)}/>\n" for label in labels)
-        return to.with_name(f"{to.stem}-interface.xml"), (
-            f'<View>\n  <Image name="{_PICTURE}" value="${_PICTURE}"/>\n'
-            f'  <Choices name="{_CHOICE}" toName="{_PICTURE}" choice="single" required="true" '
-            f'showInline="true">\n{choices}  </Choices>\n</View>\n'
-        )
+        return to.with_name(f"{to.stem}-interface.xml"), studio_interface(labels)
     if format == "cvat":
-        content = [{"name": label, "type": "tag", "attributes": []} for label in labels]
-        return to.with_name(f"{to.stem}-labels.json"), json.dumps(content, indent=2) + "\n"
+        return to.with_name(f"{to.stem}-labels.json"), cvat_labels(labels)
     return to, ""
 
 

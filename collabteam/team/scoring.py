@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -99,7 +100,59 @@ def load_weights(network: nn.Module, file: Path) -> None:
         ) from error
 
 
-class Team:
+class Engine(ABC):
+    """What gives a team's probabilities, whatever computes them.
+
+    Attributes:
+        kind: What computes, ``torch`` or ``openvino``.
+        precision: The arithmetic, ``fp32``, ``bf16`` or ``int8``.
+        classes: Names of the classes.
+        image_size: Side of the letterboxed square in pixels.
+    """
+
+    kind: str
+    precision: str
+    classes: list[str]
+    image_size: int
+
+    @abstractmethod
+    def score(self, images: Tensor) -> NDArray[np.float32]:
+        """Probability of *true* per crop and branch.
+
+        Args:
+            images: (N, 3, S, S) uint8, letterboxed.
+
+        Returns:
+            (N, B) float32, 0 to 1.
+        """
+
+    def score_rows(
+        self, reader: ImageReader, rows: NDArray[np.int64], batch_size: int
+    ) -> Iterator[NDArray[np.float32]]:
+        """Score crops as a stream: the next batch is read and decoded while this one computes.
+
+        Memory holds two batches, whatever the number of rows.
+
+        Yields:
+            (n, B) probabilities of the next ``n <= batch_size`` rows.
+        """
+        batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+
+        def load(batch: NDArray[np.int64], pool: ThreadPoolExecutor) -> Tensor:
+            return decode(reader.images(batch), self.image_size, pool)
+
+        with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(1) as ahead:
+            coming = [ahead.submit(load, batch, pool) for batch in batches[:1]]
+            for following in [*batches[1:], None]:
+                if not coming:
+                    return
+                images = coming.pop().result()
+                if following is not None:
+                    coming.append(ahead.submit(load, following, pool))
+                yield self.score(images)
+
+
+class Team(Engine):
     """n branches that score crops; a branch may be the mean of several networks.
 
     Args:
@@ -109,6 +162,8 @@ class Team:
         device: Where to compute.
     """
 
+    kind = "torch"
+
     def __init__(
         self,
         classes: Sequence[str],
@@ -117,6 +172,7 @@ class Team:
         device: Device,
     ) -> None:
         self.classes, self.image_size, self.device = list(classes), image_size, device
+        self.precision = "bf16" if device.bf16 else "fp32"
         self.networks = [
             [
                 network.eval().to(device.torch).to(memory_format=torch.channels_last)
@@ -166,15 +222,7 @@ class Team:
         return cls(classes, networks, image_size, device)
 
     @torch.inference_mode()
-    def score(self, images: Tensor) -> NDArray[np.float32]:
-        """Probability of *true* per crop and branch.
-
-        Args:
-            images: (N, 3, S, S) uint8, letterboxed.
-
-        Returns:
-            (N, B) float32, 0 to 1.
-        """
+    def score(self, images: Tensor) -> NDArray[np.float32]:  # noqa: D102
         pixels = normalize(images.to(self.device.torch))
         with torch.autocast(self.device.torch.type, torch.bfloat16, enabled=self.device.bf16):
             prob = [
@@ -182,31 +230,6 @@ class Team:
                 for branch in self.networks
             ]
         return torch.stack(prob, dim=1).cpu().numpy()
-
-    def score_rows(
-        self, reader: ImageReader, rows: NDArray[np.int64], batch_size: int
-    ) -> Iterator[NDArray[np.float32]]:
-        """Score crops as a stream: the next batch is read and decoded while this one computes.
-
-        Memory holds two batches, whatever the number of rows.
-
-        Yields:
-            (n, B) probabilities of the next ``n <= batch_size`` rows.
-        """
-        batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-
-        def load(batch: NDArray[np.int64], pool: ThreadPoolExecutor) -> Tensor:
-            return decode(reader.images(batch), self.image_size, pool)
-
-        with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(1) as ahead:
-            coming = [ahead.submit(load, batch, pool) for batch in batches[:1]]
-            for following in [*batches[1:], None]:
-                if not coming:
-                    return
-                images = coming.pop().result()
-                if following is not None:
-                    coming.append(ahead.submit(load, following, pool))
-                yield self.score(images)
 
 
 def branch_file(folder: Path, label: str, fold: int) -> Path:

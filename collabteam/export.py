@@ -1,0 +1,115 @@
+"""``python -m collabteam.export``: a camera's labels as a dataset for others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from collabteam.cli import Command
+from collabteam.config import ExportConfig
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+
+    from collabteam.catalog import Catalog
+    from collabteam.catalog.exports.selection import Selection
+
+HELP = """
+Hand over a labelled dataset: every crop with a label, a person's word above the team's.
+
+  python -m collabteam.export camera=NAME to=DIR [format=imagefolder] [setting=value ...]
+
+  camera=NAME         the camera
+  to=DIR              the folder to make; nothing that is there is overwritten
+  format=imagefolder  train/<class>/, test/<class>/: torchvision and many others
+  format=yolo         the same with val/, for ultralytics' classification
+  format=coco         annotations.json and images/
+  format=parquet      one file, pictures inside; ingest takes it, too
+  format=csv          metadata.csv and images/
+  format=labelstudio  tasks.json: the team's labels as predictions, persons' as annotations
+  format=cvat         CVAT for images 1.1: tags with attributes
+  certified=true      only what the last certificate covers
+  min_confidence=0.9  leave out what the team was less sure of
+  unknown=true        also what is none of the classes, as 'unknown'
+  licence='...'       what the dataset's README.md says about rights to the pictures
+  root=outputs  seed=0 (of yolo's split into train and val)
+
+All cameras: -m 'camera=glob(*)' 'to=datasets/${camera.name}'
+From Python: collabteam.LabelledCrops is the same selection as a torch dataset.
+"""
+
+
+def run(config: ExportConfig) -> int:
+    """Export, and say what came of it."""
+    import shlex
+    import sys
+    from pathlib import Path
+
+    from rich.console import Console as RichConsole
+
+    from collabteam.boards.progress import Console
+    from collabteam.catalog import Catalog
+    from collabteam.catalog.exports.folder import export_dataset
+    from collabteam.catalog.exports.selection import select_labels
+    from collabteam.config import check_export
+
+    check_export(config)
+    catalog = Catalog.open(config.root, config.camera.name)
+    selection = select_labels(catalog, config.certified, config.min_confidence, config.unknown)
+    command = shlex.join(["python", "-m", "collabteam.export", *sys.argv[1:]])
+    with Console().stage(f"writing {config.to}", len(selection), "crops") as advance:
+        written = export_dataset(
+            catalog, selection, config.format, Path(config.to), config.seed, config.licence,
+            command, advance,
+        )  # fmt: skip
+    out = RichConsole(highlight=False)
+    _show(written, catalog, out)
+    lines = _lines(written, catalog, config)
+    out.print("\n".join(lines), markup=False, soft_wrap=True)
+    return 0
+
+
+def _show(selection: Selection, catalog: Catalog, out: RichConsole) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from collabteam.catalog.exports.folder import present
+
+    sources, splits = present(selection)
+    table = Table(box=box.SIMPLE_HEAD, title=f"{catalog.name}: crops per class")
+    table.add_column("class")
+    for column in (*(f"by {source}" for source in sources), *splits, "all"):
+        table.add_column(column, justify="right")
+    for name in selection.classes:
+        counts = [selection.count(name, source=source) for source in sources]
+        counts += [selection.count(name, split=split) for split in splits]
+        table.add_row(name, *map(str, [*counts, selection.count(name)]))
+    out.print(table)
+
+
+def _lines(selection: Selection, catalog: Catalog, config: ExportConfig) -> list[str]:
+    from collabteam.catalog.exports.folder import NOT_CERTIFIED, left_out
+
+    lines = [
+        f"{catalog.name}: {len(selection)} labelled crops as {config.format} in {config.to}; "
+        f"{config.to}/README.md says what they are"
+    ]
+    lines += [f"left out {line}" for line in left_out(selection)]
+    by_oracle = int((selection.source == "oracle").sum())
+    if by_oracle:
+        lines.append(f"{by_oracle} labels are those of a simulated reviewer, not of a person")
+    audit = f"python -m collabteam.audit camera={catalog.name}"
+    if selection.certificate:
+        lines.append(f"certified: {' '.join(selection.certificate.statement.split())}")
+        lines.append(f"next: read {config.to}/README.md, then hand the folder over")
+    elif (selection.source == "team").any():
+        lines.append(NOT_CERTIFIED)
+        lines.append(f"next: {audit}, then export with certified=true")
+    else:
+        lines.append(f"next: python -m collabteam.train camera={catalog.name} round=0")
+    return lines
+
+
+main = Command("export", ExportConfig, run, HELP)
+
+if __name__ == "__main__":
+    main()

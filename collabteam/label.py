@@ -1,0 +1,137 @@
+"""``python -m collabteam.label``: a team labels every crop that no person has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from collabteam.cli import Command
+from collabteam.config import LabelConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from collabteam.rounds.labelling import Labelled
+
+HELP = """
+Let a camera's team label every crop that no person has judged; again labels only what is new.
+
+  python -m collabteam.label camera=NAME [setting=value ...]
+
+  camera=NAME          the camera
+  round=K              whose team; else the last one's
+  threshold=paper      every consensus is a label; or risk:0.05: of each class only what is so sure
+                       that at most this share is wrong
+  confidence=0.95      of threshold=risk
+  tracks=combine       the crops of one track get one label; apart: each crop for itself
+  correlation=0.5      how alike the crops of a track are, 0 to 1
+  calibrate=true       calibrate confidences on human-labelled crops that did not train
+  check=1000           crops on which bf16 is compared with fp32 before it is used
+  trainer.precision=auto   bf16 where the processor has it, else fp32
+  trainer.accelerator=auto  trainer.threads=0  trainer.score_batch_size=256
+  root=outputs  seed=0
+
+Then: python -m collabteam.audit camera=NAME
+"""
+
+
+def run(config: LabelConfig) -> int:
+    """Label, and show what came of it."""
+    from rich.console import Console as RichConsole
+
+    from collabteam.boards.progress import Console
+    from collabteam.config import camera_folder
+    from collabteam.rounds.labelling import label_pool
+
+    labelled = label_pool(config, Console())
+    name = config.camera.name
+    folder = camera_folder(config.root, name)
+    out = RichConsole(highlight=False)
+    _table(labelled, out)
+    record = labelled.record
+    lines = [
+        f"{name}: {sum(record['labelled'].values())} of {record['pool']} crops labelled by the "
+        f"team of round {record['round']}, {labelled.new} verdicts new in the log",
+        f"the record: {folder / 'label.json'}",
+    ]
+    if labelled.quality is not None:
+        lines.append(f"what its confidence is worth: {_plot(labelled, folder)}")
+    lines.append(f"next: python -m collabteam.audit camera={name}")
+    out.print("\n".join(lines), markup=False, soft_wrap=True)
+    return 0
+
+
+def _table(labelled: Labelled, out: object) -> None:
+    from rich import box
+    from rich.console import Console as RichConsole
+    from rich.table import Table
+
+    assert isinstance(out, RichConsole)
+    record = labelled.record
+    test, truth = record["test"], record["measured"]
+    table = Table(box=box.SIMPLE_HEAD, title=f"{record['camera']}, round {record['round']}")
+    table.add_column("label")
+    for column in ("crops", "of the pool", *(["right on the test set"] if test else [])):
+        table.add_column(column, justify="right")
+    if truth:
+        table.add_column("right (truth known)", justify="right")
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f}"
+
+    def row(label: str, count: int, *more: float | None) -> None:
+        share = count / record["pool"] if record["pool"] else None
+        table.add_row(label, str(count), percent(share), *map(percent, more))
+
+    for name, count in record["labelled"].items():
+        row(name, count, *(
+            block[key]["classes"][name]["precision"] if key else block["classes"][name]["precision"]
+            for block, key in ((test, "as_labelled"), (truth, "")) if block
+        ))  # fmt: skip
+    table.add_section()
+    table.add_row("I don't know", str(record["abstained"]), percent(
+        record["abstained"] / record["pool"] if record["pool"] else None
+    ))  # fmt: skip
+    table.add_row("of these tracks in conflict", str(record["conflicts"]))
+    out.print(table)
+    if test:
+        one, other = test["apart"], test["as_labelled"]
+        out.print(
+            f"on {test['crops']} crops of the frozen test set: single crops "
+            f"{percent(one['accuracy'])}% right at {percent(one['coverage'])}% coverage, as "
+            f"labelled {percent(other['accuracy'])}% at {percent(other['coverage'])}%",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+def _plot(labelled: Labelled, folder: Path) -> Path:
+    from collabteam.boards.plots import Diagram, plot_quality
+
+    quality, record = labelled.quality, labelled.record
+    assert quality is not None
+    errors = record["test"]["calibration_error"]
+    diagrams = {}
+    for name in quality.before:
+        pair = []
+        for word, found in (("before", quality.before[name]), ("after", quality.after[name])):
+            held = found.count > 0
+            pair.append(
+                Diagram(
+                    found.confidence[held].tolist(), found.share[held].tolist(),
+                    found.count[held].tolist(), errors[name][word],
+                )
+            )  # fmt: skip
+        diagrams[name] = (pair[0], pair[1])
+    to = folder / "label-quality.png"
+    plot_quality(
+        f"Camera {record['camera']}, team of round {record['round']}, "
+        f"{record['test']['crops']} crops of the frozen test set",
+        diagrams, (quality.curve.coverage.tolist(), quality.curve.risk.tolist()),
+        quality.curve.area, to,
+    )  # fmt: skip
+    return to
+
+
+main = Command("label", LabelConfig, run, HELP)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""Labelling the pool: what is said of every crop, whatever is killed; and on to the export."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CLASSES, SMALL, Call, command, environment, one_line, read_json, run
+
+from collabteam.catalog import Catalog, CropIndex, LabelEvent
+from collabteam.catalog.truth import read_truth
+from collabteam.rounds.calibration import apply_temperatures
+from collabteam.rounds.scores import PoolScores
+from collabteam.team.voting import combine_tracks, vote
+
+LABEL = ("camera=sim", "trainer.threads=1", "trainer.precision=fp32")
+
+
+def label(call: Call, root: Path, *settings: str) -> dict:  # type: ignore[type-arg]
+    said = call("label", f"root={root}", *LABEL, *settings)
+    assert said.code == 0, said.err
+    return read_json(root / "sim" / "label.json")
+
+
+def verdicts(root: Path) -> dict[str, tuple[str, float, str]]:
+    index = Catalog(root / "sim").index()
+    judged = index.verdict_round >= 0
+    columns = (index.verdict, index.verdict_confidence, index.verdict_run)
+    return {
+        str(i): (str(v), round(float(c), 9), str(r))
+        for i, v, c, r in zip(index.crop_id[judged], *(col[judged] for col in columns), strict=True)
+    }
+
+
+def own_probabilities(folder: Path, index: CropIndex, record: dict) -> dict[int, np.ndarray]:  # type: ignore[type-arg]
+    scores = PoolScores(folder / "round-2" / "scores-fp32", record["team"], CLASSES)
+    rows, prob = scores.of(index, np.ones(len(index), dtype=bool))
+    kept = ~np.isnan(prob).any(axis=1)
+    heat = np.array([record["temperatures"][name] for name in CLASSES])
+    calibrated = apply_temperatures(prob[kept], heat)
+    return dict(zip(rows[kept].tolist(), calibrated, strict=True))
+
+
+def test_every_crop_that_no_person_judged_gets_a_verdict(finished: Path, call: Call) -> None:
+    """Against the rule, spelled out track by track."""
+    record = label(call, finished)
+    folder = finished / "sim"
+    index = Catalog(folder).index()
+    pool = (index.human == "") & ~index.test
+    assert (index.verdict_round[pool] == 2).all()
+    assert (index.verdict_round[~pool] == -1).all()
+    assert set(index.verdict_by[pool]) == {
+        read_json(folder / "round-2" / "round.json")["fingerprint"]
+    }
+    prob = own_probabilities(folder, index, record)
+    members = defaultdict(list)
+    for row in prob:
+        members[index.track_code[row]].append(row)
+    persons = defaultdict(set)
+    for row in np.flatnonzero((index.human != "") & ~index.test):
+        persons[index.track_code[row]].add(index.human[row])
+    labelled = conflicts = 0
+    for track, rows in members.items():
+        block = np.stack([prob[row] for row in rows])
+        together, disputed = combine_tracks(block, np.zeros(len(rows), dtype=np.int64), 0.5)
+        voted = vote(together)
+        name = CLASSES[voted.branch[0]] if voted.branch[0] >= 0 else ""
+        contradicted = bool(name and persons[track] - {name})
+        if disputed[0] or contradicted:
+            name = ""
+        for row in rows:
+            if pool[row]:
+                assert index.verdict[row] == name
+                assert index.verdict_confidence[row] == pytest.approx(voted.confidence[0])
+                labelled += name != ""
+                conflicts += bool(disputed[0] or contradicted)
+    assert sum(record["labelled"].values()) == labelled > 0
+    assert record["conflicts"] == conflicts
+    assert record["abstained"] == pool.sum() - labelled
+    assert record["coverage"] == pytest.approx(labelled / pool.sum())
+    assert record["new"] == pool.sum()
+    # What it is worth where truth is known.
+    truth = read_truth(Catalog(folder))
+    for name in CLASSES:
+        mine = [str(i) for i in index.crop_id[pool & (index.verdict == name)]]
+        right = np.mean([truth[i] == name for i in mine]) if mine else None
+        assert record["measured"]["classes"][name]["precision"] == (
+            None if right is None else pytest.approx(right)
+        )
+    assert (folder / "label-quality.png").stat().st_size > 10_000
+
+
+def test_apart_is_the_papers_rule(finished: Path, call: Call) -> None:
+    record = label(call, finished, "tracks=apart", "calibrate=false")
+    index = Catalog(finished / "sim").index()
+    prob = own_probabilities(finished / "sim", index, record)
+    assert set(record["temperatures"].values()) == {1.0}
+    for row in np.flatnonzero(index.verdict_round >= 0):
+        voted = vote(prob[row][None])
+        assert index.verdict[row] == (CLASSES[voted.branch[0]] if voted.branch[0] >= 0 else "")
+        assert index.verdict_confidence[row] == pytest.approx(voted.confidence[0])
+
+
+def test_again_says_nothing_new(finished: Path, call: Call) -> None:
+    label(call, finished)
+    before, version = verdicts(finished), Catalog(finished / "sim").log_version()
+    assert label(call, finished)["new"] == 0
+    assert Catalog(finished / "sim").log_version() == version
+    assert verdicts(finished) == before
+    # Other settings say something else, and the old ones again say it back.
+    assert label(call, finished, "tracks=apart")["new"] > 0
+    label(call, finished)
+    assert verdicts(finished) == before
+
+
+def test_crops_that_come_later_are_all_that_is_labelled(
+    finished: Path, call: Call, tmp_path: Path
+) -> None:
+    label(call, finished)
+    before = verdicts(finished)
+    parts = len(list((finished / "sim" / "round-2" / "scores-fp32").glob("part-*.parquet")))
+    call("simulate", f"root={finished}", "camera=sim", "crops=40", "seed=9", "test_share=0")
+    record = label(call, finished)
+    after = verdicts(finished)
+    assert len(after) - len(before) == 40
+    assert record["new"] == 40
+    assert {crop: after[crop] for crop in before} == before
+    folder = finished / "sim" / "round-2" / "scores-fp32"
+    assert len(list(folder.glob("part-*.parquet"))) == parts + 1
+    assert PoolScores(folder, record["team"], CLASSES).ids >= set(after)
+
+
+def test_a_persons_word_makes_its_track_silent_where_it_differs(finished: Path, call: Call) -> None:
+    label(call, finished)
+    catalog = Catalog(finished / "sim")
+    index = catalog.index()
+    counts = Counter(index.track_code[index.verdict != ""].tolist())
+    track = next(code for code, count in counts.items() if count > 1)
+    first, *others = np.flatnonzero((index.track_code == track) & (index.verdict != ""))
+    called = str(index.verdict[first])
+    other = next(name for name in CLASSES if name != called)
+    catalog.append_labels([LabelEvent(str(index.crop_id[first]), other, "person")])
+    label(call, finished)
+    index = Catalog(finished / "sim").index()
+    assert set(index.verdict[others]) == {""}
+    assert index.current[first] == other
+
+
+def test_a_risk_releases_only_what_is_sure_enough(finished: Path, call: Call) -> None:
+    everything = label(call, finished, "tracks=apart")
+    record = label(call, finished, "threshold=risk:0.6", "confidence=0.6", "tracks=apart")
+    index = Catalog(finished / "sim").index()
+    prob = own_probabilities(finished / "sim", index, record)
+    for row in np.flatnonzero(index.verdict_round >= 0):
+        voted = vote(prob[row][None])
+        name = CLASSES[voted.branch[0]] if voted.branch[0] >= 0 else ""
+        least = record["thresholds"][name]["threshold"] if name else None
+        released = least is not None and voted.confidence[0] >= least
+        assert index.verdict[row] == (name if released else "")
+    assert record["coverage"] <= everything["coverage"]
+    assert any(row["threshold"] is not None for row in record["thresholds"].values())
+
+
+def test_a_rollback_takes_the_verdicts_of_its_rounds_back(finished: Path, call: Call) -> None:
+    label(call, finished)
+    said = call("train", f"root={finished}", "camera=sim", "round=1", "rollback=1", *SMALL)
+    assert said.code == 0, said.err
+    assert verdicts(finished) == {}
+    assert label(call, finished)["round"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_at_any_moment_it_says_the_same_in_the_end(
+    trained, tmp_path: Path, seed: int
+) -> None:  # type: ignore[no-untyped-def]
+    undisturbed, root = tmp_path / "a" / "outputs", tmp_path / "b" / "outputs"
+    for copy in (undisturbed, root):
+        shutil.copytree(trained.root, copy)
+    began = time.monotonic()
+    done = run("label", undisturbed, *LABEL)
+    took = time.monotonic() - began
+    assert done.returncode == 0, done.stderr
+    chance = random.Random(seed)
+    for _ in range(4):
+        process = subprocess.Popen(
+            command("label", f"root={root}", *LABEL), cwd=root.parent, env=environment(),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(chance.uniform(0.5, 1) * took)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert run("label", root, *LABEL).returncode == 0
+    assert verdicts(root) == verdicts(undisturbed)
+    log = Catalog(root / "sim").log().to_pylist()
+    said = Counter((e["crop_id"], e["commit"]) for e in log if e["purpose"] == "verdict")
+    assert set(said.values()) == {1}
+
+
+def test_bad_input_is_one_line(finished: Path, simulated: Path, tmp_path: Path, call: Call) -> None:
+    base = (f"root={finished}", *LABEL)
+    one_line(call("label", *base, "round=7"), "no finished round 7")
+    one_line(call("label", *base, "threshold=risk"), "risk:0.05")
+    one_line(call("label", *base, "threshold=risk:2"), "between 0 and 1")
+    one_line(call("label", *base, "tracks=joined"), "tracks=joined")
+    with Catalog(finished / "sim").lock("train"):
+        one_line(call("label", *base), "in use by process")
+    fresh = Path(shutil.copytree(simulated, tmp_path / "fresh"))
+    one_line(call("label", f"root={fresh}", *LABEL), "no finished round", "collabteam.train")
+    branch = next((finished / "sim" / "round-2" / "branches").glob("*.safetensors"))
+    content = branch.read_bytes()
+    branch.write_bytes(content[: len(content) // 2])
+    one_line(call("label", *base), branch.name)
+    branch.unlink()
+    one_line(call("label", *base), branch.name)
+    assert verdicts(finished) == {}
+    branch.write_bytes(content)
+    label(call, finished)
+
+
+@pytest.mark.slow
+def test_the_whole_line_from_crops_to_a_dataset(finished: Path, call: Call, tmp_path: Path) -> None:
+    """Crops, oracle, rounds 0 to 2 (the fixture), label, audit, export, loaded by a peer."""
+    from torchvision.datasets import ImageFolder
+
+    label(call, finished)
+    base = (f"root={finished}", "camera=sim")
+    audited = call("audit", *base, "reviewer=oracle", "precision=0.6", "expected_error=0.2")
+    assert audited.code in (0, 1), audited.err
+    assert "simulated reviewer" in audited.out
+    certificate = read_json(finished / "sim" / "audits" / "1" / "certificate.json")
+    truth, index = read_truth(Catalog(finished / "sim")), Catalog(finished / "sim").index()
+    for name, row in certificate["classes"].items():
+        if row["sample"]:
+            assert row["errors"] <= row["sample"]
+            assert row["passed"] == (row["errors"] <= row["allowed"]), name
+    to = tmp_path / "dataset"
+    said = call("export", *base, f"to={to}")
+    assert said.code == 0, said.err
+    loaded = ImageFolder(str(to / "train"), allow_empty=True)
+    assert set(loaded.classes) == set(CLASSES)
+    expected = {
+        str(i): human or verdict
+        for i, human, verdict, test in zip(
+            index.crop_id, index.human, index.verdict, index.test, strict=True
+        )
+        if not test and (human or verdict) in CLASSES
+    }
+    found = {Path(file).stem: loaded.classes[number] for file, number in loaded.samples}
+    assert found == expected
+    # The truth of what the oracle looked at is what is exported.
+    assert all(truth[i] == n for i, n in found.items() if index.human[index.crop_id == i][0])
