@@ -27,7 +27,8 @@ Verify crops in the browser: a page full of one class, mark what is wrong, Enter
   seed_unknown=0       and crops proposed as 'unknown'
   test_per_class=200   objects per proposed class in the frozen test set
   audit_per_class=200  crops per class that the audit looks at
-  double=0.1           share that a second reviewer verifies again; their agreement is shown
+  double=0             share that a second reviewer verifies again, such as 0.1; their agreement
+                       is shown
   host=127.0.0.1  port=8130   where to listen; a second reviewer runs the same command
   url=https://...      the page's address, where a proxy stands in front
   open=true            open the browser
@@ -45,7 +46,7 @@ def run(config: ReviewConfig) -> int:
 
     from collabteam.boards.progress import Console
     from collabteam.catalog import Catalog
-    from collabteam.config import check_review
+    from collabteam.config import check_review, is_reviewer
     from collabteam.errors import UserError
 
     check_review(config)
@@ -55,7 +56,12 @@ def run(config: ReviewConfig) -> int:
             f"camera {catalog.name} has no classes yet: name them when you ingest, "
             "'camera.classes=[a,b]'"
         )
-    reviewer = config.reviewer or getpass.getuser()
+    try:
+        reviewer = config.reviewer or getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in a container
+        reviewer = ""
+    if not is_reviewer(reviewer):
+        raise UserError("the system's user has no name that could stand for you: say reviewer=NAME")
     console = Console()
     if config.export:
         return _export(catalog, config, console)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from collabteam.catalog import Catalog
 
-COMMANDS = ("simulate", "ingest", "review", "train", "report", "audit", "export")
+COMMANDS = ("simulate", "ingest", "review", "train", "report", "label", "audit", "export")
 
 
 # --- help --------------------------------------------------------------------------------------

@@ -44,7 +44,10 @@ def test_a_person_verifies_i0_and_the_team_trains_on_it(root: Path, call: Call) 
         client = visitor(server)
         state = client.call("state", queue="seed")
         assert state["queues"][0]["left"] == 120
-        assert state["next"] == "python -m collabteam.train camera=sim round=0 seed_per_class=40"
+        assert (
+            state["next"]
+            == "python -m collabteam.train camera=sim round=0 seed_per_class=40 seed_unknown=0"
+        )
         assert verify_all(client, truth) == 3
         end = client.page()
         assert end["crops"] == []
@@ -223,6 +226,41 @@ def test_training_and_reviewing_do_not_stand_in_each_others_way(root: Path, call
         one_line(said, "in use by process", "'train'")
 
 
+def test_an_open_server_sees_the_team_that_another_command_trained(root: Path, call: Call) -> None:
+    with serving(root, "seed_per_class=40") as server:
+        client = visitor(server)
+        verify_all(client, truth_of(root))
+        assert client.call("state", queue="unsure")["empty"]
+        said = call("train", f"root={root}", "camera=sim", "round=0", *PERSON)
+        assert said.code == 0, said.err
+        state = client.call("state", queue="unsure")
+        assert state["empty"] == ""
+        assert state["next"] == "python -m collabteam.train camera=sim round=1"
+        # A second command draws what its queue needs, though the server was there first.
+        joined = run("review", root, "camera=sim", "open=false", "queue=test", "test_per_class=300")
+        assert joined.returncode == 2
+        assert "half" in joined.stderr
+
+
+def test_answers_are_taken_from_the_reviewer_that_gave_them_alone(root: Path) -> None:
+    """Another reviewer's address was opened in the same browser: the first one's work waits."""
+    with serving(root, "seed_per_class=40") as server:
+        ana = visitor(server)
+        page = ana.page(size=5)
+        joined = run("review", root, "camera=sim", "reviewer=ben", "open=false")
+        ana.enter(joined.stdout.split(f":{server.port}")[1].strip())  # the cookie is ben's now
+        body = {
+            "commit": "commit-1", "queue": "seed", "page": page["page"], "tab": ana.tab,
+            "answers": {c["id"]: page["suggested"] for c in page["crops"]}, "reviewer": "ana",
+        }  # fmt: skip
+        refused = ana.send("POST", "/api/commit", body)
+        assert refused.status == 409
+        assert "ben's now" in refused.json["error"]
+        assert not (Catalog(root / "sim").index().human != "").any()
+        body["reviewer"] = "ben"
+        assert ana.send("POST", "/api/commit", body).status == 200
+
+
 # --- who is let in -------------------------------------------------------------------------------
 
 
@@ -385,6 +423,7 @@ def test_bad_input_is_one_line(root: Path, call: Call) -> None:
     one_line(call("review", *base, "camera=sim", "queue=audit"), "no team has labelled", "round=1")
     one_line(call("review", *base, "camera=sim", "queue=unsure"), "no team has voted", "round=0")
     one_line(call("review", *base, "camera=sim", "queue=conflict"), "double=0.1")
+    one_line(call("review", *base, "camera=sim", "queue=test", "test_per_class=999"), "half")
     one_line(call("review", *base, "camera=sim", "reviewer='a b'"), "reviewer=")
     one_line(call("review", *base, "camera=sim", "reviewer=oracle"), "simulated")
     one_line(call("review", *base, "camera=sim", "double=2"), "double=2", "0 to 1")

@@ -15,6 +15,7 @@ from collabteam.boards.progress import Console
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog.records import REVIEW_PURPOSES
 from collabteam.config import CameraConfig, ReviewConfig
+from collabteam.errors import UserError
 from collabteam.rounds.queues import TITLES, prepare, share_of
 from collabteam.web.desk import LEASE, Desk, Refused
 from collabteam.web.words import cohen_kappa
@@ -129,7 +130,7 @@ def test_what_a_tab_holds_goes_to_nobody_else_after_a_restart(catalog: Catalog) 
     office, _ = desk(catalog)
     held = ids(office.page("ana", "a", "seed", 4))
     opened_again, _ = desk(catalog)
-    page = opened_again.page("ana", "a", "seed", 4, hold=[*held, "no such crop"])
+    page = opened_again.page("ana", "a", "seed", 4, hold={"a page": [*held, "no such crop"]})
     assert not set(ids(page)) & set(held)
     assert not set(ids(opened_again.page("ben", "b", "seed", 60))) & set(held)
 
@@ -204,7 +205,7 @@ def test_answers_that_make_no_sense_change_nothing(
 def test_an_answer_alone_puts_nothing_into_the_test_set(catalog: Catalog) -> None:
     office, _ = desk(catalog)
     page = office.page("ana", "a", "seed", 4)
-    with pytest.raises(Refused, match="not in the test set"):
+    with pytest.raises(Refused, match="not in the test queue"):
         office.commit("ana", "commit-1", "test", page["page"], dict.fromkeys(ids(page), "car"))
     assert not catalog.index().test.any()
 
@@ -407,3 +408,103 @@ def test_ten_thousand_crops_are_no_burden(tmp_path: Path) -> None:
     assert len(seen) == 10_000
     assert said["queues"][0]["left"] == 0
     assert office.page("ana", "a", "seed", 250)["crops"] == []
+
+
+# --- what a review of the page found --------------------------------------------------------------
+
+
+def test_undo_leaves_what_others_said_for_other_purposes(catalog: Catalog) -> None:
+    """One says it of an unsure crop, another too, a third settles: the second takes back."""
+    crop = str(catalog.index().crop_id[0])
+    office, _ = desk(catalog)
+    said = [("bob", "unsure", "car"), ("ana", "unsure", "ship"), ("cyd", "conflict", "car")]
+    for who, queue, label in said:
+        office.commit(who, f"commit-{who}", queue, "", {crop: label})
+    assert catalog.index().unsure_round[0] == -1  # there was no team yet
+    catalog.append_labels([LabelEvent(crop, "car", "person", "unsure", 0, by="bob")])
+    office.undo("ana", "t", "unsure", "commit-ana")
+    index = catalog.index()
+    assert (index.unsure_round[0], index.human[0]) == (0, "car")
+
+
+def test_the_test_set_never_takes_more_than_half_of_a_class(tmp_path: Path) -> None:
+    catalog = camera(tmp_path, 60)  # 30 objects a class
+    with pytest.raises(UserError, match=r"more than half of the car objects.*test_per_class=7"):
+        desk(catalog, "test", test_per_class=16)
+    assert not catalog.index().test.any()
+    desk(catalog, "test", test_per_class=15)
+    assert catalog.index().test.sum() == 30
+
+
+def test_a_track_of_mixed_proposals_gives_the_test_set_one_crop(tmp_path: Path) -> None:
+    catalog = camera(tmp_path, 120, per_track=3)
+    index = catalog.index()
+    catalog.append_labels(
+        [
+            LabelEvent(str(i), CLASSES[n % 2], "detector", "proposal")
+            for n, i in enumerate(index.crop_id)
+        ]
+    )
+    desk(catalog, "test", test_per_class=15)
+    index = catalog.index()
+    assert index.test.sum() == len(set(index.track[index.test])) == 30
+
+
+def test_a_held_page_keeps_its_name_and_what_is_left_of_it_comes_again(catalog: Catalog) -> None:
+    office, _ = desk(catalog)
+    page = office.page("ana", "a", "seed", 5)
+    again, _ = desk(catalog)  # the server was started anew
+    again.page("ana", "a", "seed", 5, hold={page["page"]: ids(page), "": ["nobody's crop"]})
+    answered, left = ids(page)[:3], set(ids(page)[3:])
+    again.commit("ana", "commit-1", "seed", page["page"], dict.fromkeys(answered, "car"))
+    seen: set[str] = set()
+    while ids(page := again.page("ana", "a", "seed", 5)) and not left <= seen:
+        seen |= set(ids(page))
+        again.commit(
+            "ana", f"c-{page['page']}", "seed", page["page"], dict.fromkeys(ids(page), "car")
+        )
+    assert left <= seen
+
+
+def test_what_is_held_of_another_queue_is_not_lent_in_this_one(catalog: Catalog) -> None:
+    index = catalog.index()
+    catalog.append_labels(
+        [LabelEvent(str(i), "car", "team", "increment", 1) for i in index.crop_id[:10]]
+    )
+    office, _ = desk(catalog, "audit", audit_per_class=5)
+    strangers = [str(i) for i in index.crop_id[20:25]]
+    page = office.page("ana", "a", "audit", 60, hold={"": strangers})
+    assert not set(ids(page)) & set(strangers)
+    with pytest.raises(Refused, match="not in the audit queue"):
+        office.commit("ana", "commit-1", "audit", "", dict.fromkeys(strangers, "car"))
+    assert not catalog.index().audited.any()
+
+
+def test_a_conflict_is_settled_by_an_import_once(catalog: Catalog) -> None:
+    crop = str(catalog.index().crop_id[0])
+    office, _ = desk(catalog)
+    for who, label in (("ana", "car"), ("ben", "ship")):
+        office.commit(who, f"commit-{who}", "seed", "", {crop: label})
+    assert office.take_in("conflict", [(crop, "car", "ana")]) == (1, [])
+    assert office.agreement()["conflicts"] == 0
+    assert office.take_in("conflict", [(crop, "car", "ana")]) == (0, [])
+
+
+def test_an_open_desk_sees_a_new_draw_and_keeps_step_with_merges(tmp_path: Path) -> None:
+    catalog = camera(tmp_path, 400)
+    office, _ = desk(catalog, seed_per_class=10)
+    assert office.total("seed") == 20
+    (catalog.folder / "round-0" / "sample.json").unlink()
+    desk(catalog, seed_per_class=150)  # as another command draws i0 anew
+    assert office.state("ana", "a", "seed")["queues"][0]["total"] == 300
+    loads = []
+    reload = office._load
+    office._load = lambda: (loads.append(1), reload())  # type: ignore[method-assign, func-returns-value, assignment]
+    for number in range(76):  # the log merges its small commits on the way
+        page = office.page("ana", "a", "seed", 4)
+        office.commit(
+            "ana", f"commit-{number}", "seed", page["page"], dict.fromkeys(ids(page), "car")
+        )
+    assert loads == []
+    assert desk(catalog, seed_per_class=150)[0].total("seed") == 300
+    assert (catalog.index().human != "").sum() == 300

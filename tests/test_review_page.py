@@ -97,7 +97,14 @@ def labels(page: Page) -> dict[str, str]:
 
 
 def all_sent(page: Page) -> None:
+    """Wait until the server has confirmed everything."""
     expect(page.get_by_test_id("unsent")).to_be_hidden(timeout=20_000)
+    waiting = "Object.keys(localStorage).filter(key => key.includes(':outbox:')).length"
+    for _ in range(100):
+        if page.evaluate(waiting) == 0:
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError("pages are still unsent")
 
 
 def human(root: Path) -> dict[str, str]:
@@ -269,6 +276,17 @@ def test_the_end_says_what_comes_next(root: Path, context: BrowserContext, serve
     ready(tab)
 
 
+def visitor_named(root: Path, server: Server, name: str) -> Client:
+    """Another reviewer, invited as the command does it."""
+    client = Client(server.port)
+    held = read_json(root / "sim" / "review" / "lock")
+    answer = client.send(
+        "POST", "/api/invite", {"reviewer": name}, {"Authorization": f"Bearer {held['secret']}"}
+    )
+    client.enter(f"/enter?token={answer.json['token']}")
+    return client
+
+
 def cookie(client: Client, server: Server) -> dict[str, str]:
     name, content = client.cookie.split("=", 1)
     return {"name": name, "value": content, "url": f"http://127.0.0.1:{server.port}"}
@@ -351,13 +369,7 @@ def test_conflicts_show_who_said_what(root: Path, context: BrowserContext) -> No
         asked = ana.page(size=40)
         mine = [crop["id"] for crop in asked["crops"]]
         ana.commit(asked, dict.fromkeys(mine, asked["suggested"]))
-        secret = Client(server.port)
-        held = read_json(root / "sim" / "review" / "lock")
-        token = secret.send(
-            "POST", "/api/invite", {"reviewer": "ben"},
-            {"Authorization": f"Bearer {held['secret']}"},
-        ).json["token"]  # fmt: skip
-        secret.enter(f"/enter?token={token}")
+        secret = visitor_named(root, server, "ben")
         again = secret.page(size=40)
         assert {crop["id"] for crop in again["crops"]} == set(mine)
         secret.commit(again, dict.fromkeys(mine, again["suggested"]) | {mine[0]: "unknown"})
@@ -410,6 +422,33 @@ def simulated_folder(tmp_path: Path) -> Path:
     done = run("simulate", other, "camera=one", "crops=1")
     assert done.returncode == 0, done.stderr
     return other / "one"
+
+
+def test_another_reviewer_in_the_same_browser_takes_nobodys_work(
+    root: Path, context: BrowserContext, server: Server
+) -> None:
+    page = enter(context, server)
+    next_is_loaded(page)
+    at, shown = ready(page), cells(page)
+    context.set_offline(True)
+    page.keyboard.press("Enter")
+    ready(page, at)
+    ben = visitor_named(root, server, "ben")
+    kept = context.cookies()
+    context.add_cookies([cookie(ben, server)])
+    context.set_offline(False)
+    expect(page.get_by_test_id("ended")).to_contain_text("ben", timeout=20_000)
+    assert human(root) == {}
+    page.reload()  # as ben, who has crops of his own
+    ready(page)
+    assert not set(cells(page)) & set(shown)
+    assert human(root) == {}
+    context.add_cookies(kept)
+    page.reload()  # ana again
+    all_sent(page)
+    assert set(human(root)) == set(shown)
+    log = Catalog(root / "sim").log().to_pylist()
+    assert {event["by"] for event in log if event["source"] == "person"} == {"ana"}
 
 
 # --- nobody else gets in -------------------------------------------------------------------------

@@ -270,6 +270,10 @@ class Catalog:
         self._labels.refresh()
         return self._labels.version
 
+    def log_size(self) -> int:
+        """Number of events in the log that this object has seen."""
+        return len(self._labels)
+
     def index(self) -> CropIndex:
         """What every crop is called now.
 

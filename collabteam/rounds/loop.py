@@ -541,7 +541,8 @@ class _Making:
         elif unverified.size:
             self.console.warn(
                 f"{unverified.size} of the {index.test.sum()} crops of the frozen test set are not "
-                "verified and left out: ingest labels for them with labels=person"
+                "verified and left out: verify them with 'python -m collabteam.review "
+                f"camera={self.catalog.name} queue=test', or ingest labels with labels=person"
             )
         rows = np.flatnonzero(index.test & (index.human != "") & (index.human != UNUSABLE))
         blank: Round = {

@@ -13,7 +13,9 @@ from collabteam.boards.progress import Console
 from collabteam.boards.table1 import read_rounds
 from collabteam.catalog import Catalog, CropIndex, LabelEvent
 from collabteam.config import UNKNOWN, UNUSABLE, ReviewConfig, TrainConfig
+from collabteam.errors import UserError
 from collabteam.rounds.initial import draw_initial, initial_rows, sample_file
+from collabteam.rounds.release import Record, command, open_audit, read_audit
 from collabteam.rounds.scores import PoolScores
 from collabteam.rounds.selection import draw
 from collabteam.rounds.state import read_json, round_folder
@@ -39,6 +41,7 @@ class Queue:
         suggested: Q labels that are asked about, ``""`` where nothing is proposed.
         round: The round whose team is asked about, -1 for none.
         next: The command that follows when all are verified.
+        since: Events that were in the log before; of ``audit``, what was said there does not count.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Queue:
     suggested: Sequence[str]
     round: int
     next: str
+    since: int = 0
 
 
 def prepare(catalog: Catalog, config: ReviewConfig, console: Console) -> None:
@@ -86,28 +90,64 @@ def build(catalog: Catalog, index: CropIndex, name: str, config: ReviewConfig) -
     Raises:
         UserError: Something that an earlier stage wrote is broken.
     """
-    train = f"python -m collabteam.train camera={catalog.name}"
     folder = catalog.folder
-    round_, then = -1, f"{train} round=0"
+    round_, since, then = -1, 0, next_training(catalog)
     suggested = index.proposed
     if name == "seed":
         rows = np.zeros(0, dtype=np.int64)
         if sample_file(folder).exists():
             rows = initial_rows(folder, index)
-            then += _changed_settings(read_json(sample_file(folder)))
     elif name == "test":
         rows = np.flatnonzero(index.test)
-        if read_rounds(folder):
-            then = f"{train} round={len(read_rounds(folder))}"
+    elif name == "audit" and (number := open_audit(folder)):
+        record = read_audit(folder, number)
+        rows, suggested = _frozen_sample(index, record)
+        since, then = record["log_events"], command(record)
     elif name == "audit":
         suggested, rows = index.increment_label, _audit_rows(index, config)
         then = f"python -m collabteam.report camera={catalog.name}"
     else:
         rows, suggested, round_ = _unsure(catalog, index)
-        then = f"{train} round={round_ + 1}"
         return Queue(name, rows, [str(suggested[row]) for row in rows], round_, then)
     rows = _by_class(rows, suggested, catalog.classes, [config.seed, *name.encode()])
-    return Queue(name, rows, [str(suggested[row]) for row in rows], round_, then)
+    return Queue(name, rows, [str(suggested[row]) for row in rows], round_, then, since)
+
+
+def next_training(catalog: Catalog) -> str:
+    """The command that trains on what was verified.
+
+    Raises:
+        UserError: A round's record or the draw of i0 is broken.
+    """
+    done = len(read_rounds(catalog.folder))
+    command = f"python -m collabteam.train camera={catalog.name} round={done}"
+    file = sample_file(catalog.folder)
+    if not done and file.exists():
+        # All of them, since an experiment may ask for others: else i0 would be drawn anew.
+        drawn = read_json(file)
+        command += f" seed={drawn['seed']}" if drawn["seed"] else ""
+        command += f" seed_per_class={drawn['seed_per_class']} seed_unknown={drawn['seed_unknown']}"
+    return command
+
+
+def why_empty(name: str, camera: str) -> str:
+    """Why a queue may have no crops, and what brings some.
+
+    Args:
+        name: One of ``TITLES``.
+        camera: The camera's name.
+    """
+    return {
+        "seed": "i0 is not drawn yet, or there are no crops: "
+        f"'python -m collabteam.review camera={camera} queue=seed' draws it",
+        "test": "no test set is drawn yet: "
+        f"'python -m collabteam.review camera={camera} queue=test' draws one",
+        "audit": "no team has labelled a crop yet: "
+        f"'python -m collabteam.train camera={camera} round=1' does",
+        "unsure": "no team has voted yet: "
+        f"'python -m collabteam.train camera={camera} round=0' makes one",
+        "conflict": "no two reviewers differ; double=0.1 lets a second one verify a tenth again",
+    }[name]
 
 
 # -- i0 ----------------------------------------------------------------------------------------
@@ -129,16 +169,6 @@ def _initial_stands(catalog: Catalog, config: ReviewConfig) -> bool:
     )  # fmt: skip
 
 
-def _changed_settings(drawn: dict[str, object]) -> str:
-    """What ``train`` must be told so that it takes this draw for its own."""
-    parts = [
-        f" {name}={drawn[name]}"
-        for name in ("seed", "seed_per_class", "seed_unknown")
-        if drawn[name] != getattr(TrainConfig, name)
-    ]
-    return "".join(parts)
-
-
 # -- the frozen test set -----------------------------------------------------------------------
 
 
@@ -153,7 +183,7 @@ def _draw_test(catalog: Catalog, config: ReviewConfig, console: Console) -> None
     if sample_file(catalog.folder).exists():
         trains[initial_rows(catalog.folder, index)] = True
     free = ~index.held_out & ~np.isin(index.track_code, index.track_code[trains])
-    events = []
+    events: list[LabelEvent] = []
     present = [*catalog.classes, UNKNOWN, ""]
     if not (index.proposed == "").all():
         present.remove("")  # what no detector proposed stays out while others can be chosen
@@ -162,12 +192,22 @@ def _draw_test(catalog: Catalog, config: ReviewConfig, console: Console) -> None
         there = len(np.unique(index.track_code[of_class & index.test]))
         rng = np.random.default_rng([config.seed, *b"test", number])
         wanted = config.test_per_class * (len(catalog.classes) if name == "" else 1)
+        # For good: what a small camera gives here can never train.
+        most = len(np.unique(index.track_code[of_class])) // 2
+        if name in catalog.classes and there < wanted and wanted > most:
+            raise UserError(
+                f"test_per_class={config.test_per_class} would take more than half of the "
+                f"{name} objects of camera {catalog.name} out of training for good: "
+                f"ingest more crops, or set test_per_class={max(1, most // 2)}"
+            )
+        wanted = min(wanted, max(there, most))
         taken = draw(np.flatnonzero(free & of_class), index.track_code, max(0, wanted - there), rng)
         if name in catalog.classes and there + len(taken) < wanted:
             console.warn(
                 f"class {name}: {there + len(taken)} objects in the test set instead of "
                 f"test_per_class={wanted}; the camera has no more that did not train"
             )
+        free &= ~np.isin(index.track_code, index.track_code[taken])
         events += [
             LabelEvent(str(crop_id), "", source="ingest", purpose="test")
             for crop_id in index.crop_id[taken]
@@ -176,6 +216,15 @@ def _draw_test(catalog: Catalog, config: ReviewConfig, console: Console) -> None
 
 
 # -- what the team said ------------------------------------------------------------------------
+
+
+def _frozen_sample(
+    index: CropIndex, record: Record
+) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
+    """The sample of an audit that was begun: its rows, and every row's label as it was frozen."""
+    drawn = {crop: name for name, row in record["classes"].items() for crop in row["sample"]}
+    suggested = np.array([drawn.get(str(i), "") for i in index.crop_id], dtype=object)
+    return np.flatnonzero(suggested != ""), suggested
 
 
 def _audit_rows(index: CropIndex, config: ReviewConfig) -> NDArray[np.int64]:
@@ -222,10 +271,10 @@ def _unsure(
     suggested[rows] = classes[prob_NB.argmax(axis=1)]
     order = np.lexsort((index.crop_id[rows].astype(str), -entropy))
     rows = rows[order]
-    # What was verified as unsure stays, as done; of other tracks that a person knows, nothing.
-    known = np.isin(
-        index.track_code[rows], index.track_code[(index.human != "") & (index.unsure_round < 0)]
-    )
+    # What was verified as unsure stays, as done; of tracks that a person knows or that train,
+    # nothing.
+    settled = ((index.human != "") & (index.unsure_round < 0)) | (index.increment_round >= 0)
+    known = np.isin(index.track_code[rows], index.track_code[settled])
     rows = rows[~known]
     done = index.human[rows] != ""
     rows = np.concatenate([rows[done], rows[~done]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,10 @@ from collabteam.boards.progress import Console
 from collabteam.catalog import Catalog, CropIndex
 from collabteam.errors import UserError
 from collabteam.rounds.state import read_json, write_json
-from collabteam.team.scoring import ImageReader
+
+if TYPE_CHECKING:
+    # Whoever only reads scores need not wait for torch.
+    from collabteam.team.scoring import ImageReader
 
 PART = 4096
 """Crops per file of scores: what a kill can cost at most."""

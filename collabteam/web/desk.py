@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,9 @@ import numpy as np
 from collabteam.catalog import Catalog, LabelEvent
 from collabteam.config import ReviewConfig
 from collabteam.errors import UserError
-from collabteam.rounds.queues import TITLES, Queue, build, share_of
+from collabteam.rounds.initial import sample_file
+from collabteam.rounds.queues import TITLES, Queue, build, next_training, share_of, why_empty
+from collabteam.rounds.release import open_audit
 from collabteam.web.words import Words, cohen_kappa
 
 LEASE = 600.0
@@ -49,6 +51,7 @@ class Page:
         reviewer: Whose.
         suggested: What is asked about.
         crops: Not yet answered.
+        round: The round whose team was asked about when it was lent, -1 for none.
         seen: When the tab last gave a sign of life, on the desk's clock.
         given: What was answered before the page was taken back.
     """
@@ -58,6 +61,7 @@ class Page:
     reviewer: str
     suggested: str
     crops: list[str]
+    round: int
     seen: float
     given: dict[str, str] = field(default_factory=dict)
 
@@ -105,6 +109,8 @@ class Desk:
     def _load(self) -> None:
         """Read the log and cut the queues anew."""
         self._version = self.catalog.log_version()
+        self._size = self.catalog.log_size()
+        self._files = self._stages()
         self.index = self.catalog.index()
         self.words = Words.read(self.catalog)
         self._row = {str(crop_id): row for row, crop_id in enumerate(self.index.crop_id)}
@@ -118,12 +124,24 @@ class Desk:
             )
             ids = [str(self.index.crop_id[row]) for row in queue.rows]
             self._lines[name] = _Line(queue, ids, self.config)
+            if name == "audit":
+                self.audited = Words.read(self.catalog, "audit", queue.since)
             self._mark(name, ids)
 
     def _refresh(self) -> None:
-        """See what other commands said meanwhile."""
-        if self.catalog.log_version() != self._version:
+        """See what other commands said or made meanwhile."""
+        if self.catalog.log_version() != self._version or self._stages() != self._files:
             self._load()
+
+    def _stages(self) -> tuple[int, ...]:
+        """What tells that i0 was drawn, a round was finished, or an audit began or ended."""
+        folder = self.catalog.folder
+        drawn = sample_file(folder)
+        return (
+            drawn.stat().st_mtime_ns if drawn.exists() else 0,
+            len(list(folder.glob("round-*/round.json"))),
+            open_audit(folder),
+        )
 
     def _disputes(self) -> Queue:
         rows = [
@@ -131,8 +149,8 @@ class Desk:
             for crop_id in self.words.shared()
             if self.words.is_disputed(crop_id) and crop_id in self._row
         ]
-        then = f"python -m collabteam.train camera={self.catalog.name} round=0"
-        return Queue("conflict", np.array(rows, dtype=np.int64), [""] * len(rows), -1, then)
+        rows_ = np.array(rows, dtype=np.int64)
+        return Queue("conflict", rows_, [""] * len(rows), -1, next_training(self.catalog))
 
     def _mark(self, name: str, ids: Sequence[str]) -> None:
         """Note in a queue which crops are done."""
@@ -144,18 +162,22 @@ class Desk:
     def _is_done(self, name: str, crop_id: str) -> bool:
         if name == "conflict":
             return self.words.is_settled(crop_id)
-        words = self.words.about(crop_id)
-        return any(word.purpose == "audit" for word in words) if name == "audit" else bool(words)
+        return bool(self._words_for(name).about(crop_id))
+
+    def _words_for(self, name: str) -> Words:
+        """The words that make a crop of a queue done: an audit asks anew, whoever knew it."""
+        return self.audited if name == "audit" else self.words
 
     def _said(self, events: Sequence[LabelEvent]) -> None:
         """Append to the log, and keep what is known in step with it."""
-        before = self._version
         try:
             self.catalog.append_labels(events)
         except ValueError as error:
             raise Refused(str(error)) from error
         after = self.catalog.log_version()
+        size = self.catalog.log_size()
         self.words.add(events)
+        self.audited.add(event for event in events if event.purpose == "audit" or not event.label)
         ids = list(dict.fromkeys(event.crop_id for event in events))
         for name in TITLES:
             self._mark(name, ids)
@@ -165,9 +187,11 @@ class Desk:
             names = [str(self.index.crop_id[row]) for row in queue.rows]
             self._lines["conflict"] = _Line(queue, names, self.config)
             self._mark("conflict", names)
-        # One further commit is this one; more of them, and others spoke as well.
-        if after == before + 1:
+        # Unless others spoke as well, which the next request sees, all is known up to here; merging
+        # small commits makes a version of its own.
+        if size == self._size + len(events):
             self._version = after
+        self._size = size
 
     # -- pages out ---------------------------------------------------------------------------
 
@@ -200,7 +224,7 @@ class Desk:
         tab: str,
         queue: str,
         size: int,
-        hold: Sequence[str] = (),
+        hold: Mapping[str, Sequence[str]] | None = None,
         again: bool = False,
     ) -> dict[str, Any]:
         """Lend a tab a page of crops.
@@ -210,7 +234,8 @@ class Desk:
             tab: Which tab.
             queue: One of ``TITLES``.
             size: Most crops on the page.
-            hold: Crops that the tab has on screen or has answered without our knowing.
+            hold: By page, crops that the tab has on screen or has answered without our knowing
+                (under ``""``).
             again: Whether a page that the tab has already shall come again.
 
         Returns:
@@ -225,24 +250,8 @@ class Desk:
             self._refresh()
             self._touch(tab)
             held = self._held(queue)
-            for waiting in self._pages[queue]:
-                # A reload's farewell may come after its first request.
-                if (
-                    not waiting.tab
-                    and waiting.reviewer == reviewer
-                    and set(waiting.crops) <= {*hold}
-                ):
-                    waiting.tab = tab
-            free = [
-                crop_id
-                for crop_id in hold[: 4 * MOST_CROPS]
-                if crop_id in self._row
-                and crop_id not in held
-                and reviewer not in self.words.unseen(crop_id)  # answered, and on its way no more
-            ]
-            if free:
-                page = self._lend(queue, tab, reviewer, free)
-                held |= dict.fromkeys(page.crops, page)
+            for name, crops in (hold or {}).items():
+                held |= self._hold(queue, tab, reviewer, name, crops, held)
             known = [p for p in self._pages[queue] if p.reviewer == reviewer]
             closed = [page for page in known if not page.tab]
             own = [page for page in known if page.tab == tab] if again else []
@@ -254,6 +263,32 @@ class Desk:
                 page = self._lend(queue, tab, reviewer, chosen)
             self._read_ahead(page.crops)
             return self._shown(queue, page) | self._progress(reviewer, queue)
+
+    def _hold(
+        self,
+        queue: str,
+        tab: str,
+        reviewer: str,
+        name: str,
+        crops: Sequence[str],
+        held: dict[str, Page],
+    ) -> dict[str, Page]:
+        """Lend a tab what it has already, as after a restart; returns what is held by that."""
+        for waiting in self._pages[queue]:
+            # A reload's farewell may come after its first request.
+            if not waiting.tab and waiting.reviewer == reviewer and {*waiting.crops} <= {*crops}:
+                waiting.tab = tab
+        free = [
+            crop_id
+            for crop_id in crops[: 4 * MOST_CROPS]
+            if crop_id in self._lines[queue].position
+            and crop_id not in held
+            and reviewer not in self.words.unseen(crop_id)  # answered, and on its way no more
+        ]
+        if not free:
+            return {}
+        page = self._lend(queue, tab, reviewer, free, name)
+        return dict.fromkeys(page.crops, page)
 
     def _choose(self, queue: str, reviewer: str, held: dict[str, Page], size: int) -> list[str]:
         """The next crops of the queue, all asked about as one class."""
@@ -273,9 +308,10 @@ class Desk:
             positions = positions[line.suggested[positions] == line.suggested[positions[0]]]
         return [line.ids[position] for position in positions[:size]]
 
-    def _lend(self, queue: str, tab: str, reviewer: str, crops: list[str]) -> Page:
-        name = hashlib.blake2b(" ".join(crops).encode(), digest_size=8).hexdigest()
-        page = Page(name, tab, reviewer, self._suggestion(queue, crops), crops, self._clock())
+    def _lend(self, queue: str, tab: str, reviewer: str, crops: list[str], name: str = "") -> Page:
+        name = name or hashlib.blake2b(" ".join(crops).encode(), digest_size=8).hexdigest()
+        asked, round_ = self._suggestion(queue, crops), self._lines[queue].queue.round
+        page = Page(name, tab, reviewer, asked, crops, round_, self._clock())
         if crops:
             self._pages[queue].append(page)
         return page
@@ -336,10 +372,11 @@ class Desk:
                         f"{self.catalog.name}, got {len(answers)}, of which it does not know "
                         f"{len(unknown)}"
                     )
-                strangers = answers.keys() - self._lines["test"].position.keys()
-                if queue == "test" and strangers:
-                    # Else an answer alone would put a crop into the test set for good.
-                    raise Refused(f"{len(strangers)} of the crops are not in the test set")
+                strangers = answers.keys() - self._lines[queue].position.keys()
+                if queue in ("test", "audit") and strangers:
+                    # Else an answer alone would put a crop into the test set for good, or count
+                    # for an audit that never asked.
+                    raise Refused(f"{len(strangers)} of the crops are not in the {queue} queue")
                 if "" in answers.values():
                     raise Refused("a crop has no label")
                 try:
@@ -347,7 +384,8 @@ class Desk:
                 except UserError as error:
                     raise Refused(str(error)) from error
                 now = time.time()
-                round_ = self._lines[queue].queue.round
+                lent = [p.round for p in self._pages[queue] if p.id == page]
+                round_ = lent[0] if lent else self._lines[queue].queue.round
                 self._said(
                     [
                         LabelEvent(
@@ -435,12 +473,18 @@ class Desk:
         """
         with self._lock:
             self._refresh()
-            line, now = self._lines[queue], time.time()
+            line, words, now = self._lines[queue], self._words_for(queue), time.time()
             foreign = [crop_id for crop_id, _, _ in answers if crop_id not in line.position]
+
+            def known(crop_id: str, reviewer: str) -> str:
+                if queue == "conflict":
+                    return words.settled_by(crop_id, reviewer)
+                return words.unseen(crop_id).get(reviewer, "")
+
             new = [
                 LabelEvent(crop_id, label, "import", queue, line.queue.round, by=reviewer, time=now)
                 for crop_id, label, reviewer in answers
-                if crop_id in line.position and self.words.unseen(crop_id).get(reviewer) != label
+                if crop_id in line.position and known(crop_id, reviewer) != label
             ]
             self._said(new)
             return len(new), foreign
@@ -486,6 +530,7 @@ class Desk:
             "undoable": self.words.undoable(reviewer, queue)[-50:],
             "waiting": sum(page.reviewer != reviewer for page in held.values()),
             "next": self._lines[queue].queue.next,
+            "empty": "" if self._lines[queue].ids else why_empty(queue, self.catalog.name),
         }
 
     def agreement(self) -> dict[str, Any]:

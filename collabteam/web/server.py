@@ -38,7 +38,7 @@ from collabteam.catalog import Catalog
 from collabteam.catalog.locks import Held, Lock
 from collabteam.config import ReviewConfig
 from collabteam.errors import UserError, first_line
-from collabteam.rounds.queues import prepare
+from collabteam.rounds.queues import prepare, why_empty
 from collabteam.video.still import Stills
 from collabteam.web.desk import Desk, Refused
 from collabteam.web.sessions import Sessions
@@ -66,6 +66,7 @@ _HEADERS = {
     # No copy of a picture stays in the browser's folder.
     "cache-control": "no-store",
 }
+_EVERYWHERE = ("0.0.0.0", "::", "")
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -75,10 +76,11 @@ class _Gate:
     Args:
         app: What lies behind.
         hosts: Values of the header ``Host`` that mean this server.
+        everywhere: Whether the address at which a request arrived means it as well.
     """
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
-        self._app, self._hosts = app, hosts
+    def __init__(self, app: ASGIApp, hosts: frozenset[str], everywhere: bool) -> None:
+        self._app, self._hosts, self._everywhere = app, hosts, everywhere
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -94,18 +96,21 @@ class _Gate:
                 message["headers"] = [*message["headers"], *own]
             await send(message)
 
-        if (refusal := self._refusal(headers)) is not None:
+        hosts = self._hosts
+        if self._everywhere and scope.get("server"):
+            hosts |= {"{}:{}".format(*scope["server"])}
+        if (refusal := self._refusal(headers, hosts)) is not None:
             await refusal(scope, receive, guarded)
         else:
             await self._app(scope, receive, guarded)
 
-    def _refusal(self, headers: dict[str, str]) -> Response | None:
+    def _refusal(self, headers: dict[str, str], hosts: frozenset[str]) -> Response | None:
         host = headers.get("host", "").lower()
-        if host not in self._hosts:
+        if host not in hosts:
             # DNS rebinding: a foreign name that leads here.
             return _error(421, f"this server is not {host or 'without a name'}")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() not in self._hosts:
+        if origin is not None and urlsplit(origin).netloc.lower() not in hosts:
             return _error(403, "a request of another site is refused")
         # Ports of one host share cookies; only what this page asks for itself, and the address in
         # the browser's bar, pass.
@@ -119,7 +124,8 @@ class _Gate:
 
 
 def _error(status: int, text: str) -> JSONResponse:
-    return JSONResponse({"error": text}, status)
+    # What cannot be encoded came with the request.
+    return JSONResponse({"error": text.encode("utf-8", "replace").decode()}, status)
 
 
 def cookie_name(camera: str) -> str:
@@ -128,7 +134,13 @@ def cookie_name(camera: str) -> str:
 
 
 def make_app(
-    desk: Desk, sessions: Sessions, stills: Stills, hosts: frozenset[str], secret: str, secure: bool
+    desk: Desk,
+    sessions: Sessions,
+    stills: Stills,
+    hosts: frozenset[str],
+    secret: str,
+    secure: bool,
+    everywhere: bool = False,
 ) -> Starlette:
     """The page as an ASGI application.
 
@@ -139,6 +151,7 @@ def make_app(
         hosts: Values of the header ``Host`` that mean this server.
         secret: Lets another process on this machine ask for further invitations.
         secure: Whether browsers reach the page over TLS alone.
+        everywhere: Whether the server listens on every address of the machine.
     """
     cookie = cookie_name(desk.catalog.name)
 
@@ -190,7 +203,7 @@ def make_app(
                 raise HTTPException(413, f"expected at most {_MOST_BYTES} bytes")
         try:
             body = json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise HTTPException(400, "expected JSON") from error
         if not isinstance(body, dict):
             raise HTTPException(400, "expected a JSON object")
@@ -200,6 +213,9 @@ def make_app(
         async def answer(request: Request) -> Response:
             name = reviewer_of(request)
             body = await body_of(request)
+            if body.get("reviewer", name) != name:
+                # The address of another reviewer was opened in this browser meanwhile.
+                raise HTTPException(409, f"this browser is {name}'s now")
             return JSONResponse(await run_in_threadpool(work, name, body))
 
         return answer
@@ -213,7 +229,7 @@ def make_app(
             raise Refused("expected 'size', a number")
         return desk.page(
             name, _text(body, "tab"), _text(body, "queue"), size,
-            _texts(body.get("hold", [])), body.get("again") is True,
+            _held(body.get("hold", {})), body.get("again") is True,
         )  # fmt: skip
 
     def commit(name: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -304,7 +320,8 @@ def make_app(
             Exception: crashed,
         },
     )
-    app.add_middleware(_Gate, hosts=hosts)
+    app.router.redirect_slashes = False
+    app.add_middleware(_Gate, hosts=hosts, everywhere=everywhere)
     return app
 
 
@@ -314,9 +331,15 @@ def _static(name: str) -> Response:
 
 def _text(body: dict[str, Any], name: str) -> str:
     text = body.get(name)
-    if not isinstance(text, str) or len(text) > 200:
+    if not isinstance(text, str) or len(text) > 200 or not text.isprintable():
         raise Refused(f"expected {name!r}, a short text")
     return text
+
+
+def _held(pages: object) -> dict[str, list[str]]:
+    if not isinstance(pages, dict):
+        raise Refused("expected 'hold', an object of pages and crops")
+    return {str(name)[:64]: _texts(crops) for name, crops in pages.items()}
 
 
 def _texts(values: object) -> list[str]:
@@ -371,6 +394,8 @@ def serve(catalog: Catalog, config: ReviewConfig, reviewer: str, console: Consol
     try:
         lock = Lock(folder / "lock", {"command": "review"}, private=True)
     except Held as held:
+        # What the queue needs is drawn here; the server that there is sees it.
+        prepare(catalog, config, console)
         _join(held, config, reviewer, console)
         return None
     try:
@@ -385,20 +410,22 @@ def serve(catalog: Catalog, config: ReviewConfig, reviewer: str, console: Consol
             lock.tell({"command": "review", "local": local, "url": shown, "secret": secret})
             secure = shown.startswith("https:")
             app = make_app(
-                desk, sessions, Stills(catalog.folder), hosts, secret, secure
+                desk, sessions, Stills(catalog.folder), hosts, secret, secure,
+                config.host in _EVERYWHERE,
             )  # fmt: skip
             if not _is_loopback(config.host):
                 console.warn(
                     f"host={config.host}: other machines can reach this page. Nobody gets in "
-                    "without an address printed here, but what is sent can be read on the way "
-                    "unless TLS is in front (then say url=https://...)"
+                    "without an address printed here (with this machine's name or address in it, "
+                    "or given as url=...), but what is sent can be read on the way unless TLS is "
+                    "in front (then say url=https://...)"
                 )
             _open(shown, sessions.invite(reviewer), config, reviewer, console)
             console.say("stop with Ctrl-C; what was verified is in the catalog at once")
             server = uvicorn.Server(
                 uvicorn.Config(
                     app, log_level="warning", access_log=False, server_header=False,
-                    lifespan="off", ws="none", timeout_graceful_shutdown=2,
+                    lifespan="off", ws="none", proxy_headers=False, timeout_graceful_shutdown=2,
                 )
             )  # fmt: skip
             with suppress(KeyboardInterrupt):
@@ -449,7 +476,7 @@ def _is_loopback(host: str) -> bool:
 def _names(config: ReviewConfig, port: int) -> tuple[str, frozenset[str]]:
     """The address on this machine, and all names that the server answers to."""
     names = {*_LOOPBACK} if _is_loopback(config.host) else set()
-    everywhere = config.host in ("0.0.0.0", "::", "")
+    everywhere = config.host in _EVERYWHERE
     if everywhere:
         names |= {*_LOOPBACK, socket.gethostname(), socket.getfqdn()}
         with suppress(OSError):
@@ -470,16 +497,9 @@ def _check_any(desk: Desk, config: ReviewConfig) -> None:
     name = desk.catalog.name
     if desk.total(config.queue):
         return
-    remedy = {
-        "seed": f"ingest crops first: 'python -m collabteam.ingest camera={name} path=...'",
-        "test": "every object trains already, or there are none: ingest more crops first",
-        "audit": "no team has labelled a crop yet: "
-        f"'python -m collabteam.train camera={name} round=1' does",
-        "unsure": "no team has voted yet: "
-        f"'python -m collabteam.train camera={name} round=0' makes one",
-        "conflict": "no two reviewers differ; double=0.1 lets a second one verify a tenth again",
-    }
-    raise UserError(f"queue={config.queue} of camera {name} is empty: {remedy[config.queue]}")
+    raise UserError(
+        f"queue={config.queue} of camera {name} is empty: {why_empty(config.queue, name)}"
+    )
 
 
 def _open(address: str, token: str, config: ReviewConfig, reviewer: str, console: Console) -> None:
@@ -493,6 +513,11 @@ def _open(address: str, token: str, config: ReviewConfig, reviewer: str, console
 def _join(held: Held, config: ReviewConfig, reviewer: str, console: Console) -> None:
     """Let the server that there is invite this reviewer."""
     holder = held.holder
+    if "secret" not in holder:
+        raise UserError(
+            f"the review of camera {config.camera.name} is just being started by "
+            f"{held.describe()}: try again in a few seconds"
+        )
     try:
         request = urllib.request.Request(
             f"{holder['local']}/api/invite",
@@ -508,5 +533,8 @@ def _join(held: Held, config: ReviewConfig, reviewer: str, console: Console) -> 
             f"camera {config.camera.name} is being reviewed by {held.describe()}, which cannot be "
             f"asked from here ({error}): run this command there, or stop that one"
         ) from error
-    console.say(f"{config.camera.name} is served already by {held.describe()}")
+    console.say(
+        f"{config.camera.name} is served already by {held.describe()}; its settings stand (double, "
+        "audit_per_class, host, port, url)"
+    )
     _open(holder["url"], token, config, reviewer, console)

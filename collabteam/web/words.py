@@ -41,21 +41,29 @@ class Words:
         self._of_crop: dict[str, list[LabelEvent]] = defaultdict(list)
         self.commits: dict[str, Commit] = {}
         self.undone: set[str] = set()
+        self._about: dict[str, list[LabelEvent]] = {}  # of crops that were asked about
         self._reviewers: dict[str, set[str]] = defaultdict(set)
         self._shared: dict[str, None] = {}
         self.add(events)
 
     @classmethod
-    def read(cls, catalog: Catalog) -> Words:
-        """All words in a camera's log.
+    def read(cls, catalog: Catalog, purpose: str = "", since: int = 0) -> Words:
+        """The words in a camera's log.
+
+        Args:
+            catalog: The camera.
+            purpose: Only words of this purpose, and what was withdrawn; ``""`` for all.
+            since: Pass over as many events of the log.
 
         Raises:
             UserError: The log is damaged.
         """
         import pyarrow.compute as pc
 
-        log = catalog.log()
+        log = catalog.log().slice(since)
         log = log.filter(pc.is_in(log["source"], value_set=_as_array(_SOURCES)))
+        if purpose:
+            log = log.filter(pc.or_(pc.equal(log["purpose"], purpose), pc.equal(log["label"], "")))
         return cls(LabelEvent(**row) for row in log.to_pylist())
 
     def add(self, events: Iterable[LabelEvent]) -> None:
@@ -64,8 +72,12 @@ class Words:
             if event.source not in _SOURCES:
                 continue
             if event.commit.startswith(UNDO):
-                self.undone.add(event.commit.removeprefix(UNDO))
+                name = event.commit.removeprefix(UNDO)
+                self.undone.add(name)
+                for crop_id in self.commits[name].answers if name in self.commits else ():
+                    self._about.pop(crop_id, None)
                 continue
+            self._about.pop(event.crop_id, None)
             self._of_crop[event.crop_id].append(event)
             self._reviewers[event.crop_id].add(event.by)
             if len(self._reviewers[event.crop_id]) > 1:
@@ -79,6 +91,8 @@ class Words:
 
         A reviewer who resolved a conflict has two: the first one was said unseen.
         """
+        if (known := self._about.get(crop_id)) is not None:
+            return known
         last: dict[tuple[str, bool], LabelEvent] = {}
         for event in self._of_crop.get(crop_id, ()):
             if event.commit in self.undone:
@@ -87,7 +101,8 @@ class Words:
             last.pop(key, None)
             if event.label:
                 last[key] = event
-        return list(last.values())
+        self._about[crop_id] = list(last.values())
+        return self._about[crop_id]
 
     def shared(self) -> list[str]:
         """Crops that more than one person ever spoke about, in that order."""
@@ -100,6 +115,11 @@ class Words:
     def is_disputed(self, crop_id: str) -> bool:
         """Whether reviewers ever disagreed on a crop."""
         return len(set(self.unseen(crop_id).values())) > 1
+
+    def settled_by(self, crop_id: str, reviewer: str) -> str:
+        """What a reviewer called a crop knowing of the others' words, ``""`` for nothing."""
+        said = [w for w in self.about(crop_id) if w.purpose == "conflict" and w.by == reviewer]
+        return said[-1].label if said else ""
 
     def is_settled(self, crop_id: str) -> bool:
         """Whether the last word on a crop was said knowing of the others'."""
@@ -128,7 +148,7 @@ class Words:
                     crop_id, word.label, word.source, word.purpose, word.round, by=word.by,
                     commit=undo,
                 )
-                for word in without.about(crop_id)[-1:]
+                for word in without.about(crop_id)
             ]  # fmt: skip
         return events
 

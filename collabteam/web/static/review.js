@@ -13,7 +13,8 @@ const SETTLE_MS = 200; // Enter sooner after a page appeared is a bounce of the 
 const POLL_MS = 20_000;
 const TIMEOUT_MS = 20_000;
 const DRAFT_DAYS = 7;
-const ENDED = "Your session ended: open the address that the command printed. Your marks and unsent pages are kept in this browser.";
+const ENDED = "Your session ended: run the review command again and open its address in this browser. Your marks and unsent pages are kept here.";
+const taken = (why) => `${why[0].toUpperCase()}${why.slice(1)}: reload the page to go on as that reviewer. Your marks and unsent pages wait for you; the review command gives you an address for another browser.`;
 
 const $ = (id) => document.getElementById(id);
 const grid = $("grid"), panel = $("panel"), zoomBox = $("zoom"), root = document.documentElement;
@@ -25,7 +26,7 @@ const S = {
   tab: "",
   epoch: 0, // counts the queues opened: an answer for an earlier one is dropped
   page: null, ahead: [], last: false, // last: the server had no further page when asked
-  filling: 0, failures: 0, trouble: "", ended: false, undoing: 0,
+  filling: 0, failures: 0, trouble: "", ended: "", undoing: 0, empty: "",
   columns: 10, cell: 100, size: 0, // size: what the reviewer chose, 0 for the default
   mouse: null, // where the mouse is, while it was used last
   anchor: 0, base: null, // of a range
@@ -112,6 +113,8 @@ class Failure extends Error {
 }
 
 async function call(url, body) {
+  // Whose page this is: another reviewer's address may have been opened in this browser meanwhile.
+  if (body && S.reviewer) body = { reviewer: S.reviewer, ...body };
   const init = body && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
   let response, answer;
   try {
@@ -120,13 +123,16 @@ async function call(url, body) {
   } catch (error) {
     if (!response || response.ok || error.name === "TimeoutError") throw new Failure(0, "no connection to the server");
   }
-  if (response.status === 401) { endSession(true); throw new Failure(401, "your session ended"); }
+  if (response.status === 401 || response.status === 409) {
+    endSession(response.status === 401 ? ENDED : taken(answer?.error ?? "this browser is another reviewer's"));
+    throw new Failure(401, "your session ended");
+  }
   if (!response.ok) throw new Failure(response.status, answer?.error ?? `the server answered ${response.status}`);
   return answer;
 }
 
 function absorb(answer) {
-  for (const name of ["camera", "reviewer", "classes", "queues", "agreement", "undoable", "next", "waiting"]) {
+  for (const name of ["camera", "reviewer", "classes", "queues", "agreement", "undoable", "next", "waiting", "empty"]) {
     if (answer[name] !== undefined) S[name] = answer[name];
   }
   if (answer.classes) nameClasses();
@@ -137,7 +143,7 @@ async function refresh() {
   const epoch = S.epoch;
   const answer = await call("/api/state", { queue: S.queue, tab: S.tab });
   if (epoch !== S.epoch) return;
-  endSession(false);
+  endSession("");
   S.queue = answer.queue ?? S.queue;
   absorb(answer);
 }
@@ -175,7 +181,7 @@ const outbox = {
 const untried = new Set(); // commits that surely never left this browser
 const refused = new Map(); // commit id -> why the server does not take it
 const kept = new Map(); // commit id -> the page, while it is unsent and may come back by undo
-let sending = false, sendFailures = 0, sendTimer = 0, clock = 0;
+let sending = false, sendFailures = 0, sendTrouble = "", sendTimer = 0, clock = 0;
 
 function post(page, answers) {
   clock = Math.max(Date.now(), clock + 1);
@@ -205,6 +211,7 @@ async function send() {
   } catch (error) {
     if (error.status !== 401) {
       sendFailures += 1;
+      sendTrouble = error.status >= 500 ? `: ${error.message}` : "";
       sendTimer = setTimeout(send, Math.min(5000, 500 * 2 ** (sendFailures - 1)));
     }
   } finally {
@@ -216,11 +223,11 @@ async function send() {
 async function sendOne(id) {
   const entry = outbox.get(id); // it may be gone: sent by another tab, or undone
   if (!entry) return;
-  const { at, reviewer, undo, ...request } = entry;
+  const { at, undo, ...request } = entry;
   untried.delete(id);
   try {
     const answer = undo
-      ? await call("/api/undo", { commit: id, queue: entry.queue, tab: entry.tab })
+      ? await call("/api/undo", { commit: id, queue: entry.queue, tab: entry.tab, reviewer: entry.reviewer })
       : await call("/api/commit", request);
     outbox.remove(id);
     kept.delete(id);
@@ -333,8 +340,11 @@ function loadPicture(cell, done, tries = 0) {
 }
 
 const shown = () => [S.page, ...S.ahead].filter(Boolean);
-const unsentCrops = () => outbox.pages().flatMap((entry) => Object.keys(entry.answers));
-const heldCrops = () => [...shown().flatMap((page) => [...page.index.keys()]), ...unsentCrops()];
+const unsentCrops = () => outbox.pages().filter((entry) => entry.queue === S.queue)
+  .flatMap((entry) => Object.keys(entry.answers));
+const held = () => ({
+  ...Object.fromEntries(shown().map((page) => [page.id, [...page.index.keys()]])), "": unsentCrops(),
+});
 
 // The one loop that loads pages: it stops when a page is on screen and the next one waits behind it.
 async function fill(again = false) {
@@ -346,7 +356,7 @@ async function fill(again = false) {
       if (!S.page && S.ahead.length) { show(S.ahead.shift()); continue; }
       // Not while a commit is on its way: "hold" would claim crops that the server has just seen answered.
       const answer = await locked(() => epoch === S.epoch && call("/api/page", {
-        queue: S.queue, size: pageSize(), tab: S.tab, hold: heldCrops(), ...(again && { again: true }),
+        queue: S.queue, size: pageSize(), tab: S.tab, hold: held(), ...(again && { again: true }),
       }));
       if (epoch !== S.epoch) return;
       S.failures = 0;
@@ -762,7 +772,7 @@ function finish() {
   const pace = paceNow(), agreement = S.agreement ?? {};
   const others = S.queues.filter((one) => one.name !== S.queue && one.left > 0);
   const lines = [
-    queue && `${number(done)} of ${count(queue.total, "crop")} done.`,
+    queue && (queue.total ? `${number(done)} of ${count(queue.total, "crop")} done.` : S.empty && `${S.empty[0].toUpperCase()}${S.empty.slice(1)}.`),
     S.sitting.crops && `You answered ${count(S.sitting.crops, "crop")} on ${count(S.sitting.pages, "page")}${pace ? `, ${number(pace)} a minute` : ""}.`,
     unsent && `${count(unsent, "page")} still to be sent; leave this window open.`,
     S.waiting > 0 && `${count(S.waiting, "crop")} on other screens now. This page looks again by itself.`,
@@ -771,9 +781,9 @@ function finish() {
     agreement.conflicts > 0 && `${count(agreement.conflicts, "crop")} with answers that do not agree.`,
   ];
   showPanel(
-    el("h2", {}, left > 0 ? "Nothing left for you here" : "This queue is done"),
+    el("h2", {}, queue && !queue.total ? "This queue is empty" : left > 0 ? "Nothing left for you here" : "This queue is done"),
     ...lines.filter(Boolean).map((line) => el("p", {}, line)),
-    ...(S.next ? [el("h3", {}, "What comes next"), el("div", { class: "code" }, el("code", { tabindex: "0" }, S.next), copyButton(S.next))] : []),
+    ...(S.next && queue?.total ? [el("h3", {}, "What comes next"), el("div", { class: "code" }, el("code", { tabindex: "0" }, S.next), copyButton(S.next))] : []),
     ...(others.length ? [el("h3", {}, "Other queues with work"), otherButtons(others)] : []),
     el("div", { class: "actions" },
       el("button", { type: "button", onclick: undo }, "Take back the last page ", el("kbd", {}, "u")),
@@ -845,7 +855,7 @@ function renderBar() {
   $("agreement").hidden = !parts.length;
   const unsent = outbox.pages().length;
   $("unsent").hidden = !unsent || !(sendFailures || S.ended || refused.size || unsent > 2);
-  const text = `${count(unsent, "page")} unsent${S.ended || refused.size >= unsent ? "" : ", trying again"}`;
+  const text = `${count(unsent, "page")} unsent${S.ended || refused.size >= unsent ? "" : `, trying again${sendFailures ? sendTrouble : ""}`}`;
   if ($("unsent").textContent !== text) $("unsent").textContent = text; // it is read aloud at a change
   if (!panel.hidden && panel.dataset.testid === "done") finishSoon();
 }
@@ -862,7 +872,7 @@ function finishSoon() {
 
 function renderAlerts() {
   const alerts = [];
-  if (S.ended) alerts.push(el("div", { class: "alert", role: "alert", "data-testid": "ended" }, el("span", {}, ENDED)));
+  if (S.ended) alerts.push(el("div", { class: "alert", role: "alert", "data-testid": "ended" }, el("span", {}, S.ended)));
   for (const [id, why] of refused) {
     const crops = Object.keys(outbox.get(id)?.answers ?? {}).length;
     const done = () => { refused.delete(id); renderAlerts(); send(); renderBar(); focusCursor(); };
@@ -964,9 +974,12 @@ function placeZoom(cell) {
   const width = Math.min(Math.max(left, right), Math.max(440, Math.min(760, innerWidth * 0.34)));
   zoomBox.style.setProperty("width", `${width}px`);
   zoomBox.style.setProperty("left", `${right >= left ? at.right + margin : at.left - margin - width}px`);
+  // Above the legend, whose keys are needed while one looks closely.
+  const floor = $("legend").getBoundingClientRect().top - 8;
+  zoomBox.style.setProperty("max-height", `${floor - 16}px`);
   const top = at.top + at.height / 2 - zoomBox.offsetHeight / 2;
-  const highest = Math.max(8, Math.min(grid.getBoundingClientRect().top, innerHeight - zoomBox.offsetHeight - 8));
-  zoomBox.style.setProperty("top", `${Math.max(highest, Math.min(innerHeight - zoomBox.offsetHeight - 8, top))}px`);
+  const highest = Math.max(8, Math.min(grid.getBoundingClientRect().top, floor - zoomBox.offsetHeight));
+  zoomBox.style.setProperty("top", `${Math.max(highest, Math.min(floor - zoomBox.offsetHeight, top))}px`);
 }
 
 // -------------------------------------------------------------------------------------- mouse, keyboard
