@@ -127,8 +127,8 @@ def main() -> None:
     if strangers.any():
         given = (team[strangers] >= 0).mean(), 1.0, (least[strangers] >= 0).mean()
         print(
-            f"of {strangers.sum()} objects of no class, labelled all the same: team {given[0]:.1%}, "
-            f"argmax {given[1]:.1%}, the surest {given[2]:.1%}"
+            f"of {strangers.sum()} objects of no class, labelled all the same: team "
+            f"{given[0]:.1%}, argmax {given[1]:.1%}, the surest {given[2]:.1%}"
         )
 
 
