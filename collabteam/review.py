@@ -26,7 +26,7 @@ Verify crops in the browser: a page full of one class, mark what is wrong, Enter
   seed_per_class=1000  crops per proposed class in i0, if it is not drawn yet
   seed_unknown=0       and crops proposed as 'unknown'
   test_per_class=200   objects per proposed class in the frozen test set
-  audit_per_class=200  crops per class that the audit looks at
+  audit_per_class=200  crops per class in the queue 'audit', while no audit is open
   double=0             share that a second reviewer verifies again, such as 0.1; their agreement
                        is shown
   host=127.0.0.1  port=8130   where to listen; a second reviewer runs the same command

@@ -21,6 +21,8 @@ HUMAN_SOURCES = ("person", "oracle", "import")
 """The sources whose word stands above the team's."""
 REVIEW_PURPOSES = ("seed", "test", "audit", "unsure", "conflict")
 """What a person verifies crops for: each is a queue of the review page."""
+UNDO = "undo:"
+"""What stands before the name of a page that was taken back, in ``commit``."""
 PURPOSES = ("", "proposal", "increment", "verdict", *REVIEW_PURPOSES)
 """What an event is for."""
 

@@ -143,7 +143,7 @@ def why_empty(name: str, camera: str) -> str:
         "test": "no test set is drawn yet: "
         f"'python -m collabteam.review camera={camera} queue=test' draws one",
         "audit": "no team has labelled a crop yet: "
-        f"'python -m collabteam.train camera={camera} round=1' does",
+        f"'python -m collabteam.train camera={camera} round=1' and 'collabteam.label' do",
         "unsure": "no team has voted yet: "
         f"'python -m collabteam.train camera={camera} round=0' makes one",
         "conflict": "no two reviewers differ; double=0.1 lets a second one verify a tenth again",

@@ -50,7 +50,7 @@ from numpy.typing import NDArray
 
 from collabteam.boards.progress import Console
 from collabteam.catalog import Catalog, CropIndex, LabelEvent
-from collabteam.catalog.records import HUMAN_SOURCES
+from collabteam.catalog.records import HUMAN_SOURCES, UNDO
 from collabteam.config import AuditConfig, check_audit
 from collabteam.errors import UserError, disk_errors
 from collabteam.rounds.certificate import (
@@ -72,7 +72,6 @@ SETTINGS = (
     "precision", "confidence", "expected_error", "power", "reviewer", "oracle_error", "seed"
 )  # fmt: skip
 """What an audit is begun with and keeps."""
-_UNDO = "undo:"  # as the review page writes it (collabteam.web.words.UNDO)
 
 
 @dataclass(frozen=True)
@@ -434,8 +433,8 @@ def answers(catalog: Catalog, record: Record) -> dict[str, Answer]:
     simulated = record["settings"]["reviewer"] == "oracle"
     sources = [s for s in HUMAN_SOURCES if simulated or s != "oracle"]
     log = log.filter(pc.is_in(log["source"], value_set=pa.array(sources)))
-    is_undo = pc.starts_with(log["commit"], _UNDO)
-    undone = {name.removeprefix(_UNDO) for name in log.filter(is_undo)["commit"].to_pylist()}
+    is_undo = pc.starts_with(log["commit"], UNDO)
+    undone = {name.removeprefix(UNDO) for name in log.filter(is_undo)["commit"].to_pylist()}
     # What an undo says again was said before, and counts where it stands first.
     log = log.filter(pc.invert(is_undo))
     log = log.filter(pc.or_(pc.equal(log["purpose"], "audit"), pc.equal(log["label"], "")))

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from collabteam.catalog import Catalog, LabelEvent
+from collabteam.catalog.records import UNDO
 
-UNDO = "undo:"
-"""What stands before the name of a page that was taken back, in the log."""
 _SOURCES = ("person", "import")
 
 
