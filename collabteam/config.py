@@ -461,8 +461,11 @@ class LabelConfig:
         root: Folder under which every camera has its own.
         seed: Of the sample on which an engine is checked, and of what a threshold is chosen on.
         round: Whose team; None for the last one.
-        check: Crops on which verdicts in bf16, where the processor has it, are compared with those
-            in fp32; above ``MOST_DISAGREEMENT`` nothing is labelled.
+        engine: ``torch``, or ``openvino`` (the extra ``openvino``; CPU only).
+        precision: ``auto`` (bf16 where the processor has it, else fp32), ``fp32``, ``bf16``, or
+            ``int8`` (OpenVINO, prepared on the camera's own crops).
+        check: Crops on which an engine's verdicts are compared with those of torch in fp32; above
+            ``MOST_DISAGREEMENT`` it is refused.
         threshold: ``paper``: every consensus is a label; ``risk:0.05``: of each class only what is
             so sure that at most this share is wrong, at the stated confidence.
         confidence: Of ``threshold=risk``, 0 to 1.
@@ -478,6 +481,8 @@ class LabelConfig:
     root: str = "outputs"
     seed: int = 0
     round: int | None = None
+    engine: str = "torch"
+    precision: str = "auto"
     check: int = 1000
     threshold: str = "paper"
     confidence: float = 0.95
@@ -488,7 +493,7 @@ class LabelConfig:
 
 
 MOST_DISAGREEMENT = 0.005
-"""Share of verdicts in which another arithmetic may differ from fp32."""
+"""Share of verdicts by which an engine may differ from torch in fp32."""
 
 
 @dataclass
@@ -766,6 +771,8 @@ def check_label(config: LabelConfig) -> None:
     check_seed(config.seed)
     if config.round is not None:
         _at_least("round", config.round, 0)
+    _choice("engine", config.engine, ("torch", "openvino"))
+    _choice("precision", config.precision, ("auto", "fp32", "bf16", "int8"))
     _choice("trainer.precision", config.trainer.precision, ("auto", "bf16", "fp32"))
     _at_least("check", config.check, 1)
     risk_of(config.threshold)

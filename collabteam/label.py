@@ -25,8 +25,9 @@ Let a camera's team label every crop that no person has judged; again labels onl
   tracks=combine       the crops of one track get one label; apart: each crop for itself
   correlation=0.5      how alike the crops of a track are, 0 to 1
   calibrate=true       calibrate confidences on human-labelled crops that did not train
-  check=1000           crops on which bf16 is compared with fp32 before it is used
-  trainer.precision=auto   bf16 where the processor has it, else fp32
+  engine=torch         or openvino (pip install 'collabteam[openvino]')
+  precision=auto       bf16 where the processor has it, else fp32; fp32, bf16; int8 of openvino
+  check=1000           crops on which the engine is compared with torch in fp32 before it is used
   trainer.accelerator=auto  trainer.threads=0  trainer.score_batch_size=256
   root=outputs  seed=0
 

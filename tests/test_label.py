@@ -20,7 +20,7 @@ from collabteam.rounds.calibration import apply_temperatures
 from collabteam.rounds.scores import PoolScores
 from collabteam.team.voting import combine_tracks, vote
 
-LABEL = ("camera=sim", "trainer.threads=1", "trainer.precision=fp32")
+LABEL = ("camera=sim", "trainer.threads=1", "precision=fp32")
 
 
 def label(call: Call, root: Path, *settings: str) -> dict:  # type: ignore[type-arg]
@@ -40,7 +40,7 @@ def verdicts(root: Path) -> dict[str, tuple[str, float, str]]:
 
 
 def own_probabilities(folder: Path, index: CropIndex, record: dict) -> dict[int, np.ndarray]:  # type: ignore[type-arg]
-    scores = PoolScores(folder / "round-2" / "scores-fp32", record["team"], CLASSES)
+    scores = PoolScores(folder / "round-2" / "scores-torch-fp32", record["team"], CLASSES)
     rows, prob = scores.of(index, np.ones(len(index), dtype=bool))
     kept = ~np.isnan(prob).any(axis=1)
     heat = np.array([record["temperatures"][name] for name in CLASSES])
@@ -108,6 +108,19 @@ def test_apart_is_the_papers_rule(finished: Path, call: Call) -> None:
         assert index.verdict_confidence[row] == pytest.approx(voted.confidence[0])
 
 
+def test_another_engine_is_compared_first_and_says_the_same(finished: Path, call: Call) -> None:
+    label(call, finished)
+    before = verdicts(finished)
+    record = label(call, finished, "engine=openvino", "precision=bf16", "check=200")
+    engine = record["settings"]["engine"]
+    assert (engine["kind"], engine["precision"], engine["crops"]) == ("openvino", "bf16", 200)
+    assert engine["disagreement"] <= 0.005
+    after = verdicts(finished)
+    same = np.mean([after[crop][0] == said[0] for crop, said in before.items()])
+    assert same >= 0.98
+    one_line(call("label", f"root={finished}", "camera=sim", "precision=int8"), "engine=openvino")
+
+
 def test_again_says_nothing_new(finished: Path, call: Call) -> None:
     label(call, finished)
     before, version = verdicts(finished), Catalog(finished / "sim").log_version()
@@ -125,14 +138,14 @@ def test_crops_that_come_later_are_all_that_is_labelled(
 ) -> None:
     label(call, finished)
     before = verdicts(finished)
-    parts = len(list((finished / "sim" / "round-2" / "scores-fp32").glob("part-*.parquet")))
+    parts = len(list((finished / "sim" / "round-2" / "scores-torch-fp32").glob("part-*.parquet")))
     call("simulate", f"root={finished}", "camera=sim", "crops=40", "seed=9", "test_share=0")
     record = label(call, finished)
     after = verdicts(finished)
     assert len(after) - len(before) == 40
     assert record["new"] == 40
     assert {crop: after[crop] for crop in before} == before
-    folder = finished / "sim" / "round-2" / "scores-fp32"
+    folder = finished / "sim" / "round-2" / "scores-torch-fp32"
     assert len(list(folder.glob("part-*.parquet"))) == parts + 1
     assert PoolScores(folder, record["team"], CLASSES).ids >= set(after)
 

@@ -24,7 +24,7 @@ from collabteam.boards.progress import Console
 from collabteam.boards.table1 import Round, read_rounds
 from collabteam.catalog import Catalog, LabelEvent
 from collabteam.catalog.truth import read_truth
-from collabteam.config import MOST_DISAGREEMENT, UNUSABLE, LabelConfig, check_label, risk_of
+from collabteam.config import UNUSABLE, LabelConfig, check_label, risk_of
 from collabteam.errors import UserError
 from collabteam.rounds import evaluation
 from collabteam.rounds.calibration import (
@@ -40,8 +40,9 @@ from collabteam.rounds.calibration import (
 )
 from collabteam.rounds.scores import PoolScores
 from collabteam.rounds.state import digest, read_json, round_folder, write_json
+from collabteam.team.engine import check_engine, open_engine
 from collabteam.team.fit import set_threads
-from collabteam.team.scoring import Team
+from collabteam.team.scoring import Engine, Team
 from collabteam.team.voting import ABSTAIN, Verdicts, combine_tracks, vote
 
 _EVENTS = 16_384
@@ -105,7 +106,7 @@ def label_pool(config: LabelConfig, console: Console | None = None) -> Labelled:
         What came of it; ``label.json`` in the camera's folder has the record.
 
     Raises:
-        UserError: There is no such round, bf16 differs too much from fp32, or the disk is
+        UserError: There is no such round, the engine is missing or differs too much, or the disk is
             full; what was done is kept.
     """
     console = console or Console(quiet=True)
@@ -152,7 +153,7 @@ class _Labelling:
         settings = {
             "threshold": self.config.threshold, "confidence": self.config.confidence,
             "tracks": self.config.tracks, "correlation": self.config.correlation,
-            "calibrate": self.config.calibrate, "arithmetic": check,
+            "calibrate": self.config.calibrate, "engine": check,
         }  # fmt: skip
         run = f"label-{digest([self.team['fingerprint'], settings])}"
         began = time.perf_counter()
@@ -199,58 +200,61 @@ class _Labelling:
         self, rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], dict[str, Any]]:
         """Rows, their uncalibrated probabilities (n, B), and how these were computed."""
-        trainer = self.config.trainer
-        team = Team.load(self.folder, trainer)
+        config = self.config
+        engine = open_engine(
+            self.folder, config.engine, config.precision, config.trainer, self._calibration_crops
+        )
         # What training scored already, in the arithmetic of its machine, need not be scored again.
-        name = "scores" if trainer.precision == "auto" else f"scores-{trainer.precision}"
+        trained = config.engine == "torch" and config.precision == "auto"
+        trained &= config.trainer.precision == "auto"
+        name = "scores" if trained else f"scores-{engine.kind}-{engine.precision}"
         scores = PoolScores(self.folder / name, self.team["fingerprint"], self.classes)
-        check = self._check(team, self.folder / f"{name}-check.json", rows)
+        check = self._check(engine, self.folder / f"{name}-check.json", rows)
         scores.fill(
-            self.catalog, self.index, rows, team, trainer.score_batch_size, self.console,
-            f"the team of round {self.team['round']} looks at {{}} crops",
+            self.catalog, self.index, rows, engine, config.trainer.score_batch_size, self.console,
+            f"the team of round {self.team['round']} looks at {{}} crops ({engine.kind}, "
+            f"{engine.precision})",
         )  # fmt: skip
         wanted = np.zeros(len(self.index), dtype=bool)
         wanted[rows] = True
         rows, prob = scores.of(self.index, wanted)
         return rows, prob.astype(np.float64), check
 
-    def _check(self, team: Team, file: Path, rows: NDArray[np.int64]) -> dict[str, Any]:
-        """Compare this arithmetic with fp32 on a sample, once for each team.
+    def _check(self, engine: Engine, file: Path, rows: NDArray[np.int64]) -> dict[str, Any]:
+        """Compare the engine with torch in fp32 on a sample, once for each team and engine.
 
         Raises:
             UserError: More than ``MOST_DISAGREEMENT`` of the verdicts differ.
         """
         said: dict[str, Any] = {
-            "team": self.team["fingerprint"], "precision": "bf16" if team.device.bf16 else "fp32"
+            "team": self.team["fingerprint"], "kind": engine.kind, "precision": engine.precision
         }  # fmt: skip
         if file.exists() and (known := read_json(file)).items() >= said.items():
             return dict(known)
-        if not team.device.bf16 or not len(rows):
-            return said | {"crops": 0, "disagreement": 0.0}
+        if not len(rows) or (engine.kind, engine.precision) == ("torch", "fp32"):
+            return said | {"crops": 0, "disagreement": 0.0, "largest_difference": 0.0}
         rng = np.random.default_rng([self.config.seed, *b"check"])
         sample = np.sort(rng.choice(rows, min(self.config.check, len(rows)), replace=False))
         exact = Team.load(self.folder, replace(self.config.trainer, precision="fp32"))
-        branches = []
         batch = self.config.trainer.score_batch_size
         with self.console.stage(
-            "comparing bf16 with fp32 on a sample", 2 * len(sample), "crops"
-        ) as advance:
-            for one in (team, exact):
-                parts = []
-                for prob in one.score_rows(self.catalog, sample, batch):
-                    parts.append(vote(prob, self.joint).branch)
-                    advance(len(prob))
-                branches.append(np.concatenate(parts))
-        differing = float((branches[0] != branches[1]).mean())
-        self.console.say(f"bf16 and fp32 differ in {differing:.2%} of {len(sample)} verdicts")
-        if differing > MOST_DISAGREEMENT:
-            raise UserError(
-                f"bf16 gives another verdict than fp32 on {differing:.2%} of {len(sample)} crops, "
-                f"expected at most {MOST_DISAGREEMENT:.1%}: label with trainer.precision=fp32"
-            )
-        said |= {"crops": len(sample), "disagreement": differing}
+            f"comparing {engine.kind} in {engine.precision} with torch in fp32", len(sample),
+            "crops",
+        ) as advance:  # fmt: skip
+            found = check_engine(engine, exact, self.catalog, sample, batch, advance)
+        self.console.say(
+            f"{engine.kind} in {engine.precision} and torch in fp32 differ in "
+            f"{found.disagreement:.2%} of {found.crops} verdicts"
+        )
+        said |= asdict(found)
         write_json(file, said)
         return said
+
+    def _calibration_crops(self, count: int) -> list[bytes]:
+        """Pictures of the camera for an engine that measures the range of its numbers on them."""
+        rng = np.random.default_rng([self.config.seed, *b"calibration"])
+        rows = rng.choice(len(self.index), min(count, len(self.index)), replace=False)
+        return self.catalog.images(np.sort(rows))
 
     # -- calibration ---------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ from collabteam.team.voting import vote
 
 CALIBRATION = 600
 """Crops on which a coarse arithmetic is prepared: half set its ranges, half measure its errors."""
-_CHUNK, _CHUNK_EXACT = 32, 8
+_CHUNK, _CHUNK_CLOSE = 32, 8
 """Crops that a compiled model takes at once: all of a batch, and the close calls among them."""
 _WORK = 0.005
 """A product is quantised from this share of its network's multiplications on."""
@@ -57,9 +57,9 @@ def open_engine(
     """Load the voting team of a finished round into an engine.
 
     With ``openvino`` in bf16 or int8, crops on which a branch's probability is too close to one
-    half to be sure of its vote are computed again in fp32. How close that is, is measured on the
-    camera's own crops; this and the int8 network are kept in ``<folder>/openvino/``, so a resumed
-    command gets the same numbers.
+    half to be sure of its vote are computed again in the next finer arithmetic, at last in fp32.
+    How close that is, is measured on the camera's own crops; this and the int8 network are kept in
+    ``<folder>/openvino/``, so a resumed command gets the same numbers.
 
     Args:
         folder: ``<root>/<camera>/round-<k>``.
@@ -78,9 +78,7 @@ def open_engine(
         precision = trainer.precision
     if kind == "torch":
         if precision == "int8":
-            raise UserError(
-                "precision=int8: torch has none for these networks: set engine=openvino"
-            )
+            raise UserError("precision=int8 needs engine=openvino")
         return Team.load(folder, replace(trainer, precision=precision))
     if trainer.accelerator not in ("auto", "cpu"):
         raise UserError(
@@ -108,7 +106,8 @@ class OpenVino(Engine):
         kept: Folder for what is prepared once.
 
     Attributes:
-        margin: Crops with a probability so near to one half are computed in fp32; 0 to 0.5.
+        margins: Of all arithmetics but the last, coarse to fine: crops with a probability so near
+            to one half are computed in the next, too; 0 to 0.5.
 
     Raises:
         UserError: The processor has no bf16, there are no crops to calibrate on, or what is kept
@@ -134,24 +133,24 @@ class OpenVino(Engine):
             raise UserError("precision=bf16: this processor has none: set precision=auto or fp32")
         if precision == "auto":
             precision = "bf16" if has_bf16 else "fp32"
-        self.precision, self.margin = precision, 0.0
+        self.precision = precision
         network = _convert(openvino, team)
+        finer = ["bf16", "f32"] if has_bf16 else ["f32"]
         if precision == "fp32":
-            self._fast = self._exact = self._compile(network, "f32", _CHUNK)
+            self.margins: list[float] = []
+            self._stages = [self._compile(network, "f32", _CHUNK)]
             return
-        self._exact = self._compile(network, "f32", _CHUNK_EXACT)
         made_by = [openvino.__version__, self._core.get_property("CPU", "FULL_DEVICE_NAME")]
         if precision == "int8":
             made_by.append(_import("nncf").__version__)
         folder = kept / f"{precision}-{_fingerprint(team, made_by)}"
         if not folder.exists():
             with disk_errors():
-                self._prepare(openvino, network, calibration, folder)
+                self._prepare(openvino, network, finer, calibration, folder)
         try:
-            if precision == "int8":
-                network = self._core.read_model(folder / "network.xml")
-            self.margin = float(json.loads((folder / "margin.json").read_text())["margin"])
-            self._fast = self._compile(network, "bf16" if has_bf16 else "f32", _CHUNK)
+            self._stages = self._load(network, finer, folder)
+            margins = json.loads((folder / "margins.json").read_text())["margins"]
+            self.margins = [float(margin) for margin in margins]
         except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{folder}: expected a prepared network, got {first_line(error)}: remove the "
@@ -160,11 +159,23 @@ class OpenVino(Engine):
 
     def score(self, images: Tensor) -> NDArray[np.float32]:  # noqa: D102
         pixels = images.numpy()
-        prob = self._fast(pixels)
-        if self.margin:
-            close = (np.abs(prob - 0.5) <= self.margin).any(axis=1)
-            prob[close] = self._exact(pixels[close])
+        prob = self._stages[0](pixels)
+        for margin, finer in zip(self.margins, self._stages[1:], strict=True):
+            close = (np.abs(prob - 0.5) <= margin).any(axis=1)
+            prob[close] = finer(pixels[close])
         return prob
+
+    def _load(self, network: Any, finer: list[str], folder: Path) -> list[_Compiled]:
+        """The arithmetics, coarse to fine: int8, where asked, comes before the network's own."""
+        chunks = [_CHUNK] + [_CHUNK_CLOSE] * len(finer)
+        stages = []
+        if self.precision == "int8":
+            # What is not int8 in it is as coarse as the processor multiplies well.
+            int8 = self._core.read_model(folder / "network.xml")
+            stages = [self._compile(int8, finer[0], chunks.pop(0))]
+        for arithmetic in finer:
+            stages.append(self._compile(network, arithmetic, chunks.pop(0)))
+        return stages
 
     def _compile(self, network: Any, arithmetic: str, crops: int) -> _Compiled:
         threads = set_threads(self._trainer.threads)
@@ -186,10 +197,11 @@ class OpenVino(Engine):
         self,
         openvino: Any,
         network: Any,
+        finer: list[str],
         calibration: Callable[[int], list[bytes]],
         folder: Path,
     ) -> None:
-        """Quantise where asked, measure the margin, and keep both, whole or not at all."""
+        """Quantise where asked, measure the margins, and keep both, whole or not at all."""
         crops = calibration(CALIBRATION)
         if not crops:
             raise UserError(
@@ -203,17 +215,13 @@ class OpenVino(Engine):
         part = folder.with_name("preparing")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        arithmetic = "bf16"
         if self.precision == "int8":
-            network = _quantise(network, ranges, len(images[0][0]))
-            openvino.save_model(network, part / "network.xml", compress_to_fp16=False)
-            network = self._core.read_model(part / "network.xml")
-            if "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-                arithmetic = "f32"
-        coarse = self._compile(network, arithmetic, _CHUNK)
-        off = np.abs(coarse(errors) - self._exact(errors)).max(axis=1)
-        margin = min(0.5, float(np.quantile(off, _EXACT, method="higher")))
-        (part / "margin.json").write_text(json.dumps({"margin": margin, "crops": len(errors)}))
+            quantised = _quantise(network, ranges, self.image_size)
+            openvino.save_model(quantised, part / "network.xml", compress_to_fp16=False)
+        *coarse, exact = (stage(errors) for stage in self._load(network, finer, part))
+        off = [np.abs(prob - exact).max(axis=1) for prob in coarse]
+        margins = [min(0.5, float(np.quantile(one, _EXACT, method="higher"))) for one in off]
+        (part / "margins.json").write_text(json.dumps({"margins": margins, "crops": len(errors)}))
         for stale in folder.parent.glob(f"{self.precision}-*"):
             shutil.rmtree(stale)
         part.replace(folder)

@@ -1,0 +1,151 @@
+"""How often the report speaks of drift, where there is none and where there is.
+
+    python benchmarks/drift.py             # 8 simulated cameras, about 11 minutes on one core
+
+Each camera is watched for a day, trained for three rounds by the commands themselves, and watched
+on: for two days on which nothing changes, and, three times over, for the last half day of four in
+which the simulation drifts (drift=0.25, 0.5, 1). The camera's street and the people are others on
+each camera; on one camera the drifting days have the people of the days without drift. What came
+later is cut into stretches that share no object; each is compared with the first day as the report
+would, had nothing else come.
+
+The stretches of a camera have their reference in common, so they are not independent: the
+intervals (95%, Clopper and Pearson) are rather too short, and the rates of the cameras stand beside
+them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from collabteam import Catalog
+from collabteam.boards.stretches import last_verdicts
+from collabteam.rounds.drift import ALPHA, comparable, compare, find_drift
+from collabteam.simulator import CLASSES, SimulatedCrop, SimulationConfig, _draw, plan_slots
+
+# The demo's recipe with a smaller network, smaller pictures and fewer crops.
+RECIPE = (
+    "round=2", "experiment=demo", "reviewer=oracle", "logger=none", "trainer.threads=1",
+    "team.backbone=test_resnet", "data.image_size=32", "optim.epochs=24", "optim.epochs_later=6",
+    "seed_per_class=150", "seed_unknown=40", "increment_per_class=60",
+)  # fmt: skip
+DRIFTS = (0.0, 0.25, 0.5, 1.0)
+SIZES = (60, 100, 300)
+"""Objects in a stretch."""
+
+
+def footage(config: SimulationConfig, seed: int, begin: float, end: float) -> list[SimulatedCrop]:
+    """The crops of a part of a simulation; ``begin`` and ``end`` are shares of its span."""
+    slots = [s for s in plan_slots(config, seed) if begin <= s.before / config.crops < end]
+    return _draw(config, seed, slots)
+
+
+def write(crops: list[SimulatedCrop], name: str, to: Path, has_test: bool) -> Path:
+    """A Parquet file as `ingest` takes it; ``name`` keeps videos of one hour apart."""
+    rows = [
+        {
+            "image": crop.jpeg, "proposed": crop.proposed, "truth": crop.truth,
+            "video": f"{name}/{crop.video}", "track": crop.track, "time": crop.time,
+            "split": crop.split if has_test else "pool",
+        }
+        for crop in crops
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows), to / f"{name}.parquet")
+    return to / f"{name}.parquet"
+
+
+def command(name: str, root: Path, *settings: str) -> None:
+    """A command as a person types it, one thread, its words in a file."""
+    with (root.parent / "commands.log").open("a") as log:
+        subprocess.run(
+            [sys.executable, "-m", f"collabteam.{name}", f"root={root}", "camera=c", *settings],
+            check=True, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+
+def watch(folder: Path, crops: int, seed: int) -> Catalog:
+    """A camera that is trained on its first day and has later days, all of them labelled."""
+    still = SimulationConfig(crops=4 * crops, crops_per_track=2, hours=96, drift=0)
+    root = folder / "outputs"
+    first = write(footage(still, seed, 0, 0.25), "first", folder, has_test=True)
+    command("ingest", root, f"path={first}", f"camera.classes=[{','.join(CLASSES)}]")
+    command("train", root, *RECIPE)
+    for drift in DRIFTS:
+        began, ended = (0.25, 0.75) if drift == 0 else (0.875, 1)
+        later = footage(replace(still, drift=drift), seed, began, ended)
+        path = write(later, f"drift-{drift:g}", folder, has_test=False)
+        command("ingest", root, f"path={path}")
+    command("label", root, "trainer.threads=1", "trainer.precision=fp32")
+    return Catalog.open(root, "c")
+
+
+def looks(catalog: Catalog, seed: int) -> dict[tuple[float, int], list[tuple[bool, float]]]:
+    """For each drift and size of the stretches: whether each is an alarm, and its p."""
+    index = catalog.index()
+    verdicts = last_verdicts(index)
+    objects = comparable(index, verdicts)
+    where = np.array([str(video).split("/")[0] for video in index.video[objects.rows]])
+    reference = where == "first"
+    whole = find_drift(catalog.folder, index)
+    assert whole is not None
+    assert whole.stretch == "arrived"
+    assert whole.before == reference.sum()
+    found = defaultdict(list)
+    rng = np.random.default_rng(seed)
+    for drift in DRIFTS:
+        mine = rng.permutation(np.flatnonzero(where == f"drift-{drift:g}"))
+        for size in SIZES:
+            for start in range(0, len(mine) - size + 1, size):
+                stretch: NDArray[np.int64] = mine[start : start + size]
+                late = np.zeros(int(index.track_code.max()) + 1, dtype=bool)
+                late[index.track_code[objects.rows[stretch]]] = True
+                both = reference.copy()
+                both[stretch] = True
+                told = compare(index, objects.only(both), verdicts, late, 2, "arrived")
+                # Too few that can be compared: no alarm.
+                p = 1.0 if told.p is None else told.p
+                found[drift, size].append((bool(told.alarm), p))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cameras", type=int, default=8)
+    parser.add_argument("--crops", type=int, default=2400, help="of the first day of a camera")
+    parser.add_argument("--seed", type=int, default=100, help="of the first camera")
+    given = parser.parse_args()
+    cameras = []
+    for seed in range(given.seed, given.seed + given.cameras):
+        with tempfile.TemporaryDirectory() as folder:
+            cameras.append(looks(watch(Path(folder), given.crops, seed), seed))
+        print(f"camera {len(cameras)} of {given.cameras} is done", file=sys.stderr)
+    print(f"alarm at p < {ALPHA}; {given.cameras} cameras of {given.crops} crops")
+    print("drift  objects  stretches  alarms        95%   p < 0.05  by camera")
+    for drift in DRIFTS:
+        for size in SIZES:
+            each = [camera[drift, size] for camera in cameras]
+            every = [look for camera in each for look in camera]
+            alarms = sum(alarm for alarm, _ in every)
+            low, high = binomtest(alarms, len(every)).proportion_ci(0.95)
+            rates = " ".join(f"{np.mean([alarm for alarm, _ in camera]):.0%}" for camera in each)
+            print(
+                f"{drift:5g}  {size:7}  {len(every):9}  {alarms / len(every):6.1%}  "
+                f"{low:4.1%}-{high:5.1%}  {np.mean([p < 0.05 for _, p in every]):8.1%}  {rates}"
+            )
+
+
+if __name__ == "__main__":
+    main()

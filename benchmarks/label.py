@@ -1,0 +1,169 @@
+"""How fast a team labels crops, by engine and precision, against a plain loop over timm networks.
+
+python benchmarks/label.py ROOT CAMERA ROUND [--crops 2000] [--turns 5] [--threads 0]
+    [--batch-size 256] [--only torch-bf16,openvino-int8]
+
+All do the same work from encoded crops to probabilities. Ours reads the catalog and writes the
+parts that ``label`` writes. The plain loop is what one would write first: torchvision's ImageFolder
+over the same crops as files, a DataLoader, and the same networks of timm one after the other, fp32
+in eval mode. All take turns in one process; a ratio compares rates of the same turn, so it holds
+when the machine is busy, as single rates do not. What is prepared once per team (conversion,
+calibration) is timed apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from collabteam import Catalog, Team
+from collabteam.config import TrainerConfig
+from collabteam.rounds.loop import PART
+from collabteam.rounds.scores import PoolScores
+from collabteam.team.engine import Engine, disagreement, open_engine
+from collabteam.team.fit import set_threads
+from collabteam.team.scoring import branch_file, load_weights
+
+ENGINES = ("torch-fp32", "torch-bf16", "openvino-fp32", "openvino-bf16", "openvino-int8")
+
+
+def plain_loop(folder: Path, images: Path, workers: int, batch_size: int) -> Callable[[], object]:
+    """The networks that vote, as timm makes them, over a folder of images."""
+    record = json.loads((folder / "round.json").read_text())
+    team, side = record["settings"]["team"], record["settings"]["data"]["image_size"]
+    if team["stem"] != "standard":
+        raise SystemExit("the plain loop takes networks as timm makes them: team.stem=standard")
+    attention = None if team["attention"] == "none" else {"attn_layer": team["attention"]}
+    networks: list[nn.Module] = []
+    for name, folds in record["voting"].items():
+        for fold in folds:
+            network = timm.create_model(team["backbone"], num_classes=2, block_args=attention)
+            load_weights(network, branch_file(folder, name, fold))
+            networks.append(network.eval())
+    ready = transforms.Compose(
+        [
+            transforms.Resize((side, side)),
+            transforms.ToTensor(),
+            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+    loader = DataLoader(ImageFolder(images, ready), batch_size, num_workers=workers)
+
+    def run() -> object:
+        found = []
+        with torch.inference_mode():
+            for batch, _ in loader:
+                found.append([network(batch).softmax(dim=1)[:, 1] for network in networks])
+        return found
+
+    return run
+
+
+def ours(engine: Engine, catalog: Catalog, rows: NDArray[np.int64], batch_size: int) -> object:
+    """From the catalog to parts on disk, as ``label`` does it; returns the probabilities."""
+    crop_ids, found = catalog.index().crop_id, []
+    with tempfile.TemporaryDirectory() as folder:
+        scores = PoolScores(Path(folder) / "scores", "benchmark", engine.classes)
+        for start in range(0, len(rows), PART):
+            chunk = rows[start : start + PART]
+            prob = np.concatenate(list(engine.score_rows(catalog, chunk, batch_size)))
+            scores.add(crop_ids[chunk], prob)
+            found.append(prob)
+    return np.concatenate(found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("root")
+    parser.add_argument("camera")
+    parser.add_argument("round", type=int)
+    parser.add_argument("--crops", type=int, default=2000)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--only", default=",".join(ENGINES), help="of: %(default)s")
+    given = parser.parse_args()
+
+    trainer = TrainerConfig(
+        accelerator="cpu", threads=given.threads, score_batch_size=given.batch_size
+    )
+    threads = set_threads(given.threads)
+    catalog = Catalog.open(given.root, given.camera)
+    folder = catalog.folder / f"round-{given.round}"
+    count = len(catalog.index())
+    rng = np.random.default_rng(0)
+    rows = np.sort(rng.choice(count, min(given.crops, count), replace=False))
+
+    def calibration(wanted: int) -> list[bytes]:
+        rng = np.random.default_rng(1)
+        return catalog.images(np.sort(rng.choice(count, min(wanted, count), replace=False)))
+
+    with tempfile.TemporaryDirectory() as files:
+        images = Path(files) / "crops"
+        images.mkdir()
+        for row, image in zip(rows, catalog.images(rows), strict=True):
+            (images / f"{row:08d}.jpg").write_bytes(image)
+        lines: dict[str, Callable[[], object]] = {
+            f"plain, workers={n}": plain_loop(folder, Path(files), n, given.batch_size)
+            for n in (0, 2)
+        }
+        for name in given.only.split(","):
+            began = time.perf_counter()
+            kind, _, precision = name.partition("-")
+            engine = open_engine(folder, kind, precision, trainer, calibration)
+            taken = time.perf_counter() - began
+            print(f"{name}: opened in {taken:.1f} s, margins {getattr(engine, 'margins', '-')}")
+            lines[name] = lambda engine=engine: ours(engine, catalog, rows, given.batch_size)
+        report(lines, len(rows), given.turns)
+        print(f"{len(rows)} crops, {threads} threads, batches of {given.batch_size}")
+        print(f"load average {os.getloadavg()[0]:.1f} at the end")
+        exact = Team.load(folder, TrainerConfig(accelerator="cpu", precision="fp32"))
+        reference = ours(exact, catalog, rows, given.batch_size)
+        for name in given.only.split(","):
+            prob = lines[name]()
+            print(
+                f"{name}: {disagreement(reference, prob):.2%} of verdicts differ from torch-fp32, "
+                f"largest difference {np.abs(prob - reference).max():.4f}"
+            )
+
+
+def report(lines: dict[str, Callable[[], object]], crops: int, turns: int) -> None:
+    """Each in turn, after one turn that does not count; rates, and ratios to the plain loops."""
+    rates: dict[str, list[float]] = {name: [] for name in lines}
+    for turn in range(turns + 1):
+        for name, line in lines.items():
+            began = time.perf_counter()
+            line()
+            if turn:
+                rates[name].append(crops / (time.perf_counter() - began))
+    plain = list(lines)[:2]
+    print(f"\n{'':20} {'crops/s':>8} {'(range)':>13}" + "".join(f"{'/ ' + p:>24}" for p in plain))
+    for name, found in rates.items():
+        row = (
+            f"{name:20} {statistics.median(found):8.0f} {f'{min(found):.0f}-{max(found):.0f}':>13}"
+        )
+        for other in plain:
+            ratios = [ours / theirs for ours, theirs in zip(found, rates[other], strict=True)]
+            said = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+            row += f"{said:>24}"
+        print(row)
+    print()
+
+
+if __name__ == "__main__":
+    main()
