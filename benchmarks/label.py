@@ -62,7 +62,14 @@ def plain_loop(folder: Path, images: Path, workers: int, batch_size: int) -> Cal
             transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ]
     )
-    loader = DataLoader(ImageFolder(images, ready), batch_size, num_workers=workers)
+    # Spawned, for Lance bears no fork, and kept over the turns: their start is not counted.
+    loader = DataLoader(
+        ImageFolder(images, ready),
+        batch_size,
+        num_workers=workers,
+        multiprocessing_context="spawn" if workers else None,
+        persistent_workers=workers > 0,
+    )
 
     def run() -> object:
         found = []
