@@ -121,6 +121,17 @@ def test_another_engine_is_compared_first_and_says_the_same(finished: Path, call
     one_line(call("label", f"root={finished}", "camera=sim", "precision=int8"), "engine=openvino")
 
 
+def test_bf16_that_differs_too_much_gives_way_to_fp32_unless_it_was_asked_for(
+    finished: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collabteam.team.engine.MOST_DISAGREEMENT", -1.0)
+    base = (f"root={finished}", "camera=sim", "trainer.threads=1", "check=50")
+    one_line(call("label", *base, "precision=bf16"), "expected at most")
+    said = call("label", *base)
+    assert said.code == 0, said.err
+    assert read_json(finished / "sim" / "label.json")["settings"]["engine"]["precision"] == "fp32"
+
+
 def test_again_says_nothing_new(finished: Path, call: Call) -> None:
     label(call, finished)
     before, version = verdicts(finished), Catalog(finished / "sim").log_version()

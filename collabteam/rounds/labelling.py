@@ -201,15 +201,15 @@ class _Labelling:
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], dict[str, Any]]:
         """Rows, their uncalibrated probabilities (n, B), and how these were computed."""
         config = self.config
-        engine = open_engine(
-            self.folder, config.engine, config.precision, config.trainer, self._calibration_crops
-        )
-        # What training scored already, in the arithmetic of its machine, need not be scored again.
-        trained = config.engine == "torch" and config.precision == "auto"
-        trained &= config.trainer.precision == "auto"
-        name = "scores" if trained else f"scores-{engine.kind}-{engine.precision}"
+        try:
+            engine, name, check = self._engine(config.precision, rows)
+        except UserError as error:
+            if config.precision != "auto" or config.trainer.precision != "auto":
+                raise
+            # Nobody asked for bf16; a team with many close calls needs the digits.
+            self.console.warn(f"{error}; fp32 it is")
+            engine, name, check = self._engine("fp32", rows)
         scores = PoolScores(self.folder / name, self.team["fingerprint"], self.classes)
-        check = self._check(engine, self.folder / f"{name}-check.json", rows)
         scores.fill(
             self.catalog, self.index, rows, engine, config.trainer.score_batch_size, self.console,
             f"the team of round {self.team['round']} looks at {{}} crops ({engine.kind}, "
@@ -219,6 +219,23 @@ class _Labelling:
         wanted[rows] = True
         rows, prob = scores.of(self.index, wanted)
         return rows, prob.astype(np.float64), check
+
+    def _engine(
+        self, precision: str, rows: NDArray[np.int64]
+    ) -> tuple[Engine, str, dict[str, Any]]:
+        """An engine that was compared, the name of its scores, and what the comparison said.
+
+        Raises:
+            UserError: It is missing, or differs too much.
+        """
+        config = self.config
+        engine = open_engine(
+            self.folder, config.engine, precision, config.trainer, self._calibration_crops
+        )
+        # What training scored already, in the arithmetic of its machine, need not be scored again.
+        trained = config.engine == "torch" and {precision, config.trainer.precision} == {"auto"}
+        name = "scores" if trained else f"scores-{engine.kind}-{engine.precision}"
+        return engine, name, self._check(engine, self.folder / f"{name}-check.json", rows)
 
     def _check(self, engine: Engine, file: Path, rows: NDArray[np.int64]) -> dict[str, Any]:
         """Compare the engine with torch in fp32 on a sample, once for each team and engine.

@@ -39,7 +39,7 @@ from collabteam.team.voting import vote
 
 CALIBRATION = 600
 """Crops on which a coarse arithmetic is prepared: half set its ranges, half measure its errors."""
-_CHUNK, _CHUNK_CLOSE = 32, 8
+_CHUNK, _CHUNK_CLOSE = 32, 4
 """Crops that a compiled model takes at once: all of a batch, and the close calls among them."""
 _WORK = 0.005
 """A product is quantised from this share of its network's multiplications on."""
