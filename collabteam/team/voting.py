@@ -106,7 +106,7 @@ def combine_tracks(
         >>> prob = np.array([[0.8, 0.1], [0.8, 0.1], [0.9, 0.2], [0.2, 0.9]])
         >>> together, conflict = combine_tracks(prob, np.array([0, 0, 1, 1]), correlation=0.5)
         >>> together.round(2).tolist(), conflict.tolist()
-        ([[0.86, 0.05], [0.86, 0.05], [0.61, 0.61], [0.61, 0.61]], [False, False, True, True])
+        ([[0.86, 0.05], [0.86, 0.05], [0.63, 0.63], [0.63, 0.63]], [False, False, True, True])
     """
     prob = np.asarray(prob_NB, dtype=np.float64)
     own = vote(prob).branch if len(prob) else np.zeros(0, dtype=np.int64)
