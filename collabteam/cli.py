@@ -6,7 +6,6 @@ Hydra and OmegaConf appear here and nowhere else. The modules behind the command
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
@@ -41,9 +40,9 @@ class Command:
     def __call__(self) -> None:
         """Compose the settings from ``sys.argv`` and run; exits with 2 on bad input."""
         for word, name in self.words:
-            pattern = re.compile(rf"{word}(?==)")
             sys.argv[1:] = [
-                pattern.sub(name, part, 1) if pattern.match(part) else part for part in sys.argv[1:]
+                f"{name}={part.removeprefix(f'{word}=')}" if part.startswith(f"{word}=") else part
+                for part in sys.argv[1:]
             ]
         arguments = sys.argv[1:]
         if {"-h", "--help"} & set(arguments):

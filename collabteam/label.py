@@ -10,6 +10,8 @@ from collabteam.config import LabelConfig
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rich.console import Console as RichConsole
+
     from collabteam.rounds.labelling import Labelled
 
 HELP = """
@@ -61,12 +63,10 @@ def run(config: LabelConfig) -> int:
     return 0
 
 
-def _table(labelled: Labelled, out: object) -> None:
+def _table(labelled: Labelled, out: RichConsole) -> None:
     from rich import box
-    from rich.console import Console as RichConsole
     from rich.table import Table
 
-    assert isinstance(out, RichConsole)
     record = labelled.record
     test, truth = record["test"], record["measured"]
     table = Table(box=box.SIMPLE_HEAD, title=f"{record['camera']}, round {record['round']}")

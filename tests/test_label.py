@@ -13,12 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import CLASSES, SMALL, Call, command, environment, one_line, read_json, run
+from drawn import Colours, film, rider, walker
 
 from collabteam.catalog import Catalog, CropIndex, LabelEvent
-from collabteam.catalog.truth import read_truth
+from collabteam.catalog.truth import append_truth, read_truth
+from collabteam.config import CameraConfig, CutConfig, IngestConfig
 from collabteam.rounds.calibration import apply_temperatures
 from collabteam.rounds.scores import PoolScores
 from collabteam.team.voting import combine_tracks, vote
+from collabteam.video.pipeline import ingest_footage
 
 LABEL = ("camera=sim", "trainer.threads=1", "precision=fp32")
 
@@ -112,9 +115,12 @@ def test_another_engine_is_compared_first_and_says_the_same(finished: Path, call
     label(call, finished)
     before = verdicts(finished)
     record = label(call, finished, "engine=openvino", "precision=bf16", "check=200")
-    engine = record["settings"]["engine"]
-    assert (engine["kind"], engine["precision"], engine["crops"]) == ("openvino", "bf16", 200)
-    assert engine["disagreement"] <= 0.005
+    check = record["check"]
+    assert (check["kind"], check["precision"], check["crops"]) == ("openvino", "bf16", 200)
+    assert check["disagreement"] <= 0.005
+    # What was compared once is not compared again, and its verdicts are the same ones.
+    again = label(call, finished, "engine=openvino", "precision=bf16", "check=50")
+    assert (again["check"], again["new"]) == (check, 0)
     after = verdicts(finished)
     same = np.mean([after[crop][0] == said[0] for crop, said in before.items()])
     assert same >= 0.98
@@ -129,7 +135,7 @@ def test_bf16_that_differs_too_much_gives_way_to_fp32_unless_it_was_asked_for(
     one_line(call("label", *base, "precision=bf16"), "expected at most")
     said = call("label", *base)
     assert said.code == 0, said.err
-    assert read_json(finished / "sim" / "label.json")["settings"]["engine"]["precision"] == "fp32"
+    assert read_json(finished / "sim" / "label.json")["settings"]["precision"] == "fp32"
 
 
 def test_again_says_nothing_new(finished: Path, call: Call) -> None:
@@ -242,6 +248,7 @@ def test_bad_input_is_one_line(finished: Path, simulated: Path, tmp_path: Path, 
     content = branch.read_bytes()
     branch.write_bytes(content[: len(content) // 2])
     one_line(call("label", *base), branch.name)
+    one_line(call("label", f"root={finished}", "camera=sim"), branch.name)
     branch.unlink()
     one_line(call("label", *base), branch.name)
     assert verdicts(finished) == {}
@@ -281,3 +288,65 @@ def test_the_whole_line_from_crops_to_a_dataset(finished: Path, call: Call, tmp_
     assert found == expected
     # The truth of what the oracle looked at is what is exported.
     assert all(truth[i] == n for i, n in found.items() if index.human[index.crop_id == i][0])
+
+
+@pytest.mark.slow
+def test_the_whole_line_from_footage_to_a_dataset(tmp_path: Path, call: Call) -> None:
+    """Videos, crops, oracle, rounds 0 to 2, label, audit, export, loaded by a peer library."""
+    pytest.importorskip("trackers", reason="needs the extra 'footage'")
+    from pycocotools.coco import COCO
+
+    root = tmp_path / "outputs"
+    for number in range(14):
+        left, high = 5 + 3 * number, number % 5
+        street = (
+            *rider("bicycle", left, 3.0, 10 + high),
+            *rider("motorcycle", 200 - left, -2.0, 125 + high),
+            walker(270 - 2 * number, 40 + 8 * high, -2.0),
+        )
+        film(tmp_path / "footage" / f"clip{number}.mp4", street, frames=30, fps=10)
+    config = IngestConfig(
+        camera=CameraConfig("gate", CLASSES), root=str(root), source="video",
+        path=str(tmp_path / "footage"), tracker="sort", cut=CutConfig(min_frames=5, min_size=20),
+    )  # fmt: skip
+    ingest_footage(config, detector=Colours())
+    catalog = Catalog.open(root, "gate")
+    index = catalog.index()
+    tracks = {name: len(set(index.track[index.proposed == name])) for name in CLASSES}
+    assert min(tracks.values()) >= 14
+    # The drawn detector makes no mistakes, so what it proposes is the truth.
+    append_truth(catalog, zip(index.crop_id.tolist(), index.proposed.tolist(), strict=True))
+    base = (f"root={root}", "camera=gate")
+    drawn = call("review", *base, "queue=test", "test_per_class=3", f"export={tmp_path / 't.csv'}",
+                 "format=csv")  # fmt: skip
+    assert drawn.code == 0, drawn.err
+    sizes = ("seed_per_class=8", "increment_per_class=1")
+    said = call("train", *base, "round=2", *(s for s in SMALL if not s.startswith(
+        ("seed_per_class", "increment_per_class"))), *sizes)  # fmt: skip
+    assert said.code == 0, said.err
+    labelled = call("label", *base, "trainer.threads=1", "precision=fp32")
+    assert labelled.code == 0, labelled.err
+    assert sum(read_json(root / "gate" / "label.json")["labelled"].values()) > 0
+    audited = call("audit", *base, "reviewer=oracle", "precision=0.6", "expected_error=0.05")
+    assert audited.code in (0, 1), audited.err
+    assert (root / "gate" / "audits" / "1" / "certificate.json").exists()
+    to = tmp_path / "dataset"
+    said = call("export", *base, "format=coco", f"to={to}")
+    assert said.code == 0, said.err
+    coco = COCO(str(to / "annotations.json"))
+    assert {kind["name"] for kind in coco.loadCats(coco.getCatIds())} == set(CLASSES)
+    index = Catalog.open(root, "gate").index()
+    called = {
+        str(i): str(human or verdict)
+        for i, human, verdict in zip(index.crop_id, index.human, index.verdict, strict=True)
+        if (human or verdict) in CLASSES
+    }
+    assert len(coco.getImgIds()) == len(called)
+    boxes = 0
+    for annotation in coco.loadAnns(coco.getAnnIds()):
+        said_of = annotation["attributes"]
+        kind = coco.loadCats(annotation["category_id"])[0]["name"]
+        assert called[said_of["crop_id"]] == kind
+        assert said_of["video"].startswith("clip")
+        boxes += said_of["frame_box"] is not None
+    assert boxes == len(called)  # where each was in its video

@@ -16,11 +16,14 @@ from pathlib import Path
 
 import pytest
 from conftest import CLASSES, read_json, run
+from drawn import Colours, film, rider, walker
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from reviewing import Client, Server, serving, start, visitor
 
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog.truth import read_truth
+from collabteam.config import CameraConfig, CutConfig, IngestConfig
+from collabteam.video.pipeline import ingest_footage
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -252,6 +255,47 @@ def test_zoom_and_help(context: BrowserContext, server: Server, root: Path) -> N
     expect(page.get_by_test_id("help")).to_be_hidden()
 
 
+def test_zoom_shows_the_frame_that_the_crop_was_cut_from(
+    tmp_path: Path, context: BrowserContext
+) -> None:
+    pytest.importorskip("trackers", reason="needs the extra 'footage'")
+    street = (
+        *rider("bicycle", 5, 3.0, 10), *rider("motorcycle", 200, -2.0, 125), walker(270, 40, -2.0)
+    )  # fmt: skip
+    path = film(tmp_path / "gate.mp4", street)
+    config = IngestConfig(
+        camera=CameraConfig("sim", CLASSES), root=str(tmp_path / "outputs"), source="video",
+        path=str(path), tracker="sort", cut=CutConfig(min_frames=5, min_size=20),
+    )  # fmt: skip
+    ingest_footage(config, detector=Colours())
+    with serving(tmp_path / "outputs", "queue=seed") as server:
+        client = visitor(server)
+        crop = client.page()["crops"][0]["id"]
+        client.call("release", queue="seed")
+        told = client.send("GET", f"/api/context/{crop}").json
+        assert told["still"] is True
+        assert told["video"].startswith("gate.mp4")
+        frame = client.send("GET", f"/frame/{crop}")
+        assert frame.headers["content-type"] == "image/jpeg"
+        context.add_cookies([cookie(client, server)])
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{server.port}/?queue=seed")
+        ready(page)
+        page.keyboard.press("Home")
+        page.keyboard.press("z")
+        still = page.get_by_test_id("zoom").locator("img[src^='/frame/']")
+        expect(still).to_be_visible()
+        assert still.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [320, 240]
+        path.unlink()  # the video was moved away: the rest of the zoom stays
+        page.reload()
+        ready(page)
+        page.keyboard.press("Home")
+        page.keyboard.press("z")
+        expect(page.get_by_test_id("zoom")).to_be_visible()
+        expect(page.get_by_test_id("zoom")).to_contain_text("gate.mp4")
+        expect(still).to_have_count(0)
+
+
 def test_the_end_says_what_comes_next(root: Path, context: BrowserContext, server: Server) -> None:
     client, truth = visitor(server), read_truth(Catalog(root / "sim"))
     while len((page := client.page(size=60))["crops"]) and page["suggested"] != CLASSES[2]:
@@ -267,6 +311,8 @@ def test_the_end_says_what_comes_next(root: Path, context: BrowserContext, serve
         if tab.get_by_test_id("done").is_visible():
             break
         at = ready(tab, at)
+    # How far, how fast; the time left stands there as long as there is some.
+    expect(tab.get_by_test_id("progress")).to_contain_text(re.compile(r"300 / 300.*/ min"))
     expect(tab.get_by_test_id("done")).to_contain_text(
         "python -m collabteam.train camera=sim round=0 seed_per_class=100"
     )

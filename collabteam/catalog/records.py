@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -136,6 +136,27 @@ TRUTH_SCHEMA = pa.schema(
         pa.field("label", pa.string(), nullable=False),
     ]
 )
+
+
+def labels_hash(crop_ids: Iterable[str], labels: Iterable[str]) -> str:
+    """Stands for labelled crops: SHA-256, in hexadecimal, of ``crop_id, tab, label, line feed``.
+
+    Args:
+        crop_ids: In an order of the caller's, such as ascending.
+        labels: As many.
+    """
+    lines = (f"{crop}\t{label}\n" for crop, label in zip(crop_ids, labels, strict=True))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def seeded_hash(name: str, seed: int) -> int:
+    """A number from 0 to 2^64 - 1 that is random in the seed and the same at every call.
+
+    Whatever is taken in the order of these is a random sample that needs no record and keeps its
+    members when others join.
+    """
+    digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
 
 
 def crops_to_table(crops: Sequence[Crop]) -> pa.Table:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import lance
 import pyarrow as pa
@@ -152,17 +153,33 @@ class Table:
             return self._data.take(list(rows), columns=list(columns))
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a small file so that a reader sees the old one or the new one, never a part.
+def write_atomically(path: Path, text: str, private: bool = False) -> None:
+    """Write a small text file with :func:`replacing`."""
+    with replacing(path, private) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def replacing(path: Path, private: bool = False) -> Iterator[BinaryIO]:
+    """Write a file so that a reader sees the old one or the new one, never a part.
+
+    Args:
+        path: The file.
+        private: Whether its owner alone may read it.
+
+    Yields:
+        The new file, open for writing; it takes the place of the old one when the block ends.
 
     Raises:
         UserError: The disk is full.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
+    mode = 0o600 if private else 0o666
     with disk_errors():
         try:
-            with partial.open("w", encoding="utf-8") as file:
-                file.write(text)
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)

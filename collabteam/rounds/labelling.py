@@ -40,7 +40,7 @@ from collabteam.rounds.calibration import (
 )
 from collabteam.rounds.scores import PoolScores
 from collabteam.rounds.state import digest, read_json, round_folder, write_json
-from collabteam.team.engine import check_engine, open_engine
+from collabteam.team.engine import Disagreement, check_engine, open_engine
 from collabteam.team.fit import set_threads
 from collabteam.team.scoring import Engine, Team
 from collabteam.team.voting import ABSTAIN, Verdicts, combine_tracks, vote
@@ -148,12 +148,13 @@ class _Labelling:
         unseen = self._unseen()
         temperatures = self._temperatures(unseen)
         thresholds = self._thresholds(unseen, temperatures)
-        prob = apply_temperatures(prob, temperatures) if len(rows) else prob
+        raw, prob = prob, apply_temperatures(prob, temperatures) if len(rows) else prob
         verdicts, conflicts = self._decide(rows, prob, thresholds)
         settings = {
             "threshold": self.config.threshold, "confidence": self.config.confidence,
             "tracks": self.config.tracks, "correlation": self.config.correlation,
-            "calibrate": self.config.calibrate, "engine": check,
+            "calibrate": self.config.calibrate, "engine": check["kind"],
+            "precision": check["precision"],
         }  # fmt: skip
         run = f"label-{digest([self.team['fingerprint'], settings])}"
         began = time.perf_counter()
@@ -162,7 +163,7 @@ class _Labelling:
             rows[mine], Verdicts(verdicts.branch[mine], verdicts.confidence[mine]), run
         )
         self.seconds["write"] = time.perf_counter() - began
-        quality, on_test = self._measure(rows, prob, verdicts, judged[rows], temperatures, unseen)
+        quality, on_test = self._measure(rows, raw, prob, verdicts, judged[rows])
         counts = np.bincount(verdicts.branch[mine] + 1, minlength=len(self.classes) + 1)
         record = {
             "schema": 1,
@@ -171,6 +172,7 @@ class _Labelling:
             "team": self.team["fingerprint"],
             "run": run,
             "settings": settings,
+            "check": check,
             "pool": int(mine.sum()),
             "labelled": {
                 name: int(count) for name, count in zip(self.classes, counts[1:], strict=True)
@@ -203,7 +205,7 @@ class _Labelling:
         config = self.config
         try:
             engine, name, check = self._engine(config.precision, rows)
-        except UserError as error:
+        except Disagreement as error:
             if config.precision != "auto" or config.trainer.precision != "auto":
                 raise
             # Nobody asked for bf16; a team with many close calls needs the digits.
@@ -424,11 +426,10 @@ class _Labelling:
     def _measure(
         self,
         rows: NDArray[np.int64],
+        raw: NDArray[np.float64],
         prob: NDArray[np.float64],
         verdicts: Verdicts,
         judged: NDArray[np.bool_],
-        temperatures: NDArray[np.float64],
-        unseen: dict[int, Unseen],
     ) -> tuple[Quality | None, dict[str, Any] | None]:
         """On the frozen test set: calibration, risk over coverage, what the labels are worth."""
         if not judged.any():
@@ -438,8 +439,7 @@ class _Labelling:
             )
             return None, None
         labels = _as_numbers(self.index.human[rows[judged]], self.classes)
-        calibrated = prob[judged]
-        raw = apply_temperatures(calibrated, 1 / temperatures)
+        raw, calibrated = raw[judged], prob[judged]
         before, after, errors = {}, {}, {}
         for branch, name in enumerate(self.classes):
             true = labels == branch

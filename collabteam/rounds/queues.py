@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from collabteam.boards.progress import Console
 from collabteam.boards.table1 import read_rounds
 from collabteam.catalog import Catalog, CropIndex, LabelEvent
+from collabteam.catalog.records import seeded_hash
 from collabteam.config import UNKNOWN, UNUSABLE, ReviewConfig, TrainConfig
 from collabteam.errors import UserError
 from collabteam.rounds.initial import draw_initial, initial_rows, sample_file
@@ -237,7 +237,7 @@ def _audit_rows(index: CropIndex, config: ReviewConfig) -> NDArray[np.int64]:
     of_team = (index.increment_round >= 0) & ~index.held_out
     for name in np.unique(index.increment_label[of_team]):
         rows = np.flatnonzero(of_team & (index.increment_label == name))
-        ranks = np.array([_hash(str(index.crop_id[row]), config.seed) for row in rows])
+        ranks = np.array([seeded_hash(str(index.crop_id[row]), config.seed) for row in rows])
         chosen.append(rows[np.argsort(ranks)[: config.audit_per_class]])
     return np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, dtype=np.int64)
 
@@ -295,11 +295,6 @@ def _by_class(
     return rows[np.lexsort((shuffled, ranks))]
 
 
-def _hash(crop_id: str, seed: int) -> int:
-    digest = hashlib.blake2b(f"{seed} {crop_id}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big")
-
-
 def share_of(crop_id: str, share: float, seed: int) -> bool:
     """Whether a crop belongs to a random share of all crops, the same at every call.
 
@@ -308,7 +303,7 @@ def share_of(crop_id: str, share: float, seed: int) -> bool:
         share: 0 to 1.
         seed: Of the draw.
     """
-    return _hash(crop_id, seed) < share * 2.0**64
+    return seeded_hash(crop_id, seed) < share * 2.0**64
 
 
 def _or(asked: int | None, default: int) -> int:

@@ -34,7 +34,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -50,7 +49,8 @@ from numpy.typing import NDArray
 
 from collabteam.boards.progress import Console
 from collabteam.catalog import Catalog, CropIndex, LabelEvent
-from collabteam.catalog.records import HUMAN_SOURCES, UNDO
+from collabteam.catalog.records import HUMAN_SOURCES, UNDO, labels_hash
+from collabteam.catalog.tables import replacing
 from collabteam.config import AuditConfig, check_audit
 from collabteam.errors import UserError, disk_errors
 from collabteam.rounds.certificate import (
@@ -171,19 +171,6 @@ def open_audit(camera_folder: Path) -> int:
     return 0 if is_done else number
 
 
-def last_certificate(camera_folder: Path) -> Record | None:
-    """The certificate of the last audit that came to one, whether it passed or failed.
-
-    Raises:
-        UserError: It is broken.
-    """
-    for number in range(last_audit(camera_folder), 0, -1):
-        file = audit_folder(camera_folder, number) / "certificate.json"
-        if file.exists():
-            return _read(file)
-    return None
-
-
 def read_audit(camera_folder: Path, number: int) -> Record:
     """What an audit was begun with.
 
@@ -209,7 +196,7 @@ def read_release(camera_folder: Path, record: Record) -> pa.Table:
     file = camera_folder / record["release"]["file"]
     try:
         table = pq.read_table(file)
-        found = release_hash(table["crop_id"].to_pylist(), table["label"].to_pylist())
+        found = labels_hash(table["crop_id"].to_pylist(), table["label"].to_pylist())
     except (OSError, KeyError, pa.ArrowException) as error:
         raise UserError(
             f"{file}: expected the labels that were audited, got {error}: restore it from a "
@@ -221,17 +208,6 @@ def read_release(camera_folder: Path, record: Record) -> pa.Table:
             "restore it from a backup, or begin another audit with new=true"
         )
     return table
-
-
-def release_hash(crop_ids: Iterable[str], labels: Iterable[str]) -> str:
-    """Stands for a release: SHA-256, in hexadecimal, of lines ``crop_id, tab, label, line feed``.
-
-    Args:
-        crop_ids: Ascending.
-        labels: As many.
-    """
-    lines = (f"{crop}\t{label}\n" for crop, label in zip(crop_ids, labels, strict=True))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _read(file: Path) -> Record:
@@ -247,17 +223,8 @@ def _read(file: Path) -> Record:
 
 
 def _write_parquet(file: Path, table: pa.Table) -> None:
-    """Write a table so that it is there whole or not at all."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    with disk_errors():
-        try:
-            with partial.open("wb") as sink:
-                pq.write_table(table, sink)
-                sink.flush()
-                os.fsync(sink.fileno())
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
+    with replacing(file) as sink:
+        pq.write_table(table, sink)
 
 
 def _now() -> str:
@@ -367,7 +334,7 @@ def _begin(catalog: Catalog, config: AuditConfig, number: int, console: Console)
         "settings": {name: getattr(config, name) for name in SETTINGS},
         "release": {
             "file": file.relative_to(catalog.folder).as_posix(),
-            "hash": release_hash(ids.tolist(), labels.tolist()),
+            "hash": labels_hash(ids.tolist(), labels.tolist()),
             "crops": len(rows),
             "by_class": {name: len(batch) for name, batch in batches.items()},
         },
@@ -383,6 +350,33 @@ def _begin(catalog: Catalog, config: AuditConfig, number: int, console: Console)
     with disk_errors():
         folder.mkdir(parents=True, exist_ok=True)
     _write_parquet(file, pa.table({"crop_id": ids, "label": labels, "confidence": confidence}))
+    teams = Counter(zip(index.verdict_by[rows], rounds, index.verdict_run[rows], strict=True))
+    record = {
+        "schema": 1,
+        "camera": catalog.name,
+        "audit": number,
+        "begun": _now(),
+        "log_events": events,
+        "settings": {name: getattr(config, name) for name in SETTINGS},
+        "release": {
+            "file": file.relative_to(catalog.folder).as_posix(),
+            "hash": labels_hash(ids.tolist(), labels.tolist()),
+            "crops": len(rows),
+            "by_class": {name: len(batch) for name, batch in batches.items()},
+        },
+        "teams": [
+            {"fingerprint": by, "round": round_, "run": run, "crops": count}
+            for (by, round_, run), count in sorted(teams.items())
+        ],
+        "classes": classes,
+    }
+    if config.reviewer == "oracle":
+        _simulated_answers(catalog, index, record, {})  # raises where it would have none
+    confidence = index.verdict_confidence[rows]
+    with disk_errors():
+        folder.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as sink:
+        pq.write_table(pa.table({"crop_id": ids, "label": labels, "confidence": confidence}), sink)
     write_json(folder / "audit.json", record)
     asked = sum(len(row["sample"]) for row in classes.values())
     console.say(f"audit {number} of {catalog.name} begins: {asked} of {len(rows)} crops to look at")

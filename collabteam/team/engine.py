@@ -376,6 +376,10 @@ def _without_telemetry() -> Iterator[None]:
             sys.modules[name] = before
 
 
+class Disagreement(UserError):
+    """An engine gives too many other verdicts than the reference."""
+
+
 @dataclass(frozen=True)
 class Check:
     """How far an engine is from the reference on a sample.
@@ -432,7 +436,7 @@ def check_engine(
         advance: Called with the number of crops of each finished batch.
 
     Raises:
-        UserError: More than ``MOST_DISAGREEMENT`` of the verdicts differ.
+        Disagreement: More than ``MOST_DISAGREEMENT`` of the verdicts differ.
     """
     ours, theirs = [], []
     both = (one.score_rows(reader, rows, batch_size) for one in (engine, reference))
@@ -446,7 +450,7 @@ def check_engine(
     prob, exact = np.concatenate(ours), np.concatenate(theirs)
     found = Check(len(prob), disagreement(exact, prob), float(np.abs(prob - exact).max()))
     if found.disagreement > MOST_DISAGREEMENT:
-        raise UserError(
+        raise Disagreement(
             f"engine={engine.kind} in {engine.precision} gives another verdict than torch in fp32 "
             f"on {found.disagreement:.2%} of {found.crops} crops, expected at most "
             f"{MOST_DISAGREEMENT:.1%}: use a finer precision, or engine=torch with fp32"

@@ -7,6 +7,7 @@ was answered; a page that was out then is answered all the same, since answers n
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import threading
 import time
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from collabteam.catalog import Catalog, LabelEvent
 from collabteam.config import ReviewConfig
@@ -31,10 +33,8 @@ MOST_CROPS = 500
 """On one page."""
 _CACHE_BYTES = 96 * 2**20
 _COMMIT = re.compile(r"[A-Za-z0-9-]{8,64}")
-_PICTURES = (
-    (b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"GIF8", "image/gif"), (b"BM", "image/bmp"),
-)  # fmt: skip
+_SHOWN = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp")
+"""What browsers show as it is."""
 
 
 class Refused(Exception):
@@ -112,7 +112,8 @@ class Desk:
         self._size = self.catalog.log_size()
         self._files = self._stages()
         self.index = self.catalog.index()
-        self.words = Words.read(self.catalog)
+        log = self.catalog.log()
+        self.words = Words.read(log)
         self._row = {str(crop_id): row for row, crop_id in enumerate(self.index.crop_id)}
         self._mates = np.bincount(self.index.track_code, minlength=1)
         self._lines: dict[str, _Line] = {}
@@ -125,7 +126,7 @@ class Desk:
             ids = [str(self.index.crop_id[row]) for row in queue.rows]
             self._lines[name] = _Line(queue, ids, self.config)
             if name == "audit":
-                self.audited = Words.read(self.catalog, "audit", queue.since)
+                self.audited = Words.read(log.slice(queue.since), "audit")
             self._mark(name, ids)
 
     def _refresh(self) -> None:
@@ -167,6 +168,13 @@ class Desk:
     def _words_for(self, name: str) -> Words:
         """The words that make a crop of a queue done: an audit asks anew, whoever knew it."""
         return self.audited if name == "audit" else self.words
+
+    def _answer(self, queue: str, crop_id: str, reviewer: str) -> str:
+        """What a reviewer answered in a queue, ``""`` for nothing."""
+        words = self._words_for(queue)
+        if queue == "conflict":
+            return words.settled_by(crop_id, reviewer)
+        return words.unseen(crop_id).get(reviewer, "")
 
     def _said(self, events: Sequence[LabelEvent]) -> None:
         """Append to the log, and keep what is known in step with it."""
@@ -215,7 +223,8 @@ class Desk:
         return [
             int(position)
             for position in np.flatnonzero(line.twice & line.done)
-            if len(said := self.words.unseen(line.ids[position])) == 1 and reviewer not in said
+            if len(said := self._words_for(queue).unseen(line.ids[position])) == 1
+            and reviewer not in said
         ]
 
     def page(
@@ -283,7 +292,7 @@ class Desk:
             for crop_id in crops[: 4 * MOST_CROPS]
             if crop_id in self._lines[queue].position
             and crop_id not in held
-            and reviewer not in self.words.unseen(crop_id)  # answered, and on its way no more
+            and not self._answer(queue, crop_id, reviewer)  # given, and on its way no more
         ]
         if not free:
             return {}
@@ -473,18 +482,12 @@ class Desk:
         """
         with self._lock:
             self._refresh()
-            line, words, now = self._lines[queue], self._words_for(queue), time.time()
+            line, now = self._lines[queue], time.time()
             foreign = [crop_id for crop_id, _, _ in answers if crop_id not in line.position]
-
-            def known(crop_id: str, reviewer: str) -> str:
-                if queue == "conflict":
-                    return words.settled_by(crop_id, reviewer)
-                return words.unseen(crop_id).get(reviewer, "")
-
             new = [
                 LabelEvent(crop_id, label, "import", queue, line.queue.round, by=reviewer, time=now)
                 for crop_id, label, reviewer in answers
-                if crop_id in line.position and known(crop_id, reviewer) != label
+                if crop_id in line.position and self._answer(queue, crop_id, reviewer) != label
             ]
             self._said(new)
             return len(new), foreign
@@ -596,12 +599,16 @@ class Desk:
                 raise Refused(f"camera {self.catalog.name} has no such crop")
             self._read_ahead([crop_id])
             image = self._cache[crop_id]
-        for magic, kind in _PICTURES:
-            if image.startswith(magic):
-                return image, kind
-        if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
-            return image, "image/webp"
-        return _as_png(image), "image/png"
+        try:
+            with Image.open(io.BytesIO(image)) as picture:
+                kind = Image.MIME.get(str(picture.format), "")
+                if kind in _SHOWN:
+                    return image, kind
+                to = io.BytesIO()
+                picture.convert("RGB").save(to, "png")
+                return to.getvalue(), "image/png"
+        except Exception as error:  # decoders of damaged pictures raise nearly everything
+            raise Refused(f"the picture is broken: {error}") from error
 
     def context(self, crop_id: str) -> dict[str, Any]:
         """Where a crop came from, and the other crops of its track, in the order of time.
@@ -629,18 +636,3 @@ class Desk:
     def _check(self, queue: str) -> None:
         if queue not in TITLES:
             raise Refused(f"no queue {queue!r}: expected one of {', '.join(TITLES)}")
-
-
-def _as_png(image: bytes) -> bytes:
-    """A picture of a kind that browsers do not show, as one that they do."""
-    import io
-
-    from PIL import Image
-
-    to = io.BytesIO()
-    try:
-        with Image.open(io.BytesIO(image)) as picture:
-            picture.convert("RGB").save(to, "png")
-    except Exception as error:  # decoders of damaged pictures raise nearly everything
-        raise Refused(f"the picture is broken: {error}") from error
-    return to.getvalue()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
 import secrets
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from collabteam.errors import disk_errors
+from collabteam.catalog.tables import write_atomically
 
 INVITATION = 3600.0
 """Seconds for which an address that was printed opens the page."""
@@ -96,15 +95,7 @@ class Sessions:
             digest: {"reviewer": session.reviewer, "expires": session.expires}
             for digest, session in self._open.items()
         }
-        part = self._file.with_name(f".{self._file.name}.{os.getpid()}")
-        with disk_errors():
-            try:
-                descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                    json.dump(kept, file)
-                part.replace(self._file)
-            finally:
-                part.unlink(missing_ok=True)
+        write_atomically(self._file, json.dumps(kept), private=True)
 
 
 def _digest(secret: str) -> str:

@@ -6,7 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from collabteam.catalog import Catalog, LabelEvent
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from collabteam.catalog import LabelEvent
 from collabteam.catalog.records import UNDO
 
 _SOURCES = ("person", "import")
@@ -46,21 +49,14 @@ class Words:
         self.add(events)
 
     @classmethod
-    def read(cls, catalog: Catalog, purpose: str = "", since: int = 0) -> Words:
+    def read(cls, log: pa.Table, purpose: str = "") -> Words:
         """The words in a camera's log.
 
         Args:
-            catalog: The camera.
+            log: As :meth:`collabteam.catalog.Catalog.log` gives it.
             purpose: Only words of this purpose, and what was withdrawn; ``""`` for all.
-            since: Pass over as many events of the log.
-
-        Raises:
-            UserError: The log is damaged.
         """
-        import pyarrow.compute as pc
-
-        log = catalog.log().slice(since)
-        log = log.filter(pc.is_in(log["source"], value_set=_as_array(_SOURCES)))
+        log = log.filter(pc.is_in(log["source"], value_set=pa.array(_SOURCES)))
         if purpose:
             log = log.filter(pc.or_(pc.equal(log["purpose"], purpose), pc.equal(log["label"], "")))
         return cls(LabelEvent(**row) for row in log.to_pylist())
@@ -181,9 +177,3 @@ def cohen_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
     firsts, seconds = (Counter(side) for side in zip(*pairs, strict=True))
     chance = sum(firsts[label] * seconds[label] for label in firsts) / count**2
     return None if chance == 1 else (agreed - chance) / (1 - chance)
-
-
-def _as_array(texts: Sequence[str]) -> object:
-    import pyarrow as pa
-
-    return pa.array(texts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 
 from collabteam.catalog.catalog import Catalog
 from collabteam.catalog.index import CropIndex, Texts
+from collabteam.catalog.records import labels_hash, seeded_hash
 from collabteam.config import UNKNOWN, UNUSABLE
 from collabteam.errors import UserError, first_line
 
@@ -233,8 +233,7 @@ def _frozen(catalog: Catalog, index: CropIndex, certificate: Certificate) -> _Wo
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise _damaged(file, first_line(error)) from error
     crops, labels = (column.to_pylist() for column in columns)
-    lines = "".join(f"{crop}\t{label}\n" for crop, label in zip(crops, labels, strict=True))
-    if hashlib.sha256(lines.encode()).hexdigest() != certificate.hash:
+    if labels_hash(crops, labels) != certificate.hash:
         raise _damaged(file, f"it is not what was frozen for audit {certificate.audit}")
     row_of = {crop_id: row for row, crop_id in enumerate(index.crop_id.tolist())}
     label = np.full(len(index), "", dtype=object)
@@ -377,7 +376,7 @@ def validation_part(labels: Texts, tracks: Texts, share: float, seed: int) -> np
     np.add.at(counts, (track, kind), 1)
     sizes = counts.sum(axis=1)
     kind_of = counts.argmax(axis=1) if len(kinds) else np.zeros(0, dtype=np.int64)
-    ranks = np.array([_hash(str(name), seed) for name in names], dtype=np.uint64)
+    ranks = np.array([seeded_hash(str(name), seed) for name in names], dtype=np.uint64)
     chosen = np.zeros(len(names), dtype=bool)
     for number in range(len(kinds)):
         members = np.flatnonzero(kind_of == number)
@@ -394,8 +393,3 @@ def validation_part(labels: Texts, tracks: Texts, share: float, seed: int) -> np
             chosen[members[np.argmin(sizes[members])]] = False
     part: npt.NDArray[np.bool_] = chosen[track]
     return part
-
-
-def _hash(name: str, seed: int) -> int:
-    digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big")
