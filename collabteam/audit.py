@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from collabteam.cli import Command
+from collabteam.cli import Command, Outcome
 from collabteam.config import AuditConfig
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ Then: python -m collabteam.export camera=NAME certified=true to=FOLDER
 """
 
 
-def run(config: AuditConfig) -> int:
+def run(config: AuditConfig) -> Outcome:
     """Begin, go on or judge, and show where the audit stands."""
     from rich.console import Console as RichConsole
 
@@ -49,7 +49,11 @@ def run(config: AuditConfig) -> int:
     certificate = audited.certificate
     lines = _open(audited) if certificate is None else _done(audited, certificate)
     out.print("\n".join(lines), markup=False, soft_wrap=True)
-    return int(certificate is not None and not certificate["passed"])
+    if certificate is None:
+        return Outcome("waits for answers in the queue audit of the review page")
+    statement = " ".join(certificate["statement"].split())
+    passed = certificate["passed"]
+    return Outcome(statement, "done" if passed else "failed", 0 if passed else 1)
 
 
 def _table(audited: Audited, out: RichConsole) -> None:

@@ -5,6 +5,7 @@ Hydra and OmegaConf appear here and nowhere else. The modules behind the command
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -12,8 +13,25 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from collabteam.config import camera_folder
+from collabteam.config import camera_folder, check_runtime
 from collabteam.errors import UserError, disk_errors
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command came to, for the table at the end of a sweep.
+
+    Attributes:
+        note: One line on it.
+        state: ``done``, ``skipped`` (there was nothing to do) or ``failed``.
+        code: The exit code of the command alone.
+        seconds: How long it took.
+    """
+
+    note: str = ""
+    state: str = "done"
+    code: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -23,19 +41,23 @@ class Command:
     Attributes:
         name: The command's name, also that of its YAML file in ``conf/``.
         schema: The dataclass of its settings.
-        run: What it does. May return an exit code.
+        run: What it does.
         help: What ``--help`` prints.
         registers: Whether a camera's name may be new.
         words: Settings whose name on the command line is a word that Python keeps for itself, and
             their names in the schema.
+        varies: What a sweep may vary: ``cameras`` (cameras, rounds and roots), ``roots`` (anything;
+            each other setting works on a copy of the camera under a root of its own) or
+            ``anything``.
     """
 
     name: str
     schema: type
-    run: Callable[[Any], int | None]
+    run: Callable[[Any], Outcome]
     help: str
     registers: bool = False
     words: tuple[tuple[str, str], ...] = ()
+    varies: str = "cameras"
 
     def __call__(self) -> None:
         """Compose the settings from ``sys.argv`` and run; exits with 2 on bad input."""
@@ -55,46 +77,60 @@ class Command:
         os.environ["HYDRA_FULL_ERROR"] = "1"
         import hydra
         from hydra.core.config_store import ConfigStore
+        from hydra.core.hydra_config import HydraConfig
         from hydra.errors import HydraException
-        from omegaconf import DictConfig, OmegaConf
+        from omegaconf import DictConfig
         from omegaconf.errors import OmegaConfBaseException
 
         codes: list[int] = []
-        everyone = any(part.startswith("camera=glob(") for part in arguments)
-        cameras: dict[str, dict[str, Any]] = {}
+        sweeps = bool({"-m", "--multirun"} & set(arguments)) and "--cfg" not in arguments
+        here = Path.cwd()
 
         def job(composed: DictConfig) -> None:
-            # A pattern means cameras that exist, and not every example in conf/camera.
-            if everyone and cameras and composed.camera.name not in cameras:
+            if sweeps:
+                from collabteam.sweep import run_job
+
+                # A launcher may begin elsewhere; paths are meant from where the command was typed.
+                if here.is_dir():
+                    os.chdir(here)
+                mine = plan.jobs[HydraConfig.get().job.num]
+                if plan.own_roots:
+                    composed.root = f"{plan.root}/{mine.setting}"
+                run_job(mine, self.name, plan.launcher, lambda: self._work(composed))
                 return
-            # Errors stay inside: of a sweep over cameras, the others go on.
             try:
-                try:
-                    config = OmegaConf.to_object(composed)
-                    if unknown := _unknown(config, composed):
-                        raise UserError(f"no such setting: {', '.join(unknown)}")
-                except (ValueError, OmegaConfBaseException) as error:
-                    raise UserError(_one_line(error)) from error
-                with disk_errors():
-                    codes.append(self.run(config) or 0)
+                codes.append(self._work(composed).code)
             except UserError as error:
                 _complain(self.name, str(error))
                 codes.append(2)
-            except SystemExit as error:
-                # What Lightning makes of ^C and SIGTERM amid a fit; its code may be 0.
-                raise KeyboardInterrupt from error
+
+        def compose() -> None:
+            hydra.main(version_base="1.3", config_path=str(_conf()), config_name=self.name)(job)()
 
         try:
             store = ConfigStore.instance()
             store.store(name=f"{self.name}_schema", node=self.schema)
-            cameras |= self._cameras(arguments)
+            cameras = self._cameras(arguments)
             # A camera with a YAML file of its own is described there.
             described = {file.stem for file in (_conf() / "camera").glob("*.yaml")}
             for name, node in cameras.items():
                 if name in described:
                     continue
                 store.store(group="camera", name=name, node=node)
-            hydra.main(version_base="1.3", config_path=str(_conf()), config_name=self.name)(job)()
+            _resolvers()
+            if sweeps:
+                from hydra.core.plugins import Plugins
+
+                from collabteam import sweep
+
+                # The plugins register their own defaults, which ours then replace.
+                Plugins.instance()
+                for launcher, node in sweep.LAUNCHERS.items():
+                    store.store(group="hydra/launcher", name=launcher, node=node)
+                plan = sweep.plan(self.name, self.varies, arguments, sorted(cameras))
+                sys.argv[1:] = plan.arguments
+                return sweep.run(plan, self.name, compose)
+            compose()
         except UserError as error:
             _complain(self.name, str(error))
             return 2
@@ -107,6 +143,35 @@ class Command:
             )
             return 130
         return max(codes, default=0)
+
+    def _work(self, composed: Any) -> Outcome:
+        """Turn what Hydra composed into the dataclass, and do it.
+
+        Raises:
+            UserError: Something only the user can change.
+        """
+        from hydra.core.hydra_config import HydraConfig
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+
+        try:
+            config: Any = OmegaConf.to_object(composed)
+            if unknown := _unknown(config, composed):
+                raise UserError(f"no such setting: {', '.join(unknown)}")
+        except (ValueError, OmegaConfBaseException) as error:
+            raise UserError(_one_line(error)) from error
+        if runtime := getattr(config, "runtime", None):
+            check_runtime(runtime)
+            aside = HydraConfig.get().runtime.choices["hydra/launcher"] != "basic"
+            trainer = getattr(config, "trainer", None)
+            if aside and trainer is not None and trainer.threads == 0:
+                trainer.threads = runtime.cpus
+        try:
+            with disk_errors():
+                return self.run(config)
+        except SystemExit as error:
+            # What Lightning makes of ^C and SIGTERM amid a fit; its code may be 0.
+            raise KeyboardInterrupt from error
 
     def _cameras(self, arguments: list[str]) -> dict[str, dict[str, Any]]:
         """Every registered camera, as an option of the config group ``camera``.
@@ -144,6 +209,19 @@ def _conf() -> Path:
     """The YAML files: inside an installed package, beside the package in a checkout."""
     inside = Path(__file__).parent / "conf"
     return inside if inside.is_dir() else Path(__file__).parents[1] / "conf"
+
+
+def _resolvers() -> None:
+    """What the YAML files of ``conf/hydra`` compute."""
+    from omegaconf import OmegaConf
+
+    def jobs_at_once(runtime: Any) -> int:
+        from collabteam.sweep import jobs_at_once
+
+        return jobs_at_once(runtime)
+
+    OmegaConf.register_new_resolver("jobs_at_once", jobs_at_once, replace=True)
+    OmegaConf.register_new_resolver("whole", lambda number: math.ceil(number), replace=True)
 
 
 def _complain(command: str, text: str) -> None:

@@ -161,6 +161,24 @@ class TrainerConfig:
 
 
 @dataclass
+class RuntimeConfig:
+    """What one job of a sweep may use, where jobs run side by side (``hydra/launcher=...``).
+
+    Attributes:
+        cpus: CPUs of one job; also its threads, where ``trainer.threads`` is 0.
+        gpus: GPUs of one job; Ray shares one out by fractions, Slurm gives whole ones.
+        memory_gb: Memory of one job in GB (10^9 bytes). Training a team at 64 px took up to 2.6 GB
+            (docs/results.md).
+        jobs: Jobs at once on this machine; 0: as many as its CPUs and its memory bear.
+    """
+
+    cpus: int = 1
+    gpus: float = 0.0
+    memory_gb: float = 3.0
+    jobs: int = 0
+
+
+@dataclass
 class LoggerConfig:
     """Where the training curves go.
 
@@ -199,6 +217,7 @@ class TrainConfig:
         optim: Optimiser.
         trainer: Hardware.
         logger: Curves.
+        runtime: What a job of a sweep may use.
     """
 
     camera: CameraConfig = field(default_factory=CameraConfig)
@@ -217,6 +236,7 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
 
 @dataclass
@@ -287,6 +307,7 @@ class IngestConfig:
         cut: How crops are cut.
         workers: Videos that are worked on at the same time.
         preview: Also write, per video, a clip with the objects drawn in and a contact sheet.
+        runtime: What a job of a sweep may use.
     """
 
     camera: CameraConfig = field(default_factory=CameraConfig)
@@ -305,6 +326,7 @@ class IngestConfig:
     cut: CutConfig = field(default_factory=CutConfig)
     workers: int = 1
     preview: bool = False
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
 
 @dataclass
@@ -379,11 +401,13 @@ class SimulateConfig(SimulationConfig):
         camera: The camera.
         root: Folder under which every camera has its own.
         seed: Of everything that is drawn.
+        runtime: What a job of a sweep may use.
     """
 
     camera: CameraConfig = field(default_factory=CameraConfig)
     root: str = "outputs"
     seed: int = 0
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
 
 @dataclass
@@ -475,6 +499,7 @@ class LabelConfig:
             of them tell nothing new).
         calibrate: Whether confidences are calibrated on human-labelled crops that did not train.
         trainer: Hardware.
+        runtime: What a job of a sweep may use.
     """
 
     camera: CameraConfig = field(default_factory=CameraConfig)
@@ -490,6 +515,7 @@ class LabelConfig:
     correlation: float = 0.5
     calibrate: bool = True
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
 
 MOST_DISAGREEMENT = 0.005
@@ -511,6 +537,7 @@ class AuditConfig:
         reviewer: ``person`` (the queue ``audit`` of the review page) or ``oracle`` (hidden truth).
         oracle_error: Share of the oracle's answers that are wrong.
         new: Begin another audit although one is open or done; each costs confidence.
+        runtime: What a job of a sweep may use.
     """
 
     camera: CameraConfig = field(default_factory=CameraConfig)
@@ -523,6 +550,7 @@ class AuditConfig:
     reviewer: str = "person"
     oracle_error: float = 0.0
     new: bool = False
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
 
 @dataclass
@@ -540,6 +568,7 @@ class ExportConfig:
         min_confidence: Leave out what the team was less sure of, 0 to 1; persons' labels stay.
         unknown: Also what a person called none of the classes, as ``unknown``.
         licence: What to write about rights to the pictures; they are yours to know.
+        runtime: What a job of a sweep may use.
     """
 
     camera: CameraConfig = field(default_factory=CameraConfig)
@@ -551,6 +580,7 @@ class ExportConfig:
     min_confidence: float = 0.0
     unknown: bool = False
     licence: str = ""
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
 
 def camera_folder(root: str | Path, camera: str) -> Path:
@@ -605,6 +635,18 @@ def _at_least(name: str, value: float, least: float) -> None:
 def _between(name: str, value: float, low: float, high: float) -> None:
     if not (math.isfinite(value) and low <= value <= high):
         raise UserError(f"{name}={value}: expected {low:g} to {high:g}")
+
+
+def check_runtime(config: RuntimeConfig) -> None:
+    """Raise on the first setting that cannot work.
+
+    Raises:
+        UserError: Names the setting, what was expected and what came.
+    """
+    _at_least("runtime.cpus", config.cpus, 1)
+    _at_least("runtime.gpus", config.gpus, 0)
+    _between("runtime.memory_gb", config.memory_gb, 0.1, 10_000)
+    _at_least("runtime.jobs", config.jobs, 0)
 
 
 def check_train(config: TrainConfig) -> None:

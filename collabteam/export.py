@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from collabteam.cli import Command
+from collabteam.cli import Command, Outcome
 from collabteam.config import ExportConfig
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ From Python: collabteam.LabelledCrops is the same selection as a torch dataset.
 """
 
 
-def run(config: ExportConfig) -> int:
+def run(config: ExportConfig) -> Outcome:
     """Export, and say what came of it."""
     import shlex
     import sys
@@ -65,7 +65,7 @@ def run(config: ExportConfig) -> int:
     _show(written, catalog, out)
     lines = _lines(written, catalog, config)
     out.print("\n".join(lines), markup=False, soft_wrap=True)
-    return 0
+    return Outcome(f"{len(written)} labelled crops in {config.to}")
 
 
 def _show(selection: Selection, catalog: Catalog, out: RichConsole) -> None:
@@ -109,7 +109,7 @@ def _lines(selection: Selection, catalog: Catalog, config: ExportConfig) -> list
     return lines
 
 
-main = Command("export", ExportConfig, run, HELP)
+main = Command("export", ExportConfig, run, HELP, varies="anything")
 
 if __name__ == "__main__":
     main()

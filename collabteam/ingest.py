@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collabteam.cli import Command
+from collabteam.cli import Command, Outcome
 from collabteam.config import IngestConfig
 
 HELP = """
@@ -44,7 +44,7 @@ Then: python -m collabteam.review camera=NAME
 """
 
 
-def run(config: IngestConfig) -> int:
+def run(config: IngestConfig) -> Outcome:
     """Ingest and say what came of it."""
     from collabteam.config import check_ingest
 
@@ -52,7 +52,7 @@ def run(config: IngestConfig) -> int:
     return _run_video(config) if config.source == "video" else _run_crops(config)
 
 
-def _run_video(config: IngestConfig) -> int:
+def _run_video(config: IngestConfig) -> Outcome:
     from rich.console import Console as RichConsole
 
     from collabteam.boards.progress import Console
@@ -82,10 +82,17 @@ def _run_video(config: IngestConfig) -> int:
     if summary.read:
         out.print(footage_table(summary.read))
     out.print("\n".join(lines), markup=False, soft_wrap=True)
-    return 1 if summary.failed else 0
+    if summary.failed:
+        where, reason = summary.failed[0]
+        more = f", and {len(summary.failed) - 1} more" if len(summary.failed) > 1 else ""
+        return Outcome(f"{where}: {reason}{more}", "failed", 1)
+    return Outcome(
+        f"{objects} objects, {crops} crops from {len(summary.read)} videos",
+        "done" if summary.read else "skipped",
+    )
 
 
-def _run_crops(config: IngestConfig) -> int:
+def _run_crops(config: IngestConfig) -> Outcome:
     from typing import cast
 
     from rich.console import Console as RichConsole
@@ -131,10 +138,14 @@ def _run_crops(config: IngestConfig) -> int:
     round_ = " round=0" if then == "train" else ""
     lines.append(f"next: python -m collabteam.{then} camera={name}{round_}")
     RichConsole(highlight=False).print("\n".join(lines), markup=False, soft_wrap=True)
-    return 0
+    new = summary.added + sum(summary.labelled.values()) + summary.test
+    return Outcome(
+        f"{summary.added} new crops, {sum(summary.labelled.values())} new labels, "
+        f"{summary.total} crops in all", "done" if new else "skipped",
+    )  # fmt: skip
 
 
-main = Command("ingest", IngestConfig, run, HELP, registers=True)
+main = Command("ingest", IngestConfig, run, HELP, registers=True, varies="anything")
 
 if __name__ == "__main__":
     main()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from collabteam.cli import Command
+from collabteam.cli import Command, Outcome
 from collabteam.config import LabelConfig
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ Then: python -m collabteam.audit camera=NAME
 """
 
 
-def run(config: LabelConfig) -> int:
+def run(config: LabelConfig) -> Outcome:
     """Label, and show what came of it."""
     from rich.console import Console as RichConsole
 
@@ -60,7 +60,11 @@ def run(config: LabelConfig) -> int:
         lines.append(f"what its confidence is worth: {_plot(labelled, folder)}")
     lines.append(f"next: python -m collabteam.audit camera={name}")
     out.print("\n".join(lines), markup=False, soft_wrap=True)
-    return 0
+    return Outcome(
+        f"{sum(record['labelled'].values())} of {record['pool']} crops labelled by the team of "
+        f"round {record['round']}, {labelled.new} verdicts new",
+        "done" if labelled.new else "skipped",
+    )
 
 
 def _table(labelled: Labelled, out: RichConsole) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from collabteam.cli import Command
+from collabteam.cli import Command, Outcome
 from collabteam.config import ReportConfig
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ After 'label' also what was labelled by hour and by video, and whether the newes
 """
 
 
-def run(config: ReportConfig) -> int:
+def run(config: ReportConfig) -> Outcome:
     """Print the report."""
     import json
 
@@ -54,7 +54,7 @@ def run(config: ReportConfig) -> int:
         }
     if config.format == "json":
         print(json.dumps(content, indent=1))
-        return 0
+        return Outcome()
     console = RichConsole(highlight=False)
     render(rounds, console)
     (folder / "table1.csv").write_text(to_csv(rounds))
@@ -75,7 +75,7 @@ def run(config: ReportConfig) -> int:
         f"round={rounds[-1]['round'] + 1}",
         markup=False, soft_wrap=True,
     )  # fmt: skip
-    return 0
+    return Outcome()
 
 
 def _stretches(config: ReportConfig) -> tuple[Stretches, Drift] | None:

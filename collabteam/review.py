@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from collabteam.cli import Command
+from collabteam.cli import Command, Outcome
 from collabteam.config import ReviewConfig
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ Then: python -m collabteam.train camera=NAME round=0
 """
 
 
-def run(config: ReviewConfig) -> int:
+def run(config: ReviewConfig) -> Outcome:
     """Serve the page, or exchange tasks and answers with another tool."""
     import getpass
 
@@ -70,12 +70,12 @@ def run(config: ReviewConfig) -> int:
     return _serve(catalog, config, reviewer, console)
 
 
-def _serve(catalog: Catalog, config: ReviewConfig, reviewer: str, console: Console) -> int:
+def _serve(catalog: Catalog, config: ReviewConfig, reviewer: str, console: Console) -> Outcome:
     from collabteam.web.server import serve
 
     served = serve(catalog, config, reviewer, console)
     if served is None:
-        return 0
+        return Outcome()
     lines = [f"{catalog.name}: {served.verified} crops verified, in {catalog.folder}"]
     if served.verified:
         lines[0] += f"; {served.kept / served.verified:.1%} were what was suggested"
@@ -93,10 +93,10 @@ def _serve(catalog: Catalog, config: ReviewConfig, reviewer: str, console: Conso
     else:
         lines.append(f"next: {served.next}")
     print("\n".join(lines))
-    return 0
+    return Outcome()
 
 
-def _export(catalog: Catalog, config: ReviewConfig, console: Console) -> int:
+def _export(catalog: Catalog, config: ReviewConfig, console: Console) -> Outcome:
     from pathlib import Path
 
     from collabteam.catalog.exchange import Task, check_target, write_tasks
@@ -116,10 +116,10 @@ def _export(catalog: Catalog, config: ReviewConfig, console: Console) -> int:
         f"next: verify them there, then python -m collabteam.review camera={catalog.name} "
         f"queue={config.queue} import=FILE"
     )
-    return 0
+    return Outcome()
 
 
-def _import(catalog: Catalog, config: ReviewConfig, reviewer: str) -> int:
+def _import(catalog: Catalog, config: ReviewConfig, reviewer: str) -> Outcome:
     from pathlib import Path
 
     from collabteam.catalog.exchange import read_answers
@@ -154,7 +154,9 @@ def _import(catalog: Catalog, config: ReviewConfig, reviewer: str) -> int:
         print(f"left in queue {config.queue}: {left}")
     else:
         print(f"next: {desk.state(reviewer, '', config.queue)['next']}")
-    return 1 if problems else 0
+    if problems:
+        return Outcome(f"{len(problems)} answers could not be taken in", "failed", 1)
+    return Outcome()
 
 
 main = Command("review", ReviewConfig, run, HELP, words=(("import", "import_"),))

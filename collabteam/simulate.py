@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collabteam.cli import Command
+from collabteam.cli import Command, Outcome
 from collabteam.config import SimulateConfig
 
 HELP = """
@@ -25,7 +25,7 @@ Then: python -m collabteam.train camera=NAME round=2 experiment=quick reviewer=o
 """
 
 
-def run(config: SimulateConfig) -> int:
+def run(config: SimulateConfig) -> Outcome:
     """Draw the crops, put them into the catalog, and leave a contact sheet."""
     from collabteam.boards.plots import contact_sheet
     from collabteam.boards.progress import Console
@@ -57,10 +57,10 @@ def run(config: SimulateConfig) -> int:
         f"next: python -m collabteam.train camera={config.camera.name} round=2 experiment=quick "
         "reviewer=oracle"
     )
-    return 0
+    return Outcome()
 
 
-main = Command("simulate", SimulateConfig, run, HELP, registers=True)
+main = Command("simulate", SimulateConfig, run, HELP, registers=True, varies="anything")
 
 if __name__ == "__main__":
     main()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collabteam.cli import Command
+from collabteam.cli import Command, Outcome
 from collabteam.config import TrainConfig
 
 HELP = """
@@ -10,6 +10,7 @@ Bring a camera's team to a round: missing rounds are done, complete ones skipped
 
   python -m collabteam.train camera=NAME round=N [setting=value ...]
   python -m collabteam.train -m 'camera=glob(*)' round=N        every known camera
+  python -m collabteam.train -m camera=NAME seed=1,2,3          each in a root of its own
 
   camera=NAME                the camera ('ingest' registers one)
   round=0                    the target round
@@ -30,18 +31,22 @@ Bring a camera's team to a round: missing rounds are done, complete ones skipped
   trainer.accelerator=auto   auto, cpu, gpu
   logger=wandb               wandb (offline unless logger.mode=online), csv, none
   root=outputs  seed=0
+  -m hydra/launcher=joblib   several at once: joblib, ray, submitit_local, submitit_slurm; what a
+                             job may use: runtime.cpus=1 runtime.gpus=0 runtime.memory_gb=3
 
 All settings: --cfg job, and collabteam/config.py. Then: python -m collabteam.report camera=NAME
 """
 
 
-def run(config: TrainConfig) -> int:
+def run(config: TrainConfig) -> Outcome:
     """Bring the camera to the round and show Table 1."""
     from collabteam.boards.progress import Console
-    from collabteam.boards.table1 import render
-    from collabteam.rounds.loop import bring_to_round
+    from collabteam.boards.table1 import read_rounds, render
+    from collabteam.config import camera_folder
+    from collabteam.rounds.loop import bring_to_round, headline
 
     console = Console()
+    before = read_rounds(camera_folder(config.root, config.camera.name))
     records = bring_to_round(config, console)
     render(records, console.rich)
     console.say(
@@ -50,10 +55,11 @@ def run(config: TrainConfig) -> int:
         f"next: python -m collabteam.report camera={config.camera.name}, or train with "
         f"round={records[-1]['round'] + 1}"
     )
-    return 0
+    unchanged = bool(before) and before[-1] == records[-1]
+    return Outcome(headline(records[-1]), "skipped" if unchanged else "done")
 
 
-main = Command("train", TrainConfig, run, HELP)
+main = Command("train", TrainConfig, run, HELP, varies="roots")
 
 if __name__ == "__main__":
     main()

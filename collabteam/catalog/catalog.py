@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 
 from collabteam.catalog.index import CROP_COLUMNS, LOG_COLUMNS, CropIndex, derive
@@ -26,7 +29,7 @@ from collabteam.catalog.records import (
 )
 from collabteam.catalog.tables import Table, write_atomically
 from collabteam.config import UNKNOWN, UNUSABLE, camera_folder, check_classes
-from collabteam.errors import UserError
+from collabteam.errors import UserError, disk_errors
 
 MANIFEST = "camera.yaml"
 BATCH_CROPS = 4096
@@ -113,6 +116,44 @@ class Catalog:
         if classes:
             catalog.set_classes(classes)
         return catalog
+
+    def copy_to(self, root: str | Path) -> Catalog:
+        """Copy the crops and what persons and detectors said of them under another root.
+
+        What teams and simulated reviewers said is left behind, so that other settings begin on
+        equal terms; which crops are the frozen test set is kept. Files that never change are
+        linked, so a copy takes next to no space.
+
+        Args:
+            root: The other root. A camera of this name that is there already is left as it is.
+
+        Returns:
+            The camera there.
+
+        Raises:
+            UserError: The disk is full, or something is damaged.
+        """
+        to = camera_folder(root, self.name)
+        if (to / MANIFEST).is_file():
+            return Catalog(to)
+        partial = to.with_name(f".{to.name}.{os.getpid()}")
+        try:
+            with disk_errors():
+                partial.mkdir(parents=True)
+                for name in ("crops.lance", "truth.lance"):
+                    shutil.copytree(self.folder / name, partial / name, copy_function=_link)
+                Table.create(partial / "labels.lance", LABEL_SCHEMA)
+            log = self.log()
+            said = pc.is_in(log["source"], pa.array(["team", "rollback", "oracle"]))
+            said = pc.and_(said, pc.not_equal(log["purpose"], "test"))
+            Table(partial / "labels.lance").append(log.filter(pc.invert(said)))
+            classes = {"name": self.name, "classes": self.classes}
+            write_atomically(partial / MANIFEST, yaml.safe_dump(classes, sort_keys=False))
+            with suppress(FileExistsError, OSError):  # somebody else was quicker
+                partial.rename(to)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return Catalog(to)
 
     def set_classes(self, classes: Sequence[str]) -> None:
         """Register the camera's classes; the same ones in another order change nothing.
@@ -321,6 +362,13 @@ class Catalog:
         numbers = np.asarray(rows, dtype=np.int64).tolist()
         columns = ["video", "track", "frame", "time", "box"]
         return list(self._crops.take(numbers, columns).to_pylist()) if numbers else []
+
+
+def _link(source: str, to: str) -> None:
+    try:
+        os.link(source, to)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, to)
 
 
 def _write_manifest(folder: Path, classes: Sequence[str]) -> None:

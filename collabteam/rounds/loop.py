@@ -88,7 +88,7 @@ def bring_to_round(config: TrainConfig, console: Console | None = None) -> list[
             build_branch(config.team)  # a wrong name should show before anything is drawn
         while len(done) <= config.round:
             done.append(_Making(config, catalog, done, console).run())
-            console.say(_headline(done[-1]))
+            console.say(headline(done[-1]))
         return done
 
 
@@ -648,7 +648,7 @@ def _peak_memory_mb() -> float:
     return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
 
 
-def _headline(record: Round) -> str:
+def headline(record: Round) -> str:
     """One line on a finished round."""
     test = record["recall"]["test"]
     parts = [

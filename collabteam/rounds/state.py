@@ -43,7 +43,7 @@ def read_json(file: Path) -> Any:
 def result_settings(config: TrainConfig) -> dict[str, Any]:
     """The settings that make a round what it is; not where it runs, how far, or who watches."""
     settings = asdict(config)
-    for name in ("root", "round", "rollback", "trainer", "logger"):
+    for name in ("root", "round", "rollback", "trainer", "logger", "runtime"):
         del settings[name]
     del settings["data"]["eval_batch_size"]
     del settings["camera"]["footage"]
