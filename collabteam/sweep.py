@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import re
+import socket
 import threading
 import time
 import traceback
@@ -125,6 +126,7 @@ class Plan:
         root: Under which the cameras of ``own_roots`` lie now; they are copied first.
         own_roots: Whether each job's root is ``<root>/<setting>``.
         launcher: Name of the launcher.
+        cluster: Address of the Ray cluster that is to be used; empty for none.
         remarks: What was understood otherwise than it was typed.
     """
 
@@ -133,6 +135,7 @@ class Plan:
     root: str
     own_roots: bool
     launcher: str
+    cluster: str
     remarks: list[str]
 
 
@@ -154,11 +157,12 @@ def plan(command: str, varies: str, arguments: Sequence[str], cameras: Sequence[
     """
     remarks = []
     values: dict[str, list[str]] = {}
-    kept = []
+    kept: list[str] = []
+    flags = []
     parser = OverridesParser.create()
     for part in arguments:
         if part.startswith("-") or "=" not in part:
-            kept.append(part)
+            flags.append(part)  # Hydra wants them together
             continue
         name, _, text = part.partition("=")
         if name == "camera" and (pattern := re.fullmatch(r"glob\((.*)\)", text)):
@@ -173,7 +177,7 @@ def plan(command: str, varies: str, arguments: Sequence[str], cameras: Sequence[
             continue
         override = parser.parse_override(part)
         if not override.is_sweep_override():
-            values[name] = [str(override.get_value_element_as_str())]
+            values[name] = [str(override.value())]
         elif not override.is_discrete_sweep():
             raise UserError(f"{part}: expected a list of values, as in {name}=a,b")
         else:
@@ -197,7 +201,7 @@ def plan(command: str, varies: str, arguments: Sequence[str], cameras: Sequence[
     grid = [
         dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())
     ]
-    root = roots[0].strip("'\"")
+    root = roots[0]
     launcher = values.get("hydra/launcher", ["basic"])[0]
     name = f"{command}-{hashlib.blake2b(repr(grid).encode(), digest_size=4).hexdigest()}"
     # Of an object store, what a sweep tells of itself stays on this machine.
@@ -212,7 +216,8 @@ def plan(command: str, varies: str, arguments: Sequence[str], cameras: Sequence[
     kept.append(f"hydra.sweep.dir='{quoted}'")
     if launcher == "submitit_local":  # which would start all of them at once
         kept.append("hydra.sweeper.max_batch_size='${jobs_at_once:${runtime}}'")
-    return Plan(kept, jobs, root, bool(own), launcher, remarks)
+    cluster = values.get("hydra.launcher.ray.init.address", [""])[0]
+    return Plan([*flags, *kept], jobs, root, bool(own), launcher, cluster, remarks)
 
 
 def setting_name(chosen: Mapping[str, str]) -> str:
@@ -277,8 +282,26 @@ def run(plan: Plan, command: str, launch: Callable[[], None]) -> int:
     return int(any(one.state == "failed" for one in found))
 
 
+def _answers(address: str) -> bool:
+    """Whether somebody listens at ``host:port``; any other address is not for us to judge."""
+    found = re.fullmatch(r"(?:ray://)?([^/:]+):(\d+)", address)
+    if not found:
+        return True
+    try:
+        socket.create_connection((found[1], int(found[2])), timeout=10).close()
+    except OSError:
+        return False
+    return True
+
+
 def _launch(launch: Callable[[], None], plan: Plan) -> str:
     """Let the launcher run what has no outcome; what went wrong with itself, in a line."""
+    # Ray itself would try for ten minutes and more.
+    if not _answers(plan.cluster):
+        return (
+            f"no Ray cluster answers at {plan.cluster}: start one ('ray start --head'), or leave "
+            "the address out, and one of this machine alone is used"
+        )
     try:
         launch()
     except UserError:

@@ -121,7 +121,7 @@ def test_the_source_is_found() -> None:
 
 
 def test_hydra_appears_at_the_edge_alone() -> None:
-    assert _importers("hydra") | _importers("omegaconf") == {"collabteam.cli"}
+    assert _importers("hydra") | _importers("omegaconf") == {"collabteam.cli", "collabteam.sweep"}
 
 
 def test_wandb_appears_in_one_file() -> None:

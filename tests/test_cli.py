@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SMALL, Call, environment, fingerprints, one_line, read_json
+from conftest import SMALL, Call, environment, fingerprints, one_line
 from PIL import Image
 
 from collabteam.catalog import Catalog
@@ -281,31 +280,6 @@ def test_broken_leavings_of_a_round(finished: Path, call: Call, file: str) -> No
 # --- sweeps ------------------------------------------------------------------------------------
 
 
-def test_a_sweep_goes_on_after_a_camera_that_fails(root: Path, call: Call) -> None:
-    Catalog.register(root, "empty", ["car", "ship"])
-    settings = ("camera=glob(*)", "round=0", *SMALL, "optim.epochs=1")
-    said = call("train", "-m", f"root={root}", *settings)
-    assert said.code == 2
-    assert read_json(root / "sim" / "round-0" / "round.json")["camera"] == "sim"
-    (line,) = [text for text in said.err.splitlines() if text.startswith("train: ")]
-    assert "camera empty has no crops" in line
-    assert "S10-08" not in line  # an example in conf/camera that is not registered here
-    assert "Traceback" not in said.err
-    # Hydra leaves its list of jobs and nothing else.
-    assert {path.name for path in root.iterdir()} == {"empty", "sim", "multirun.yaml"}
-    # Alone, the other one is done, which the exit code then says.
-    shutil.rmtree(root / "empty")
-    again = call("train", "-m", f"root={root}", *settings)
-    assert again.code == 0, again.err
-
-
-def test_a_sweep_over_rounds(root: Path, call: Call) -> None:
-    settings = ("camera=sim", "round=0,1", *SMALL, "optim.epochs=1", "optim.epochs_later=1")
-    said = call("train", "-m", f"root={root}", *settings)
-    assert said.code == 0, said.err
-    assert read_json(root / "sim" / "round-1" / "round.json")["round"] == 1
-
-
 def test_commands_run_from_any_folder(root: Path, tmp_path: Path) -> None:
     """Hydra leaves no log and no record of its own."""
     (tmp_path / "elsewhere").mkdir()
@@ -325,5 +299,5 @@ def test_a_sweep_includes_a_registered_camera_that_has_a_yaml_file(
     Catalog.register(root, "S10-08", ["pedestrian", "cyclist", "motorcyclist"])
     Catalog.register(root, "other", ["a", "b"])
     said = call("report", "-m", f"root={root}", "camera=glob(*)")
-    assert said.code == 2
-    assert "camera S10-08 has no finished round" in said.err
+    assert said.code == 1
+    assert "camera S10-08 has no finished round" in " ".join(said.out.split())

@@ -1,0 +1,396 @@
+"""Sweeps over cameras and settings, on every launcher that runs on one machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import SMALL, Call, command, environment, fingerprints, one_line, read_json
+from conftest import run as run_alone
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collabteam.catalog import Catalog, LabelEvent
+from collabteam.catalog.crops_source import ingest_source
+from collabteam.config import RuntimeConfig, SimulationConfig
+from collabteam.errors import UserError
+from collabteam.simulator.source import SimulatedSource
+from collabteam.sweep import jobs_at_once, plan, setting_name
+
+CAMERAS = ["east", "gate", "north", "south", "west"]
+ROUND = "round=1"
+
+
+def sweep(root: Path, *settings: str, name: str = "train") -> subprocess.CompletedProcess[str]:
+    return run_alone(name, root, "-m", *settings)
+
+
+def increments(root: Path, camera: str) -> dict[str, tuple[int, str]]:
+    """What the team of the round before called the crops that joined."""
+    index = Catalog.open(root, camera).index()
+    drawn = index.increment_round >= 0
+    return {
+        str(name): (int(number), str(label))
+        for name, number, label in zip(
+            index.crop_id[drawn],
+            index.increment_round[drawn],
+            index.increment_label[drawn],
+            strict=True,
+        )
+    }
+
+
+def row(out: str, camera: str) -> str:
+    """The row of a camera in the table, with the lines that it goes on over."""
+    lines = out.splitlines()
+    start = next(n for n, line in enumerate(lines) if line.split()[:1] == [camera])
+    end = next(
+        n for n in range(start + 1, len(lines)) if not lines[n].strip() or lines[n][2:3] != " "
+    )
+    return " ".join(" ".join(lines[start:end]).split())
+
+
+@pytest.fixture(scope="session")
+def five(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five simulated cameras, each with a seed of its own; copy before use."""
+    root = tmp_path_factory.mktemp("five") / "outputs"
+    for number, camera in enumerate(CAMERAS):
+        source = SimulatedSource(SimulationConfig(crops=600), number)
+        ingest_source(Catalog.register(root, camera), source, lambda done, total: None)
+    return root
+
+
+@pytest.fixture(scope="session")
+def one_at_a_time(
+    five: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, tuple[int, str]]]:
+    """The increments of each camera, trained alone by the sweep's own command without ``-m``."""
+    root = tmp_path_factory.mktemp("alone") / "outputs"
+    shutil.copytree(five, root)
+    for camera in CAMERAS:
+        done = run_alone("train", root, f"camera={camera}", ROUND, *SMALL)
+        assert done.returncode == 0, done.stderr
+    found = {camera: increments(root, camera) for camera in CAMERAS}
+    assert any(found.values())
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local", "ray"])
+def test_five_cameras_as_one_at_a_time(
+    five: Path,
+    one_at_a_time: dict[str, dict[str, tuple[int, str]]],
+    tmp_path: Path,
+    launcher: str,
+) -> None:
+    root = Path(shutil.copytree(five, tmp_path / "outputs"))
+    settings = ("camera=glob(*)", ROUND, *SMALL, f"hydra/launcher={launcher}", "runtime.jobs=2")
+    done = sweep(root, *settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert {camera: increments(root, camera) for camera in CAMERAS} == one_at_a_time
+    for camera in CAMERAS:
+        assert f"{camera} done" in row(done.stdout, camera)
+        assert f"{camera}: " in done.stderr  # its line while it ran
+    assert "train: 5 done, 0 skipped, 0 failed" in done.stdout
+    # Nothing by date, and nothing beside the cameras but the sweep's own folder.
+    assert {path.name for path in root.iterdir()} == {*CAMERAS, ".sweeps"}
+    assert len(list((root / ".sweeps").glob("train-*"))) == 1
+    before = {camera: fingerprints(root / camera) for camera in CAMERAS}
+    if launcher != "ray":
+        again = sweep(root, *settings)
+        assert "train: 0 done, 5 skipped, 0 failed" in again.stdout
+        assert {camera: fingerprints(root / camera) for camera in CAMERAS} == before
+        assert len(list((root / ".sweeps").glob("train-*"))) == 1
+
+
+# --- what is killed ----------------------------------------------------------------------------
+
+
+def _start(root: Path, *settings: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command("train", f"root={root}", "-m", *settings),
+        cwd=root.parent, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def _until_training(root: Path, process: subprocess.Popen[bytes]) -> int:
+    """Wait until some camera has its first fold; the process that works on it."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        assert process.poll() is None, "over before it could be killed"
+        for file in root.glob("*/round-0/folds.json"):
+            holder = read_json(file.parents[1] / "lock")
+            return int(holder["pid"])
+        time.sleep(0.02)
+    raise AssertionError("nothing was trained")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
+def test_the_driver_is_killed(
+    five: Path,
+    one_at_a_time: dict[str, dict[str, tuple[int, str]]],
+    tmp_path: Path,
+    launcher: str,
+) -> None:
+    root = Path(shutil.copytree(five, tmp_path / "outputs"))
+    settings = ("camera=east,gate", ROUND, *SMALL, f"hydra/launcher={launcher}", "runtime.jobs=2")
+    process = _start(root, *settings)
+    _until_training(root, process)
+    process.kill()
+    process.wait()
+    time.sleep(2)  # within which the jobs see that they are alone
+    done = sweep(root, *settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for camera in ("east", "gate"):
+        assert increments(root, camera) == one_at_a_time[camera]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
+def test_a_worker_is_killed(
+    five: Path,
+    one_at_a_time: dict[str, dict[str, tuple[int, str]]],
+    tmp_path: Path,
+    launcher: str,
+) -> None:
+    """Its launcher starts it again, or the sweep does; the other camera is unharmed."""
+    root = Path(shutil.copytree(five, tmp_path / "outputs"))
+    settings = ("camera=east,gate", ROUND, *SMALL, f"hydra/launcher={launcher}", "runtime.jobs=2")
+    process = _start(root, *settings)
+    worker = _until_training(root, process)
+    assert worker != process.pid
+    os.kill(worker, signal.SIGKILL)
+    assert process.wait(240) == 0
+    for camera in ("east", "gate"):
+        assert increments(root, camera) == one_at_a_time[camera]
+
+
+# --- what fails --------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_what_fails_is_named_and_the_rest_is_done(five: Path, tmp_path: Path, call: Call) -> None:
+    root = Path(shutil.copytree(five, tmp_path / "outputs"))
+    for camera in CAMERAS[3:]:
+        shutil.rmtree(root / camera)
+    quick = (*SMALL, "optim.epochs=1", "optim.epochs_later=1")
+    # Changed settings, no verified labels, no crops.
+    assert call("train", f"root={root}", "camera=gate", "round=0", *quick, "seed=5").code == 0
+    (root / "north" / "truth.lance").rename(root / "kept")
+    Catalog.register(root, "bare", ["car", "ship"])
+    shutil.copytree(root / "bare" / "truth.lance", root / "north" / "truth.lance")
+    shutil.rmtree(root / "kept")
+    said = call("train", "-m", f"root={root}", "camera=glob(*)", "round=0", *quick)
+    assert said.code == 1
+    assert "Traceback" not in said.err
+    assert "east done" in row(said.out, "east")
+    for camera, words in (
+        ("gate", "gate failed"), ("gate", "other settings (seed 5 -> 0)"),
+        ("north", "reviewer=oracle needs the hidden truth"), ("bare", "bare has no crops"),
+    ):  # fmt: skip
+        assert words in row(said.out, camera)
+    assert "train: 1 done, 0 skipped, 3 failed; the same command does what is missing" in said.out
+    assert read_json(root / "east" / "round-0" / "round.json")["camera"] == "east"
+    # Alone, the one that was done is enough for the exit code.
+    again = call("train", "-m", f"root={root}", "camera=east", "round=0", *quick)
+    assert again.code == 0
+    assert "train: 0 done, 1 skipped, 0 failed" in again.out
+
+
+NOT_INSTALLED = """
+import runpy, sys
+sys.modules[sys.argv[1]] = None
+sys.argv = ["collabteam.train", *sys.argv[2:]]
+runpy.run_module("collabteam.train", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "launcher", "extra"),
+    [("ray", "ray", "ray"), ("joblib", "joblib", "joblib"),
+     ("submitit", "submitit_slurm", "submitit")],
+)  # fmt: skip
+def test_a_launcher_that_is_not_installed(
+    root: Path, package: str, launcher: str, extra: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NOT_INSTALLED, package, "-m", f"root={root}", "camera=sim",
+         "round=0", f"hydra/launcher={launcher}", *SMALL],
+        cwd=root.parent, env=environment(), capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"pip install 'collabteam[{extra}]'" in row(done.stdout, "sim")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_cluster_that_does_not_answer(root: Path) -> None:
+    done = sweep(
+        root, "camera=sim", "round=0", *SMALL, "hydra/launcher=ray",
+        "hydra.launcher.ray.init.address=127.0.0.1:1",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "no Ray cluster answers at 127.0.0.1:1" in row(done.stdout, "sim")
+
+
+def test_the_same_sweep_twice_at_once(root: Path) -> None:
+    settings = ("camera=sim", "round=0", *SMALL, "optim.epochs=200")
+    first = _start(root, *settings)
+    try:
+        _until_training(root, first)
+        one_line(sweep(root, *settings), "this very sweep runs already", "'train'")
+    finally:
+        first.kill()
+        first.wait()
+
+
+# --- other settings ----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_settings_get_roots_of_their_own(root: Path, call: Call) -> None:
+    before = fingerprints(root / "sim")
+    quick = (*SMALL, "optim.epochs=1", "optim.epochs_later=1")
+    settings = ("camera=sim", "seed=1,2", "team.joint=min,mean", "round=0", *quick)
+    said = call("train", "-m", f"root={root}", *settings)
+    assert said.code == 0, said.err
+    roots = {f"seed-{seed}_team.joint-{joint}" for seed in (1, 2) for joint in ("min", "mean")}
+    assert {path.name for path in root.iterdir()} == {"sim", ".sweeps", *roots}
+    assert fingerprints(root / "sim") == before
+    for name in roots:
+        record = read_json(root / name / "sim" / "round-0" / "round.json")
+        assert f"seed-{record['settings']['seed']}_" in name
+        assert name.endswith(record["settings"]["team"]["joint"])
+        assert f"sim ({name})" in said.out
+    samples = {(root / name / "sim" / "round-0" / "sample.json").read_text() for name in roots}
+    assert len(samples) == 2  # one for each seed
+    assert call("report", f"root={root / 'seed-1_team.joint-min'}", "camera=sim").code == 0
+    # The second time all is there.
+    assert "0 done, 4 skipped" in call("train", "-m", f"root={root}", *settings).out
+
+
+def test_a_copy_keeps_what_persons_said_and_nothing_of_teams(finished: Path) -> None:
+    catalog = Catalog.open(finished, "sim")
+    index = catalog.index()
+    pool = index.crop_id[~index.test & (index.human == "")][:2]
+    catalog.append_labels(
+        [LabelEvent(str(crop), "cyclist", source="person", purpose="seed") for crop in pool]
+    )
+    copy = catalog.copy_to(finished / "other")
+    there = copy.index()
+    assert there.crop_id.tolist() == index.crop_id.tolist()
+    assert (there.human != "").sum() == 2 + ((index.human != "") & index.test).sum()
+    assert set(there.human[there.human_source == "person"]) == {"cyclist"}
+    assert there.test.tolist() == index.test.tolist()
+    assert there.proposed.tolist() == index.proposed.tolist()
+    assert (there.increment_round == -1).all()
+    assert copy.classes == catalog.classes
+    assert copy.images([0, 5]) == catalog.images([0, 5])
+    # What is said there is not said here.
+    copy.append_labels([LabelEvent(str(pool[0]), "pedestrian", source="person")])
+    assert catalog.index().human[index.crop_id == pool[0]] == ["cyclist"]
+    # And a second copy changes nothing.
+    before = fingerprints(finished / "other")
+    catalog.copy_to(finished / "other")
+    assert fingerprints(finished / "other") == before
+
+
+@pytest.mark.parametrize("name", ["label", "audit", "report"])
+def test_what_other_commands_may_not_vary(finished: Path, call: Call, name: str) -> None:
+    said = call(name, "-m", f"root={finished}", "camera=sim", "seed=1,2")
+    one_line(said, "varies camera, round and root, not seed")
+
+
+@pytest.mark.slow
+def test_the_other_commands_sweep(finished: Path, tmp_path: Path, call: Call) -> None:
+    shutil.copytree(finished / "sim", finished / "two")
+    (finished / "two" / "camera.yaml").write_text(
+        (finished / "sim" / "camera.yaml").read_text().replace("sim", "two")
+    )
+    where = (f"root={finished}", "camera=glob(*)")
+    labelled = call("label", "-m", *where, "trainer.threads=1")
+    assert labelled.code == 0, labelled.out
+    assert "crops labelled by the team of round 2" in row(labelled.out, "two")
+    assert "0 done, 2 skipped" in call("label", "-m", *where, "trainer.threads=1").out
+    to = f"to={tmp_path}/${{format}}/${{camera.name}}"
+    said = call("export", "-m", *where, "format=csv,parquet", to)
+    assert said.code == 0, said.out + said.err
+    made = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.glob("*/*/README.md")}
+    assert made == {"csv/sim", "csv/two", "parquet/sim", "parquet/two"}
+    again = call("export", "-m", *where, "format=csv,parquet", to)
+    assert again.code == 1  # there already, and left as they are
+    assert call("report", "-m", *where).code == 0
+
+
+def test_a_sweep_over_rounds_is_one_job(root: Path, call: Call) -> None:
+    settings = ("camera=sim", "round=0,1", *SMALL, "optim.epochs=1", "optim.epochs_later=1")
+    said = call("train", "-m", f"root={root}", *settings)
+    assert said.code == 0, said.err
+    assert "round=0,1: round=1 passes through the others" in said.err
+    assert read_json(root / "sim" / "round-1" / "round.json")["round"] == 1
+
+
+def test_no_camera_is_meant(root: Path, call: Call) -> None:
+    one_line(call("train", "-m", f"root={root}", "camera=glob(x*)"), "glob(x*)", "sim", "ingest")
+    one_line(call("train", f"root={root}", "camera=sim", "runtime.cpus=0"), "runtime.cpus=0")
+
+
+# --- the plan ----------------------------------------------------------------------------------
+
+VALUES = st.lists(st.integers(0, 99).map(str), min_size=1, max_size=4, unique=True)
+
+
+@given(cameras=st.sets(st.sampled_from("abcdef"), min_size=1), seeds=VALUES, rounds=VALUES)
+def test_jobs_never_meet(cameras: set[str], seeds: list[str], rounds: list[str]) -> None:
+    """No two jobs have the same camera and root, and each setting is there once."""
+    arguments = [
+        "-m", "camera=glob(*)", f"seed={','.join(seeds)}", f"round={','.join(rounds)}",
+    ]  # fmt: skip
+    found = plan("train", "roots", arguments, sorted(cameras))
+    places = [(job.camera, job.setting) for job in found.jobs]
+    assert len(set(places)) == len(places) == len(cameras) * len(seeds)
+    assert f"round={max(map(int, rounds))}" in found.arguments
+    assert found.own_roots == (len(seeds) > 1)
+    assert [job.number for job in found.jobs] == list(range(len(places)))
+    again = plan("train", "roots", arguments, sorted(cameras))
+    assert again == found
+
+
+@given(st.dictionaries(st.sampled_from(["seed", "team.joint", "experiment"]), st.text(max_size=120),
+                       min_size=1))  # fmt: skip
+def test_a_settings_name_is_a_folders(chosen: dict[str, str]) -> None:
+    name = setting_name(chosen)
+    assert Path(name).name == name
+    assert name not in ("", ".", "..")
+    assert len(name) <= 100
+    for key in chosen:
+        other = {**chosen, key: chosen[key] + "x"}
+        assert setting_name(other) != name
+
+
+def test_ranges_and_roots(tmp_path: Path) -> None:
+    found = plan("train", "roots", ["-m", "camera=a", "seed=range(0,3)"], ["a"])
+    assert [job.setting for job in found.jobs] == ["seed-0", "seed-1", "seed-2"]
+    found = plan("label", "cameras", ["-m", "camera=a", "root=x,y"], ["a"])
+    assert [job.setting for job in found.jobs] == ["root-x", "root-y"]
+    assert not found.own_roots
+    with pytest.raises(UserError, match="expected one"):
+        plan("train", "roots", ["-m", "camera=a", "root=x,y", "seed=1,2"], ["a"])
+    with pytest.raises(UserError, match="expected a list of values"):
+        plan("train", "roots", ["-m", "camera=a", "optim.lr=interval(0,1)"], ["a"])
+
+
+def test_jobs_at_once_are_bounded_by_cores_and_memory() -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert jobs_at_once(RuntimeConfig(cpus=1, memory_gb=0.1)) == cores
+    assert jobs_at_once(RuntimeConfig(cpus=cores, memory_gb=0.1)) == 1
+    assert jobs_at_once(RuntimeConfig(cpus=1, memory_gb=9999)) == 1
+    assert jobs_at_once(RuntimeConfig(cpus=1, jobs=7)) == 7
