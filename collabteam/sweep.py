@@ -24,9 +24,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from collabteam.catalog.locks import Held, Lock
 from collabteam.cli import Outcome
@@ -175,7 +177,13 @@ def plan(command: str, varies: str, arguments: Sequence[str], cameras: Sequence[
             values[name] = found
             kept.append(f"camera={','.join(found)}")
             continue
-        override = parser.parse_override(part)
+        try:
+            override = parser.parse_override(part)
+        except HydraException as error:
+            raise UserError(
+                f"{part}: cannot be read ({first_line(error)}): a value with brackets, commas or "
+                f"the like needs quotes of its own, {name}=\"'value'\""
+            ) from error
         if not override.is_sweep_override():
             values[name] = [str(override.value())]
         elif not override.is_discrete_sweep():
@@ -263,22 +271,27 @@ def run(plan: Plan, command: str, launch: Callable[[], None]) -> int:
         for remark in plan.remarks:
             watch.rich.print(remark, markup=False, soft_wrap=True)
         trouble = "interrupted"
+        refused = False
         try:
             with watch:
                 for _ in range(_ATTEMPTS if plan.launcher in LOCAL else 1):
                     if not any(_missing(job) for job in jobs):
                         break
                     trouble = _launch(launch, plan)
+        except (HydraException, OmegaConfBaseException):  # nothing has begun
+            refused = True
+            raise
         finally:
-            for job in jobs:
+            for job in [] if refused else jobs:
                 if _missing(job):
                     began = job.file("log").exists()
                     note = "its process ended amid the work" if began else "not begun"
                     then = "goes on from there" if began else "does it"
                     note = f"{note} ({trouble}): the same command {then}"
                     _keep(job, Outcome(note, "failed", 1))
-            found = [_outcome(job) for job in jobs]
-            watch.table([(one.state, one.seconds, one.note) for one in found], folder)
+            if not refused:
+                found = [_outcome(job) for job in jobs]
+                watch.table([(one.state, one.seconds, one.note) for one in found], folder)
     return int(any(one.state == "failed" for one in found))
 
 
@@ -304,8 +317,6 @@ def _launch(launch: Callable[[], None], plan: Plan) -> str:
         )
     try:
         launch()
-    except UserError:
-        raise
     except Exception as error:
         if any(isinstance(cause, ImportError) for cause in _causes(error)):
             extra = plan.launcher.split("_")[0]
@@ -313,6 +324,8 @@ def _launch(launch: Callable[[], None], plan: Plan) -> str:
                 f"hydra/launcher={plan.launcher} is not installed: pip install "
                 f"'collabteam[{extra}]', or leave it out, and one job follows the other"
             )
+        if isinstance(error, HydraException | OmegaConfBaseException):
+            raise
         # A worker that died takes the launcher's answer with it, not what the jobs kept.
         while any(_runs(job) for job in plan.jobs):
             time.sleep(0.5)
@@ -329,30 +342,33 @@ def run_job(job: Job, command: str, launcher: str, work: Callable[[], Outcome]) 
         launcher: Name of the launcher.
         work: The command's work; raises UserError where it cannot go on.
     """
-    from collabteam.boards.progress import status_in
-
     began = time.monotonic()
-    with _alone(job):
+    if launcher == "joblib":  # whose own start method its workers' children do not know
+        multiprocessing.set_start_method("spawn", force=True)
+    with _alone(job), _ending_with(job.folder / "lock", launcher in LOCAL):
         if not _missing(job):
             return
-        if launcher in LOCAL:
-            _end_with(job.folder / "lock")
-        if launcher == "joblib":  # whose own start method its workers' children do not know
-            multiprocessing.set_start_method("spawn", force=True)
-        with job.file("log").open("a", buffering=1, encoding="utf-8") as log:  # noqa: SIM117
-            with redirect_stdout(log), redirect_stderr(log), status_in(job.file("status")):
-                try:
-                    outcome = work()
-                except UserError as error:
-                    print(f"{command}: {error}")
-                    outcome = Outcome(str(error), "failed", 2)
-                except Exception as error:
-                    traceback.print_exc()
-                    outcome = Outcome(
-                        f"an error that nobody foresaw ({type(error).__name__}: "
-                        f"{first_line(error)}): {job.file('log')} has all of it", "failed", 1,
-                    )  # fmt: skip
+        with job.file("log").open("a", buffering=1, encoding="utf-8") as log:
+            outcome = _logged(job, command, work, log)
         _keep(job, replace(outcome, seconds=time.monotonic() - began))
+
+
+def _logged(job: Job, command: str, work: Callable[[], Outcome], log: TextIO) -> Outcome:
+    """What it came to; what it says goes to its log, how far it is to its status."""
+    from collabteam.boards.progress import status_in
+
+    with redirect_stdout(log), redirect_stderr(log), status_in(job.file("status")):
+        try:
+            return work()
+        except UserError as error:
+            print(f"{command}: {error}")
+            return Outcome(str(error), "failed", 2)
+        except Exception as error:
+            traceback.print_exc()
+            return Outcome(
+                f"an error that nobody foresaw ({type(error).__name__}: {first_line(error)}): "
+                f"{job.file('log')} has all of it", "failed", 1,
+            )  # fmt: skip
 
 
 def jobs_at_once(runtime: Any) -> int:
@@ -447,12 +463,13 @@ def _runs(job: Job) -> bool:
     return False
 
 
-def _end_with(lock: Path) -> None:
+@contextmanager
+def _ending_with(lock: Path, wanted: bool) -> Iterator[None]:
     """End this process when the driver has: whoever starts again then finds every camera free."""
+    over = threading.Event()
 
     def watch() -> None:
-        while True:
-            time.sleep(1)
+        while not over.wait(1):
             with lock.open() as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -460,4 +477,9 @@ def _end_with(lock: Path) -> None:
                     continue
             os._exit(3)
 
-    threading.Thread(target=watch, daemon=True).start()
+    if wanted:
+        threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()

@@ -146,7 +146,6 @@ def test_the_driver_is_killed(
     _until_training(root, process)
     process.kill()
     process.wait()
-    time.sleep(2)  # within which the jobs see that they are alone
     done = sweep(root, *settings)
     assert done.returncode == 0, done.stdout + done.stderr
     for camera in ("east", "gate"):
@@ -336,6 +335,24 @@ def test_a_sweep_over_rounds_is_one_job(root: Path, call: Call) -> None:
     assert said.code == 0, said.err
     assert "round=0,1: round=1 passes through the others" in said.err
     assert read_json(root / "sim" / "round-1" / "round.json")["round"] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["camera=sim,smi"], ["smi", "sim"]),
+        (["camera=sim", "experiment=quick,papr"], ["papr", "paper"]),
+        (["camera=sim", "epochs=1,2"], ["epochs"]),
+        (["camera=sim", "round=[1"], ["round"]),
+        (["camera=sim", "hydra/launcher=slurm"], ["slurm", "submitit_slurm"]),
+    ],
+)
+def test_a_sweep_that_cannot_be_composed(
+    root: Path, call: Call, settings: list[str], expected: list[str]
+) -> None:
+    said = call("train", "-m", f"root={root}", "reviewer=oracle", *settings)
+    one_line(said, *expected)
+    assert said.out == ""
 
 
 def test_no_camera_is_meant(root: Path, call: Call) -> None:
