@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,6 +48,10 @@ from collabteam.team.voting import ABSTAIN, Verdicts, combine_tracks, vote
 _EVENTS = 16_384
 """Verdicts in one commit."""
 _BINS = 10
+_CURVE = 101
+"""Most points of the risk over the coverage in ``label.json``."""
+SAMPLES = 24
+"""Crops of each kind that ``label.json`` names for a person to look at."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,7 @@ class _Labelling:
         )
         self.seconds["write"] = time.perf_counter() - began
         quality, on_test = self._measure(rows, raw, prob, verdicts, judged[rows])
+        truth = read_truth(self.catalog)
         counts = np.bincount(verdicts.branch[mine] + 1, minlength=len(self.classes) + 1)
         record = {
             "schema": 1,
@@ -188,7 +193,8 @@ class _Labelling:
                 for name, found in zip(self.classes, thresholds, strict=True)
             },
             "test": on_test,
-            "measured": self._against_truth(rows[mine], verdicts.branch[mine]),
+            "samples": self._samples(rows, prob, verdicts, mine, judged[rows], truth),
+            "measured": self._against_truth(rows[mine], verdicts.branch[mine], truth),
             "new": new,
             "seconds": {stage: round(taken, 2) for stage, taken in self.seconds.items()},
             "finished": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -455,17 +461,85 @@ class _Labelling:
         record = {
             "crops": len(labels),
             "calibration_error": errors,
+            "reliability": {
+                name: {"before": _bins(before[name]), "after": _bins(after[name])}
+                for name in self.classes
+            },
+            "risk_coverage": _thinned(curve),
             "risk_coverage_area": curve.area,
             "apart": _worth(alone, labels, self.classes),
             "as_labelled": _worth(as_labelled, labels, self.classes),
         }
         return Quality(before, after, curve), record
 
+    def _samples(
+        self,
+        rows: NDArray[np.int64],
+        prob: NDArray[np.float64],
+        verdicts: Verdicts,
+        mine: NDArray[np.bool_],
+        judged: NDArray[np.bool_],
+        truth: dict[str, str],
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Crops to look at, one of a track: the surest of each class, unsure ones, wrong ones.
+
+        Those that nobody knows (``unsure``) are a seeded random draw. Wrong is what a person called
+        otherwise, on the test set, or what hidden truth contradicts; the surest of them come first.
+        """
+        index, branch = self.index, verdicts.branch
+        surest = np.argsort(-verdicts.confidence, kind="stable")
+        # Dealt out in turn, so that the first few show every class.
+        dealt = [
+            self._one_of_a_track(rows, surest[mine[surest] & (branch[surest] == number)])
+            for number in range(len(self.classes))
+        ]
+        sure = [some[k] for k in range(SAMPLES) for some in dealt if k < len(some)]
+        rng = np.random.default_rng([self.config.seed, *b"samples"])
+        unsure = rng.permutation(np.flatnonzero(mine & (branch == ABSTAIN)))
+        names = np.array([*self.classes, ""], dtype=object)
+        actual = np.array([truth.get(str(i), "") for i in index.crop_id[rows]], dtype=object)
+        actual[judged] = index.human[rows[judged]]
+        is_wrong = (branch != ABSTAIN) & (actual != "") & (actual != names[branch])
+        wrong = surest[is_wrong[surest]]
+
+        def crop(k: int) -> dict[str, Any]:
+            return {
+                "crop_id": str(index.crop_id[rows[k]]),
+                "label": str(names[branch[k]]),
+                "confidence": float(verdicts.confidence[k]),
+            }
+
+        return {
+            "sure": [crop(k) for k in sure[:SAMPLES]],
+            "unsure": [
+                {
+                    "crop_id": str(index.crop_id[rows[k]]),
+                    "claimed_by": [str(name) for name in names[:-1][prob[k] > 0.5]],
+                }
+                for k in self._one_of_a_track(rows, unsure)
+            ],
+            "wrong": [
+                crop(k) | {
+                    "actual": str(actual[k]),
+                    "source": str(index.human_source[rows[k]]) if judged[k] else "truth",
+                }
+                for k in self._one_of_a_track(rows, wrong)
+            ],
+        }  # fmt: skip
+
+    def _one_of_a_track(self, rows: NDArray[np.int64], chosen: Iterable[int]) -> list[int]:
+        """The first ``SAMPLES`` of them, without a second crop of any track."""
+        kept: dict[int, int] = {}
+        for k in chosen:
+            kept.setdefault(int(self.index.track_code[rows[k]]), int(k))
+            if len(kept) == SAMPLES:
+                break
+        return list(kept.values())
+
     def _against_truth(
-        self, rows: NDArray[np.int64], branch: NDArray[np.int64]
+        self, rows: NDArray[np.int64], branch: NDArray[np.int64], truth: dict[str, str]
     ) -> dict[str, Any] | None:
         """How right the labels are where hidden truth is known; nothing here feeds back."""
-        truth = read_truth(self.catalog)
         known = np.array([truth.get(str(i), "") for i in self.index.crop_id[rows]], dtype=object)
         if not (known != "").any():
             return None
@@ -499,6 +573,23 @@ def _worth(verdicts: Verdicts, labels: NDArray[np.int64], classes: Sequence[str]
         "accuracy": evaluation.consensus_accuracy(verdicts, labels),
         "classes": per_class,
     }
+
+
+def _bins(found: Reliability) -> dict[str, list[float]]:
+    """The bins that hold crops, as :class:`Reliability` has them."""
+    held = found.count > 0
+    return {
+        "confidence": found.confidence[held].tolist(),
+        "share": found.share[held].tolist(),
+        "count": found.count[held].tolist(),
+    }
+
+
+def _thinned(curve: RiskCoverage) -> dict[str, list[float]]:
+    """The curve at about evenly spaced coverages, both ends among them."""
+    points = len(curve.coverage)
+    at = np.unique(np.linspace(0, points - 1, _CURVE).round().astype(np.int64))[:points]
+    return {"coverage": curve.coverage[at].tolist(), "risk": curve.risk[at].tolist()}
 
 
 def _finite(value: float) -> float | None:

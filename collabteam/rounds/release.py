@@ -139,11 +139,33 @@ def bring_to_certificate(config: AuditConfig, console: Console | None = None) ->
         if config.reviewer == "oracle":
             _answer_as_oracle(catalog, record)
         _conclude(catalog, record, file)
+    return _standing(catalog, record, catalog.index())
+
+
+def last_audited(catalog: Catalog, index: CropIndex) -> Audited | None:
+    """How far the last audit is; begins nothing and writes nothing.
+
+    Args:
+        catalog: The camera.
+        index: Its crops.
+
+    Returns:
+        The last audit; None if none was begun.
+
+    Raises:
+        UserError: Something that was written is broken.
+    """
+    number = last_audit(catalog.folder)
+    return _standing(catalog, read_audit(catalog.folder, number), index) if number else None
+
+
+def _standing(catalog: Catalog, record: Record, index: CropIndex) -> Audited:
+    file = audit_folder(catalog.folder, record["audit"]) / "certificate.json"
     heard = answers(catalog, record)
     if not file.exists():
         return Audited(record, judge_classes(record, _labels(heard)), None, file, ())
     certificate = _read(file)
-    notes = _changes(catalog, record, certificate, heard)
+    notes = _changes(catalog, record, certificate, heard, index)
     return Audited(record, certificate["classes"], certificate, file, tuple(notes))
 
 
@@ -297,7 +319,7 @@ def _is_due(catalog: Catalog, config: AuditConfig) -> bool:
     if config.reviewer == "person" and answers(catalog, record):
         return True
     # Begun a moment ago and killed: nothing was learned from it, so the same command goes on.
-    covers = _coverage(catalog, record)
+    covers = _coverage(catalog, record, catalog.index())
     return covers.now > covers.covered or covers.gone > 0
 
 
@@ -669,10 +691,9 @@ class _Coverage:
     gone: int
 
 
-def _coverage(catalog: Catalog, record: Record) -> _Coverage:
+def _coverage(catalog: Catalog, record: Record, index: CropIndex) -> _Coverage:
     frozen = read_release(catalog.folder, record)
     label_of = dict(zip(frozen["crop_id"].to_pylist(), frozen["label"].to_pylist(), strict=True))
-    index = catalog.index()
     rows = released(index, catalog.classes)
     pairs = zip(index.crop_id[rows].tolist(), index.verdict[rows].tolist(), strict=True)
     covered = sum(label_of.get(crop) == label for crop, label in pairs)
@@ -681,11 +702,15 @@ def _coverage(catalog: Catalog, record: Record) -> _Coverage:
 
 
 def _changes(
-    catalog: Catalog, record: Record, certificate: Record, heard: Mapping[str, Answer]
+    catalog: Catalog,
+    record: Record,
+    certificate: Record,
+    heard: Mapping[str, Answer],
+    index: CropIndex,
 ) -> list[str]:
     """What has changed since a certificate was written."""
     notes = []
-    covers = _coverage(catalog, record)
+    covers = _coverage(catalog, record, index)
     if covers.covered < covers.now:
         notes.append(
             f"the certificate covers {covers.covered:,} of {covers.now:,} labels released now"
