@@ -49,6 +49,8 @@ class Command:
         varies: What a sweep may vary: ``cameras`` (cameras, rounds and roots), ``roots`` (anything;
             each other setting works on a copy of the camera under a root of its own) or
             ``anything``.
+        gathers: Whether a pattern or a list of cameras without ``-m`` is one run over all of them:
+            their names are then the setting ``cameras``.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Command:
     registers: bool = False
     words: tuple[tuple[str, str], ...] = ()
     varies: str = "cameras"
+    gathers: bool = False
 
     def __call__(self) -> None:
         """Compose the settings from ``sys.argv`` and run; exits with 2 on bad input."""
@@ -70,6 +73,12 @@ class Command:
         if {"-h", "--help"} & set(arguments):
             print(self.help.strip())
             return
+        if self.gathers:
+            try:
+                arguments = sys.argv[1:] = _gather(arguments)
+            except UserError as error:
+                _complain(self.name, str(error))
+                sys.exit(2)
         sys.exit(self._compose_and_run(arguments))
 
     def _compose_and_run(self, arguments: list[str]) -> int:
@@ -203,6 +212,51 @@ class Command:
             for name in named:
                 cameras.setdefault(name, {"name": name, "classes": []})
         return cameras
+
+
+def _gather(arguments: list[str]) -> list[str]:
+    """Turn a pattern or a list of cameras into the setting ``cameras``; damaged ones belong to it.
+
+    Raises:
+        UserError: No camera is of that name or matches, or every run of a sweep would write to the
+            same place.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Glob
+    from hydra.errors import OverrideParseException
+
+    words = [word for word in arguments if word.startswith("camera=")]
+    try:
+        override = OverridesParser.create().parse_override(words[-1]) if words else None
+    except OverrideParseException as error:
+        raise UserError(_one_line(error)) from error
+    if override is None or not override.is_sweep_override():
+        return arguments
+    given = dict(part.split("=", 1) for part in arguments if "=" in part)
+    if {"-m", "--multirun"} & set(arguments):
+        if "to" in given:
+            raise UserError(
+                f"to={given['to']} with -m: each camera would write over the one before it; "
+                "without -m there is one page of all"
+            )
+        return arguments
+    root = given.get("root", "outputs")
+    known = sorted(file.parent.name for file in Path(root).glob("*/camera.yaml"))
+    pattern = override.value()
+    if isinstance(pattern, Glob):
+        names = pattern.filter(known)
+    else:
+        names = [str(getattr(name, "text", name)) for name in override.sweep_iterator()]
+    unknown = sorted(set(names) - set(known))
+    if unknown or not names:
+        listing = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
+        raise UserError(
+            f"{words[-1]}: no camera {', '.join(unknown) or 'matches'} under {root}: known are "
+            f"{listing or 'none'}"
+        )
+    quoted = ",".join(f"'{name}'" for name in dict.fromkeys(names))
+    rest = [word for word in arguments if not word.startswith("camera=")]
+    return [*rest, "~camera", f"cameras=[{quoted}]"]
 
 
 def _conf() -> Path:

@@ -412,20 +412,28 @@ class SimulateConfig(SimulationConfig):
 
 @dataclass
 class ReportConfig:
-    """``collabteam.report``: Table 1 and what stands beside it.
+    """``collabteam.report``: Table 1 and what stands beside it, or one page on many cameras.
 
     Attributes:
         camera: The camera.
+        cameras: Of ``format=html``: names of several cameras, instead of ``camera``; a pattern or a
+            list, ``camera=glob(*)`` or ``camera=a,b``, becomes this.
         root: Folder under which every camera has its own.
         seed: Unused; every command takes it.
-        format: ``table`` (terminal, and files in the camera's folder) or ``json`` (standard
-            output).
+        format: ``table`` (terminal, and files in the camera's folder), ``json`` (standard output),
+            or ``html``: a page that needs no network.
+        to: Of ``format=html``: the file to write.
+        samples: Of ``format=html``: crops to show of each kind (sure, unsure, wrong), 0 to 24; with
+            0 there is no picture of anybody on the page.
     """
 
     camera: CameraConfig = field(default_factory=CameraConfig)
+    cameras: list[str] = field(default_factory=list)
     root: str = "outputs"
     seed: int = 0
     format: str = "table"
+    to: str = ""
+    samples: int = 8
 
 
 @dataclass
@@ -517,6 +525,9 @@ class LabelConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
+
+MOST_SAMPLES = 24
+"""Crops of each kind that ``label`` names for a person to look at."""
 
 MOST_DISAGREEMENT = 0.005
 """Share of verdicts by which an engine may differ from torch in fp32."""
@@ -746,7 +757,20 @@ def check_report(config: ReportConfig) -> None:
     Raises:
         UserError: Names the setting, what was expected and what came.
     """
-    _choice("format", config.format, ("table", "json"))
+    _choice("format", config.format, ("table", "json", "html"))
+    _between("samples", config.samples, 0, MOST_SAMPLES)
+    if config.format != "html" and config.cameras:
+        raise UserError(
+            f"format={config.format} is about one camera, got {len(config.cameras)}: name one, add "
+            "-m to have one after the other, or take format=html to=FILE, a page of all"
+        )
+    if config.format == "html" and not config.to:
+        raise UserError("to is not given: expected the file to write, such as to=report.html")
+    if config.format == "html" and Path(config.to).suffix.lower() not in (".html", ".htm"):
+        # What else lies there would be replaced.
+        raise UserError(f"to={config.to}: expected a file whose name ends in .html")
+    if config.format != "html" and config.to:
+        raise UserError(f"to={config.to}: only format=html writes there")
 
 
 def is_reviewer(name: str) -> bool:

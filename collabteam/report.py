@@ -14,19 +14,72 @@ if TYPE_CHECKING:
 HELP = """
 Show a camera's Table 1, and per round coverage, "I don't know", increments and label quality.
 After 'label' also what was labelled by hour and by video, and whether the newest stretch differs.
+Or one page on all cameras, to open without a network and to hand on.
 
   python -m collabteam.report camera=NAME [format=table|json]
+  python -m collabteam.report 'camera=glob(*)' format=html to=report.html
 
-  camera=NAME    the camera
+  camera=NAME    the camera; of format=html also several: camera=a,b or 'camera=glob(S10-*)'
   format=table   print the tables; table1.csv, table1.json and table1.png go to the camera's folder,
                  after 'label' also stretches.csv and stretches.png
   format=json    print JSON on standard output and write nothing
+  format=html    one page: the fleet's table with what to do next; of each camera curves, Table 1,
+                 calibration, crops, drift and provenance
+  to=FILE        of format=html: the file to write, .html
+  samples=8      of format=html: crops shown of each kind (sure, unsure, wrong), at most 24; 0: the
+                 page holds no picture of anybody
   root=outputs  seed=0 (not used; every command takes it)
 """
 
 
 def run(config: ReportConfig) -> Outcome:
-    """Print the report."""
+    """Print the report, or write the page."""
+    from collabteam.config import check_report
+
+    check_report(config)
+    return _page(config) if config.format == "html" else _camera(config)
+
+
+def _page(config: ReportConfig) -> Outcome:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from rich.console import Console as RichConsole
+
+    from collabteam.boards.fleet import CameraFacts, write_fleet
+    from collabteam.boards.progress import Console
+    from collabteam.config import camera_folder
+    from collabteam.errors import UserError
+    from collabteam.rounds.fleet import camera_facts
+
+    to, names = Path(config.to), config.cameras or [config.camera.name]
+    for name in names:
+        camera_folder(config.root, name)
+    if to.is_dir():
+        raise UserError(f"to={to} is a folder: name a file in it, such as {to / 'report.html'}")
+    if not to.parent.is_dir():
+        raise UserError(f"to={to}: the folder {to.parent} is not there: make it first")
+
+    def gathered() -> Iterator[CameraFacts]:
+        with Console().stage("gathering", len(names), "cameras") as advance:
+            for name in names:
+                yield camera_facts(config.root, name, config.samples)
+                advance(1)
+
+    rows = write_fleet(gathered(), to)
+    damaged = [row.facts.name for row in rows if row.facts.problem]
+    lines = [
+        f"{len(rows)} camera{'' if len(rows) == 1 else 's'}, "
+        f"{sum(row.round is not None for row in rows)} with a team"
+        + (f", damaged: {', '.join(damaged)}" if damaged else ""),
+        f"the page: {to} ({to.stat().st_size / 1e6:.1f} MB); it needs no network",
+        "next: open it in a browser; its last column says what each camera needs",
+    ]
+    RichConsole(highlight=False).print("\n".join(lines), markup=False, soft_wrap=True)
+    return Outcome()
+
+
+def _camera(config: ReportConfig) -> Outcome:
     import json
 
     from rich.console import Console as RichConsole
@@ -34,10 +87,9 @@ def run(config: ReportConfig) -> Outcome:
     from collabteam.boards import stretches
     from collabteam.boards.plots import plot_rounds
     from collabteam.boards.table1 import read_rounds, render, to_csv, to_json
-    from collabteam.config import camera_folder, check_report
+    from collabteam.config import camera_folder
     from collabteam.errors import UserError
 
-    check_report(config)
     folder = camera_folder(config.root, config.camera.name)
     rounds = read_rounds(folder)
     if not rounds:
@@ -91,7 +143,7 @@ def _stretches(config: ReportConfig) -> tuple[Stretches, Drift] | None:
     return None if tables is None or drift is None else (tables, drift)
 
 
-main = Command("report", ReportConfig, run, HELP)
+main = Command("report", ReportConfig, run, HELP, gathers=True)
 
 if __name__ == "__main__":
     main()

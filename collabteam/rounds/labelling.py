@@ -24,7 +24,7 @@ from collabteam.boards.progress import Console
 from collabteam.boards.table1 import Round, read_rounds
 from collabteam.catalog import Catalog, LabelEvent
 from collabteam.catalog.truth import read_truth
-from collabteam.config import UNUSABLE, LabelConfig, check_label, risk_of
+from collabteam.config import MOST_SAMPLES, UNUSABLE, LabelConfig, check_label, risk_of
 from collabteam.errors import UserError
 from collabteam.rounds import evaluation
 from collabteam.rounds.calibration import (
@@ -50,8 +50,6 @@ _EVENTS = 16_384
 _BINS = 10
 _CURVE = 101
 """Most points of the risk over the coverage in ``label.json``."""
-SAMPLES = 24
-"""Crops of each kind that ``label.json`` names for a person to look at."""
 
 
 @dataclass(frozen=True)
@@ -493,7 +491,7 @@ class _Labelling:
             self._one_of_a_track(rows, surest[mine[surest] & (branch[surest] == number)])
             for number in range(len(self.classes))
         ]
-        sure = [some[k] for k in range(SAMPLES) for some in dealt if k < len(some)]
+        sure = [some[k] for k in range(MOST_SAMPLES) for some in dealt if k < len(some)]
         rng = np.random.default_rng([self.config.seed, *b"samples"])
         unsure = rng.permutation(np.flatnonzero(mine & (branch == ABSTAIN)))
         names = np.array([*self.classes, ""], dtype=object)
@@ -510,7 +508,7 @@ class _Labelling:
             }
 
         return {
-            "sure": [crop(k) for k in sure[:SAMPLES]],
+            "sure": [crop(k) for k in sure[:MOST_SAMPLES]],
             "unsure": [
                 {
                     "crop_id": str(index.crop_id[rows[k]]),
@@ -528,11 +526,11 @@ class _Labelling:
         }  # fmt: skip
 
     def _one_of_a_track(self, rows: NDArray[np.int64], chosen: Iterable[int]) -> list[int]:
-        """The first ``SAMPLES`` of them, without a second crop of any track."""
+        """The first ``MOST_SAMPLES`` of them, without a second crop of any track."""
         kept: dict[int, int] = {}
         for k in chosen:
             kept.setdefault(int(self.index.track_code[rows[k]]), int(k))
-            if len(kept) == SAMPLES:
+            if len(kept) == MOST_SAMPLES:
                 break
         return list(kept.values())
 
