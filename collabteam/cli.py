@@ -223,12 +223,12 @@ def _gather(arguments: list[str]) -> list[str]:
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import Glob
-    from hydra.errors import OverrideParseException
+    from hydra.errors import HydraException
 
     words = [word for word in arguments if word.startswith("camera=")]
     try:
         override = OverridesParser.create().parse_override(words[-1]) if words else None
-    except OverrideParseException as error:
+    except HydraException as error:
         raise UserError(_one_line(error)) from error
     if override is None or not override.is_sweep_override():
         return arguments

@@ -1,0 +1,500 @@
+"""The page on many cameras: its figures are those of the records, and nothing breaks it."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CLASSES, Call, Trained, fingerprints, one_line, read_json, run
+from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
+from test_boards import fake_rounds
+from test_review_page import CHROMIUM, FLAGS
+
+from collabteam.boards.fleet import CameraFacts, Sample, write_fleet
+from collabteam.boards.table1 import read_rounds, table1_rows
+from collabteam.catalog import Catalog, Crop, LabelEvent
+from collabteam.catalog.truth import read_truth
+from collabteam.rounds.fleet import camera_facts
+
+TEMPLATES = Path(__file__).parents[1] / "collabteam" / "boards" / "templates"
+EVERY = ("camera=glob(*)", "format=html")
+
+
+def renamed(source: Path, root: Path, name: str) -> Path:
+    """A copy of a camera under another name."""
+    folder = Path(shutil.copytree(source, root / name))
+    manifest = folder / "camera.yaml"
+    manifest.write_text(manifest.read_text().replace(f"name: {source.name}", f"name: {name}"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fleet(trained: Trained, simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root: ``sim`` labelled and audited, ``trained`` not, ``crops`` and ``empty`` untouched,
+    ``torn`` and ``wild`` damaged; read only.
+    """
+    root = tmp_path_factory.mktemp("fleet") / "outputs"
+    shutil.copytree(trained.root, root)
+    renamed(trained.folder, root, "trained")
+    for settings in (("label", "trainer.threads=1"), ("audit", "reviewer=oracle", "precision=0.6")):
+        done = run(settings[0], root, "camera=sim", *settings[1:])
+        assert done.returncode in (0, 1), done.stderr
+    renamed(simulated / "sim", root, "crops")
+    Catalog.register(root, "empty", ["car", "ship"])
+    torn = renamed(trained.folder, root, "torn") / "round-1" / "round.json"
+    torn.write_text(torn.read_text()[:100])
+    (root / "wild").mkdir()
+    (root / "wild" / "camera.yaml").write_text(
+        "name: wild\nclasses: ['<script>alert(1)</script>', '<img src=x>']\n"
+    )
+    return root
+
+
+@pytest.fixture(scope="module")
+def page(fleet: Path) -> Path:
+    """The page on that root, by the command itself."""
+    to = fleet.parent / "report.html"
+    done = run("report", fleet, *EVERY, f"to={to}")
+    assert done.returncode == 0, done.stderr
+    assert "6 cameras, 2 with a team, damaged: torn, wild" in done.stdout
+    assert f"the page: {to} (" in done.stdout
+    assert "next: open it in a browser" in done.stdout
+    return to
+
+
+class Reader(HTMLParser):
+    """The cells of the fleet's table and the text of each camera's part."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.rows: dict[str, list[tuple[str, str]]] = {}
+        self.parts: dict[str, str] = {}
+        self.tags: list[str] = []
+        self._row: list[list[str]] | None = None
+        self._part = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.tags.append(tag)
+        if tag == "tr" and "data-name" in given:
+            self._row = []
+        elif self._row is not None and "data-v" in given:
+            self._row.append([given["data-v"] or "", ""])
+        elif tag == "details" and (given.get("id") or "").startswith("camera-"):
+            self._part = (given["id"] or "").removeprefix("camera-")
+            self.parts[self._part] = ""
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "tr" and self._row is not None:
+            cells = [(value, " ".join(text.split())) for value, text in self._row]
+            self.rows[cells[0][0]] = cells
+            self._row = None
+
+    def handle_data(self, data: str) -> None:
+        if self._row:
+            self._row[-1][1] += data
+        elif self._part:
+            self.parts[self._part] += f"{data} "
+
+
+def read(page: Path) -> Reader:
+    found = Reader(page.read_text(encoding="utf-8"))
+    found.parts = {name: " ".join(text.split()) for name, text in found.parts.items()}
+    return found
+
+
+def percent(rate: float) -> str:
+    return f"{100 * rate:.1f}"
+
+
+def test_the_fleets_table_is_what_the_records_say(page: Path, fleet: Path) -> None:
+    row = read(page).rows["sim"]
+    last = read_json(fleet / "sim" / "round-2" / "round.json")
+    certificate = read_json(fleet / "sim" / "audits" / "1" / "certificate.json")
+    test = last["recall"]["test"]
+    assert row[1] == ("2", "2")
+    for cell, side in ((row[2], "true"), (row[3], "false")):
+        mean = np.mean([test[name][side] for name in CLASSES])
+        assert float(cell[0]) == pytest.approx(mean)
+        assert cell[1] == percent(mean)
+    lowest = min((test[name][side], f"{name}, {side}") for name in CLASSES for side in test[name])
+    assert float(row[4][0]) == lowest[0]
+    assert row[4][1] == f"{percent(lowest[0])} {lowest[1]}"
+    assert row[5] == (str(last["coverage"]), percent(last["coverage"]))
+    for name, one in certificate["classes"].items():
+        if one["passed"]:
+            assert re.search(rf"{name} ≥ {int(1000 * one['bound'] + 1e-9) / 10}", row[6][1])
+        else:
+            word = "refused" if one["passed"] is False else "not audited"
+            assert f"{name} {word}" in row[6][1]
+    assert "simulated reviewer" in row[6][1]
+    log = Catalog(fleet / "sim").log(["source"])["source"].to_pylist()
+    assert row[7] == (str(log.count("oracle")), f"0 by persons{log.count('oracle')} simulated")
+
+
+def test_a_camera_in_detail_is_what_the_records_say(page: Path, fleet: Path) -> None:
+    text = read(page).parts["sim"]
+    rounds = read_rounds(fleet / "sim")
+    for row in table1_rows(rounds):
+        assert row.test is not None
+        for recalls, mean in (
+            (row.test, row.test_mean), (row.validation, row.validation_mean)
+        ):  # fmt: skip
+            cells = [
+                percent(recalls[name][side] or 0) for name in CLASSES for side in recalls[name]
+            ]
+            assert f"{row.row} {' '.join(cells)} {percent(mean or 0)}" in text
+    assert "partly the team's own" in text
+    label = read_json(fleet / "sim" / "label.json")
+    for name in CLASSES:
+        error = label["test"]["calibration_error"][name]
+        assert (
+            f"Calibration error before {percent(error['before'])}, after {percent(error['after'])}"
+            in text
+        )
+    assert f"Area under the curve {label['test']['risk_coverage_area']:.4f}" in text
+    certificate = read_json(fleet / "sim" / "audits" / "1" / "certificate.json")
+    assert certificate["statement"] in text
+    for said in (
+        rounds[-1]["fingerprint"], rounds[-1]["versions"]["torch"], rounds[-1]["training_digest"],
+        label["run"], certificate["release"]["hash"][:16], "team.backbone=test_resnet",
+        f"simulated reviewer, seed: {rounds[0]['reviewer']['answers']}",
+    ):  # fmt: skip
+        assert said in text
+    assert "Coverage by hour" in text
+
+
+def test_every_state_of_a_camera_has_a_next_command(page: Path) -> None:
+    rows = read(page).rows
+    following = {name: row[8][1] for name, row in rows.items()}
+    assert list(rows) == ["crops", "empty", "sim", "torn", "trained", "wild"]
+    assert "python -m collabteam.review camera=crops" in following["crops"]
+    assert "python -m collabteam.ingest camera=empty path=..." in following["empty"]
+    assert "python -m collabteam.label camera=trained" in following["trained"]
+    assert re.search(r"collabteam\.(export|review|audit) camera=sim", following["sim"])
+    assert "round-1/round.json is broken" in following["torn"]
+    assert "train again with round=1" in following["torn"]
+    assert "<script>alert(1)</script>" in following["wild"]  # as text, see below
+    assert rows["trained"][6][1] == "not audited"
+    for name in ("torn", "wild"):
+        assert rows[name][0][1].endswith("damaged")
+
+
+def test_nothing_from_the_records_becomes_markup(page: Path, tmp_path: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert "<script>alert" not in text
+    assert text.count("<script>") == 1
+    assert "<img src=x" not in text
+    classes = ["<b>bus</b>", '"onload="x', "c&d"]
+    rounds = fake_rounds(3, classes)
+    facts = CameraFacts("x", classes=classes, rounds=rounds, why="<i>why</i>", drift="<u>drift</u>")
+    sample = Sample(b"", classes[0], 0.9, (), classes[1], "person")
+    facts = replace(
+        facts, label=read_label(classes), samples={"sure": [], "unsure": [], "wrong": [sample]}
+    )
+    write_fleet([facts], tmp_path / "x.html")
+    found = Reader((tmp_path / "x.html").read_text(encoding="utf-8"))
+    assert not {"i", "u"} & set(found.tags)
+    assert "damaged" not in found.rows["x"][0][1]
+    for name in classes:
+        assert name in found.parts["x"]
+
+
+def read_label(classes: list[str]) -> dict:  # type: ignore[type-arg]
+    """A ``label.json`` of a camera without a test set."""
+    return {
+        "labelled": dict.fromkeys(classes, 1), "pool": 9, "round": 2, "run": "r", "test": None,
+        "finished": "2026-11-22T13:40:00Z", "settings": {}, "samples": {},
+    }  # fmt: skip
+
+
+def test_records_of_another_kind_leave_the_other_cameras_alone(
+    fleet: Path, tmp_path: Path, call: Call
+) -> None:
+    root = tmp_path / "outputs"
+    for name in ("a", "b", "c", "d"):
+        renamed(fleet / "sim", root, name)
+    (root / "b" / "label.json").write_text('{"run": 1}')
+    (root / "c" / "label.json").write_text("[")
+    certificate = root / "d" / "audits" / "1" / "certificate.json"
+    content = read_json(certificate)
+    certificate.write_text(json.dumps(content | {"classes": {"cyclist": {}}}))
+    said = call("report", f"root={root}", *EVERY, f"to={tmp_path / 'r.html'}")
+    assert said.code == 0, said.err
+    assert "4 cameras, 1 with a team, damaged: b, c, d" in said.out
+    rows = read(tmp_path / "r.html").rows
+    assert rows["a"][1][1] == "2"
+    assert "KeyError" in rows["b"][8][1]
+    assert "'python -m collabteam.label camera=c' writes it again" in rows["c"][8][1]
+    assert "KeyError" in rows["d"][8][1] or "undefined" in rows["d"][8][1].lower()
+
+
+def test_what_an_earlier_version_labelled_says_how_to_have_the_curves(
+    fleet: Path, tmp_path: Path, call: Call
+) -> None:
+    root = tmp_path / "outputs"
+    file = renamed(fleet / "sim", root, "sim") / "label.json"
+    record = read_json(file)
+    del record["samples"], record["test"]["reliability"], record["test"]["risk_coverage"]
+    file.write_text(json.dumps(record))
+    said = call("report", f"root={root}", "camera=sim", "format=html", f"to={tmp_path / 'r.html'}")
+    assert said.code == 0, said.err
+    text = read(tmp_path / "r.html").parts["sim"]
+    assert "An earlier version labelled and kept no curves" in text
+    assert "python -m collabteam.label camera=sim keeps them" in text
+
+
+# --- crops -------------------------------------------------------------------------------------
+
+
+def test_label_names_crops_that_show_what_it_says(fleet: Path) -> None:
+    record = read_json(fleet / "sim" / "label.json")
+    catalog = Catalog(fleet / "sim")
+    index, truth = catalog.index(), read_truth(catalog)
+    row_of = {str(crop): row for row, crop in enumerate(index.crop_id)}
+    samples = record["samples"]
+    for crops in samples.values():
+        tracks = [index.track_code[row_of[crop["crop_id"]]] for crop in crops]
+        assert 0 < len(crops) <= 24
+        assert len(set(tracks)) == len(tracks)
+    for crop in samples["sure"]:
+        assert index.verdict[row_of[crop["crop_id"]]] == crop["label"] != ""
+    for name in CLASSES:
+        shown = [crop["confidence"] for crop in samples["sure"] if crop["label"] == name]
+        labelled = index.verdict_confidence[(index.verdict == name) & (index.human == "")]
+        if len(labelled):
+            assert shown[0] == pytest.approx(labelled.max())
+            assert shown == sorted(shown, reverse=True)
+    for crop in samples["unsure"]:
+        assert index.verdict[row_of[crop["crop_id"]]] == ""
+    assert {crop["source"] for crop in samples["wrong"]} <= {"oracle", "truth"}
+    for crop in samples["wrong"]:
+        row = row_of[crop["crop_id"]]
+        said = index.human[row] if crop["source"] == "oracle" else truth[crop["crop_id"]]
+        assert crop["actual"] == said != crop["label"]
+    for name in CLASSES:
+        for word in ("before", "after"):
+            bins = record["test"]["reliability"][name][word]
+            assert sum(bins["count"]) == record["test"]["crops"]
+    coverage = record["test"]["risk_coverage"]["coverage"]
+    assert coverage[-1] == pytest.approx(record["test"]["apart"]["coverage"])
+    assert len(coverage) <= 101
+
+
+def test_what_a_person_contradicts_comes_first_and_in_their_name(
+    fleet: Path, tmp_path: Path
+) -> None:
+    catalog = Catalog(renamed(fleet / "sim", tmp_path, "sim"))
+    index = catalog.index()
+    row = np.flatnonzero((index.verdict == "pedestrian") & (index.human == ""))[0]
+    crop = str(index.crop_id[row])
+    catalog.append_labels([LabelEvent(crop, "cyclist", "person", "unsure", 2, by="ana")])
+    facts = camera_facts(tmp_path, "sim", samples=3)
+    assert facts.problem == ""
+    first = facts.samples["wrong"][0]
+    assert (first.label, first.actual, first.source) == ("pedestrian", "cyclist", "person")
+    assert facts.by_persons == 1
+    with Image.open(io.BytesIO(first.picture)) as shown:
+        assert max(shown.size) <= 96
+    assert all(len(crops) <= 3 for crops in facts.samples.values())
+
+
+def test_without_samples_there_is_no_picture(fleet: Path, tmp_path: Path, call: Call) -> None:
+    said = call(
+        "report", f"root={fleet}", *EVERY, f"to={tmp_path / 'r.html'}", "samples=0"
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<img" not in text
+    assert "image/webp" not in text
+
+
+# --- the command -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cameras", "expected"),
+    [
+        ("camera=trained,sim", ["trained", "sim"]),
+        ("camera='sim','empty'", ["sim", "empty"]),
+        ("camera=glob(t*)", ["torn", "trained"]),
+        ("camera=glob([s*,t*],exclude=torn)", ["sim", "trained"]),
+        ("camera=sim", ["sim"]),
+    ],
+)
+def test_which_cameras(
+    fleet: Path, tmp_path: Path, call: Call, cameras: str, expected: list[str]
+) -> None:
+    to = tmp_path / "r.html"
+    said = call("report", f"root={fleet}", cameras, "format=html", f"to={to}", "samples=0")
+    assert said.code == 0, said.err
+    assert list(read(to).rows) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ([*EVERY], ["to is not given", "to=report.html"]),
+        ([*EVERY, "to={base}"], ["ends in .html"]),
+        ([*EVERY, "to={base}/folder.html"], ["is a folder"]),
+        ([*EVERY, "to={base}/no/r.html"], ["{base}/no is not there"]),
+        ([*EVERY, "to={base}/file/r.html"], ["{base}/file is not there"]),
+        ([*EVERY, "to={base}/r.html", "samples=25"], ["samples=25", "0 to 24"]),
+        (
+            ["camera=glob(x*)", "format=html", "to={base}/r.html"],
+            ["no camera matches", "known are"],
+        ),
+        (["camera=sim,smi", "format=html", "to={base}/r.html"], ["no camera smi", "sim"]),
+        (["camera=glob(*", "format=html", "to={base}/r.html"], ["camera=glob(*"]),
+        (["camera=sim,trained"], ["format=table is about one camera", "format=html"]),
+        (["camera=glob(*)", "format=json"], ["format=json is about one camera"]),
+        (["camera=sim", "to={base}/r.html"], ["only format=html writes there"]),
+        (["-m", *EVERY, "to={base}/r.html"], ["with -m", "without -m there is one page"]),
+    ],
+)
+def test_what_is_refused(
+    fleet: Path, tmp_path: Path, call: Call, settings: list[str], expected: list[str]
+) -> None:
+    (tmp_path / "folder.html").mkdir()
+    (tmp_path / "file").write_text("x")
+    before = fingerprints(fleet)
+    said = call("report", f"root={fleet}", *(word.format(base=tmp_path) for word in settings))
+    one_line(said, *(text.format(base=tmp_path) for text in expected))
+    assert said.out == ""
+    assert fingerprints(fleet) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"folder.html", "file"}
+
+
+def test_a_page_that_is_there_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    to = tmp_path / "r.html"
+    to.write_text("before")
+
+    def cameras() -> Iterator[CameraFacts]:
+        yield CameraFacts("a")
+        assert to.read_text() == "before"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_fleet(cameras(), to)
+    assert to.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [to]
+    write_fleet([CameraFacts("a")], to)
+    assert "Fleet report, 1 camera<" in to.read_text()
+
+
+def test_the_report_writes_nothing_else(fleet: Path, tmp_path: Path, call: Call) -> None:
+    before = fingerprints(fleet)
+    assert call("report", f"root={fleet}", *EVERY, f"to={tmp_path / 'r.html'}").code == 0
+    assert fingerprints(fleet) == before
+
+
+def test_a_camera_with_crops_and_no_class(tmp_path: Path) -> None:
+    catalog = Catalog.register(tmp_path, "new")
+    picture = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(picture, "PNG")
+    catalog.add_crops([Crop(picture.getvalue())])
+    facts = camera_facts(tmp_path, "new", 8)
+    assert (facts.crops, facts.rounds, facts.problem) == (1, [], "")
+    assert "camera.classes=" in facts.next
+
+
+# --- how it looks ------------------------------------------------------------------------------
+
+
+def colours(name: str) -> tuple[str, str]:
+    """A colour of the style, by day and by night."""
+    style = (TEMPLATES / "fleet.css").read_text(encoding="utf-8")
+    found = re.search(rf"--{name}: light-dark\((#\w+), (#\w+)\)", style)
+    assert found, name
+    return found[1], found[2]
+
+
+def contrast(one: str, other: str) -> float:
+    """Ratio of WCAG 2.2, success criterion 1.4.3."""
+
+    def luminance(colour: str) -> float:
+        parts = np.array([int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)])
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize(
+    ("ink", "grounds", "least"),
+    [
+        ("text", ["page", "surface", "sunk"], 7),
+        ("soft", ["page", "surface", "sunk"], 4.5),
+        ("accent", ["page", "surface", "sunk"], 4.5),
+        ("ok", ["surface"], 4.5),
+        ("bad", ["surface", "bad-page"], 4.5),
+        ("warn", ["warn-page"], 4.5),
+        *((f"s{k}", ["surface", "sunk"], 3) for k in range(10)),
+    ],
+)
+def test_everything_can_be_read(ink: str, grounds: list[str], least: float) -> None:
+    for ground in grounds:
+        for front, behind in zip(colours(ink), colours(ground), strict=True):
+            assert contrast(front, behind) >= least, (ink, ground, front, behind)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+@pytest.mark.parametrize("width", [1366, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_in_a_browser(page: Path, browser: Browser, width: int, scheme: str) -> None:
+    context = browser.new_context(
+        viewport={"width": width, "height": 800}, color_scheme=scheme  # type: ignore[arg-type]
+    )  # fmt: skip
+    tab = context.new_page()
+    asked: list[str] = []
+    said: list[str] = []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.goto(page.as_uri())
+    tab.click("#open")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.evaluate("[...document.images].length") > 10
+    tab.wait_for_function("[...document.images].every(one => one.complete && one.naturalWidth)")
+    names = (
+        "[...document.querySelectorAll('#fleet tbody tr:not([hidden])')].map(r => r.dataset.name)"
+    )
+    tab.click("#fleet thead button >> text=Recall of true")
+    tab.click("#fleet thead button >> text=Recall of true")
+    assert set(tab.evaluate(names)[:2]) == {"sim", "trained"}
+    tab.click("#fleet thead button >> text=Camera")
+    assert tab.evaluate(names) == ["crops", "empty", "sim", "torn", "trained", "wild"]
+    tab.fill("#find", "TR")
+    assert tab.evaluate(names) == ["trained"]
+    assert tab.locator("details.camera:visible").count() == 1
+    tab.fill("#find", "")
+    tab.click("#close")
+    tab.click("#fleet a >> text=sim")
+    assert tab.locator("#camera-sim").get_attribute("open") is not None
+    assert [url.split("#")[0] for url in asked if not url.startswith("data:")] == [page.as_uri()]
+    assert said == []
+    # And had somebody smuggled a request in, it would not leave.
+    tab.evaluate("document.body.append(Object.assign(new Image(), {src: 'http://127.0.0.1:9/x'}))")
+    tab.wait_for_timeout(200)
+    assert any("Content Security Policy" in text for text in said)
+    context.close()
