@@ -228,8 +228,8 @@ def _gather(arguments: list[str]) -> list[str]:
     words = [word for word in arguments if word.startswith("camera=")]
     try:
         override = OverridesParser.create().parse_override(words[-1]) if words else None
-    except HydraException as error:
-        raise UserError(_one_line(error)) from error
+    except HydraException:
+        return arguments  # composing them says what is wrong
     if override is None or not override.is_sweep_override():
         return arguments
     given = dict(part.split("=", 1) for part in arguments if "=" in part)

@@ -355,7 +355,7 @@ def test_which_cameras(
             ["no camera matches", "known are"],
         ),
         (["camera=sim,smi", "format=html", "to={base}/r.html"], ["no camera smi", "sim"]),
-        (["camera=glob(*", "format=html", "to={base}/r.html"], ["camera=glob(*"]),
+        (["camera=glob(*", "format=html", "to={base}/r.html"], ["glob(*"]),
         (["camera=sim,trained"], ["format=table is about one camera", "format=html"]),
         (["camera=glob(*)", "format=json"], ["format=json is about one camera"]),
         (["camera=sim", "to={base}/r.html"], ["only format=html writes there"]),
