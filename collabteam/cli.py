@@ -234,7 +234,7 @@ def _gather(arguments: list[str]) -> list[str]:
         return arguments
     given = dict(part.split("=", 1) for part in arguments if "=" in part)
     if {"-m", "--multirun"} & set(arguments):
-        if "to" in given:
+        if "to" in given and "${" not in given["to"]:
             raise UserError(
                 f"to={given['to']} with -m: each camera would write over the one before it; "
                 "without -m there is one page of all"

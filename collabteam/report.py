@@ -76,7 +76,7 @@ def _page(config: ReportConfig) -> Outcome:
         "next: open it in a browser; its last column says what each camera needs",
     ]
     RichConsole(highlight=False).print("\n".join(lines), markup=False, soft_wrap=True)
-    return Outcome()
+    return Outcome(f"a page on {len(rows)} in {to}")
 
 
 def _camera(config: ReportConfig) -> Outcome:

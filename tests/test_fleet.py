@@ -341,6 +341,16 @@ def test_which_cameras(
     assert list(read(to).rows) == expected
 
 
+def test_a_page_for_each_camera(trained: Trained, tmp_path: Path, call: Call) -> None:
+    for name in ("a", "b"):
+        renamed(trained.folder, tmp_path / "outputs", name)
+    to = f"to={tmp_path}/${{camera.name}}.html"
+    said = call("report", "-m", f"root={tmp_path / 'outputs'}", *EVERY, to)
+    assert said.code == 0, said.err
+    for name in ("a", "b"):
+        assert list(read(tmp_path / f"{name}.html").rows) == [name]
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
