@@ -88,7 +88,7 @@ def in_browser(page: Path, screenshot: str) -> float:
         if screenshot:
             tab.screenshot(path=screenshot)
             with Image.open(screenshot) as picture:
-                picture.quantize(128).save(screenshot, optimize=True)
+                picture.quantize(128, Image.Quantize.MAXCOVERAGE).save(screenshot, optimize=True)
         chromium.close()
     return took
 

@@ -14,11 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import CLASSES, Call, Trained, fingerprints, one_line, read_json, run
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
-from test_boards import fake_rounds
+from test_boards import TEN, fake_rounds
 from test_review_page import CHROMIUM, FLAGS
 
+from collabteam.boards import charts
 from collabteam.boards.fleet import CameraFacts, Sample, write_fleet
 from collabteam.boards.table1 import read_rounds, table1_rows
 from collabteam.catalog import Catalog, Crop, LabelEvent
@@ -254,6 +257,59 @@ def test_what_an_earlier_version_labelled_says_how_to_have_the_curves(
     assert "python -m collabteam.label camera=sim keeps them" in text
 
 
+@pytest.mark.parametrize("classes", [["car", "bus"], TEN])
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("count", [1, 12])
+def test_any_rounds_can_be_drawn(
+    classes: list[str], known: bool, count: int, tmp_path: Path
+) -> None:
+    rounds = fake_rounds(count, classes, has_test=known, knows_truth=known)
+    (row,) = write_fleet([CameraFacts("x", classes=classes, rounds=rounds)], tmp_path / "x.html")
+    assert (row.facts.problem, row.round) == ("", count - 1)
+    found = read(tmp_path / "x.html")
+    assert ("no test set" in found.rows["x"][4][1]) is not known
+    assert ("Shown because this camera has no frozen test set" in found.parts["x"]) is not known
+    assert len(re.findall("Precision of the increments", found.parts["x"])) == (count > 1)
+    assert not re.search(r"\bnan\b", (tmp_path / "x.html").read_text())
+
+
+def test_an_audit_that_is_open(fleet: Path, tmp_path: Path, call: Call) -> None:
+    folder = renamed(fleet / "sim", tmp_path / "outputs", "sim")
+    shutil.rmtree(folder / "audits")
+    said = call("audit", f"root={folder.parent}", "camera=sim", "precision=0.6")
+    assert said.code == 0, said.err
+    facts = camera_facts(folder.parent, "sim", 0)
+    assert facts.next == "python -m collabteam.review camera=sim queue=audit"
+    asked = sum(one["sample"] for one in facts.audit_classes.values())
+    assert f"{asked} crops are unanswered" in facts.why
+    write_fleet([facts], tmp_path / "r.html")
+    assert read(tmp_path / "r.html").rows["sim"][6][1] == "audit 1 is open"
+
+
+# --- charts ------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(0, 100), max_size=8), st.floats(0, 5e5))
+def test_axes_hold_what_is_drawn(values: list[float], highest: float) -> None:
+    for axis, held in (
+        (charts.percent_axis("", values), values),
+        (charts.percent_axis("", values, floor=0), values),
+        (charts.rising_axis("", highest), [highest]),
+    ):
+        assert axis.low < axis.high
+        assert all(axis.low <= value <= axis.high for value in held)
+        assert 2 <= len(axis.ticks) <= 7
+        assert all(axis.low <= at <= axis.high for at, _ in axis.ticks)
+
+
+@given(st.floats(0, 4e9), st.floats(3600, 4e8))
+def test_an_axis_of_time_has_few_labels_all_of_them_different(since: float, span: float) -> None:
+    axis = charts.time_axis(since, since + span)
+    assert len(axis.ticks) <= 6
+    assert all(since <= at <= since + span for at, _ in axis.ticks)
+    assert "UTC" in axis.name
+
+
 # --- crops -------------------------------------------------------------------------------------
 
 
@@ -303,7 +359,13 @@ def test_what_a_person_contradicts_comes_first_and_in_their_name(
     assert facts.problem == ""
     first = facts.samples["wrong"][0]
     assert (first.label, first.actual, first.source) == ("pedestrian", "cyclist", "person")
-    assert facts.by_persons == 1
+    # What is withdrawn, and what an undo says again, is no further click.
+    again = [
+        LabelEvent(crop, word, "person", "unsure", 2, by="ana", commit="undo:p")
+        for word in ("cyclist", "")
+    ]
+    catalog.append_labels(again)
+    assert camera_facts(tmp_path, "sim", 0).by_persons == facts.by_persons == 1
     with Image.open(io.BytesIO(first.picture)) as shown:
         assert max(shown.size) <= 96
     assert all(len(crops) <= 3 for crops in facts.samples.values())
