@@ -88,7 +88,7 @@ def fold_logger(
     # The run is begun here and not by Lightning, which would do so lazily in the middle of the
     # first step and set WANDB_MODE for the whole process.
     name = f"{camera} round {round_} fold {fold}"
-    with _refusals(f"logger.mode={config.mode}"):
+    with refusals(f"logger.mode={config.mode}", _ADVICE):
         run = _begin(config, folder, camera, name, "train", settings)
     run.define_metric(_STEP)
     run.define_metric("*", step_metric=_STEP, step_sync=True)
@@ -119,8 +119,7 @@ def _begin(
     import wandb
 
     if config.mode == "online":
-        # Asked beforehand, because init would prompt for a key and wait.
-        sign_in("logger.mode=online", _ADVICE)
+        account("logger.mode=online", _ADVICE)
     return wandb.init(
         project=config.project,
         group=camera,
@@ -151,7 +150,7 @@ def _set(name: str, value: str) -> None:
         os.environ[name] = value
 
 
-def sign_in(what: str, advice: str) -> None:
+def account(what: str, advice: str) -> None:
     """Make sure that there is a W&B account whose key W&B accepts.
 
     Args:
@@ -165,7 +164,8 @@ def sign_in(what: str, advice: str) -> None:
     _set("WANDB_SILENT", "true")
     import wandb
 
-    with _refusals(what, advice):
+    with refusals(what, advice):
+        # Never asks; init would prompt for a key and wait.
         if not wandb.login(prompt=False):
             raise UserError(
                 f"{what} needs a W&B account and found none: run 'wandb login' or set "
@@ -173,14 +173,42 @@ def sign_in(what: str, advice: str) -> None:
             )
 
 
-@contextmanager
-def _refusals(what: str, advice: str = _ADVICE) -> Iterator[None]:
-    """What W&B refuses, in one line."""
+def default_entity(what: str, advice: str) -> str:
+    """The user or team in whose name an account's runs are kept.
+
+    Args:
+        what: The setting that needs it.
+        advice: What to do instead.
+
+    Raises:
+        UserError: There is none, or W&B refuses to tell.
+    """
     import wandb
+
+    with refusals(what, advice):
+        entity = os.environ.get("WANDB_ENTITY") or wandb.Api().default_entity
+    if not entity:
+        raise UserError(f"{what}: the W&B account has no default team: set WANDB_ENTITY")
+    return entity
+
+
+@contextmanager
+def refusals(what: str, advice: str) -> Iterator[None]:
+    """What W&B refuses, as one line.
+
+    Args:
+        what: The setting that had W&B asked.
+        advice: What to do instead.
+
+    Raises:
+        UserError: W&B refuses.
+    """
+    import wandb
+    from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
     try:
         yield
-    except wandb.Error as error:
+    except (wandb.Error, WandbApiFailedError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{what}: W&B says '{reason}': {advice}") from error
 
@@ -314,7 +342,7 @@ def log_rounds(
     left = [record for record in rounds if not is_logged(config.project, folder, record)]
     if not left:
         return
-    with _refusals(f"logger.mode={config.mode}"):
+    with refusals(f"logger.mode={config.mode}", _ADVICE):
         for record in left:
             before = rounds[record["round"] - 1] if record["round"] else None
             _log_round(config, folder, record, before, made(record))
@@ -353,7 +381,7 @@ def _log_round(
     if before is not None:
         run = begin("select")
         inputs.append((_team(before, made.team_before), before))
-        _use(config, run, *inputs[0])
+        _use(run, *inputs[0])
         increment = _artifact("increment", "dataset", record)
         rows = [list(row) for row in made.increment]
         increment.add(wandb.Table(columns=["crop", "label", "confidence"], data=rows), "crops")
@@ -362,7 +390,7 @@ def _log_round(
         run.finish()
     run = begin("evaluate")
     for artifact, origin in inputs:
-        _use(config, run, artifact, origin)
+        _use(run, artifact, origin)
     run.log_artifact(_team(record, made.team), aliases=["latest", *_names(record)])
     run.define_metric("round")
     run.define_metric("samples", step_metric="round")
@@ -395,17 +423,12 @@ def _names(record: Round) -> list[str]:
     return [f"round-{record['round']}", record["fingerprint"]]
 
 
-def _use(config: LoggerConfig, run: Run, artifact: Artifact, origin: Round) -> None:
+def _use(run: Run, artifact: Artifact, origin: Round) -> None:
     """Declare an artifact as what a run built on."""
-    if config.mode == "online":
-        run.use_artifact(artifact, aliases=_names(origin))
-    else:
-        # use_artifact refuses to work offline. Online it does no more than this with an artifact
-        # that is not uploaded yet; the record waits in the run's file until 'wandb sync'. W&B then
-        # finds that it has the content and notes the use.
-        run._log_artifact(
-            artifact, aliases=_names(origin), is_user_created=True, use_after_commit=True
-        )
+    # run.use_artifact refuses to work offline. With an artifact that is not uploaded yet this is
+    # what it does online; offline the declaration waits in the run's file until 'wandb sync'. W&B
+    # then finds that it has the content and notes the use.
+    run._log_artifact(artifact, aliases=_names(origin), is_user_created=True, use_after_commit=True)
 
 
 def _sample_table(samples: Sequence[Sample], pictures: bool) -> Any:
