@@ -17,6 +17,8 @@ wandb-workspaces (pip install 'collabteam[dashboard]').
 
   python -m collabteam.dashboard [setting=value ...]
 
+  python -m collabteam.train camera=NAME        before: logs to W&B, offline by default
+
   cameras=[*]         names or patterns, such as 'cameras=[S10-*,dock]'; of those, the cameras that
                       logged to the project
   project=collabteam  the W&B project that they logged to

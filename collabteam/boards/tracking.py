@@ -339,6 +339,9 @@ def log_rounds(
     """
     if config.kind != "wandb":
         return
+    if config.mode == "online":
+        # Before anything is drawn or trained that could then not be logged.
+        account("logger.mode=online", _ADVICE)
     left = [record for record in rounds if not is_logged(config.project, folder, record)]
     if not left:
         return
