@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from collabteam.cli import Command
+from collabteam.cli import Command, Outcome
 from collabteam.config import DashboardConfig
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ What was logged offline comes to W&B by 'wandb sync', see docs/tracking.md.
 """
 
 
-def run(config: DashboardConfig) -> int:
+def run(config: DashboardConfig) -> Outcome:
     """Build the workspace, write it, and publish it if that is asked for."""
     from pathlib import Path
 
@@ -59,7 +59,7 @@ def run(config: DashboardConfig) -> int:
             "(docs/tracking.md), then python -m collabteam.dashboard publish=true"
         )
     RichConsole(highlight=False).print("\n".join(lines), markup=False, soft_wrap=True)
-    return 0
+    return Outcome(lines[0])
 
 
 def _cameras(config: DashboardConfig) -> dict[str, list[Round]]:
