@@ -186,11 +186,14 @@ class LoggerConfig:
         kind: ``wandb``, ``csv`` or ``none``.
         mode: Of W&B: ``offline`` (nothing leaves the machine) or ``online``.
         project: Of W&B: the project's name.
+        pictures: Of W&B: whether the table of sample crops of each round shows the crops. They
+            leave the machine with ``mode=online`` or by ``wandb sync``, and not otherwise.
     """
 
     kind: str = "wandb"
     mode: str = "offline"
     project: str = "collabteam"
+    pictures: bool = True
 
 
 @dataclass
@@ -434,6 +437,27 @@ class ReportConfig:
     format: str = "table"
     to: str = ""
     samples: int = 8
+
+
+@dataclass
+class DashboardConfig:
+    """``collabteam.dashboard``: a W&B workspace over the rounds of all cameras.
+
+    Attributes:
+        cameras: Names of cameras, or patterns such as ``S10-*``; those that logged to the project
+            are shown.
+        root: Folder under which every camera has its own.
+        seed: Unused; every command takes it.
+        project: Of W&B: the project that the cameras logged to.
+        publish: Whether to put the workspace on W&B, which needs an account; else it is only
+            written to a file.
+    """
+
+    cameras: list[str] = field(default_factory=lambda: ["*"])
+    root: str = "outputs"
+    seed: int = 0
+    project: str = "collabteam"
+    publish: bool = False
 
 
 @dataclass
@@ -771,6 +795,16 @@ def check_report(config: ReportConfig) -> None:
         raise UserError(f"to={config.to}: expected a file whose name ends in .html")
     if config.format != "html" and config.to:
         raise UserError(f"to={config.to}: only format=html writes there")
+
+
+def check_dashboard(config: DashboardConfig) -> None:
+    """Raise on the first setting that cannot work.
+
+    Raises:
+        UserError: Names the setting, what was expected and what came.
+    """
+    if not config.cameras:
+        raise UserError("cameras=[]: expected names or patterns, such as 'cameras=[S10-*]'")
 
 
 def is_reviewer(name: str) -> bool:

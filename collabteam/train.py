@@ -30,6 +30,7 @@ Bring a camera's team to a round: missing rounds are done, complete ones skipped
   optim.epochs=30            epochs of round 0; optim.epochs_later for the others
   trainer.accelerator=auto   auto, cpu, gpu
   logger=wandb               wandb (offline unless logger.mode=online), csv, none
+  logger.pictures=true       a few sample crops a round in W&B's table of verdicts
   root=outputs  seed=0
   -m hydra/launcher=joblib   several at once: joblib, ray, submitit_local, submitit_slurm; what a
                              job may use: runtime.cpus=1 runtime.gpus=0 runtime.memory_gb=3

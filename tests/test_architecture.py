@@ -126,6 +126,7 @@ def test_hydra_appears_at_the_edge_alone() -> None:
 
 def test_wandb_appears_in_one_file() -> None:
     assert _importers("wandb") == {"collabteam.boards.tracking"}
+    assert _importers("wandb_workspaces") == {"collabteam.boards.workspace"}
 
 
 @pytest.mark.parametrize("package", ["ultralytics", "boxmot"])

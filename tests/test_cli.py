@@ -14,7 +14,17 @@ from PIL import Image
 
 from collabteam.catalog import Catalog
 
-COMMANDS = ("simulate", "ingest", "review", "train", "report", "label", "audit", "export")
+COMMANDS = (
+    "simulate",
+    "ingest",
+    "review",
+    "train",
+    "report",
+    "label",
+    "audit",
+    "export",
+    "dashboard",
+)
 
 
 # --- help --------------------------------------------------------------------------------------

@@ -7,11 +7,9 @@ written where, and only a process of its own can be killed.
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wandb_files import history, records
 
 from collabteam.boards.tracking import finish, fold_logger, log_recall
 from collabteam.config import LoggerConfig
@@ -112,29 +111,6 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return train("wandb", tmp_path_factory.mktemp("offline"))
 
 
-def records(path: Path) -> list[Any]:
-    """Records of an offline run: a log of checksummed pieces in blocks of 32 KiB, as LevelDB's."""
-    # Its classes are made at run time, where no type checker sees them.
-    messages: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
-    data = path.read_bytes()
-    # wandb's own header; pieces are cut at multiples of the block size of the whole file.
-    assert data[:4] == b":W&B"
-    found, whole, at = [], b"", 7
-    while at + 7 <= len(data):
-        if (left := 32768 - at % 32768) < 7:
-            at += left
-            continue
-        _, size, kind = struct.unpack("<IHB", data[at : at + 7])
-        whole += data[at + 7 : at + 7 + size]
-        at += 7 + size
-        if kind in (1, 4):  # complete, or the last piece
-            record = messages.Record()
-            record.ParseFromString(whole)
-            found.append(record)
-            whole = b""
-    return found
-
-
 def runs(trained: Trained) -> dict[str, list[list[Any]]]:
     """All attempts of every run by name, the finished one last."""
     out: dict[str, list[list[Any]]] = {}
@@ -147,15 +123,6 @@ def runs(trained: Trained) -> dict[str, list[list[Any]]]:
     for attempts in out.values():
         attempts.sort(key=lambda found: any(record.HasField("exit") for record in found))
     return out
-
-
-def history(found: list[Any]) -> list[dict[str, Any]]:
-    return [
-        {item.nested_key[0] if item.nested_key else item.key: json.loads(item.value_json)
-         for item in record.history.item}
-        for record in found
-        if record.HasField("history")
-    ]  # fmt: skip
 
 
 def test_offline_one_finished_run_per_fold(offline: Trained) -> None:

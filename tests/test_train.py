@@ -30,6 +30,7 @@ from conftest import (
     run,
     said_of_crops,
 )
+from wandb_files import read_run
 
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog.truth import read_truth
@@ -279,16 +280,17 @@ def test_the_report_as_json_is_json_and_writes_nothing(finished: Path) -> None:
 
 
 @pytest.mark.slow
-def test_wandb_offline_leaves_one_finished_run_a_round(root: Path) -> None:
+def test_wandb_offline_leaves_one_finished_run_a_fold_and_stage(root: Path) -> None:
     small = [setting for setting in SMALL if setting != "logger=none"]
     folds = ("data.train_folds=[0,3]", "optim.epochs=2")
     done = run("train", root, "camera=sim", "round=1", *small, *folds)
     assert done.returncode == 0, done.stderr
     for number in (0, 1):
         folder = root / "sim" / f"round-{number}"
-        runs = list(folder.glob("wandb/offline-run-*/run-*.wandb"))
-        assert len(runs) == 2
-        assert all(path.stat().st_size > 500 for path in runs)
+        runs = [read_run(path) for path in folder.glob("wandb/offline-run-*/run-*.wandb")]
+        stages = ["evaluate", *(["select"] if number else []), "train", "train"]
+        assert sorted(run.stage for run in runs) == stages
+        assert all(run.finished for run in runs)
     assert "wandb:" not in done.stdout + done.stderr
     assert [path.name for path in root.parent.iterdir()] == ["outputs"]
 

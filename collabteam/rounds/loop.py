@@ -47,6 +47,7 @@ from collabteam.rounds.state import (
     training_digest,
     write_json,
 )
+from collabteam.rounds.tracked import track
 from collabteam.team.data import decode
 from collabteam.team.fit import fit_fold, set_threads
 from collabteam.team.folds import assign_folds
@@ -86,9 +87,12 @@ def bring_to_round(config: TrainConfig, console: Console | None = None) -> list[
             check_settings(done[-1], config)
         if len(done) <= config.round:
             build_branch(config.team)  # a wrong name should show before anything is drawn
+        # What a kill kept from being logged, or an earlier command was told not to log.
+        track(config.logger, catalog, done)
         while len(done) <= config.round:
             done.append(_Making(config, catalog, done, console).run())
             console.say(headline(done[-1]))
+            track(config.logger, catalog, done)
         return done
 
 

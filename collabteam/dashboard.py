@@ -1,0 +1,94 @@
+"""``python -m collabteam.dashboard``: a W&B workspace over the rounds of all cameras."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from collabteam.cli import Command, Outcome
+from collabteam.config import DashboardConfig
+
+if TYPE_CHECKING:
+    from collabteam.boards.table1 import Round
+
+HELP = """
+Build a W&B workspace over the rounds of all cameras: recall of each branch, coverage, "I don't
+know", precision of the increments, and the cameras side by side. Needs the package
+wandb-workspaces (pip install 'collabteam[dashboard]').
+
+  python -m collabteam.dashboard [setting=value ...]
+
+  python -m collabteam.train camera=NAME        before: logs to W&B, offline by default
+
+  cameras=[*]         names or patterns, such as 'cameras=[S10-*,dock]'; of those, the cameras that
+                      logged to the project
+  project=collabteam  the W&B project that they logged to
+  publish=true        put it on W&B, which needs an account ('wandb login'); without, it is only
+                      written to ROOT/dashboard.json
+  root=outputs  seed=0 (not used; every command takes it)
+
+What was logged offline comes to W&B by 'wandb sync', see docs/tracking.md.
+"""
+
+
+def run(config: DashboardConfig) -> Outcome:
+    """Build the workspace, write it, and publish it if that is asked for."""
+    from pathlib import Path
+
+    from rich.console import Console as RichConsole
+
+    from collabteam.boards import workspace
+    from collabteam.config import check_dashboard
+
+    check_dashboard(config)
+    cameras = _cameras(config)
+    entity = workspace.sign_in() if config.publish else ""
+    built = workspace.build(cameras, config.project, entity)
+    file = Path(config.root) / "dashboard.json"
+    workspace.write(built, file)
+    panels = sum(len(section.panels) for section in built.sections)
+    lines = [
+        f"a workspace of {len(built.sections)} sections, {panels} panels over {len(cameras)} "
+        f"camera(s): {', '.join(cameras)}",
+        f"its specification: {file}",
+    ]
+    if config.publish:
+        lines.append(f"on W&B: {workspace.publish(built)}")
+    else:
+        lines.append(
+            "next, with a W&B account: wandb login, then wandb sync of what was logged offline "
+            "(docs/tracking.md), then python -m collabteam.dashboard publish=true"
+        )
+    RichConsole(highlight=False).print("\n".join(lines), markup=False, soft_wrap=True)
+    return Outcome(lines[0])
+
+
+def _cameras(config: DashboardConfig) -> dict[str, list[Round]]:
+    """Finished rounds of the cameras that are asked for and that logged to the project."""
+    from fnmatch import fnmatchcase
+    from pathlib import Path
+
+    from collabteam.boards.table1 import read_rounds
+    from collabteam.boards.tracking import is_logged
+    from collabteam.errors import UserError
+
+    folders = [file.parent for file in sorted(Path(config.root).glob("*/camera.yaml"))]
+    found = {}
+    for folder in folders:
+        if not any(fnmatchcase(folder.name, pattern) for pattern in config.cameras):
+            continue
+        rounds = [one for one in read_rounds(folder) if is_logged(config.project, folder, one)]
+        if rounds:
+            found[folder.name] = rounds
+    if not found:
+        raise UserError(
+            f"no camera of cameras=[{','.join(config.cameras)}] under {config.root} has logged a "
+            f"round to the W&B project {config.project}: python -m collabteam.train camera=NAME "
+            f"logger=wandb logger.project={config.project}"
+        )
+    return found
+
+
+main = Command("dashboard", DashboardConfig, run, HELP)
+
+if __name__ == "__main__":
+    main()
