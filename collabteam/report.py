@@ -28,17 +28,20 @@ After 'label' also what was labelled by hour and by video, and whether the newes
 def run(config: ReportConfig) -> Outcome:
     """Print the report."""
     import json
+    import re
 
     from rich.console import Console as RichConsole
 
     from collabteam.boards import stretches
     from collabteam.boards.plots import plot_rounds
     from collabteam.boards.table1 import read_rounds, render, to_csv, to_json
-    from collabteam.config import camera_folder, check_report
+    from collabteam.catalog import Catalog
+    from collabteam.catalog.mirror import publish
+    from collabteam.config import check_report
     from collabteam.errors import UserError
 
     check_report(config)
-    folder = camera_folder(config.root, config.camera.name)
+    folder = Catalog.open(config.root, config.camera.name).folder
     rounds = read_rounds(folder)
     if not rounds:
         raise UserError(
@@ -69,6 +72,7 @@ def run(config: ReportConfig) -> Outcome:
         newest = None if drift.alarm is None else drift.since
         stretches.plot_stretches(tables, config.camera.name, newest, folder / "stretches.png")
         wrote = "table1.csv, table1.json, table1.png, stretches.csv and stretches.png"
+    publish(*(folder / name for name in re.split(", | and ", wrote)))
     console.print(
         f"wrote {wrote} in {folder}\n"
         f"next: python -m collabteam.train camera={config.camera.name} "
