@@ -619,11 +619,11 @@ def root_folder(root: str | Path) -> Path:
     Raises:
         UserError: It is another kind of address, or one without a bucket.
     """
-    scheme, _, rest = str(root).partition(":/")
-    if not rest or not re.fullmatch(r"[a-z][a-z0-9+.-]+", scheme) or "://" not in str(root):
+    scheme, separator, rest = str(root).partition("://")
+    if not separator:
         return Path(root)
-    parts = [part for part in rest.split("/") if part]
-    if scheme != "s3" or not parts or not all(_OBJECT.fullmatch(part) for part in parts):
+    parts = rest.removesuffix("/").split("/")
+    if scheme != "s3" or not all(_OBJECT.fullmatch(part) for part in parts):
         raise UserError(
             f"root={root}: expected a folder, or s3://bucket/prefix of letters, digits, '_', '.', "
             "'=' and '-'"

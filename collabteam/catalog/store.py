@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 MANIFEST = "camera.yaml"
 PATIENCE = 60.0
 """Seconds for which a store that does not answer is asked again."""
+_SILENCE = 4.0
 _WORKERS = 8
 # Of one request. Longer than a slow line takes for one object; whatever hangs is asked again.
 _REQUEST_SECONDS = 120.0
@@ -47,7 +49,7 @@ Result = TypeVar("Result")
 _STATUS = re.compile(r"status code: (\d{3})|StatusCode\((\d{3})\)")
 _NO_CREDENTIALS = re.compile(r"failed to get aws credentials|169\.254\.|no credentials", re.I)
 _AWAY = re.compile(
-    r"error sending request|connection (?:refused|reset|closed)|timed? ?out|broken pipe"
+    r"error sending request|connection (?:refused|reset|closed)|(?<!_)timed? ?out|broken pipe"
     r"|error decoding response body|request or response body error|unexpected end|dns error",
     re.I,
 )
@@ -134,8 +136,9 @@ class Store:
                 not let us in. Whatever else the operation raises is raised as it is.
         """
         patience = PATIENCE if patience is None else patience
-        until = time.monotonic() + (0.0 if self._gave_up else patience)
-        pause = 0.2
+        began = time.monotonic()
+        until = began + (0.0 if self._gave_up else patience)
+        pause, told = 0.2, False
         while True:
             try:
                 result = operation()
@@ -153,6 +156,12 @@ class Store:
             else:
                 self._gave_up = False
                 return result
+            if time.monotonic() - began > _SILENCE and not told:
+                told = True
+                print(
+                    f"{self.url} does not answer{self._at()}; asking again for {patience:.0f} "
+                    "seconds", file=sys.stderr,
+                )  # fmt: skip
             time.sleep(pause)
             pause = min(2 * pause, 5.0)
 
@@ -272,12 +281,11 @@ def together(function: Callable[[Result], object], items: Iterable[Result]) -> N
 
 def _short(error: Exception) -> str:
     """What happened, without the request's address and the client's innards."""
-    line = first_line(error)
-    match = _STATUS.search(line)
-    if match:
+    text = str(error)
+    if match := _STATUS.search(text):
         return f"status {match[1] or match[2]}"
-    found = _AWAY.search(line)
-    return found[0] if found else line
+    found = _AWAY.search(text)
+    return found[0] if found else first_line(error)
 
 
 # -- Lance on a store ------------------------------------------------------------------------------
