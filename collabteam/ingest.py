@@ -17,7 +17,7 @@ Put crops into a camera's catalog; a new camera name is registered.
                      or crop_id and label, for crops that are in the catalog already
   labels=proposed    what a given label is: proposed (by a detector), person (verified by one),
                      truth (hidden; only a simulated reviewer and the measuring see it)
-  root=outputs       folder under which every camera has its own
+  root=outputs       folder, or s3://bucket/prefix, under which every camera has its own
   seed=0             not used; every command takes it
 
 Of footage (pip install 'collabteam[video]'):

@@ -5,6 +5,7 @@
 - ``away``: seconds for which every connection is closed without an answer;
 - ``lose``: ``[method, pattern, count, how]``: so many requests whose path matches are done, and
   then the answer is lost (``how`` is ``drop``) or is a server's error (``500``);
+- ``careless``: whether conditions of a request are ignored, as old stores do;
 - ``hold``: ``[method, pattern]``: requests that wait until there is no ``hold`` any more.
 
 ``GET /-/faults`` says which requests wait and how many answers were lost.
@@ -35,6 +36,7 @@ class FaultyServer:
         self._hold: list[str] = []
         self._held: set[str] = set()
         self._lost = 0
+        self._careless = False
 
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
@@ -43,6 +45,9 @@ class FaultyServer:
         self._wait(method, path)
         if time.monotonic() < self._away:
             return self._drop(environ, start)
+        if self._careless:
+            environ.pop("HTTP_IF_NONE_MATCH", None)
+            environ.pop("HTTP_IF_MATCH", None)
         answer: list[Any] = []
         with self._alone:
             content = b"".join(self._moto(environ, lambda *head: answer.append(head)))
@@ -65,6 +70,7 @@ class FaultyServer:
             asked = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
             self._away = time.monotonic() + asked.get("away", 0.0)
             self._lose, self._hold = asked.get("lose", []), asked.get("hold", [])
+            self._careless = bool(asked.get("careless"))
             self._lost = 0
         start("200 OK", [])
         return [json.dumps({"held": sorted(self._held), "lost": self._lost}).encode()]

@@ -328,6 +328,13 @@ def test_classes_are_registered_once(root: str, machine: Elsewhere) -> None:
     assert Catalog.open(root, "dock").classes == ["ship", "boat"]
 
 
+def test_a_store_without_conditional_writes_is_refused(root: str, server: Server) -> None:
+    server.faults(careless=True)
+    with pytest.raises(UserError, match="does not do conditional writes"):
+        Catalog.register(root, "dock")
+    assert not registered(root)
+
+
 # -- faults ----------------------------------------------------------------------------------------
 
 

@@ -116,6 +116,8 @@ class Catalog:
                 folder.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError, PermissionError) as error:
                 raise UserError(f"{folder} cannot be made: {error.strerror}") from error
+            if mirror is not None:
+                mirror.store.check_conditions()
             Table.create(folder / "crops.lance", CROP_SCHEMA)
             Table.create(folder / "labels.lance", LABEL_SCHEMA)
             Table.create(folder / "truth.lance", TRUTH_SCHEMA)

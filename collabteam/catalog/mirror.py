@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from collabteam.catalog.locks import Held, Lock
-from collabteam.catalog.store import MANIFEST, Conflict, Store, together
+from collabteam.catalog.store import MANIFEST, Conflict, Store, say, together
 from collabteam.catalog.tables import replacing, write_atomically
 from collabteam.errors import UserError, disk_errors
 
@@ -42,6 +42,8 @@ _LOCK = "lock"
 _SYNCED = ".synced.json"
 # The store's clock shows seconds, of two times at that.
 _CLOCK_STEP = 2.0
+# Bytes that may take more than a few seconds.
+_MUCH = 50_000_000
 # Of this machine alone: locks, who reviews, footage that was read and waits.
 _LOCAL = {"lock", "review", "incoming"}
 # Made under the lock, and worth nothing without the log that somebody else has written to since.
@@ -185,8 +187,8 @@ class Mirror:
         with self._alone() as state:
             self._lock = Lock(self.folder / _LOCK, note)
             try:
-                self._lease = Lease(self.store, _owner(state), note)
-                if self._lease.before != (state["held"], _owner(state)):
+                self._lease = Lease(self.store, self._owner(state), note)
+                if self._lease.before != (state["held"], self._owner(state)):
                     self._bring_down(state)
                 state["held"] = self._lease.generation
             except BaseException:
@@ -211,6 +213,10 @@ class Mirror:
             self._lock.release()
         self._lease = self._lock = None
 
+    def _owner(self, state: dict[str, Any]) -> str:
+        # A copy may be copied, and a machine's image be started twice.
+        return f"{socket.gethostname()} {self.folder} {state['copy']}"
+
     # -- down and up -------------------------------------------------------------------------------
 
     def pull(self) -> None:
@@ -227,7 +233,9 @@ class Mirror:
             try:
                 found = self.store.read(_LOCK)
                 last = _content(found.content) if found else {}
-                if (last.get("generation"), last.get("owner")) == (state["held"], _owner(state)):
+                if (last.get("generation"), last.get("owner")) == (
+                    state["held"], self._owner(state)
+                ):  # fmt: skip
                     self._fetch(MANIFEST, state)
                 else:
                     self._bring_down(state)
@@ -248,6 +256,7 @@ class Mirror:
                 return
             assert self._lease is not None
             self._lease.check(anew=True)
+            self._say_if_much("up to", sum(here[name][0] for name in changed))
 
             def up(name: str) -> None:
                 known[name] = [self._write(name, known.get(name, [None])[0]), *here[name]]
@@ -312,17 +321,18 @@ class Mirror:
 
     def _bring_down(self, state: dict[str, Any]) -> None:
         """Make the copy like the store."""
-        there, known, here = self.store.etags(), state["files"], self._files()
-        there = {name: etag for name, etag in there.items() if _is_shared(name)}
+        there, known, here = self.store.listing(), state["files"], self._files()
+        there = {name: found for name, found in there.items() if _is_shared(name)}
         gone = [
             name for name, stat in here.items()
             if name not in there
             and (known.get(name, [""])[1:] == stat or name == MANIFEST or _UNDER_LOCK.match(name))
         ]  # fmt: skip
         wanted = [
-            name for name, etag in there.items()
+            name for name, (etag, _) in there.items()
             if name not in here or known.get(name) != [etag, *here[name]]
         ]  # fmt: skip
+        self._say_if_much("down from", sum(there[name][1] for name in wanted))
         for name in sorted(gone, key=lambda name: not _is_mark(name)):
             (self.folder / name).unlink(missing_ok=True)
             _remove_empty(self.folder / name, self.folder)
@@ -351,6 +361,10 @@ class Mirror:
             with replacing(file) as sink:
                 sink.write(found.content)
             state["files"][name] = [found.etag, *_stat(file)]
+
+    def _say_if_much(self, where: str, size: int) -> None:
+        if size > _MUCH:
+            say(f"bringing {size / 1e6:.0f} MB of {self.folder.name} {where} {self.store.url}")
 
     def _files(self) -> dict[str, list[int]]:
         """Size and time of change of every file here that is not this machine's alone."""
@@ -416,11 +430,6 @@ def _now() -> float:
     """Seconds that also count while the machine sleeps."""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime(clock)
-
-
-def _owner(state: dict[str, Any]) -> str:
-    # A machine's image may be started twice, with one copy in it.
-    return f"{socket.gethostname()} {state['copy']}"
 
 
 def _content(text: bytes) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import random
 import re
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -158,10 +159,7 @@ class Store:
                 return result
             if time.monotonic() - began > _SILENCE and not told:
                 told = True
-                print(
-                    f"{self.url} does not answer{self._at()}; asking again for {patience:.0f} "
-                    "seconds", file=sys.stderr,
-                )  # fmt: skip
+                say(f"{self.url} does not answer{self._at()}, asking again for a minute")
             time.sleep(pause)
             pause = min(2 * pause, 5.0)
 
@@ -197,6 +195,8 @@ class Store:
             raise UserError(
                 f"{self.url} lies in another region: set AWS_REGION ({_short(error)})"
             ) from error
+        if status == 501:
+            raise UserError(self._no_conditions()) from error
         return status in (408, 429) or status >= 500 or (not status and bool(_AWAY.search(text)))
 
     # -- objects -----------------------------------------------------------------------------------
@@ -241,18 +241,43 @@ class Store:
         except (FileNotFoundError, NotFoundError) as error:  # what it replaces is gone
             raise Conflict(name) from error
 
+    def check_conditions(self) -> None:
+        """Make sure that the store refuses to write what is there already.
+
+        Everything that keeps two writers apart rests on that.
+
+        Raises:
+            UserError: It does not.
+        """
+        name = f".{uuid.uuid4().hex}"
+        self.write(name, b"1")
+        try:
+            self.write(name, b"2")
+        except Conflict:
+            return
+        finally:
+            self.delete(name)
+        raise UserError(self._no_conditions())
+
+    def _no_conditions(self) -> str:
+        return (
+            f"{self.url}: the store{self._at()} does not do conditional writes (If-None-Match, "
+            "If-Match), without which two writers would overwrite each other: use one that does, "
+            "such as Amazon S3 or MinIO, or a folder"
+        )
+
     def delete(self, name: str) -> None:
         """Remove one object; none of that name is fine."""
         self.patiently(lambda: obstore.delete(self._objects, name))
 
-    def etags(self) -> dict[str, str]:
-        """The etag of every object but those of tables, by name."""
+    def listing(self) -> dict[str, tuple[str, int]]:
+        """Etag and size of every object but those of tables, by name."""
         top = self.patiently(lambda: obstore.list_with_delimiter(self._objects))
-        found = {meta["path"]: meta["e_tag"] or "" for meta in top["objects"]}
+        found = {meta["path"]: (meta["e_tag"] or "", meta["size"]) for meta in top["objects"]}
 
         def below(prefix: str) -> None:
             inside = self.patiently(lambda: obstore.list(self._objects, prefix).collect())
-            found.update((meta["path"], meta["e_tag"] or "") for meta in inside)
+            found.update((meta["path"], (meta["e_tag"] or "", meta["size"])) for meta in inside)
 
         together(below, [name for name in top["common_prefixes"] if not name.endswith(".lance")])
         return found
@@ -266,6 +291,11 @@ class Store:
         """What the store's own clock says, to the second."""
         self.patiently(lambda: obstore.put(self._objects, ".clock", os.urandom(8)))
         return self.patiently(lambda: obstore.head(self._objects, ".clock"))["last_modified"]
+
+
+def say(text: str) -> None:
+    """Tell a person what takes its time."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def together(function: Callable[[Result], object], items: Iterable[Result]) -> None:
