@@ -127,18 +127,21 @@ class Lease:
     def _put(self) -> bool:
         """Write the lock; False if it is somebody else's."""
         self._content["renewed"] += 1  # else equal content would have an equal etag
-        began = _now()
         text = json.dumps(self._content).encode()
-        try:
-            self._etag = self._store.write(_LOCK, text, over=self._etag)
-        except Conflict:
-            # Perhaps the answer to our own put was lost.
-            found = self._store.read(_LOCK)
-            if found is None or _content(found.content).get("key") != self._content["key"]:
-                return False
-            self._etag = found.etag
-        self._renewed = began
-        return True
+        while True:
+            began = _now()
+            try:
+                self._etag = self._store.write(_LOCK, text, over=self._etag)
+            except Conflict:
+                # Perhaps the answer to our own put was lost, of this or of an earlier renewal.
+                found = self._store.read(_LOCK)
+                if found is None or _content(found.content).get("key") != self._content["key"]:
+                    return False
+                self._etag = found.etag
+                if found.content != text:
+                    continue
+            self._renewed = began
+            return True
 
     def _keep(self) -> None:
         while not self._over.wait(LEASE / 4):
@@ -250,6 +253,7 @@ class Mirror:
         """
         with self._alone() as state:
             known, here = state["files"], self._files()
+            here.pop(MANIFEST, None)  # see write_manifest
             changed = [name for name, stat in here.items() if known.get(name, [""])[1:] != stat]
             gone = [name for name in known if name not in here and name != MANIFEST]
             if not (changed or gone):
@@ -259,7 +263,8 @@ class Mirror:
             self._say_if_much("up to", sum(here[name][0] for name in changed))
 
             def up(name: str) -> None:
-                known[name] = [self._write(name, known.get(name, [None])[0]), *here[name]]
+                with suppress(FileNotFoundError):  # gone meanwhile
+                    known[name] = [self._write(name, known.get(name, [None])[0]), *here[name]]
 
             def away(name: str) -> None:
                 self.store.delete(name)
@@ -283,7 +288,7 @@ class Mirror:
                 name, stat = file.relative_to(self.folder).as_posix(), _stat(file)
                 found = self.store.read(name)
                 with suppress(Conflict):  # another one was quicker, with the same right
-                    etag = self.store.write(name, file, found.etag if found else None)
+                    etag = self.store.write(name, file.read_bytes(), found.etag if found else None)
                     state["files"][name] = [etag, *stat]
 
     def write_manifest(self, text: str) -> None:
@@ -303,16 +308,16 @@ class Mirror:
 
     def _write(self, name: str, etag: str | None) -> str:
         """Bring up one file in place of what was there when it was seen last."""
-        file = self.folder / name
+        content = (self.folder / name).read_bytes()
         try:
-            return self.store.write(name, file, etag)
+            return self.store.write(name, content, etag)
         except Conflict:
             # A push that was killed, or whose answer was lost, or else a new holder.
             assert self._lease is not None
             self._lease.check(anew=True)
             found = self.store.read(name)
             try:
-                return self.store.write(name, file, found.etag if found else None)
+                return self.store.write(name, content, found.etag if found else None)
             except Conflict as error:
                 raise UserError(
                     f"{self.store.url}/{name} is being written by another command: run this one "

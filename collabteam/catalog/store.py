@@ -27,7 +27,7 @@ import obstore
 import pyarrow as pa
 from lance.commit import CommitConflictError
 from lance.fragment import write_fragments
-from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PreconditionError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import S3Store
 
 from collabteam.config import cache_folder
@@ -46,6 +46,9 @@ _REQUEST_SECONDS = 120.0
 
 Result = TypeVar("Result")
 
+# Servers that somebody has waited for in vain, and that nobody waits for again meanwhile.
+_gave_up: set[str] = set()
+
 # Where Lance and the client say in text alone what the store answered.
 _STATUS = re.compile(r"status code: (\d{3})|StatusCode\((\d{3})\)")
 _NO_CREDENTIALS = re.compile(r"failed to get aws credentials|169\.254\.|no credentials", re.I)
@@ -58,10 +61,6 @@ _AWAY = re.compile(
 
 class Conflict(Exception):
     """Somebody else changed an object first."""
-
-
-class StoreAway(UserError):
-    """The store does not answer."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,6 @@ class Store:
             "connect_timeout": "5s",
             "timeout": f"{request_seconds:.0f}s",
         }
-        self._gave_up = False
 
     @classmethod
     def of(cls, path: Path) -> Store | None:
@@ -125,20 +123,18 @@ class Store:
 
     # -- patience ----------------------------------------------------------------------------------
 
-    def patiently(self, operation: Callable[[], Result], patience: float | None = None) -> Result:
+    def patiently(self, operation: Callable[[], Result]) -> Result:
         """Do something with the store, again and again while it does not answer.
 
         Args:
             operation: May be done any number of times.
-            patience: Seconds; None for ``PATIENCE``.
 
         Raises:
-            UserError: It does not answer (:class:`StoreAway`), there is no such bucket, or it does
-                not let us in. Whatever else the operation raises is raised as it is.
+            UserError: It does not answer for ``PATIENCE`` seconds, there is no such bucket, or it
+                does not let us in. Whatever else the operation raises is raised as it is.
         """
-        patience = PATIENCE if patience is None else patience
         began = time.monotonic()
-        until = began + (0.0 if self._gave_up else patience)
+        until = began + (0.0 if self.endpoint in _gave_up else PATIENCE)
         pause, told = 0.2, False
         while True:
             try:
@@ -149,13 +145,13 @@ class Store:
                 if not self._is_away(error):
                     raise
                 if time.monotonic() + pause > until:
-                    self._gave_up = True
-                    raise StoreAway(
+                    _gave_up.add(self.endpoint)
+                    raise UserError(
                         f"{self.url} does not answer{self._at()} ({_short(error)}): when it is "
                         "there again the same command goes on; nothing is lost"
                     ) from error
             else:
-                self._gave_up = False
+                _gave_up.discard(self.endpoint)
                 return result
             if time.monotonic() - began > _SILENCE and not told:
                 told = True
@@ -197,7 +193,11 @@ class Store:
             ) from error
         if status == 501:
             raise UserError(self._no_conditions()) from error
-        return status in (408, 429) or status >= 500 or (not status and bool(_AWAY.search(text)))
+        if status in (408, 429) or status >= 500 or (not status and _AWAY.search(text)):
+            return True
+        if isinstance(error, BaseError):
+            raise UserError(f"{self.url} cannot be used{self._at()} ({_short(error)})") from error
+        return False
 
     # -- objects -----------------------------------------------------------------------------------
 
@@ -209,19 +209,19 @@ class Store:
                 answer = obstore.get(self._objects, name)
                 meta = answer.meta
                 return Found(bytes(answer.bytes()), meta["e_tag"] or "", meta["last_modified"])
-            except (FileNotFoundError, NotFoundError) as error:
+            except FileNotFoundError as error:
                 if "NoSuchBucket" in str(error):
                     raise
                 return None
 
         return self.patiently(get)
 
-    def write(self, name: str, content: bytes | Path, over: str | None = None) -> str:
+    def write(self, name: str, content: bytes, over: str | None = None) -> str:
         """Write one object where nobody else has changed it.
 
         Args:
             name: Its name.
-            content: Its bytes, or the file that holds them.
+            content: Its bytes.
             over: The etag of what it replaces; None for nothing: a new object.
 
         Returns:
@@ -238,7 +238,7 @@ class Store:
             )["e_tag"] or ""  # fmt: skip
         except (AlreadyExistsError, PreconditionError) as error:
             raise Conflict(name) from error
-        except (FileNotFoundError, NotFoundError) as error:  # what it replaces is gone
+        except FileNotFoundError as error:  # what it replaces is gone
             raise Conflict(name) from error
 
     def check_conditions(self) -> None:
