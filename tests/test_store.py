@@ -39,9 +39,10 @@ from PIL import Image
 
 from collabteam.catalog import CameraInUse, Catalog, Crop, LabelEvent, mirror, registered, tables
 from collabteam.catalog import store as store_module
-from collabteam.config import camera_folder
+from collabteam.config import CameraConfig, ReviewConfig, camera_folder
 from collabteam.errors import UserError
 from collabteam.video.spool import Spool, VideoRecord, commit
+from collabteam.web.desk import Desk
 
 BUCKET = "cameras"
 
@@ -260,6 +261,21 @@ def test_a_round_that_was_taken_back_stays_so(
     assert len(records(here)) == 1
     assert files(here) == files(there)
     assert names(root) == kept
+
+
+def test_a_review_page_sees_what_other_machines_made(
+    call: Call, root: str, machine: Elsewhere, trained: Trained
+) -> None:
+    bring(trained.root, root)
+    now = [0.0]
+    config = ReviewConfig(camera=CameraConfig("sim", CLASSES), root=root)
+    desk = Desk(Catalog.open(root, "sim"), config, clock=lambda: now[0])
+    assert desk.state("ana", "tab", "unsure")["next"].endswith("camera=sim round=3")
+    machine("there")
+    assert call("train", f"root={root}", "camera=sim", "round=1", "rollback=1", *SMALL).code == 0
+    machine("here")
+    now[0] += 31.0
+    assert desk.state("ana", "tab", "unsure")["next"].endswith("camera=sim round=2")
 
 
 # -- writers at once -----------------------------------------------------------------------------
