@@ -223,8 +223,9 @@ def files(folder: Path) -> set[str]:
 
 
 def test_cameras_of_a_store_are_known_by_name(
-    call: Call, root: str, machine: Elsewhere, simulated: Path
-) -> None:
+    call: Call, root: str, machine: Elsewhere, simulated: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     bring(simulated, root)
     Catalog.register(root, "quay")
     machine("there")
@@ -234,11 +235,29 @@ def test_cameras_of_a_store_are_known_by_name(
     assert "sim" in said.err
     with pytest.raises(UserError, match=r"no camera 'sin' under s3://.*: known are sim, quay;"):
         Catalog.open(root, "sin")
+    monkeypatch.chdir(tmp_path)
     said = call("report", "-m", f"root={root}", "camera=glob(*)")
-    assert said.code == 2
-    assert "camera quay has no finished round" in said.err
-    assert "camera sim has no finished round" in said.err
-    assert not list(Path().glob("s3:*"))
+    assert said.code == 1
+    for name in ("quay", "sim"):
+        assert f"camera {name} has no finished round" in " ".join(said.out.split())
+    assert not list(tmp_path.glob("s3:*"))
+
+
+def test_a_sweep_over_settings_has_roots_of_its_own_in_the_store(
+    call: Call, root: str, trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bring(trained.root, root)
+    monkeypatch.chdir(tmp_path)
+    said = call("train", "-m", f"root={root}", "camera=sim", "round=0", "seed=1,2", *SMALL)
+    assert said.code == 0, said.out + said.err
+    for seed in (1, 2):
+        (record,) = records(Catalog.open(f"{root}/seed-{seed}", "sim").folder)
+        assert record["settings"]["seed"] == seed
+        assert record["train_size"] == 120
+    assert len(records(Catalog.open(root, "sim").folder)) == 3
+    again = call("train", "-m", f"root={root}", "camera=sim", "round=0", "seed=1,2", *SMALL)
+    assert again.code == 0, again.out + again.err
+    assert "skipped" in again.out
 
 
 def test_a_round_that_was_taken_back_stays_so(

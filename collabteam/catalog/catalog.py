@@ -133,19 +133,34 @@ class Catalog:
 
         What teams and simulated reviewers said is left behind, so that other settings begin on
         equal terms; which crops are the frozen test set is kept. Files that never change are
-        linked, so a copy takes next to no space.
+        linked, so a copy takes next to no space; a store copies them itself.
 
         Args:
-            root: The other root. A camera of this name that is there already is left as it is.
+            root: The other root, on the same machine or in the same bucket. A camera of this name
+                that is there already is left as it is.
 
         Returns:
             The camera there.
 
         Raises:
-            UserError: The disk is full, or something is damaged.
+            UserError: The disk is full, something is damaged, or the root is elsewhere.
         """
         to = camera_folder(root, self.name)
+        if mirror := Mirror.of(to):
+            mirror.pull()
         if (to / MANIFEST).is_file():
+            return Catalog(to)
+        if (mirror and mirror.store.bucket) != (self._mirror and self._mirror.store.bucket):
+            raise UserError(
+                f"{self.place} cannot be copied to {root}: expected another root on the same "
+                "machine, or in the same bucket"
+            )
+        if mirror is not None and self._mirror is not None:
+            for name in ("crops.lance", "truth.lance"):
+                self._mirror.store.copy(name, mirror.store)
+            Table.create(to / "labels.lance", LABEL_SCHEMA)
+            self._copy_log(Table(to / "labels.lance"))
+            _write_manifest(to, self.classes)
             return Catalog(to)
         partial = to.with_name(f".{to.name}.{os.getpid()}")
         try:
@@ -154,10 +169,7 @@ class Catalog:
                 for name in ("crops.lance", "truth.lance"):
                     shutil.copytree(self.folder / name, partial / name, copy_function=_link)
                 Table.create(partial / "labels.lance", LABEL_SCHEMA)
-            log = self.log()
-            said = pc.is_in(log["source"], pa.array(["team", "rollback", "oracle"]))
-            said = pc.and_(said, pc.not_equal(log["purpose"], "test"))
-            Table(partial / "labels.lance").append(log.filter(pc.invert(said)))
+            self._copy_log(Table(partial / "labels.lance"))
             classes = {"name": self.name, "classes": self.classes}
             write_atomically(partial / MANIFEST, yaml.safe_dump(classes, sort_keys=False))
             with suppress(FileExistsError, OSError):  # somebody else was quicker
@@ -165,6 +177,14 @@ class Catalog:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return Catalog(to)
+
+    def _copy_log(self, to: Table) -> None:
+        if len(to):  # a copy that was killed
+            return
+        log = self.log()
+        said = pc.is_in(log["source"], pa.array(["team", "rollback", "oracle"]))
+        said = pc.and_(said, pc.not_equal(log["purpose"], "test"))
+        to.append(log.filter(pc.invert(said)))
 
     def set_classes(self, classes: Sequence[str]) -> None:
         """Register the camera's classes; the same ones in another order change nothing.

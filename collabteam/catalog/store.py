@@ -282,6 +282,22 @@ class Store:
         together(below, [name for name in top["common_prefixes"] if not name.endswith(".lance")])
         return found
 
+    def copy(self, name: str, to: Store) -> None:
+        """Copy what lies below a name to the same name elsewhere in the bucket.
+
+        The data does not pass through this machine. What is there already is replaced.
+        """
+        bucket = Store(self.bucket)
+        source, target = (one.url.removeprefix(f"{self.bucket}/") for one in (self, to))
+        found = self.patiently(lambda: obstore.list(self._objects, name).collect())
+
+        def copy_one(path: str) -> None:
+            self.patiently(
+                lambda: obstore.copy(bucket._objects, f"{source}/{path}", f"{target}/{path}")
+            )
+
+        together(copy_one, [meta["path"] for meta in found])
+
     def folders(self) -> list[str]:
         """The first part of every name that has more than one."""
         page = self.patiently(lambda: obstore.list_with_delimiter(self._objects))
