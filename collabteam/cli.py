@@ -190,14 +190,15 @@ class Command:
         """
         import yaml
 
+        from collabteam.catalog import registered
+
         given = dict(part.split("=", 1) for part in arguments if "=" in part)
         named = [name for name in given.get("camera", "").split(",") if name and "(" not in name]
         for name in named:
             camera_folder("", name)
         cameras: dict[str, dict[str, Any]] = {}
         for root in given.get("root", "outputs").split(","):
-            for file in sorted(Path(root).glob("*/camera.yaml")):
-                name = file.parent.name
+            for name, file in registered(root).items():
                 try:
                     classes = yaml.safe_load(file.read_text(encoding="utf-8"))["classes"]
                     cameras[name] = {"name": name, "classes": list(classes)}

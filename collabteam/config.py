@@ -11,6 +11,7 @@ the command line, and Python code builds them directly::
 from __future__ import annotations
 
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ UNUSABLE = "unusable"
 
 _REVIEWER = re.compile(r"[\w.@+-]{1,64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_OBJECT = re.compile(r"[A-Za-z0-9_=-][A-Za-z0-9_.=-]*")
 # What Hydra reads as a number, a truth value or nothing, in a sweep even when it is quoted.
 _NO_TEXT = re.compile(r"[\d_.]+(e-?[\d_]+)?|true|false|null|nan|inf", re.IGNORECASE)
 
@@ -202,7 +204,7 @@ class TrainConfig:
 
     Attributes:
         camera: The camera.
-        root: Folder under which every camera has its own.
+        root: Folder, or ``s3://bucket/prefix``, under which every camera has its own.
         seed: Of every random draw: i0, folds, initial weights, augmentation, increments.
         round: The target round; missing rounds are done, complete ones skipped.
         reviewer: ``person`` (labels from the catalog) or ``oracle`` (answers from hidden truth).
@@ -288,7 +290,7 @@ class IngestConfig:
 
     Attributes:
         camera: The camera; a new name is registered.
-        root: Folder under which every camera has its own.
+        root: Folder, or ``s3://bucket/prefix``, under which every camera has its own.
         seed: Unused; every command takes it.
         source: ``crops``: a folder of images or a Parquet file; ``video``: footage.
         path: The folder or the file; of footage a file, a folder, a pattern such as
@@ -402,7 +404,7 @@ class SimulateConfig(SimulationConfig):
 
     Attributes:
         camera: The camera.
-        root: Folder under which every camera has its own.
+        root: Folder, or ``s3://bucket/prefix``, under which every camera has its own.
         seed: Of everything that is drawn.
         runtime: What a job of a sweep may use.
     """
@@ -421,7 +423,7 @@ class ReportConfig:
         camera: The camera.
         cameras: Of ``format=html``: names of several cameras, instead of ``camera``; a pattern or a
             list, ``camera=glob(*)`` or ``camera=a,b``, becomes this.
-        root: Folder under which every camera has its own.
+        root: Folder, or ``s3://bucket/prefix``, under which every camera has its own.
         seed: Unused; every command takes it.
         format: ``table`` (terminal, and files in the camera's folder), ``json`` (standard output),
             or ``html``: a page that needs no network.
@@ -466,7 +468,7 @@ class ReviewConfig:
 
     Attributes:
         camera: The camera.
-        root: Folder under which every camera has its own.
+        root: Folder, or ``s3://bucket/prefix``, under which every camera has its own.
         seed: Of every draw: i0, test set, audit, who sees what twice.
         queue: What to verify first: ``seed`` (i0), ``test`` (the frozen test set), ``audit`` (what
             a team labelled), ``unsure`` (what the last team does not know), ``conflict`` (where
@@ -514,7 +516,7 @@ class LabelConfig:
 
     Attributes:
         camera: The camera.
-        root: Folder under which every camera has its own.
+        root: Folder, or ``s3://bucket/prefix``, under which every camera has its own.
         seed: Of the sample on which an engine is checked, and of what a threshold is chosen on.
         round: Whose team; None for the last one.
         engine: ``torch``, or ``openvino`` (the extra ``openvino``; CPU only).
@@ -563,7 +565,7 @@ class AuditConfig:
 
     Attributes:
         camera: The camera.
-        root: Folder under which every camera has its own.
+        root: Folder, or ``s3://bucket/prefix``, under which every camera has its own.
         seed: Of the sample.
         precision: Share of right labels to be certified, per class, 0 to 1.
         confidence: Of the statement as a whole, over all classes and repeated audits, 0 to 1.
@@ -594,7 +596,7 @@ class ExportConfig:
 
     Attributes:
         camera: The camera.
-        root: Folder under which every camera has its own.
+        root: Folder, or ``s3://bucket/prefix``, under which every camera has its own.
         seed: Of the split of ``yolo`` into train and val.
         format: ``imagefolder``, ``coco``, ``yolo``, ``parquet``, ``csv``, ``labelstudio`` or
             ``cvat``.
@@ -634,7 +636,36 @@ def camera_folder(root: str | Path, camera: str) -> Path:
             f"camera={camera} reads as a number or a truth value, not as a name: put a letter in "
             f"front, such as c{camera}"
         )
-    return Path(root) / camera
+    return root_folder(root) / camera
+
+
+def cache_folder() -> Path:
+    """Where this machine keeps its copies of what lies in object stores."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(home) if home else Path.home() / ".cache") / "collabteam"
+
+
+def root_folder(root: str | Path) -> Path:
+    """The folder of a root on this machine; of an object store, the one with its copy.
+
+    Args:
+        root: A folder, or ``s3://bucket/prefix``.
+
+    Raises:
+        UserError: It is another kind of address, or one without a bucket.
+    """
+    scheme, separator, rest = str(root).partition("://")
+    if not separator:
+        return Path(root)
+    parts = rest.removesuffix("/").split("/")
+    if scheme != "s3" or not all(_OBJECT.fullmatch(part) for part in parts):
+        raise UserError(
+            f"root={root}: expected a folder, or s3://bucket/prefix of letters, digits, '_', '.', "
+            "'=' and '-'"
+        )
+    # The same bucket of another server is another one.
+    server = os.environ.get("AWS_ENDPOINT_URL", "").partition("://")[2].strip("/") or "aws"
+    return cache_folder().joinpath(re.sub(r"[^A-Za-z0-9_.-]", "_", server), *parts)
 
 
 def check_classes(classes: list[str]) -> None:

@@ -17,7 +17,7 @@ Put crops into a camera's catalog; a new camera name is registered.
                      or crop_id and label, for crops that are in the catalog already
   labels=proposed    what a given label is: proposed (by a detector), person (verified by one),
                      truth (hidden; only a simulated reviewer and the measuring see it)
-  root=outputs       folder under which every camera has its own
+  root=outputs       folder, or s3://bucket/prefix, under which every camera has its own
   seed=0             not used; every command takes it
 
 Of footage (pip install 'collabteam[video]'):
@@ -98,15 +98,15 @@ def _run_crops(config: IngestConfig) -> Outcome:
     from rich.console import Console as RichConsole
 
     from collabteam.boards.progress import Console
-    from collabteam.catalog import Catalog
+    from collabteam.catalog import Catalog, registered
     from collabteam.catalog.crops_source import Labels, ingest_source, open_source
-    from collabteam.config import UNKNOWN, UNUSABLE, camera_folder, check_classes
+    from collabteam.config import UNKNOWN, UNUSABLE, check_classes
 
     name = config.camera.name
     # Before the camera is registered: what is refused leaves nothing behind.
     source = open_source(config.path, cast(Labels, config.labels))
     seen = sorted(source.labels - {UNKNOWN, UNUSABLE})
-    if seen and not config.camera.classes and not camera_folder(config.root, name).exists():
+    if seen and not config.camera.classes and name not in registered(config.root):
         check_classes(seen)
     catalog = Catalog.register(config.root, name, config.camera.classes)
     console = Console()
@@ -115,7 +115,7 @@ def _run_crops(config: IngestConfig) -> Outcome:
     rate = (summary.added + summary.known) / max(summary.seconds, 1e-9)
     lines = [
         f"{name}: {summary.added} new crops, {summary.known} known before, "
-        f"{summary.duplicates} twice in the source; {summary.total} in all, in {catalog.folder} "
+        f"{summary.duplicates} twice in the source; {summary.total} in all, in {catalog.place} "
         f"({summary.seconds:.1f} s, {rate:.0f} crops/s)"
     ]
     if summary.labelled:
@@ -127,7 +127,7 @@ def _run_crops(config: IngestConfig) -> Outcome:
         lines.append(f"passed over, no pictures by their names: {summary.ignored} files")
     for title, cases in (
         ("labels that contradict an earlier one, which stands", summary.conflicts),
-        (f"unusable, kept aside in {catalog.folder / 'quarantine.jsonl'}", summary.quarantined),
+        (f"unusable, kept aside in {catalog.place}/quarantine.jsonl", summary.quarantined),
     ):
         if cases:
             lines.append(f"{title}: {len(cases)}")

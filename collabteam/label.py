@@ -110,6 +110,7 @@ def _table(labelled: Labelled, out: RichConsole) -> None:
 
 def _plot(labelled: Labelled, folder: Path) -> Path:
     from collabteam.boards.plots import Diagram, plot_quality
+    from collabteam.catalog.mirror import publish
 
     quality, record = labelled.quality, labelled.record
     assert quality is not None
@@ -133,6 +134,7 @@ def _plot(labelled: Labelled, folder: Path) -> Path:
         diagrams, (quality.curve.coverage.tolist(), quality.curve.risk.tolist()),
         quality.curve.area, to,
     )  # fmt: skip
+    publish(to)
     return to
 
 

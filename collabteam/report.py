@@ -81,16 +81,18 @@ def _page(config: ReportConfig) -> Outcome:
 
 def _camera(config: ReportConfig) -> Outcome:
     import json
+    import re
 
     from rich.console import Console as RichConsole
 
     from collabteam.boards import stretches
     from collabteam.boards.plots import plot_rounds
     from collabteam.boards.table1 import read_rounds, render, to_csv, to_json
-    from collabteam.config import camera_folder
+    from collabteam.catalog import Catalog
+    from collabteam.catalog.mirror import publish
     from collabteam.errors import UserError
 
-    folder = camera_folder(config.root, config.camera.name)
+    folder = Catalog.open(config.root, config.camera.name).folder
     rounds = read_rounds(folder)
     if not rounds:
         raise UserError(
@@ -121,6 +123,7 @@ def _camera(config: ReportConfig) -> Outcome:
         newest = None if drift.alarm is None else drift.since
         stretches.plot_stretches(tables, config.camera.name, newest, folder / "stretches.png")
         wrote = "table1.csv, table1.json, table1.png, stretches.csv and stretches.png"
+    publish(*(folder / name for name in re.split(", | and ", wrote)))
     console.print(
         f"wrote {wrote} in {folder}\n"
         f"next: python -m collabteam.train camera={config.camera.name} "

@@ -76,7 +76,7 @@ def _serve(catalog: Catalog, config: ReviewConfig, reviewer: str, console: Conso
     served = serve(catalog, config, reviewer, console)
     if served is None:
         return Outcome()
-    lines = [f"{catalog.name}: {served.verified} crops verified, in {catalog.folder}"]
+    lines = [f"{catalog.name}: {served.verified} crops verified, in {catalog.place}"]
     if served.verified:
         lines[0] += f"; {served.kept / served.verified:.1%} were what was suggested"
     agreement = served.agreement

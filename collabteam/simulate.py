@@ -31,6 +31,7 @@ def run(config: SimulateConfig) -> Outcome:
     from collabteam.boards.progress import Console
     from collabteam.catalog import Catalog
     from collabteam.catalog.crops_source import ingest_source
+    from collabteam.catalog.mirror import publish
     from collabteam.config import camera_folder, check_seed
     from collabteam.errors import UserError
     from collabteam.simulator import CLASSES
@@ -50,9 +51,10 @@ def run(config: SimulateConfig) -> Outcome:
         summary = ingest_source(catalog, source, console.counting(advance))
     to = catalog.folder / "contact-sheet.png"
     contact_sheet([shown for name in sorted(source.shown) for shown in source.shown[name]], to)
+    publish(to)
     print(
         f"{config.camera.name}: {summary.added} new crops, {summary.total} in all, "
-        f"in {catalog.folder}\n"
+        f"in {catalog.place}\n"
         f"a look at some of them: {to}\n"
         f"next: python -m collabteam.train camera={config.camera.name} round=2 experiment=quick "
         "reviewer=oracle"

@@ -43,11 +43,11 @@ def run(config: TrainConfig) -> Outcome:
     """Bring the camera to the round and show Table 1."""
     from collabteam.boards.progress import Console
     from collabteam.boards.table1 import read_rounds, render
-    from collabteam.config import camera_folder
+    from collabteam.catalog import Catalog
     from collabteam.rounds.loop import bring_to_round, headline
 
     console = Console()
-    before = read_rounds(camera_folder(config.root, config.camera.name))
+    before = read_rounds(Catalog.open(config.root, config.camera.name).folder)
     records = bring_to_round(config, console)
     render(records, console.rich)
     console.say(

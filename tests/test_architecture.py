@@ -129,6 +129,10 @@ def test_wandb_appears_in_one_file() -> None:
     assert _importers("wandb_workspaces") == {"collabteam.boards.workspace"}
 
 
+def test_only_one_file_speaks_to_object_stores() -> None:
+    assert _importers("obstore") == {"collabteam.catalog.store"}
+
+
 @pytest.mark.parametrize("package", ["ultralytics", "boxmot"])
 def test_what_is_under_the_agpl_appears_in_one_file_at_most(package: str) -> None:
     importers = _importers(package)

@@ -4,8 +4,8 @@ Hidden truth (``collabteam.catalog.truth``) and the readers of foreign data
 (``collabteam.catalog.crops_source``) are imported by their own names.
 """
 
-from collabteam.catalog.catalog import CameraInUse, Catalog
+from collabteam.catalog.catalog import CameraInUse, Catalog, registered
 from collabteam.catalog.index import CropIndex
 from collabteam.catalog.records import Crop, LabelEvent
 
-__all__ = ["CameraInUse", "Catalog", "Crop", "CropIndex", "LabelEvent"]
+__all__ = ["CameraInUse", "Catalog", "Crop", "CropIndex", "LabelEvent", "registered"]

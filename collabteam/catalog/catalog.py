@@ -18,6 +18,7 @@ import yaml
 
 from collabteam.catalog.index import CROP_COLUMNS, LOG_COLUMNS, CropIndex, derive
 from collabteam.catalog.locks import Held, Lock
+from collabteam.catalog.mirror import Mirror
 from collabteam.catalog.records import (
     CROP_SCHEMA,
     LABEL_SCHEMA,
@@ -27,11 +28,11 @@ from collabteam.catalog.records import (
     crops_to_table,
     events_to_table,
 )
+from collabteam.catalog.store import MANIFEST, Store, together
 from collabteam.catalog.tables import Table, write_atomically
-from collabteam.config import UNKNOWN, UNUSABLE, camera_folder, check_classes
+from collabteam.config import UNKNOWN, UNUSABLE, camera_folder, check_classes, root_folder
 from collabteam.errors import UserError, disk_errors
 
-MANIFEST = "camera.yaml"
 BATCH_CROPS = 4096
 """Most crops in one commit."""
 BATCH_BYTES = 64 * 2**20
@@ -49,7 +50,9 @@ class Catalog:
     the same time; a command that must be alone takes :meth:`lock`.
 
     Attributes:
-        folder: The camera's folder, ``<root>/<camera>``.
+        folder: The camera's folder, ``<root>/<camera>``; of a camera in an object store the copy of
+            it on this machine (:mod:`collabteam.catalog.mirror`).
+        place: The same for a person to read: a folder or an address.
         name: The camera.
         classes: The registered classes, one branch each, in this order; empty if none are yet.
     """
@@ -57,6 +60,8 @@ class Catalog:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.name = folder.name
+        self._mirror = Mirror.of(folder)
+        self.place = str(folder) if self._mirror is None else self._mirror.store.url
         self.classes = _read_manifest(folder / MANIFEST)
         self._crops = Table(folder / "crops.lance")
         self._labels = Table(folder / "labels.lance")
@@ -75,8 +80,10 @@ class Catalog:
             UserError: There is no such camera under ``root``, or something of it is damaged.
         """
         folder = camera_folder(root, camera)
+        if mirror := Mirror.of(folder):
+            mirror.pull()
         if not (folder / MANIFEST).is_file():
-            known = sorted(path.parent.name for path in Path(root).glob(f"*/{MANIFEST}"))
+            known = list(registered(root))
             near = difflib.get_close_matches(camera, known, n=3)
             named = [*near, *(name for name in known if name not in near)]
             listing = ", ".join(named[:8]) + (", ..." if len(named) > 8 else "")
@@ -102,11 +109,15 @@ class Catalog:
         folder = camera_folder(root, camera)
         if classes:
             check_classes(list(classes))
+        if mirror := Mirror.of(folder):
+            mirror.pull()
         if not (folder / MANIFEST).is_file():
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError, PermissionError) as error:
                 raise UserError(f"{folder} cannot be made: {error.strerror}") from error
+            if mirror is not None:
+                mirror.store.check_conditions()
             Table.create(folder / "crops.lance", CROP_SCHEMA)
             Table.create(folder / "labels.lance", LABEL_SCHEMA)
             Table.create(folder / "truth.lance", TRUTH_SCHEMA)
@@ -122,19 +133,34 @@ class Catalog:
 
         What teams and simulated reviewers said is left behind, so that other settings begin on
         equal terms; which crops are the frozen test set is kept. Files that never change are
-        linked, so a copy takes next to no space.
+        linked, so a copy takes next to no space; a store copies them itself.
 
         Args:
-            root: The other root. A camera of this name that is there already is left as it is.
+            root: The other root, on the same machine or in the same bucket. A camera of this name
+                that is there already is left as it is.
 
         Returns:
             The camera there.
 
         Raises:
-            UserError: The disk is full, or something is damaged.
+            UserError: The disk is full, something is damaged, or the root is elsewhere.
         """
         to = camera_folder(root, self.name)
+        if mirror := Mirror.of(to):
+            mirror.pull()
         if (to / MANIFEST).is_file():
+            return Catalog(to)
+        if (mirror and mirror.store.bucket) != (self._mirror and self._mirror.store.bucket):
+            raise UserError(
+                f"{self.place} cannot be copied to {root}: expected another root on the same "
+                "machine, or in the same bucket"
+            )
+        if mirror is not None and self._mirror is not None:
+            for name in ("crops.lance", "truth.lance"):
+                self._mirror.store.copy(name, mirror.store)
+            Table.create(to / "labels.lance", LABEL_SCHEMA)
+            self._copy_log(Table(to / "labels.lance"))
+            _write_manifest(to, self.classes)
             return Catalog(to)
         partial = to.with_name(f".{to.name}.{os.getpid()}")
         try:
@@ -143,10 +169,7 @@ class Catalog:
                 for name in ("crops.lance", "truth.lance"):
                     shutil.copytree(self.folder / name, partial / name, copy_function=_link)
                 Table.create(partial / "labels.lance", LABEL_SCHEMA)
-            log = self.log()
-            said = pc.is_in(log["source"], pa.array(["team", "rollback", "oracle"]))
-            said = pc.and_(said, pc.not_equal(log["purpose"], "test"))
-            Table(partial / "labels.lance").append(log.filter(pc.invert(said)))
+            self._copy_log(Table(partial / "labels.lance"))
             classes = {"name": self.name, "classes": self.classes}
             write_atomically(partial / MANIFEST, yaml.safe_dump(classes, sort_keys=False))
             with suppress(FileExistsError, OSError):  # somebody else was quicker
@@ -154,6 +177,14 @@ class Catalog:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return Catalog(to)
+
+    def _copy_log(self, to: Table) -> None:
+        if len(to):  # a copy that was killed
+            return
+        log = self.log()
+        said = pc.is_in(log["source"], pa.array(["team", "rollback", "oracle"]))
+        said = pc.and_(said, pc.not_equal(log["purpose"], "test"))
+        to.append(log.filter(pc.invert(said)))
 
     def set_classes(self, classes: Sequence[str]) -> None:
         """Register the camera's classes; the same ones in another order change nothing.
@@ -165,8 +196,8 @@ class Catalog:
         self.classes = _read_manifest(self.folder / MANIFEST)
         if not self.classes:
             _write_manifest(self.folder, classes)
-            self.classes = list(classes)
-        elif set(classes) != set(self.classes):
+            self.classes = _read_manifest(self.folder / MANIFEST)  # in a store, another's perhaps
+        if set(classes) != set(self.classes):
             raise UserError(
                 f"camera {self.name} has the classes {', '.join(self.classes)}, not "
                 f"{', '.join(classes)}: name these, or register another camera"
@@ -177,18 +208,22 @@ class Catalog:
         """Hold the camera for one command; the same object may take it again meanwhile.
 
         The lock is the system's, so it ends with the process however that ends; the file's content
-        only tells others who holds it.
+        only tells others who holds it. In an object store it is a lease besides, which ends a
+        minute after the process; what was made under it is in the store when it ends.
 
         Args:
             command: What to tell others, for example ``train``.
 
         Raises:
             CameraInUse: Somebody else holds it, and since when.
-            UserError: The folder cannot be written.
+            UserError: The folder cannot be written, or the store does not answer.
         """
         if self._lock_depth == 0:
             try:
-                self._lock = Lock(self.folder / "lock", {"command": command})
+                if self._mirror is None:
+                    self._lock = Lock(self.folder / "lock", {"command": command})
+                else:
+                    self._mirror.take({"command": command})
             except Held as held:
                 raise CameraInUse(
                     f"camera {self.name} is in use by {held.describe()}: wait for it or stop it"
@@ -196,10 +231,39 @@ class Catalog:
         self._lock_depth += 1
         try:
             yield
+            if self._lock_depth == 1:
+                self.push()
+        except BaseException:
+            if self._lock_depth == 1:
+                with suppress(UserError):  # of the two errors the first one says more
+                    self.push()
+            raise
         finally:
             self._lock_depth -= 1
             if self._lock_depth == 0 and self._lock is not None:
                 self._lock.release()
+            if self._lock_depth == 0 and self._mirror is not None:
+                self._mirror.release()
+
+    def push(self) -> None:
+        """Bring what was made in :attr:`folder` up to the store, if the camera lives in one.
+
+        The caller holds :meth:`lock`, whose end does the same: this is for steps before that.
+
+        Raises:
+            UserError: The store does not answer, or another command has taken over the camera.
+        """
+        if self._mirror is not None:
+            self._mirror.push()
+
+    def pull(self) -> None:
+        """See in :attr:`folder` what others have brought up to the store meanwhile.
+
+        Raises:
+            UserError: The store does not answer, or the disk is full.
+        """
+        if self._mirror is not None:
+            self._mirror.pull()
 
     def __len__(self) -> int:
         """Number of crops that this object has seen."""
@@ -244,7 +308,13 @@ class Catalog:
         self._commit(batch)
         return result
 
+    def _check_held(self) -> None:
+        """Of a command that takes the lock: make sure that nobody else has it by now."""
+        if self._lock_depth and self._mirror is not None:
+            self._mirror.check()
+
     def _commit(self, batch: list[Crop]) -> None:
+        self._check_held()
         self._crops.append(crops_to_table(batch))
         self._known.update(crop.crop_id for crop in batch)
         self._known_version = self._crops.version
@@ -268,7 +338,8 @@ class Catalog:
         self.check_labels({event.label for event in events})
         unknown = {event.crop_id for event in events} - self._known_ids() - {""}
         if unknown:
-            raise ValueError(f"{len(unknown)} crops are not in {self.folder}: {min(unknown)}, ...")
+            raise ValueError(f"{len(unknown)} crops are not in {self.place}: {min(unknown)}, ...")
+        self._check_held()
         self._labels.append_few(events_to_table(events))
         return len(events)
 
@@ -371,9 +442,42 @@ def _link(source: str, to: str) -> None:
         shutil.copy2(source, to)
 
 
+def registered(root: str | Path) -> dict[str, Path]:
+    """Every registered camera under a root.
+
+    Args:
+        root: A folder, or ``s3://bucket/prefix``.
+
+    Returns:
+        The file with its name and classes, by its name; in ascending order of names.
+
+    Raises:
+        UserError: The root is no such address, or the store does not answer or let us in.
+    """
+    folder = root_folder(root)
+    store = Store.of(folder)
+    if store is None:
+        return {file.parent.name: file for file in sorted(folder.glob(f"*/{MANIFEST}"))}
+    found: dict[str, Path] = {}
+
+    def look(name: str) -> None:
+        if manifest := store.read(f"{name}/{MANIFEST}"):
+            file = found[name] = folder / name / MANIFEST
+            if not file.exists() or file.read_bytes() != manifest.content:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(file, manifest.content.decode())
+
+    together(look, store.folders())
+    return dict(sorted(found.items()))
+
+
 def _write_manifest(folder: Path, classes: Sequence[str]) -> None:
     content = {"name": folder.name, "classes": list(classes)}
-    write_atomically(folder / MANIFEST, yaml.safe_dump(content, sort_keys=False))
+    text = yaml.safe_dump(content, sort_keys=False)
+    if mirror := Mirror.of(folder):
+        mirror.write_manifest(text)
+    else:
+        write_atomically(folder / MANIFEST, text)
 
 
 def _read_manifest(path: Path) -> list[str]:

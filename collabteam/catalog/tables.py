@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import lance
 import pyarrow as pa
 
+from collabteam.catalog.store import Store, append_once, merge_small
 from collabteam.errors import UserError, disk_errors, first_line
+
+Result = TypeVar("Result")
 
 # A log that grows by single clicks has as many fragments as clicks, and every commit writes the
 # list of them all: 1,000 one-row commits take 50 MB and 5 ms each unless they are merged.
@@ -33,8 +36,14 @@ class Table:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._store = Store.of(path)
         with self._damage():
-            self._data = lance.dataset(str(path))
+            address, options = _address(path, self._store)
+            self._data = self._reach(lambda: lance.dataset(address, storage_options=options))
+
+    def _reach(self, operation: Callable[[], Result]) -> Result:
+        """Read something, again and again while the store it is in does not answer."""
+        return operation() if self._store is None else self._store.patiently(operation)
 
     @staticmethod
     def create(path: Path, schema: pa.Schema) -> None:
@@ -43,9 +52,17 @@ class Table:
         Raises:
             UserError: The disk is full.
         """
+        store = Store.of(path)
+        address, options = _address(path, store)
+
+        def write() -> None:
+            lance.write_dataset(
+                schema.empty_table(), address, mode="create", storage_options=options
+            )
+
         try:
             with disk_errors():
-                lance.write_dataset(schema.empty_table(), str(path), mode="create")
+                write() if store is None else store.patiently(write)
         except OSError as error:
             if "already exists" not in str(error):
                 raise
@@ -72,9 +89,10 @@ class Table:
             # A panic inside Lance is no Exception, and has a name but no importable class.
             if not isinstance(error, lances) and type(error).__name__ != "PanicException":
                 raise
+            place, _ = _address(self.path, self._store)
             raise UserError(
-                f"{self.path} cannot be used ({first_line(error)}): if it is damaged, restore it "
-                f"from a backup, or move the folder {self.path.parent} away and ingest again"
+                f"{place} cannot be used ({first_line(error)}): if it is damaged, restore it from "
+                f"a backup, or move the folder {place.rpartition('/')[0]} away and ingest again"
             ) from error
 
     @property
@@ -85,11 +103,11 @@ class Table:
     def refresh(self) -> None:
         """See what others have committed in the meantime."""
         with self._damage():
-            self._data.checkout_latest()  # type: ignore[no-untyped-call]
+            self._reach(self._data.checkout_latest)
 
     def __len__(self) -> int:
         with self._damage():
-            return int(self._data.count_rows())
+            return int(self._reach(self._data.count_rows))
 
     def append(self, rows: pa.Table) -> None:
         """Add rows in one atomic commit; others may append at the same time.
@@ -100,7 +118,10 @@ class Table:
         if rows.num_rows == 0:
             return
         with self._damage(), disk_errors():
-            self._data = lance.write_dataset(rows, self._data, mode="append")
+            if self._store is None:
+                self._data = lance.write_dataset(rows, self._data, mode="append")
+            else:
+                self._data = append_once(self._data, rows, self._store)
 
     def append_few(self, rows: pa.Table) -> None:
         """Add rows as :meth:`append` does, and merge the commits once there are many small ones.
@@ -116,6 +137,9 @@ class Table:
         sizes = [fragment.metadata.num_rows for fragment in self._data.get_fragments()]
         if sum(size < _SMALL_FRAGMENT for size in sizes) <= _MOST_FRAGMENTS:
             return
+        if self._store is not None:
+            self._data = merge_small(self._data, _SMALL_FRAGMENT, self._store)
+            return
         # Not now, if anybody is appending, or if the disk is full: the rows are safe as they are.
         unfit = suppress(OSError, ValueError, RuntimeError)
         with unfit, self._merging(fcntl.LOCK_EX | fcntl.LOCK_NB):
@@ -124,7 +148,10 @@ class Table:
 
     @contextmanager
     def _merging(self, operation: int) -> Iterator[None]:
-        """Shared by those who append, exclusive to the one who merges."""
+        """Shared by those who append, exclusive to the one who merges; in a store, commits are."""
+        if self._store is not None:
+            yield
+            return
         with self._damage(), disk_errors():
             descriptor = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -136,7 +163,9 @@ class Table:
     def read(self, columns: Sequence[str]) -> pa.Table:
         """All rows of some columns, in the order in which they were added."""
         with self._damage():
-            return self._data.to_table(columns=list(columns), scan_in_order=True)
+            return self._reach(
+                lambda: self._data.to_table(columns=list(columns), scan_in_order=True)
+            )
 
     def take(self, rows: Sequence[int], columns: Sequence[str]) -> pa.Table:
         """Some rows by number, in the order asked; a number may be repeated.
@@ -150,7 +179,12 @@ class Table:
         if len(rows) and (min(rows) < 0 or max(rows) >= len(self)):
             raise IndexError(f"rows {min(rows)} to {max(rows)} of {len(self)} in {self.path}")
         with self._damage():
-            return self._data.take(list(rows), columns=list(columns))
+            return self._reach(lambda: self._data.take(list(rows), columns=list(columns)))
+
+
+def _address(path: Path, store: Store | None) -> tuple[str, dict[str, str] | None]:
+    """What Lance is told: where a table is, and how to reach it."""
+    return (str(path), None) if store is None else (store.url, store.lance_options)
 
 
 def write_atomically(path: Path, text: str, private: bool = False) -> None:

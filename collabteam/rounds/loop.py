@@ -91,6 +91,7 @@ def bring_to_round(config: TrainConfig, console: Console | None = None) -> list[
         track(config.logger, catalog, done)
         while len(done) <= config.round:
             done.append(_Making(config, catalog, done, console).run())
+            catalog.push()
             console.say(headline(done[-1]))
             track(config.logger, catalog, done)
         return done
@@ -100,13 +101,14 @@ def _roll_back(catalog: Catalog, to: int, console: Console) -> None:
     # Folders first: if a kill comes in between, rounds beyond ``to`` are unfinished, and their
     # draws are recognised as another team's and voided before anything is drawn again.
     moved = roll_back(catalog.folder, to)
+    catalog.push()
     index = catalog.index()
     if (index.increment_round > to).any():
         catalog.append_labels([LabelEvent("", "", source="rollback", round=to)])
     if moved:
         console.say(
             f"took back rounds {min(moved)} to {max(moved)} of {catalog.name}; "
-            f"their files are in {catalog.folder / 'rolled-back'}"
+            f"their files are in {catalog.place}/rolled-back"
         )
 
 

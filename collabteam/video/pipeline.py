@@ -32,8 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collabteam.boards.progress import Advance, Console
-from collabteam.catalog import CameraInUse, Catalog, Crop
-from collabteam.catalog.catalog import MANIFEST
+from collabteam.catalog import CameraInUse, Catalog, Crop, registered
+from collabteam.catalog.mirror import publish
 from collabteam.config import UNKNOWN, IngestConfig, camera_folder, check_ingest
 from collabteam.errors import UserError, first_line
 from collabteam.video.crops import Album, Candidate, choose, encode, look_at, standing, visibility
@@ -145,7 +145,7 @@ def ingest_footage(
 
 
 def _is_registered(config: IngestConfig) -> bool:
-    return (camera_folder(config.root, config.camera.name) / MANIFEST).is_file()
+    return config.camera.name in registered(config.root)
 
 
 def _not_our_own(paths: list[str], root: str) -> list[str]:
@@ -414,6 +414,7 @@ def _read_file(
             try:
                 to = spool.videos / record.name[-200:]  # file systems take 255 bytes
                 outcome.previews = write_preview(path, config.fps, reading.sightings, to)
+                publish(*outcome.previews)
             except Exception as error:  # the crops are safe; a look at them is a courtesy
                 outcome.remark = f"no preview could be written: {first_line(error)}"
         return outcome

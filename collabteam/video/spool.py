@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from collabteam.catalog import Catalog, Crop
 from collabteam.catalog.crops_source import Item, Labels
+from collabteam.catalog.mirror import publish
 from collabteam.catalog.tables import write_atomically
 from collabteam.errors import UserError, disk_errors
 
@@ -192,9 +193,9 @@ class Spool:
 
     def note(self, record: VideoRecord) -> None:
         """Note what became of a video, for good."""
-        write_atomically(
-            self.videos / f"{record.id}.json", json.dumps(asdict(record), indent=1) + "\n"
-        )
+        file = self.videos / f"{record.id}.json"
+        write_atomically(file, json.dumps(asdict(record), indent=1) + "\n")
+        publish(file)
         (self.incoming / f"{record.id}.lock").unlink(missing_ok=True)
 
 
@@ -323,7 +324,11 @@ def commit(catalog: Catalog, spool: Spool) -> list[VideoRecord]:
     from collabteam.config import UNKNOWN
 
     with catalog.lock("ingest"):
-        files = spool.sealed()  # under the lock: what another one commits meanwhile is gone
+        # Under the lock: what another one commits meanwhile is gone, or, in a store, on record.
+        for file in spool.sealed():
+            if spool.record(file.stem) is not None:
+                file.unlink(missing_ok=True)
+        files = spool.sealed()
         if not files:
             return []
         labels = {*catalog.classes, UNKNOWN}

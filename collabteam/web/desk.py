@@ -31,6 +31,8 @@ LEASE = 600.0
 """Seconds without a sign of life after which a tab's pages go to others."""
 MOST_CROPS = 500
 """On one page."""
+# How long a command on another machine may have brought up a result before a page shows it.
+_PULL_SECONDS = 30.0
 _CACHE_BYTES = 96 * 2**20
 _COMMIT = re.compile(r"[A-Za-z0-9-]{8,64}")
 _SHOWN = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp")
@@ -96,6 +98,7 @@ class Desk:
         self.catalog, self.config = catalog, config
         self._pictures = Catalog(catalog.folder)
         self._clock = clock
+        self._pulled = clock()
         self._lock = threading.RLock()
         self._cache: OrderedDict[str, bytes] = OrderedDict()
         self._cached = 0
@@ -131,6 +134,9 @@ class Desk:
 
     def _refresh(self) -> None:
         """See what other commands said or made meanwhile."""
+        if self._clock() - self._pulled > _PULL_SECONDS:
+            self.catalog.pull()
+            self._pulled = self._clock()
         if self.catalog.log_version() != self._version or self._stages() != self._files:
             self._load()
 
