@@ -203,7 +203,8 @@ class Command:
                     classes = yaml.safe_load(file.read_text(encoding="utf-8"))["classes"]
                     cameras[name] = {"name": name, "classes": list(classes)}
                 except (yaml.YAMLError, TypeError, KeyError, ValueError, OSError) as error:
-                    # One damaged camera must not stop the others.
+                    # One damaged camera must not stop the others; opening it says what is wrong.
+                    cameras[name] = {"name": name, "classes": []}
                     if name in named:
                         raise UserError(
                             f"{file}: expected a camera's name and classes, got "

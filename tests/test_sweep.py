@@ -181,12 +181,14 @@ def test_what_fails_is_named_and_the_rest_is_done(five: Path, tmp_path: Path, ca
     for camera in CAMERAS[3:]:
         shutil.rmtree(root / camera)
     quick = (*SMALL, "optim.epochs=1", "optim.epochs_later=1")
-    # Changed settings, no verified labels, no crops.
+    # Changed settings, no verified labels, no crops, damage.
     assert call("train", f"root={root}", "camera=gate", "round=0", *quick, "seed=5").code == 0
     (root / "north" / "truth.lance").rename(root / "kept")
     Catalog.register(root, "bare", ["car", "ship"])
     shutil.copytree(root / "bare" / "truth.lance", root / "north" / "truth.lance")
     shutil.rmtree(root / "kept")
+    Catalog.register(root, "broken", ["car", "ship"])
+    (root / "broken" / "camera.yaml").write_text("classes: [")
     said = call("train", "-m", f"root={root}", "camera=glob(*)", "round=0", *quick)
     assert said.code == 1
     assert "Traceback" not in said.err
@@ -194,9 +196,10 @@ def test_what_fails_is_named_and_the_rest_is_done(five: Path, tmp_path: Path, ca
     for camera, words in (
         ("gate", "gate failed"), ("gate", "other settings (seed 5 -> 0)"),
         ("north", "reviewer=oracle needs the hidden truth"), ("bare", "bare has no crops"),
+        ("broken", "camera.yaml is damaged"),
     ):  # fmt: skip
         assert words in row(said.out, camera)
-    assert "train: 1 done, 0 skipped, 3 failed; the same command does what is missing" in said.out
+    assert "train: 1 done, 0 skipped, 4 failed; the same command does what is missing" in said.out
     assert read_json(root / "east" / "round-0" / "round.json")["camera"] == "east"
     # Alone, the one that was done is enough for the exit code.
     again = call("train", "-m", f"root={root}", "camera=east", "round=0", *quick)
