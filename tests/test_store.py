@@ -243,6 +243,18 @@ def test_cameras_of_a_store_are_known_by_name(
     assert not list(tmp_path.glob("s3:*"))
 
 
+def test_a_page_on_the_cameras_of_a_store(call: Call, root: str, tmp_path: Path) -> None:
+    for name in ("dock", "gate"):
+        Catalog.register(root, name, CLASSES)
+    to = tmp_path / "report.html"
+    said = call("report", f"root={root}", "camera=glob(*)", "format=html", f"to={to}")
+    assert said.code == 0, said.err
+    assert "2 cameras, 0 with a team\n" in said.out
+    assert "collabteam.ingest camera=gate path=..." in to.read_text(encoding="utf-8")
+    said = call("report", f"root={root}", "camera=x,dock", "format=html", f"to={to}")
+    one_line(said, "no camera x", "known are dock, gate")
+
+
 def test_a_sweep_over_settings_has_roots_of_its_own_in_the_store(
     call: Call, root: str, trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
