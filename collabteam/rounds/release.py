@@ -372,33 +372,6 @@ def _begin(catalog: Catalog, config: AuditConfig, number: int, console: Console)
     with disk_errors():
         folder.mkdir(parents=True, exist_ok=True)
     _write_parquet(file, pa.table({"crop_id": ids, "label": labels, "confidence": confidence}))
-    teams = Counter(zip(index.verdict_by[rows], rounds, index.verdict_run[rows], strict=True))
-    record = {
-        "schema": 1,
-        "camera": catalog.name,
-        "audit": number,
-        "begun": _now(),
-        "log_events": events,
-        "settings": {name: getattr(config, name) for name in SETTINGS},
-        "release": {
-            "file": file.relative_to(catalog.folder).as_posix(),
-            "hash": labels_hash(ids.tolist(), labels.tolist()),
-            "crops": len(rows),
-            "by_class": {name: len(batch) for name, batch in batches.items()},
-        },
-        "teams": [
-            {"fingerprint": by, "round": round_, "run": run, "crops": count}
-            for (by, round_, run), count in sorted(teams.items())
-        ],
-        "classes": classes,
-    }
-    if config.reviewer == "oracle":
-        _simulated_answers(catalog, index, record, {})  # raises where it would have none
-    confidence = index.verdict_confidence[rows]
-    with disk_errors():
-        folder.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as sink:
-        pq.write_table(pa.table({"crop_id": ids, "label": labels, "confidence": confidence}), sink)
     write_json(folder / "audit.json", record)
     asked = sum(len(row["sample"]) for row in classes.values())
     console.say(f"audit {number} of {catalog.name} begins: {asked} of {len(rows)} crops to look at")
