@@ -110,7 +110,7 @@ def _begin(
     if run_id is not None:
         # Of an attempt that a kill ended, or of fewer rounds.
         for stale in (folder / "wandb").glob(f"*-{run_id}"):
-            shutil.rmtree(stale)
+            shutil.rmtree(stale, ignore_errors=True)  # wandb may outlive a kill by a moment
         # Tables wait here for 'wandb sync'; by default they would lie in the user's home.
         _set("WANDB_DATA_DIR", str(folder / "wandb" / f"staged-{run_id}"))
     import wandb
