@@ -106,14 +106,11 @@ def _begin(
 ) -> Run:
     """Begin a run in a folder; one of the same id that lies there makes way."""
     folder = folder.resolve()
-    # Read once, by wandb and by the process that it starts: they must stand before the import.
-    _set("WANDB_ERROR_REPORTING", "false")
-    _set("WANDB_SILENT", "true")
     _set("WANDB_CACHE_DIR", str(folder / "wandb" / "cache"))
     if run_id is not None:
         # Of an attempt that a kill ended, or of fewer rounds.
         for stale in (folder / "wandb").glob(f"*-{run_id}"):
-            shutil.rmtree(stale)
+            shutil.rmtree(stale, ignore_errors=True)  # wandb may outlive a kill by a moment
         # Tables wait here for 'wandb sync'; by default they would lie in the user's home.
         _set("WANDB_DATA_DIR", str(folder / "wandb" / f"staged-{run_id}"))
     import wandb
@@ -160,11 +157,9 @@ def account(what: str, advice: str) -> None:
     Raises:
         UserError: There is no account, no connection, or the key is wrong.
     """
-    _set("WANDB_ERROR_REPORTING", "false")
-    _set("WANDB_SILENT", "true")
-    import wandb
-
     with refusals(what, advice):
+        import wandb
+
         # Never asks; init would prompt for a key and wait.
         if not wandb.login(prompt=False):
             raise UserError(
@@ -183,9 +178,9 @@ def default_entity(what: str, advice: str) -> str:
     Raises:
         UserError: There is none, or W&B refuses to tell.
     """
-    import wandb
-
     with refusals(what, advice):
+        import wandb
+
         entity = os.environ.get("WANDB_ENTITY") or wandb.Api().default_entity
     if not entity:
         raise UserError(f"{what}: the W&B account has no default team: set WANDB_ENTITY")
@@ -194,7 +189,7 @@ def default_entity(what: str, advice: str) -> str:
 
 @contextmanager
 def refusals(what: str, advice: str) -> Iterator[None]:
-    """What W&B refuses, as one line.
+    """What W&B refuses, as one line; all that has to do with W&B happens inside.
 
     Args:
         what: The setting that had W&B asked.
@@ -203,6 +198,9 @@ def refusals(what: str, advice: str) -> Iterator[None]:
     Raises:
         UserError: W&B refuses.
     """
+    # Read once, by wandb and by the process that it starts: they must stand before the import.
+    _set("WANDB_ERROR_REPORTING", "false")
+    _set("WANDB_SILENT", "true")
     import wandb
     from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
