@@ -226,6 +226,8 @@ def _gather(arguments: list[str]) -> list[str]:
     from hydra.core.override_parser.types import Glob
     from hydra.errors import HydraException
 
+    from collabteam.catalog import registered
+
     words = [word for word in arguments if word.startswith("camera=")]
     try:
         override = OverridesParser.create().parse_override(words[-1]) if words else None
@@ -242,7 +244,7 @@ def _gather(arguments: list[str]) -> list[str]:
             )
         return arguments
     root = given.get("root", "outputs")
-    known = sorted(file.parent.name for file in Path(root).glob("*/camera.yaml"))
+    known = list(registered(root))
     pattern = override.value()
     if isinstance(pattern, Glob):
         names = pattern.filter(known)

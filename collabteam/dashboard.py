@@ -32,18 +32,16 @@ What was logged offline comes to W&B by 'wandb sync', see docs/tracking.md.
 
 def run(config: DashboardConfig) -> Outcome:
     """Build the workspace, write it, and publish it if that is asked for."""
-    from pathlib import Path
-
     from rich.console import Console as RichConsole
 
     from collabteam.boards import workspace
-    from collabteam.config import check_dashboard
+    from collabteam.config import check_dashboard, root_folder
 
     check_dashboard(config)
     cameras = _cameras(config)
     entity = workspace.sign_in() if config.publish else ""
     built = workspace.build(cameras, config.project, entity)
-    file = Path(config.root) / "dashboard.json"
+    file = root_folder(config.root) / "dashboard.json"
     workspace.write(built, file)
     panels = sum(len(section.panels) for section in built.sections)
     lines = [
@@ -65,17 +63,18 @@ def run(config: DashboardConfig) -> Outcome:
 def _cameras(config: DashboardConfig) -> dict[str, list[Round]]:
     """Finished rounds of the cameras that are asked for and that logged to the project."""
     from fnmatch import fnmatchcase
-    from pathlib import Path
 
     from collabteam.boards.table1 import read_rounds
     from collabteam.boards.tracking import is_logged
+    from collabteam.catalog import registered
+    from collabteam.catalog.mirror import pull
     from collabteam.errors import UserError
 
-    folders = [file.parent for file in sorted(Path(config.root).glob("*/camera.yaml"))]
     found = {}
-    for folder in folders:
+    for folder in [file.parent for file in registered(config.root).values()]:
         if not any(fnmatchcase(folder.name, pattern) for pattern in config.cameras):
             continue
+        pull(folder)
         rounds = [one for one in read_rounds(folder) if is_logged(config.project, folder, one)]
         if rounds:
             found[folder.name] = rounds
