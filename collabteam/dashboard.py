@@ -32,7 +32,6 @@ What was logged offline comes to W&B by 'wandb sync', see docs/tracking.md.
 
 def run(config: DashboardConfig) -> Outcome:
     """Build the workspace, write it, and publish it if that is asked for."""
-
     from rich.console import Console as RichConsole
 
     from collabteam.boards import workspace
@@ -42,7 +41,6 @@ def run(config: DashboardConfig) -> Outcome:
     cameras = _cameras(config)
     entity = workspace.sign_in() if config.publish else ""
     built = workspace.build(cameras, config.project, entity)
-    # Of an object store it stays on this machine, in the copy.
     file = root_folder(config.root) / "dashboard.json"
     workspace.write(built, file)
     panels = sum(len(section.panels) for section in built.sections)
@@ -68,14 +66,15 @@ def _cameras(config: DashboardConfig) -> dict[str, list[Round]]:
 
     from collabteam.boards.table1 import read_rounds
     from collabteam.boards.tracking import is_logged
-    from collabteam.catalog import Catalog, registered
+    from collabteam.catalog import registered
+    from collabteam.catalog.mirror import pull
     from collabteam.errors import UserError
 
     found = {}
-    for name in registered(config.root):
-        if not any(fnmatchcase(name, pattern) for pattern in config.cameras):
+    for folder in [file.parent for file in registered(config.root).values()]:
+        if not any(fnmatchcase(folder.name, pattern) for pattern in config.cameras):
             continue
-        folder = Catalog.open(config.root, name).folder
+        pull(folder)
         rounds = [one for one in read_rounds(folder) if is_logged(config.project, folder, one)]
         if rounds:
             found[folder.name] = rounds

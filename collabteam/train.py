@@ -43,11 +43,14 @@ def run(config: TrainConfig) -> Outcome:
     """Bring the camera to the round and show Table 1."""
     from collabteam.boards.progress import Console
     from collabteam.boards.table1 import read_rounds, render
-    from collabteam.catalog import Catalog
+    from collabteam.catalog.mirror import pull
+    from collabteam.config import camera_folder
     from collabteam.rounds.loop import bring_to_round, headline
 
     console = Console()
-    before = read_rounds(Catalog.open(config.root, config.camera.name).folder)
+    folder = camera_folder(config.root, config.camera.name)
+    pull(folder)
+    before = read_rounds(folder)
     records = bring_to_round(config, console)
     render(records, console.rich)
     console.say(

@@ -240,6 +240,12 @@ def test_cameras_of_a_store_are_known_by_name(
     assert said.code == 1
     for name in ("quay", "sim"):
         assert f"camera {name} has no finished round" in " ".join(said.out.split())
+    said = call("dashboard", f"root={root}")
+    one_line(said, f"no camera of cameras=[*] under {root} has logged a round")
+    to = tmp_path / "fleet.html"
+    said = call("report", f"root={root}", "camera=glob(*)", "format=html", f"to={to}")
+    assert said.code == 0, said.err
+    assert "2 cameras" in said.out
     assert not list(tmp_path.glob("s3:*"))
 
 

@@ -18,7 +18,7 @@ import yaml
 
 from collabteam.catalog.index import CROP_COLUMNS, LOG_COLUMNS, CropIndex, derive
 from collabteam.catalog.locks import Held, Lock
-from collabteam.catalog.mirror import Mirror
+from collabteam.catalog.mirror import Mirror, pull
 from collabteam.catalog.records import (
     CROP_SCHEMA,
     LABEL_SCHEMA,
@@ -80,8 +80,7 @@ class Catalog:
             UserError: There is no such camera under ``root``, or something of it is damaged.
         """
         folder = camera_folder(root, camera)
-        if mirror := Mirror.of(folder):
-            mirror.pull()
+        pull(folder)
         if not (folder / MANIFEST).is_file():
             known = list(registered(root))
             near = difflib.get_close_matches(camera, known, n=3)

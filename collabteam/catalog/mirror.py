@@ -418,6 +418,16 @@ class Mirror:
             os.close(descriptor)
 
 
+def pull(folder: Path) -> None:
+    """See in a camera's folder what others have brought up, if the camera lives in a store.
+
+    Raises:
+        UserError: The store does not answer, or the disk is full.
+    """
+    if mirror := Mirror.of(folder):
+        mirror.pull()
+
+
 def publish(*files: Path) -> None:
     """Bring up files of a camera's folder that were made without its lock, if it lives in a store.
 
@@ -451,6 +461,9 @@ def _is_shared(name: str) -> bool:
     first, *others = name.split("/")
     hidden = any(part.startswith(".") for part in (first, *others))
     tables = first.endswith(".lance")
+    # What W&B keeps beside its runs can be had again.
+    if first == "wandb" and others and (others[0] == "cache" or others[0].startswith("staged-")):
+        return False
     return first not in _LOCAL and not hidden and not tables and not name.endswith(".lock")
 
 
