@@ -591,6 +591,21 @@ class AuditConfig:
 
 
 @dataclass
+class CompactConfig:
+    """``collabteam.compact``: merge a camera's small files and remove those that nobody needs.
+
+    Attributes:
+        camera: The camera.
+        root: Folder under which every camera has its own.
+        seed: Unused; every command takes it.
+    """
+
+    camera: CameraConfig = field(default_factory=CameraConfig)
+    root: str = "outputs"
+    seed: int = 0
+
+
+@dataclass
 class ExportConfig:
     """``collabteam.export``: hand over a labelled dataset.
 

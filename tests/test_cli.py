@@ -24,6 +24,7 @@ COMMANDS = (
     "audit",
     "export",
     "dashboard",
+    "compact",
 )
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from collabteam.catalog.index import CROP_COLUMNS, LOG_COLUMNS, CropIndex, derive
+from collabteam.catalog.index import CROP_COLUMNS, LOG_COLUMNS, CropIndex, Derivation
 from collabteam.catalog.locks import Held, Lock
 from collabteam.catalog.mirror import Mirror, pull
 from collabteam.catalog.records import (
@@ -37,10 +39,25 @@ BATCH_CROPS = 4096
 """Most crops in one commit."""
 BATCH_BYTES = 64 * 2**20
 """Bytes of pictures that close a commit."""
+_MERGED = {"crops": 16_384, "labels": 1_048_576, "truth": 1_048_576}
+"""Rows that make a fragment large enough to be left alone, by table; pictures are heavy."""
 
 
 class CameraInUse(UserError):
     """Another process holds the camera."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a camera's tables take on the disk.
+
+    Attributes:
+        files: Number of files.
+        bytes: Of all of them.
+    """
+
+    files: int
+    bytes: int
 
 
 class Catalog:
@@ -67,8 +84,8 @@ class Catalog:
         self._labels = Table(folder / "labels.lance")
         self._labels.add_missing_texts(LABEL_SCHEMA)
         Table(folder / "truth.lance")  # damage should show here, not in the midst of a command
-        self._known: set[str] = set()
-        self._known_version = -1
+        self._read = Derivation()
+        self._reading = threading.Lock()
         self._lock_depth = 0
         self._lock: Lock | None = None
 
@@ -166,7 +183,8 @@ class Catalog:
             with disk_errors():
                 partial.mkdir(parents=True)
                 for name in ("crops.lance", "truth.lance"):
-                    shutil.copytree(self.folder / name, partial / name, copy_function=_link)
+                    with Table(self.folder / name).still():
+                        shutil.copytree(self.folder / name, partial / name, copy_function=_link)
                 Table.create(partial / "labels.lance", LABEL_SCHEMA)
             self._copy_log(Table(partial / "labels.lance"))
             classes = {"name": self.name, "classes": self.classes}
@@ -268,12 +286,24 @@ class Catalog:
         """Number of crops that this object has seen."""
         return len(self._crops)
 
-    def _known_ids(self) -> set[str]:
-        self._crops.refresh()
-        if self._known_version != self._crops.version:
-            self._known = set(self._crops.read(["crop_id"])["crop_id"].to_pylist())
-            self._known_version = self._crops.version
-        return self._known
+    def _catch_up(self) -> None:
+        """Read the crops that came since this object read last."""
+        with self._reading:
+            self._crops.refresh()
+            self._read.reserve(len(self._crops), 0)
+            for batch in self._crops.batches(CROP_COLUMNS, self._read.crops, len(self._crops)):
+                self._read.add_crops(batch)
+
+    def _lacking(self, crop_ids: set[str]) -> set[str]:
+        """Those of these names that no crop has."""
+        if not self._read.crops and len(crop_ids) <= BATCH_CROPS:
+            # Whoever asks once need not have all names in memory.
+            return crop_ids - self._crops.holding("crop_id", crop_ids)
+        lacking = self._read.lacking(crop_ids)
+        if lacking:
+            self._catch_up()
+            lacking = self._read.lacking(lacking)
+        return lacking
 
     def add_crops(self, crops: Iterable[Crop]) -> list[tuple[str, bool]]:
         """Add crops; those that are there already, or come twice, are added once.
@@ -288,35 +318,26 @@ class Catalog:
         Raises:
             UserError: The disk is full; the batches before are in the catalog.
         """
-        known = self._known_ids()
+        self._catch_up()
         result: list[tuple[str, bool]] = []
-        batch: list[Crop] = []
-        names: set[str] = set()
-        size = 0
-        for crop in crops:
-            is_new = crop.crop_id not in known and crop.crop_id not in names
-            result.append((crop.crop_id, is_new))
-            if not is_new:
-                continue
-            batch.append(crop)
-            names.add(crop.crop_id)
-            size += len(crop.image)
-            if len(batch) >= BATCH_CROPS or size >= BATCH_BYTES:
-                self._commit(batch)
-                batch, names, size = [], set(), 0
-        self._commit(batch)
+        for batch in _batched(crops):
+            lacking = self._read.lacking({crop.crop_id for crop in batch})
+            new: list[Crop] = []
+            for crop in batch:
+                result.append((crop.crop_id, crop.crop_id in lacking))
+                if crop.crop_id in lacking:
+                    lacking.remove(crop.crop_id)
+                    new.append(crop)
+            if new:
+                self._check_held()
+                self._crops.append(crops_to_table(new))
+                self._catch_up()
         return result
 
     def _check_held(self) -> None:
         """Of a command that takes the lock: make sure that nobody else has it by now."""
         if self._lock_depth and self._mirror is not None:
             self._mirror.check()
-
-    def _commit(self, batch: list[Crop]) -> None:
-        self._check_held()
-        self._crops.append(crops_to_table(batch))
-        self._known.update(crop.crop_id for crop in batch)
-        self._known_version = self._crops.version
 
     def append_labels(self, events: Sequence[LabelEvent]) -> int:
         """Append events to the log, all of them or none, in one atomic commit.
@@ -335,7 +356,7 @@ class Catalog:
         if not events:
             return 0
         self.check_labels({event.label for event in events})
-        unknown = {event.crop_id for event in events} - self._known_ids() - {""}
+        unknown = self._lacking({event.crop_id for event in events} - {""})
         if unknown:
             raise ValueError(f"{len(unknown)} crops are not in {self.place}: {min(unknown)}, ...")
         self._check_held()
@@ -392,9 +413,40 @@ class Catalog:
             UserError: A table is damaged.
         """
         # The log first: every crop that it speaks of is then in the crops that follow.
-        log = self.log(LOG_COLUMNS)
-        self._crops.refresh()
-        return derive(self._crops.read(CROP_COLUMNS), log)
+        self._labels.refresh()
+        events = len(self._labels)
+        self._catch_up()
+        with self._reading:
+            self._read.group()  # before there are events in memory, too
+            self._read.reserve(0, events)
+            for batch in self._labels.batches(LOG_COLUMNS, self._read.events, events):
+                self._read.add_events(batch)
+            return self._read.index()
+
+    def compact(self, advance: Callable[[int], None] | None = None) -> tuple[Stored, Stored]:
+        """Merge small files, and remove those that nobody needs any more; nothing is said anew.
+
+        Row numbers and the order of the log stay. Others may read meanwhile; who adds something
+        waits until a table is done. A kill costs nothing but the time.
+
+        Args:
+            advance: Called with the number of rows just merged.
+
+        Returns:
+            What the tables took before and what they take now.
+
+        Raises:
+            UserError: The disk is full, a table is damaged, or the camera lives in an object store.
+        """
+        if self._mirror is not None:
+            raise UserError(
+                f"{self.place} cannot be compacted: expected a camera in a folder; in an object "
+                "store only the log merges, by itself"
+            )
+        before = _stored(self.folder)
+        for name, rows in _MERGED.items():
+            Table(self.folder / f"{name}.lance").compact(rows, advance)
+        return before, _stored(self.folder)
 
     def images(self, rows: npt.ArrayLike) -> list[bytes]:
         """Encoded pictures by row number of :class:`CropIndex`.
@@ -468,6 +520,28 @@ def registered(root: str | Path) -> dict[str, Path]:
 
     together(look, store.folders())
     return dict(sorted(found.items()))
+
+
+def _stored(folder: Path) -> Stored:
+    sizes = []
+    for file in folder.glob("*.lance/**/*"):
+        with suppress(FileNotFoundError):  # somebody is writing
+            if file.is_file():
+                sizes.append(file.stat().st_size)
+    return Stored(len(sizes), sum(sizes))
+
+
+def _batched(crops: Iterable[Crop]) -> Iterator[list[Crop]]:
+    batch: list[Crop] = []
+    size = 0
+    for crop in crops:
+        batch.append(crop)
+        size += len(crop.image)
+        if len(batch) >= BATCH_CROPS or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _write_manifest(folder: Path, classes: Sequence[str]) -> None:

@@ -300,15 +300,15 @@ def _items(
 ) -> Iterator[_Item]:
     """Store the pictures one after the other, few of them in memory at a time."""
     index = catalog.index()
-    rows = {crop_id: row for row, crop_id in enumerate(index.crop_id.tolist())}
-    missing = [task.crop_id for task in tasks if task.crop_id not in rows]
+    rows = index.crop_id.find([task.crop_id for task in tasks]).tolist()
+    missing = [task.crop_id for task, row in zip(tasks, rows, strict=True) if row < 0]
     if missing:
         raise ValueError(f"{len(missing)} crops are not in {catalog.folder}: {missing[0]}, ...")
     if len({task.crop_id for task in tasks}) < len(tasks):
         raise ValueError("a crop is there twice")
     for start in range(0, len(tasks), _CHUNK):
         part = tasks[start : start + _CHUNK]
-        chosen = [rows[task.crop_id] for task in part]
+        chosen = rows[start : start + _CHUNK]
         for task, row, image in zip(part, chosen, catalog.images(chosen), strict=True):
             extension, width, height = look(task.crop_id, image)
             store(task.crop_id + extension, image)

@@ -6,11 +6,14 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import lance
 import pyarrow as pa
+from lance.optimize import Compaction, CompactionOptions
 
 from collabteam.catalog.store import Store, append_once, merge_small
 from collabteam.errors import UserError, disk_errors, first_line
@@ -22,6 +25,10 @@ Result = TypeVar("Result")
 _MOST_FRAGMENTS = 64
 # Fragments of fewer rows count as small and are merged; rewriting larger ones would cost more.
 _SMALL_FRAGMENT = 16_384
+# Rows of a few columns that are read at a time.
+_BLOCK = 65_536
+# How often a reader may be overtaken by merges before its failure counts as damage.
+_OVERTAKEN = 5
 
 
 class Table:
@@ -102,8 +109,26 @@ class Table:
 
     def refresh(self) -> None:
         """See what others have committed in the meantime."""
+        # Again, for the version found may be removed before it is read.
+        self._following(self._data.checkout_latest)
+
+    def _following(self, read: Callable[[], Result]) -> Result:
+        """Read, and again from the newest version if the files of this one were merged away.
+
+        Rows keep their numbers for good, so the newest version says the same and perhaps more.
+        """
+        for _ in range(_OVERTAKEN):
+            version = self.version
+            try:
+                with self._damage():
+                    return self._reach(read)
+            except UserError:
+                with self._damage():
+                    self._reach(self._data.checkout_latest)
+                if self.version == version:
+                    raise
         with self._damage():
-            self._reach(self._data.checkout_latest)
+            return self._reach(read)
 
     def __len__(self) -> int:
         with self._damage():
@@ -117,7 +142,7 @@ class Table:
         """
         if rows.num_rows == 0:
             return
-        with self._damage(), disk_errors():
+        with self._merging(fcntl.LOCK_SH), self._damage(), disk_errors():
             if self._store is None:
                 self._data = lance.write_dataset(rows, self._data, mode="append")
             else:
@@ -126,16 +151,11 @@ class Table:
     def append_few(self, rows: pa.Table) -> None:
         """Add rows as :meth:`append` does, and merge the commits once there are many small ones.
 
-        A table that merges takes all its rows this way: an append that commits while others are
-        merged would end up before them, and the order of the rows is what a log is about.
-
         Raises:
             UserError: The disk is full; the table is as it was.
         """
-        with self._merging(fcntl.LOCK_SH):
-            self.append(rows)
-        sizes = [fragment.metadata.num_rows for fragment in self._data.get_fragments()]
-        if sum(size < _SMALL_FRAGMENT for size in sizes) <= _MOST_FRAGMENTS:
+        self.append(rows)
+        if len(self._unmerged(_SMALL_FRAGMENT)) <= _MOST_FRAGMENTS:
             return
         if self._store is not None:
             self._data = merge_small(self._data, _SMALL_FRAGMENT, self._store)
@@ -143,12 +163,73 @@ class Table:
         # Not now, if anybody is appending, or if the disk is full: the rows are safe as they are.
         unfit = suppress(OSError, ValueError, RuntimeError)
         with unfit, self._merging(fcntl.LOCK_EX | fcntl.LOCK_NB):
-            self._data.checkout_latest()  # type: ignore[no-untyped-call]
-            self._data.optimize.compact_files(target_rows_per_fragment=_SMALL_FRAGMENT)
+            self._merge(_SMALL_FRAGMENT)
+
+    def compact(self, rows: int, advance: Callable[[int], None] | None = None) -> None:
+        """Merge fragments of fewer rows, and remove every file that the newest version lacks.
+
+        Who reads an older version goes on with the newest, see :meth:`_following`; who appends
+        waits. A kill at any moment leaves the rows as they are, and files for the next call to
+        remove.
+
+        Args:
+            rows: Fragments of so many rows stay as they are.
+            advance: Called with the number of rows just merged.
+
+        Raises:
+            UserError: The disk is full, or the table is damaged.
+        """
+        with self._merging(fcntl.LOCK_EX), self._damage(), disk_errors():
+            self._merge(rows, advance)
+            # Nobody else is writing, so what no version refers to is what a killed commit left.
+            self._data.cleanup_old_versions(
+                timedelta(0), delete_unverified=True, error_if_tagged_old_versions=False
+            )
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Keep the table's files where they are: nobody merges it meanwhile."""
+        with self._merging(fcntl.LOCK_SH):
+            yield
+
+    def _unmerged(self, rows: int) -> dict[int, int]:
+        """Number and rows of each fragment from the first on that has fewer rows than this."""
+        sizes = {part.fragment_id: part.metadata.num_rows for part in self._data.get_fragments()}
+        first = next((number for number, size in sizes.items() if size < rows), None)
+        return {n: size for n, size in sizes.items() if first is not None and n >= first}
+
+    def _merge(self, rows: int, advance: Callable[[int], None] | None = None) -> None:
+        """Merge fragments of fewer rows; the caller is alone, and the order stays.
+
+        Lance sorts fragments by their numbers, and merged ones get new numbers: they end up behind
+        all that are not merged. So everything behind the first small fragment is merged as well.
+        """
+        self._data.checkout_latest()  # type: ignore[no-untyped-call]
+        unmerged = self._unmerged(rows)
+        if len(unmerged) < 2:
+            return
+        others = [part.fragment_id for part in self._data.get_fragments()]
+        options: CompactionOptions = {
+            "target_rows_per_fragment": max(rows, 1 + max(unmerged.values())),
+            "excluded_fragment_ids": [number for number in others if number not in unmerged],
+        }
+        plan = Compaction.plan(self._data, options)
+        if [part.id for task in plan.tasks for part in task.fragments] != list(unmerged):
+            return
+        merged = []
+        for task in plan.tasks:  # one by one: side by side they would be numbered as they end
+            merged.append(task.execute(self._data))
+            if advance:
+                advance(sum(unmerged[part.id] for part in task.fragments))
+        Compaction.commit(self._data, merged)
+        self._data.checkout_latest()  # type: ignore[no-untyped-call]
 
     @contextmanager
     def _merging(self, operation: int) -> Iterator[None]:
-        """Shared by those who append, exclusive to the one who merges; in a store, commits are."""
+        """Shared by those who append, exclusive to the one who merges; in a store, commits are.
+
+        An append that commits while others are merged would end up before them.
+        """
         if self._store is not None:
             yield
             return
@@ -162,10 +243,38 @@ class Table:
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         """All rows of some columns, in the order in which they were added."""
-        with self._damage():
-            return self._reach(
-                lambda: self._data.to_table(columns=list(columns), scan_in_order=True)
-            )
+        return self._following(
+            lambda: self._data.to_table(columns=list(columns), scan_in_order=True)
+        )
+
+    def batches(self, columns: Sequence[str], first: int, end: int) -> Iterator[pa.RecordBatch]:
+        """Rows ``first`` to ``end`` (exclusive) of some columns, in order, a batch at a time.
+
+        Raises:
+            UserError: The table is damaged.
+        """
+        for start in range(first, end, _BLOCK):
+            rows = range(start, min(start + _BLOCK, end))
+            # In one piece, for small ones keep much more in memory than they show.
+            table = self._following(partial(self._scan, columns, rows))
+            yield from table.combine_chunks().to_batches()
+        pa.default_memory_pool().release_unused()
+
+    def _scan(self, columns: Sequence[str], rows: range) -> pa.Table:
+        return self._data.to_table(
+            columns=list(columns), offset=rows.start, limit=len(rows), scan_in_order=True
+        )
+
+    def holding(self, column: str, names: set[str]) -> set[str]:
+        """Those of these names that stand in a column, also of rows that others just added."""
+        # Names with other characters need quoting, and are none.
+        quoted = ",".join(f"'{name}'" for name in names if name.isalnum())
+        if not quoted:
+            return set()
+        self.refresh()
+        chosen = f"{column} IN ({quoted})"
+        found = self._following(lambda: self._data.to_table(columns=[column], filter=chosen))
+        return set(found[column].to_pylist())
 
     def take(self, rows: Sequence[int], columns: Sequence[str]) -> pa.Table:
         """Some rows by number, in the order asked; a number may be repeated.
@@ -178,8 +287,7 @@ class Table:
             self.refresh()
         if len(rows) and (min(rows) < 0 or max(rows) >= len(self)):
             raise IndexError(f"rows {min(rows)} to {max(rows)} of {len(self)} in {self.path}")
-        with self._damage():
-            return self._reach(lambda: self._data.take(list(rows), columns=list(columns)))
+        return self._following(lambda: self._data.take(list(rows), columns=list(columns)))
 
 
 def _address(path: Path, store: Store | None) -> tuple[str, dict[str, str] | None]:

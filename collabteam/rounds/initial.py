@@ -31,8 +31,8 @@ def initial_rows(folder: Path, index: CropIndex) -> NDArray[np.int64]:
     Raises:
         UserError: i0 is not drawn, or the draw's file is broken.
     """
-    ids = set(read_json(sample_file(folder))["crops"])
-    return np.flatnonzero([crop_id in ids for crop_id in index.crop_id])
+    rows = index.crop_id.find(read_json(sample_file(folder))["crops"])
+    return np.unique(rows[rows >= 0])
 
 
 def draw_initial(catalog: Catalog, config: TrainConfig, console: Console) -> None:
@@ -58,12 +58,16 @@ def draw_initial(catalog: Catalog, config: TrainConfig, console: Console) -> Non
     if _stands(file, drawn_with, len(index), catalog.name, console):
         return
     index = _forget_oracle(catalog, index)
-    usable = ~index.held_out & (index.human != UNUSABLE)
-    pool = np.flatnonzero(usable)
-    strata = np.where(index.human != "", index.human, index.proposed)[pool]
+    names, crops = index.crop_id, len(index)
+    pool = np.flatnonzero(~index.held_out & (index.human != UNUSABLE))
+    verified = (index.human != "")[pool]
+    strata = index.proposed[pool]
+    strata[verified] = index.human[pool[verified]]
+    tracks = index.track_code[pool]
+    del index  # of millions of crops it takes hundreds of MB
     _check_pool(strata, catalog.name, classes)
     chosen = sample_initial(
-        strata, index.human[pool] != "", index.track_code[pool],
+        strata, verified, tracks,
         classes, config.seed_per_class, [config.seed, 0], config.seed_unknown,
     )  # fmt: skip
     for name, count in zip(*np.unique(strata[chosen], return_counts=True), strict=True):
@@ -72,8 +76,8 @@ def draw_initial(catalog: Catalog, config: TrainConfig, console: Console) -> Non
                 f"class {name}: {count} crops for i0 instead of seed_per_class="
                 f"{config.seed_per_class}; the camera has no more"
             )
-    ids = [str(crop_id) for crop_id in index.crop_id[pool[chosen]]]
-    write_json(file, {**drawn_with, "drawn_from": len(index), "crops": ids})
+    ids = names[pool[chosen]].tolist()
+    write_json(file, {**drawn_with, "drawn_from": crops, "crops": ids})
 
 
 def _stands(
@@ -110,7 +114,7 @@ def _forget_oracle(catalog: Catalog, index: CropIndex) -> CropIndex:
 
 
 def _check_pool(strata: NDArray[np.object_], camera: str, classes: list[str]) -> None:
-    present = set(strata.tolist())
+    present = set(strata)
     lacking = [name for name in classes if name not in present]
     if not strata.size:
         raise UserError(f"camera {camera} has no crops outside the test set: ingest some first")

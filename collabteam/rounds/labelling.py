@@ -286,7 +286,6 @@ class _Labelling:
 
         Empty where an earlier version trained the round and left no names of the crops.
         """
-        row_of = {str(crop_id): row for row, crop_id in enumerate(self.index.crop_id)}
         found = {}
         for file in sorted(self.folder.glob("fold-*.npz")):
             try:
@@ -294,7 +293,7 @@ class _Labelling:
                     names, prob = kept["crop_id"], kept["prob"].astype(np.float64)
             except (OSError, ValueError, KeyError, zipfile.BadZipFile):
                 continue
-            rows = np.array([row_of.get(str(name), -1) for name in names], dtype=np.int64)
+            rows = self.index.crop_id.find(names.tolist())
             human = self.index.human[rows]
             judged = (rows >= 0) & (human != "") & (human != UNUSABLE)
             found[int(file.stem.removeprefix("fold-"))] = Unseen(

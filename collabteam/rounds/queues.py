@@ -12,6 +12,7 @@ from collabteam.boards.progress import Console
 from collabteam.boards.table1 import read_rounds
 from collabteam.catalog import Catalog, CropIndex, LabelEvent
 from collabteam.catalog.records import seeded_hash
+from collabteam.catalog.texts import TextColumn
 from collabteam.config import UNKNOWN, UNUSABLE, ReviewConfig, TrainConfig
 from collabteam.errors import UserError
 from collabteam.rounds.initial import draw_initial, initial_rows, sample_file
@@ -92,7 +93,7 @@ def build(catalog: Catalog, index: CropIndex, name: str, config: ReviewConfig) -
     """
     folder = catalog.folder
     round_, since, then = -1, 0, next_training(catalog)
-    suggested = index.proposed
+    suggested: TextColumn | NDArray[np.object_] = index.proposed
     if name == "seed":
         rows = np.zeros(0, dtype=np.int64)
         if sample_file(folder).exists():
@@ -223,7 +224,9 @@ def _frozen_sample(
 ) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
     """The sample of an audit that was begun: its rows, and every row's label as it was frozen."""
     drawn = {crop: name for name, row in record["classes"].items() for crop in row["sample"]}
-    suggested = np.array([drawn.get(str(i), "") for i in index.crop_id], dtype=object)
+    rows = index.crop_id.find(list(drawn))
+    suggested = np.full(len(index), "", dtype=object)
+    suggested[rows[rows >= 0]] = np.array(list(drawn.values()), dtype=object)[rows >= 0]
     return np.flatnonzero(suggested != ""), suggested
 
 
@@ -286,7 +289,10 @@ def _unsure(
 
 
 def _by_class(
-    rows: NDArray[np.int64], suggested: NDArray[np.object_], classes: list[str], seed: list[int]
+    rows: NDArray[np.int64],
+    suggested: TextColumn | NDArray[np.object_],
+    classes: list[str],
+    seed: list[int],
 ) -> NDArray[np.int64]:
     """Class by class, because a page asks about one; shuffled within, so that tracks scatter."""
     rank = {name: number for number, name in enumerate([*classes, UNKNOWN])}

@@ -263,7 +263,7 @@ def released(index: CropIndex, classes: list[str]) -> NDArray[np.int64]:
         index: The camera's crops.
         classes: Its classes.
     """
-    of_team = np.isin(index.verdict.astype(str), classes) & (index.human == "") & ~index.test
+    of_team = index.verdict.is_any(classes) & (index.human == "") & ~index.test
     rows = np.flatnonzero(of_team)
     return rows[np.argsort(index.crop_id[rows].astype(str))]
 
@@ -454,9 +454,9 @@ def _simulated_answers(
 ) -> list[LabelEvent]:
     """What the oracle says of all sampled crops that nobody judged."""
     sample = {crop for row in record["classes"].values() for crop in row["sample"]}
-    asked = np.array([str(crop) in sample and crop not in heard for crop in index.crop_id])
+    rows = index.crop_id.find([crop for crop in sample if crop not in heard])
     error, seed = record["settings"]["oracle_error"], record["settings"]["seed"]
-    return oracle_answers(catalog, index, np.flatnonzero(asked), error, seed, "audit")
+    return oracle_answers(catalog, index, np.unique(rows[rows >= 0]), error, seed, "audit")
 
 
 # -- judge -----------------------------------------------------------------------------------------

@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from collabteam.catalog.catalog import Catalog
-from collabteam.catalog.index import CropIndex, Texts
+from collabteam.catalog.index import CropIndex
 from collabteam.catalog.records import labels_hash, seeded_hash
+from collabteam.catalog.texts import TextColumn, Texts
 from collabteam.config import UNKNOWN, UNUSABLE
 from collabteam.errors import UserError, first_line
 
@@ -235,13 +236,13 @@ def _frozen(catalog: Catalog, index: CropIndex, certificate: Certificate) -> _Wo
     crops, labels = (column.to_pylist() for column in columns)
     if labels_hash(crops, labels) != certificate.hash:
         raise _damaged(file, f"it is not what was frozen for audit {certificate.audit}")
-    row_of = {crop_id: row for row, crop_id in enumerate(index.crop_id.tolist())}
     label = np.full(len(index), "", dtype=object)
-    for crop_id, frozen in zip(crops, labels, strict=True):
+    rows = index.crop_id.find(crops).tolist()
+    for crop_id, row, frozen in zip(crops, rows, labels, strict=True):
         if frozen in certificate.passed:
-            if crop_id not in row_of:
+            if row < 0:
                 raise _damaged(file, f"crop {crop_id} is not in the catalog")
-            label[row_of[crop_id]] = frozen
+            label[row] = frozen
     confidence, round_, team = _said(catalog, index, label)[1:]
     return _Words(label, confidence, round_, team)
 
@@ -251,7 +252,7 @@ def _said(
     index: CropIndex,
     label: Texts,
     round_: npt.NDArray[np.int64] | None = None,
-    team: Texts | None = None,
+    team: TextColumn | None = None,
 ) -> tuple[Texts, npt.NDArray[np.float64], npt.NDArray[np.int64], Texts]:
     """Find the last event in which a team called a crop so.
 
@@ -268,8 +269,7 @@ def _said(
     """
     log = catalog.log(_EVENTS)
     log = log.filter(pc.equal(log["source"], "team"))
-    row = pc.fill_null(pc.index_in(log["crop_id"], value_set=pa.array(index.crop_id.tolist())), -1)
-    row_E = row.to_numpy().astype(np.int64)
+    row_E = index.crop_id.find(log["crop_id"].combine_chunks())
     event = np.flatnonzero(row_E >= 0)
     row_E = row_E[event]
     texts = {name: log[name].to_numpy()[event] for name in ("label", "by")}

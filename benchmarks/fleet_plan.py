@@ -1,0 +1,135 @@
+"""What the paper's fleet costs with this code: 193 cameras, 50,000 hours, 3.5 million objects.
+
+    python benchmarks/fleet_plan.py                      # measures and prints the plan
+    python benchmarks/fleet_plan.py --train S --score S  # with figures measured before
+
+Two figures are measured here, in seconds of one core and on noise, which costs what pictures cost:
+training one crop for one epoch, and scoring one crop, both for a team of three with the settings of
+`experiment=paper`. The others stand in ``MEASURED``, with where they come from; ``ASSUMED`` was not
+measured by anybody here. docs/fleet-plan.md is what this prints, in words.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from collabteam.config import DataConfig, OptimConfig, TeamConfig, TrainerConfig
+from collabteam.team.fit import fit_fold, set_threads
+from collabteam.team.scoring import Device, Team, build_branch
+
+CAMERAS, HOURS, OBJECTS, CLASSES = 193, 50_000, 3_500_000, 3
+ROUNDS = 4
+"""i0 and three increments."""
+MEASURED = {
+    "seconds of a core per analysed frame": 92.7 / 795,
+    "bytes of a picture": 3093,
+    "bytes of the catalog per crop, without the picture": 0.0,
+    "bytes of a round's team": 136e6,
+}
+ASSUMED = {
+    "seconds of a person per crop": 1.0,
+    "bit/s of footage": 2e6,
+    "analysed frames per second": 10.0,
+    "crops of an object": 1.0,
+    "times that a GPU is faster than a core": 100.0,
+}
+
+
+def training() -> float:
+    """Seconds of a core to train a team of three on one crop once."""
+    rng = np.random.default_rng(0)
+    count, data = 320, DataConfig()
+    images = torch.from_numpy(
+        rng.integers(0, 255, (count, 3, data.image_size, data.image_size), dtype=np.uint8)
+    )
+    labels, folds = rng.integers(0, CLASSES, count), np.arange(count) % 5
+    spent = []
+    for epochs in (1, 2):
+        began = time.process_time()
+        with tempfile.TemporaryDirectory() as folder:
+            fit_fold(
+                Path(folder), ["a", "b", "c"], images, labels, folds, 0, team=TeamConfig(),
+                data=data, optim=OptimConfig(epochs=epochs), later=False, start_from=None, seed=0,
+                device=Device.of(TrainerConfig()), logger=None, advance=lambda count: None,
+            )  # fmt: skip
+        spent.append(time.process_time() - began)
+    # The difference of the two is an epoch without what a fit costs once.
+    return (spent[1] - spent[0]) / (count * 4 / 5)
+
+
+def scoring() -> float:
+    """Seconds of a core to score one crop that is decoded already."""
+    data = DataConfig()
+    images = torch.randint(0, 255, (256, 3, data.image_size, data.image_size), dtype=torch.uint8)
+    networks = [[build_branch(TeamConfig())] for _ in range(CLASSES)]
+    team = Team(["a", "b", "c"], networks, data.image_size, Device.of(TrainerConfig()))
+    team.score(images[:32])
+    began = time.process_time()
+    team.score(images)
+    return (time.process_time() - began) / len(images)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--train", type=float, help="seconds of a core per crop and epoch")
+    parser.add_argument("--score", type=float, help="seconds of a core per crop")
+    given = parser.parse_args()
+    set_threads(1)
+    train, score = given.train or training(), given.score or scoring()
+    print(f"training: {train:.4f} s of a core per crop and epoch; scoring: {score:.4f} s per crop")
+    for name, value, unit in plan(train, score):
+        print(f"{name:58} {value:12,.0f} {unit}")
+
+
+def plan(train: float, score: float) -> list[tuple[str, float, str]]:
+    """What is to be done, how much of it there is, and in which unit."""
+    measured, assumed = MEASURED, ASSUMED
+    data, optim = DataConfig(), OptimConfig()
+    fits = CAMERAS * ROUNDS * len(data.train_folds)
+    # A round trains on 1,000 crops a class more than the one before, four fifths in each fold.
+    per_camera = sum(
+        1000 * CLASSES * number * (1 - 1 / data.folds) * optim.epochs * len(data.train_folds)
+        for number in range(1, ROUNDS + 1)
+    )
+    crops = OBJECTS * assumed["crops of an object"]
+    training_hours = CAMERAS * per_camera * train / 3600
+    # Each round scores the pool, and the labelling at the end uses the last scores.
+    scoring_hours = crops * ROUNDS * score / 3600
+    frames = HOURS * 3600 * assumed["analysed frames per second"]
+    footage_hours = frames * measured["seconds of a core per analysed frame"] / 3600
+    bytes_crops = crops * (
+        measured["bytes of a picture"]
+        + measured["bytes of the catalog per crop, without the picture"]
+    )
+    faster = assumed["times that a GPU is faster than a core"]
+    verified = CAMERAS * 1000 * CLASSES
+    tested = CAMERAS * 200 * CLASSES
+    person = assumed["seconds of a person per crop"]
+    bytes_teams = CAMERAS * ROUNDS * measured["bytes of a round's team"]
+    bytes_footage = HOURS * 3600 * assumed["bit/s of footage"] / 8
+    gpu_hours = (training_hours + scoring_hours) / faster
+    return [
+        ("fits: cameras x rounds x folds", fits, "fits of a team of three"),
+        ("of one branch each", fits * CLASSES, "networks"),
+        ("footage: hours x 3600 x frames/s x s/frame", footage_hours, "core hours"),
+        ("training: crops x epochs x s", training_hours, "core hours"),
+        ("scoring: crops x rounds x s", scoring_hours, "core hours"),
+        ("training and scoring, GPU by assumption", gpu_hours, "GPU hours"),
+        ("crops on disk", bytes_crops / 1e9, "GB"),
+        ("teams on disk: cameras x rounds", bytes_teams / 1e9, "GB"),
+        ("footage over the network: hours x bit/s", bytes_footage / 1e12, "TB"),
+        ("crops over the network, cut at the camera", bytes_crops / 1e9, "GB"),
+        ("verified for i0: cameras x 1000 x classes", verified, "crops"),
+        ("verified for the test sets: cameras x 200 x classes", tested, "crops"),
+        ("verifying", (verified + tested) * person / 3600, "hours of persons"),
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""Columns of texts that are small in memory: few different texts, or names of one length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+Texts = npt.NDArray[np.object_]
+"""Shape ``(N,)``, of ``str``. Objects, because equal texts then share memory."""
+
+_STRIDE = 65_536
+_NAME = 24
+"""Length of a crop's name, in bytes."""
+NAME_WORDS = _NAME // 8
+"""Numbers of 64 bits that make a crop's name."""
+_MIX = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64)
+"""Odd numbers without a pattern in their bits."""
+
+
+class TextColumn:
+    """Texts, read like an array of ``str``, at one to four bytes a row.
+
+    An index gives a text or an array of texts, comparing with a text gives a mask, and numpy's
+    functions take the column as an array of objects.
+
+    Args:
+        codes: Shape ``(N,)``: for each row the number of its text.
+        texts: The different texts.
+    """
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, codes: npt.NDArray[Any], texts: pa.Array) -> None:
+        self.codes, self.texts = codes, texts
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(N,)``."""
+        return self.codes.shape
+
+    @overload
+    def __getitem__(self, rows: int | np.integer[Any]) -> str: ...
+
+    @overload
+    def __getitem__(self, rows: Any) -> Texts: ...
+
+    def __getitem__(self, rows: Any) -> str | Texts:
+        codes: npt.NDArray[Any] = self.codes[rows]
+        if not np.ndim(codes):
+            return str(self.texts[int(codes)].as_py())
+        # Decoding each text once lets equal ones share memory.
+        if len(self.texts) <= codes.size:
+            decoded: Texts = self._decoded(self.texts)[codes]
+            return decoded
+        taken = self.texts.take(pa.array(np.ravel(codes), pa.int32()))
+        return self._decoded(taken).reshape(np.shape(codes))
+
+    @staticmethod
+    def _decoded(texts: pa.Array) -> Texts:
+        decoded: Texts = texts.to_numpy(zero_copy_only=False)
+        return decoded.astype(object, copy=False)
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), _STRIDE):
+            yield from self[start : start + _STRIDE].tolist()
+
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> npt.NDArray[Any]:
+        return self[:].astype(object if dtype is None else dtype, copy=False)
+
+    def __eq__(self, other: object) -> npt.NDArray[np.bool_]:  # type: ignore[override]
+        if isinstance(other, str):
+            equal: npt.NDArray[np.bool_] = self.codes == self.texts.index(other).as_py()
+            return equal
+        return np.asarray(self[:] == other)
+
+    def __ne__(self, other: object) -> npt.NDArray[np.bool_]:  # type: ignore[override]
+        return ~(self == other)
+
+    def astype(self, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """The texts as an array of numpy's."""
+        return self[:].astype(dtype)
+
+    def is_any(self, wanted: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Shape ``(N,)``: where the text is one of these."""
+        chosen = pc.is_in(self.texts, value_set=pa.array(wanted, pa.string()))
+        mask: npt.NDArray[np.bool_] = chosen.to_numpy(zero_copy_only=False)[self.codes]
+        return mask
+
+    def tolist(self) -> list[str]:
+        """The texts as a list."""
+        texts: list[str] = self[:].tolist()
+        return texts
+
+
+class Numbers:
+    """Collects numbers batch by batch.
+
+    Args:
+        dtype: As which they are kept.
+        each: How many make a row, if not one.
+    """
+
+    def __init__(self, dtype: npt.DTypeLike, *each: int) -> None:
+        self._count = 0
+        self._kept = np.empty((0, *each), dtype)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def reserve(self, count: int, dtype: npt.DTypeLike | None = None) -> None:
+        """Make room for so many in all, and keep them as another type where one is named."""
+        kind = self._kept.dtype if dtype is None else np.dtype(dtype)
+        if count > len(self._kept) or kind != self._kept.dtype:
+            kept = np.empty((max(count, len(self._kept)), *self._kept.shape[1:]), kind)
+            kept[: self._count] = self.all()
+            self._kept = kept
+
+    def add(self, numbers: pa.Array | npt.NDArray[Any]) -> None:
+        """Add the numbers of a batch; integers that do not fit widen all."""
+        end = self._count + len(numbers)
+        values = np.asarray(numbers)
+        if values.dtype.kind == "i" and len(values):
+            least = np.min_scalar_type(min(int(values.min()), -1 - int(values.max())))
+            self.reserve(0, np.promote_types(least, self._kept.dtype))
+        if end > len(self._kept):
+            self.reserve(end + end // 8)
+        self._kept[self._count : end] = values
+        self._count = end
+
+    def all(self) -> npt.NDArray[Any]:
+        """Shape ``(N, ...)``: all of them; what is added later does not change it."""
+        return self._kept[: self._count]
+
+
+class Encoder:
+    """Collects texts batch by batch, as numbers of as few bytes as they need; 0 is ``""``."""
+
+    def __init__(self) -> None:
+        self._number = {"": 0}
+        self.codes = Numbers(np.int8)
+
+    def add(self, column: pa.Array) -> None:
+        """Add the texts of a batch."""
+        encoded = column.dictionary_encode()
+        numbers = [
+            self._number.setdefault(text, len(self._number))
+            for text in encoded.dictionary.to_pylist()
+        ]
+        self.codes.add(np.array(numbers, dtype=np.int32)[encoded.indices.to_numpy()])
+
+    def column(self) -> TextColumn:
+        """All of them; what is added later does not change it."""
+        return TextColumn(self.codes.all(), pa.array(list(self._number), pa.string()))
+
+
+class Names(TextColumn):
+    """Names of crops, 24 bytes each, and where they stand: 60 bytes a name in all.
+
+    Names are found by a hash of the name in a sorted list, and then compared whole: so an answer
+    is exact, and a million questions take a tenth of a second.
+
+    Args:
+        words: Shape ``(N, 3)``: the names, see :func:`words_of`; where one occurs twice, the first
+            place counts.
+    """
+
+    def __init__(self, words: npt.NDArray[np.uint64]) -> None:
+        count = len(words)
+        offsets = np.arange(0, (count + 1) * _NAME, _NAME, dtype=np.int32)
+        texts = pa.StringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(words))
+        super().__init__(np.arange(count, dtype=np.int32), texts)
+        self.words = words
+        hashes = _hash(words)
+        order = np.argsort(hashes).astype(np.int32)
+        hashes = hashes[order]
+        if (hashes[1:] == hashes[:-1]).any():
+            order = np.argsort(_hash(words), kind="stable").astype(np.int32)
+        self._rows = order
+        # Where each leading part of a hash begins: from there it is a step or two.
+        bits = max(count.bit_length() - 1, 1)
+        self._shift = np.uint64(64 - bits)
+        leading = np.arange(1 << bits, dtype=np.uint64) << self._shift
+        self._begin = np.searchsorted(hashes, leading).astype(np.int32)
+        self._hashes = _upper(hashes)
+
+    def find(self, wanted: pa.Array | Sequence[str]) -> npt.NDArray[np.int64]:
+        """Shape ``(K,)``: the row of each of K names, -1 for those that are not here."""
+        if not isinstance(wanted, pa.Array):
+            wanted = pa.array(wanted, pa.string())
+        found = np.full(len(wanted), -1, dtype=np.int64)
+        asked = np.flatnonzero(np.diff(_offsets(wanted)) == _NAME)
+        if not asked.size or not len(self):
+            return found
+        words = words_of(wanted if len(asked) == len(wanted) else wanted.take(pa.array(asked)))
+        hashes = _hash(words)
+        place = self._begin[hashes >> self._shift].astype(np.int64)
+        halves = _upper(hashes)
+        left = np.arange(len(asked))
+        while left.size:
+            left = left[place[left] < len(self)]
+            here = self._hashes[place[left]]
+            before = here <= halves[left]
+            left = left[before]
+            same = here[before] == halves[left]
+            row = self._rows[place[left]]
+            same[same] = (self.words[row[same]] == words[left[same]]).all(axis=1)
+            found[asked[left[same]]] = row[same]
+            left = left[~same]
+            place[left] += 1
+        return found
+
+
+def _upper(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32]:
+    """Half of each hash: few are alike, and names are compared whole."""
+    return (hashes >> np.uint64(32)).astype(np.uint32)
+
+
+def words_of(names: pa.Array) -> npt.NDArray[np.uint64]:
+    """Shape ``(N, 3)``: the bytes of names, which share memory with them.
+
+    Raises:
+        ValueError: A name has not 24 bytes.
+    """
+    offsets = _offsets(names)
+    if (np.diff(offsets) != _NAME).any():
+        raise ValueError(f"expected names of {_NAME} bytes")
+    if not len(names):
+        return np.zeros((0, NAME_WORDS), dtype=np.uint64)
+    content = np.frombuffer(names.buffers()[2], dtype=np.uint8)[offsets[0] : offsets[-1]]
+    return content.view(np.uint64).reshape(-1, NAME_WORDS)
+
+
+def _offsets(names: pa.Array) -> npt.NDArray[np.int32]:
+    """Shape ``(N + 1,)``: where each name begins, and the last one ends."""
+    if not len(names):
+        return np.zeros(1, dtype=np.int32)
+    every = np.frombuffer(names.buffers()[1], dtype=np.int32)
+    return every[names.offset : names.offset + len(names) + 1]
+
+
+def _hash(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    hashes = np.zeros(len(words), dtype=np.uint64)
+    for place in range(NAME_WORDS):
+        hashes += words[:, place]
+        hashes *= _MIX[place]
+        hashes ^= hashes >> np.uint64(29)
+    return hashes

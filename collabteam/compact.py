@@ -1,0 +1,42 @@
+"""``python -m collabteam.compact``: fewer and larger files, with the same content."""
+
+from __future__ import annotations
+
+from collabteam.cli import Command, Outcome
+from collabteam.config import CompactConfig
+
+HELP = """
+Merge the many small files that a camera's catalog grows by, and remove what nobody needs any more:
+earlier versions of its tables, and what a killed command left. Crops keep their numbers and the log
+its order. Others may read and write meanwhile; who writes waits for a table to be done.
+
+  python -m collabteam.compact camera=NAME
+  python -m collabteam.compact -m 'camera=glob(*)'      every known camera
+
+  camera=NAME          the camera
+  root=outputs  seed=0
+
+It needs free space for the camera's tables once more. When to run it: docs/fleet-plan.md
+"""
+
+
+def run(config: CompactConfig) -> Outcome:
+    """Compact the camera's tables, and say what it saved."""
+    from collabteam.boards.progress import Console
+    from collabteam.catalog import Catalog
+
+    catalog = Catalog.open(config.root, config.camera.name)
+    with Console().stage(f"merging small files of {catalog.name}", None, "rows") as advance:
+        before, after = catalog.compact(advance)
+    print(
+        f"{catalog.name}: {before.files:,} files of {before.bytes / 1e6:,.1f} MB are now "
+        f"{after.files:,} of {after.bytes / 1e6:,.1f} MB, in {catalog.place}\n"
+        "next: nothing has changed for the other commands; again when it has grown"
+    )
+    return Outcome(note=f"{before.files:,} files are now {after.files:,}")
+
+
+main = Command("compact", CompactConfig, run, HELP)
+
+if __name__ == "__main__":
+    main()
