@@ -406,6 +406,8 @@ def merge_small(data: lance.LanceDataset, largest: int, store: Store) -> lance.L
             rows = store.patiently(partial(_rows_of, data, [member.id for member in members]))
             members = store.patiently(partial(_write, rows, data))
         merged += members
+    if len(merged) == len(data.get_fragments()):
+        return data
     operation = lance.LanceOperation.Overwrite(data.lance_schema, merged)
     try:
         return lance.LanceDataset.commit(data, operation, int(data.version), max_retries=0)
