@@ -299,11 +299,8 @@ class Catalog:
         if not self._read.crops and len(crop_ids) <= BATCH_CROPS:
             # Whoever asks once need not have all names in memory.
             return crop_ids - self._crops.holding("crop_id", crop_ids)
-        lacking = self._read.lacking(crop_ids)
-        if lacking:
-            self._catch_up()
-            lacking = self._read.lacking(lacking)
-        return lacking
+        self._catch_up()
+        return self._read.lacking(crop_ids)
 
     def add_crops(self, crops: Iterable[Crop]) -> list[tuple[str, bool]]:
         """Add crops; those that are there already, or come twice, are added once.

@@ -234,7 +234,9 @@ class Table:
             yield
             return
         with self._damage(), disk_errors():
-            descriptor = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o666)
+            # One for all tables of a camera.
+            file = self.path.with_name("labels.lock")
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, operation)
             yield
