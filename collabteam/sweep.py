@@ -315,6 +315,9 @@ def _launch(launch: Callable[[], None], plan: Plan) -> str:
             f"no Ray cluster answers at {plan.cluster}: start one ('ray start --head'), or leave "
             "the address out, and one of this machine alone is used"
         )
+    if plan.cluster and (Path.home() / ".ray" / "auth_token").is_file():
+        # Ray 2.60 reads its token for address=auto, and for an address only if told so.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         launch()
     except Exception as error:

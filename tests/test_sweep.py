@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -241,6 +242,33 @@ def test_a_cluster_that_does_not_answer(root: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 1
     assert "no Ray cluster answers at 127.0.0.1:1" in row(done.stdout, "sim")
+
+
+@pytest.mark.slow
+def test_a_cluster_that_was_there_before(root: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    cluster = subprocess.Popen(
+        [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block",
+         f"--port={port}", "--num-cpus=2", "--include-dashboard=false"],
+        env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        for _ in range(120):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.5)
+        done = sweep(
+            root, "camera=sim", "round=0", *SMALL, "optim.epochs=1", "hydra/launcher=ray",
+            f"hydra.launcher.ray.init.address=127.0.0.1:{port}",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert cluster.poll() is None  # and it is left running
+    finally:
+        cluster.terminate()
+        cluster.wait(60)
 
 
 def test_the_same_sweep_twice_at_once(root: Path) -> None:
