@@ -440,7 +440,7 @@ def test_a_store_that_stays_away_is_one_line_and_the_command_goes_on_later(
     (catalog.folder / "round-0").mkdir()
     with pytest.raises(UserError, match="does not answer"), catalog.lock("test"):
         _begin_outage(catalog.folder / "round-0" / "round.json", server)
-    with pytest.raises(UserError, match=r"s3://.*/labels\.lance does not answer at http://127"):
+    with pytest.raises(UserError, match=r"s3://.*/crops\.lance does not answer at http://127"):
         catalog.append_labels(_said(crop_id, "ana"))
     said = call("train", f"root={root}", "camera=dock", *SMALL)
     one_line(said, f"{root} does not answer", "the same command goes on; nothing is lost")

@@ -26,16 +26,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from collabteam.boards.table1 import Round
-from collabteam.catalog.tables import write_atomically
 from collabteam.config import LoggerConfig
 from collabteam.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     from lightning.pytorch.loggers import Logger
+    from numpy.typing import NDArray
     from wandb import Artifact, Run
 
 _STEP = "trainer/global_step"
@@ -335,6 +333,8 @@ def log_rounds(
     Raises:
         UserError: W&B is to be used online and refuses.
     """
+    from collabteam.catalog.tables import write_atomically
+
     if config.kind != "wandb":
         return
     if config.mode == "online":
@@ -482,7 +482,7 @@ def course(record: Round) -> dict[str, float]:
         }
         known = [value for value in sides.values() if value is not None]
         figures |= {f"recall/{block}/{key}": value for key, value in sides.items()}
-        figures[f"recall/{block}/mean"] = float(np.mean(known)) if known else None
+        figures[f"recall/{block}/mean"] = sum(known) / len(known) if known else None
     increment = record["increment"]
     for name, row in increment.items():
         figures |= {f"increment/{name}/{key}": value for key, value in row.items()}
