@@ -95,6 +95,11 @@ class Command:
         sweeps = bool({"-m", "--multirun"} & set(arguments)) and "--cfg" not in arguments
         here = Path.cwd()
 
+        def work(composed: DictConfig) -> Outcome:
+            if "camera" in composed and (why := damaged.get(composed.camera.name)):
+                raise UserError(why)
+            return self._work(composed)
+
         def job(composed: DictConfig) -> None:
             if sweeps:
                 from collabteam.sweep import run_job
@@ -105,10 +110,10 @@ class Command:
                 mine = plan.jobs[HydraConfig.get().job.num]
                 if plan.own_roots:
                     composed.root = f"{plan.root}/{mine.setting}"
-                run_job(mine, self.name, plan.launcher, lambda: self._work(composed))
+                run_job(mine, self.name, plan.launcher, lambda: work(composed))
                 return
             try:
-                codes.append(self._work(composed).code)
+                codes.append(work(composed).code)
             except UserError as error:
                 _complain(self.name, str(error))
                 codes.append(2)
@@ -119,7 +124,7 @@ class Command:
         try:
             store = ConfigStore.instance()
             store.store(name=f"{self.name}_schema", node=self.schema)
-            cameras = self._cameras(arguments)
+            cameras, damaged = self._cameras(arguments)
             # A camera with a YAML file of its own is described there.
             described = {file.stem for file in (_conf() / "camera").glob("*.yaml")}
             for name, node in cameras.items():
@@ -182,8 +187,8 @@ class Command:
             # What Lightning makes of ^C and SIGTERM amid a fit; its code may be 0.
             raise KeyboardInterrupt from error
 
-    def _cameras(self, arguments: list[str]) -> dict[str, dict[str, Any]]:
-        """Every registered camera, as an option of the config group ``camera``.
+    def _cameras(self, arguments: list[str]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+        """Every registered camera, as an option of the config group ``camera``; why some are none.
 
         So Hydra itself sweeps over them, ``camera=glob(*)``, and answers a mistyped name with the
         known ones.
@@ -197,23 +202,25 @@ class Command:
         for name in named:
             camera_folder("", name)
         cameras: dict[str, dict[str, Any]] = {}
+        damaged: dict[str, str] = {}
         for root in given.get("root", "outputs").split(","):
             for name, file in registered(root).items():
                 try:
                     classes = yaml.safe_load(file.read_text(encoding="utf-8"))["classes"]
                     cameras[name] = {"name": name, "classes": list(classes)}
                 except (yaml.YAMLError, TypeError, KeyError, ValueError, OSError) as error:
-                    # One damaged camera must not stop the others; opening it says what is wrong.
+                    # One damaged camera must not stop the others.
                     cameras[name] = {"name": name, "classes": []}
+                    damaged[name] = (
+                        f"{file}: expected a camera's name and classes, got {_one_line(error)}: "
+                        "repair or remove it"
+                    )
                     if name in named:
-                        raise UserError(
-                            f"{file}: expected a camera's name and classes, got "
-                            f"{_one_line(error)}: repair or remove it"
-                        ) from error
+                        raise UserError(damaged[name]) from error
         if self.registers:
             for name in named:
                 cameras.setdefault(name, {"name": name, "classes": []})
-        return cameras
+        return cameras, damaged
 
 
 def _gather(arguments: list[str]) -> list[str]:

@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -319,7 +320,11 @@ def test_wandb_sync_uploads_the_teams_and_what_they_built_on(
         "sim round 0 evaluate", "sim round 1 select", "sim round 1 evaluate", "sim"
     ]  # fmt: skip
     for path in paths:
-        done = do(["wandb", "sync", str(path)], tmp_path, at(server, logged.home))
+        done = do(
+            [str(Path(sys.executable).with_name("wandb")), "sync", str(path)],
+            tmp_path,
+            at(server, logged.home),
+        )
         assert done.returncode == 0, done.stderr
         assert "Finished syncing" in done.stderr
     begun = {one["name"]: one["jobType"] for one in server.of("UpsertBucket") if one["jobType"]}
