@@ -4,7 +4,8 @@
 
 Simulated cameras are trained to round 1, each time from nothing: with the basic launcher (one job
 after the other, each with every core) and with each launcher named (as many at once as there are
-cores, a core each). All the increments must be the same; a ratio below 1 is a gain.
+cores, a core each). A ratio below 1 is a gain. Other numbers of threads round otherwise, so increments
+may differ here; with trainer.threads=1 for all they are the same.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def main() -> None:
                 made[name] = increments(root)
                 shutil.rmtree(root)
             for name in names:
-                same = "same increments" if made[name] == made["basic"] else "OTHER INCREMENTS"
+                same = "same increments" if made[name] == made["basic"] else "other increments"
                 ratio = seconds[name] / seconds["basic"]
                 print(f"turn {turn}: {name:15} {seconds[name]:6.1f} s  {ratio:4.2f}  {same}")
     print(f"{given.cameras} cameras, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
