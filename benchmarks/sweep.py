@@ -4,8 +4,8 @@
 
 Simulated cameras are trained to round 1, each time from nothing: with the basic launcher (one job
 after the other, each with every core) and with each launcher named (as many at once as there are
-cores, a core each). A ratio below 1 is a gain. Other numbers of threads round otherwise, so increments
-may differ here; with trainer.threads=1 for all they are the same.
+cores, a core each). A ratio below 1 is a gain. Other numbers of threads round otherwise, so
+increments may differ here; with trainer.threads=1 for all they are the same.
 """
 
 from __future__ import annotations
