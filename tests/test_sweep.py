@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import SMALL, Call, command, environment, fingerprints, one_line, read_json
 from conftest import run as run_alone
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from collabteam.catalog import Catalog, LabelEvent
@@ -414,14 +414,15 @@ def test_jobs_never_meet(cameras: set[str], seeds: list[str], rounds: list[str])
 
 @given(st.dictionaries(st.sampled_from(["seed", "team.joint", "experiment"]), st.text(max_size=120),
                        min_size=1))  # fmt: skip
+@example({"seed": "1" * 120})
 def test_a_settings_name_is_a_folders(chosen: dict[str, str]) -> None:
     name = setting_name(chosen)
     assert Path(name).name == name
     assert name not in ("", ".", "..")
     assert len(name) <= 100
     for key in chosen:
-        other = {**chosen, key: chosen[key] + "x"}
-        assert setting_name(other) != name
+        more = [{**chosen, key: chosen[key] + end} for end in ("", "x", "/", "!")]
+        assert len({setting_name(other) for other in more}) == 4
 
 
 def test_ranges_and_roots(tmp_path: Path) -> None:
