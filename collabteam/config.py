@@ -169,8 +169,8 @@ class RuntimeConfig:
     Attributes:
         cpus: CPUs of one job; also its threads, where ``trainer.threads`` is 0.
         gpus: GPUs of one job; Ray shares one out by fractions, Slurm gives whole ones.
-        memory_gb: Memory of one job in GB (10^9 bytes). Training a team at 64 px took up to 2.6 GB
-            (docs/results.md).
+        memory_gb: Memory of one job in GB (10^9 bytes); Ray is not told. Training a team at 64 px
+            took up to 2.6 GB (docs/results.md).
         jobs: Jobs at once on this machine; 0: as many as its CPUs and its memory bear.
     """
 

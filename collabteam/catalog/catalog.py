@@ -189,7 +189,7 @@ class Catalog:
             self._copy_log(Table(partial / "labels.lance"))
             classes = {"name": self.name, "classes": self.classes}
             write_atomically(partial / MANIFEST, yaml.safe_dump(classes, sort_keys=False))
-            with suppress(FileExistsError, OSError):  # somebody else was quicker
+            with suppress(OSError):  # somebody else was quicker
                 partial.rename(to)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
