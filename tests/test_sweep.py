@@ -18,6 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from collabteam.catalog import Catalog, LabelEvent
+from collabteam.catalog.catalog import CameraInUse
 from collabteam.catalog.crops_source import ingest_source
 from collabteam.config import RuntimeConfig, SimulationConfig
 from collabteam.errors import UserError
@@ -151,6 +152,26 @@ def test_the_driver_is_killed(
     assert done.returncode == 0, done.stdout + done.stderr
     for camera in ("east", "gate"):
         assert increments(root, camera) == one_at_a_time[camera]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_long_jobs_end_with_their_driver(root: Path, launcher: str) -> None:
+    """Within seconds, and not when their minutes of work are done."""
+    process = _start(
+        root, "camera=sim", "round=0", *SMALL, "optim.epochs=2000", f"hydra/launcher={launcher}"
+    )
+    _until_training(root, process)
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 10
+    while True:
+        try:
+            with Catalog.open(root, "sim").lock("test"):
+                return
+        except CameraInUse:
+            assert time.monotonic() < end, "its job goes on alone"
+        time.sleep(0.2)
 
 
 @pytest.mark.slow
