@@ -71,7 +71,8 @@ class Server:
     def hold(self, name: str) -> None:
         """Until a request to write such an object comes; it waits until the next faults."""
         self.faults(hold=["PUT", re.escape(name)])
-        for _ in range(1500):
+        until = time.monotonic() + 120
+        while time.monotonic() < until:
             if any(name in path for path in self.state()["held"]):
                 return
             time.sleep(0.02)

@@ -293,7 +293,7 @@ def test_a_cluster_that_was_there_before(root: Path) -> None:
 
 
 def test_the_same_sweep_twice_at_once(root: Path) -> None:
-    settings = ("camera=sim", "round=0", *SMALL, "optim.epochs=200")
+    settings = ("camera=sim", "round=0", *SMALL, "optim.epochs=5000")
     first = _start(root, *settings)
     try:
         _until_training(root, first)
