@@ -10,6 +10,7 @@ Put crops into a camera's catalog; a new camera name is registered.
 
   python -m collabteam.ingest camera=NAME path=DIR|FILE.parquet [setting=value ...]
   python -m collabteam.ingest camera=NAME source=video path=FILE|DIR|'*.mp4'|URL [...]
+  python -m collabteam.ingest -m camera=A,B,C 'path=footage/${camera.name}' [...]   many cameras
 
   camera=NAME        the camera; letters, digits, '_', '.', '-'
   path=DIR           a folder of images, flat or with a subfolder per class

@@ -11,11 +11,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import SMALL, Call, command, environment, fingerprints, one_line, read_json
 from conftest import run as run_alone
 from hypothesis import example, given
 from hypothesis import strategies as st
+from PIL import Image
 
 from collabteam.catalog import Catalog, LabelEvent
 from collabteam.catalog.catalog import CameraInUse
@@ -379,6 +381,32 @@ def test_the_other_commands_sweep(finished: Path, tmp_path: Path, call: Call) ->
     again = call("export", "-m", *where, "format=csv,parquet", to)
     assert again.code == 1  # there already, and left as they are
     assert call("report", "-m", *where).code == 0
+
+
+def test_folders_of_crops_are_ingested_camera_by_camera(tmp_path: Path, call: Call) -> None:
+    """A folder for each; what one of them lacks leaves the others alone, and is done later."""
+    for place, name in enumerate(("dock", "quay")):
+        for kind, label in enumerate(("car", "ship")):
+            (tmp_path / "crops" / name / label).mkdir(parents=True)
+            for number in range(3):
+                grey = np.full((8, 8, 3), 100 * place + 50 * kind + number, np.uint8)
+                file = tmp_path / "crops" / name / label / f"{number}.png"
+                Image.fromarray(grey).save(file)
+    root = tmp_path / "outputs"
+    settings = (f"root={root}", "camera=dock,gone,quay", f"path={tmp_path}/crops/${{camera.name}}")
+    said = call("ingest", "-m", *settings, "labels=person")
+    assert said.code == 1, said.out
+    assert "quay done" in row(said.out, "quay")
+    assert "gone failed" in row(said.out, "gone")
+    assert "ingest: 2 done, 0 skipped, 1 failed" in said.out
+    for name in ("dock", "quay"):
+        assert sorted(Catalog.open(root, name).index().human) == ["car"] * 3 + ["ship"] * 3
+    (tmp_path / "crops" / "dock" / "car" / "0.png").rename(tmp_path / "kept.png")
+    shutil.copytree(tmp_path / "crops" / "dock", tmp_path / "crops" / "gone")
+    again = call("ingest", "-m", *settings, "labels=person")
+    assert again.code == 0, again.out
+    assert "ingest: 1 done, 2 skipped, 0 failed" in again.out
+    assert [len(Catalog.open(root, name)) for name in ("dock", "gone", "quay")] == [6, 5, 6]
 
 
 def test_a_sweep_over_rounds_is_one_job(root: Path, call: Call) -> None:

@@ -7,7 +7,6 @@ not opened. One damaged camera says so and leaves the others alone.
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from collabteam.config import UNUSABLE
 from collabteam.errors import UserError
 from collabteam.rounds.drift import find_drift
 from collabteam.rounds.release import Audited, command, last_audited
+from collabteam.rounds.state import read_json
 
 _SIDE = 96
 """Longest side of a picture on the page, in pixels."""
@@ -86,18 +86,8 @@ def _label_record(catalog: Catalog) -> dict[str, Any] | None:
         UserError: It is broken.
     """
     file = catalog.folder / "label.json"
-    if not file.exists():
-        return None
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(record, dict):
-            raise ValueError(f"a {type(record).__name__}")
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{file}: expected JSON that 'label' wrote, got {error}: "
-            f"'python -m collabteam.label camera={catalog.name}' writes it again"
-        ) from error
-    return record
+    remedy = f"'python -m collabteam.label camera={catalog.name}' writes it again"
+    return read_json(file, remedy) if file.exists() else None
 
 
 def next_step(

@@ -32,7 +32,6 @@ The exact statistics are in :mod:`collabteam.rounds.certificate`; here is what t
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -63,7 +62,7 @@ from collabteam.rounds.certificate import (
     smallest_sample,
 )
 from collabteam.rounds.reviewer import oracle_answers
-from collabteam.rounds.state import write_json
+from collabteam.rounds.state import read_json, write_json
 
 Record = dict[str, Any]
 """What ``audit.json`` or ``certificate.json`` (``docs/certificate.schema.json``) holds."""
@@ -72,6 +71,8 @@ SETTINGS = (
     "precision", "confidence", "expected_error", "power", "reviewer", "oracle_error", "seed"
 )  # fmt: skip
 """What an audit is begun with and keeps."""
+
+_REMEDY = "restore it from a backup"
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def _standing(catalog: Catalog, record: Record, index: CropIndex) -> Audited:
     heard = answers(catalog, record)
     if not file.exists():
         return Audited(record, judge_classes(record, _labels(heard)), None, file, ())
-    certificate = _read(file)
+    certificate = read_json(file, _REMEDY)
     notes = _changes(catalog, record, certificate, heard, index)
     return Audited(record, certificate["classes"], certificate, file, tuple(notes))
 
@@ -199,7 +200,7 @@ def read_audit(camera_folder: Path, number: int) -> Record:
     Raises:
         UserError: It is missing or broken.
     """
-    return _read(audit_folder(camera_folder, number) / "audit.json")
+    return read_json(audit_folder(camera_folder, number) / "audit.json", _REMEDY)
 
 
 def read_release(camera_folder: Path, record: Record) -> pa.Table:
@@ -230,18 +231,6 @@ def read_release(camera_folder: Path, record: Record) -> pa.Table:
             "restore it from a backup, or begin another audit with new=true"
         )
     return table
-
-
-def _read(file: Path) -> Record:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError(f"a {type(content).__name__}")
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{file}: expected JSON that an audit wrote, got {error}: restore it from a backup"
-        ) from error
-    return content
 
 
 def _write_parquet(file: Path, table: pa.Table) -> None:

@@ -25,19 +25,27 @@ def write_json(file: Path, content: object) -> None:
     write_atomically(file, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(file: Path) -> Any:
+def read_json(
+    file: Path, remedy: str = "move its round's folder away to do the round again"
+) -> dict[str, Any]:
     """Read a JSON file that an earlier stage wrote.
+
+    Args:
+        file: The file.
+        remedy: What a person can do if it is broken.
 
     Raises:
         UserError: It is missing or broken.
     """
     try:
-        return json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"a {type(content).__name__}")
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{file}: expected JSON written by an earlier stage, got {error}: move its round's "
-            "folder away to do the round again"
+            f"{file}: expected JSON written by an earlier stage, got {error}: {remedy}"
         ) from error
+    return content
 
 
 def result_settings(config: TrainConfig) -> dict[str, Any]:
