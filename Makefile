@@ -22,7 +22,7 @@ demo: .venv/core
 	$(BIN)/python -m collabteam.report camera=demo
 
 test: .venv/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -19,6 +19,8 @@ import pytest
 
 # There, boxmot's trackers confirm every box at once.
 os.environ.pop("GITHUB_ACTIONS", None)
+# Tests run side by side, a processor each; torch's threads would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).parents[1]
 CLASSES = ["cyclist", "motorcyclist", "pedestrian"]

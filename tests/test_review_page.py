@@ -36,6 +36,7 @@ FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+expect.set_options(timeout=20_000)  # what a busy machine may take
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +70,17 @@ def enter(context: BrowserContext, server: Server) -> Page:
 
 
 def ready(page: Page, after: str = "") -> str:
-    """Wait for a grid, another one than ``after``; returns its name.
+    """Wait for a grid, another one than ``after``, and its pictures; returns its name.
 
     A reviewer looks at a page before the next Enter; one that comes at once is taken for a bounce.
     """
     html = page.locator("html")
     expect(html).not_to_have_attribute("data-page", re.compile(f"^({after})?$"))
+    loading = "[...document.querySelectorAll('[data-testid=cell] img')].some(img => !img.complete)"
+    for _ in range(200):
+        if not page.evaluate(loading):
+            break
+        page.wait_for_timeout(50)
     page.wait_for_timeout(300)
     return html.get_attribute("data-page") or ""
 
@@ -101,7 +107,7 @@ def labels(page: Page) -> dict[str, str]:
 
 def all_sent(page: Page) -> None:
     """Wait until the server has confirmed everything."""
-    expect(page.get_by_test_id("unsent")).to_be_hidden(timeout=20_000)
+    expect(page.get_by_test_id("unsent")).to_be_hidden()
     waiting = "Object.keys(localStorage).filter(key => key.includes(':outbox:')).length"
     for _ in range(100):
         if page.evaluate(waiting) == 0:
@@ -307,7 +313,8 @@ def test_the_end_says_what_comes_next(root: Path, context: BrowserContext, serve
     at = ready(tab)
     for _ in range(3):
         tab.keyboard.press("Enter")
-        tab.wait_for_timeout(400)
+        another = tab.locator(f"html[data-page]:not([data-page='']):not([data-page='{at}']) body")
+        expect(tab.get_by_test_id("done").or_(another)).to_be_visible()
         if tab.get_by_test_id("done").is_visible():
             break
         at = ready(tab, at)
@@ -483,7 +490,7 @@ def test_another_reviewer_in_the_same_browser_takes_nobodys_work(
     kept = context.cookies()
     context.add_cookies([cookie(ben, server)])
     context.set_offline(False)
-    expect(page.get_by_test_id("ended")).to_contain_text("ben", timeout=20_000)
+    expect(page.get_by_test_id("ended")).to_contain_text("ben")
     assert human(root) == {}
     page.reload()  # as ben, who has crops of his own
     ready(page)

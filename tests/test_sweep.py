@@ -220,7 +220,7 @@ def test_what_fails_is_named_and_the_rest_is_done(five: Path, tmp_path: Path, ca
     for camera, words in (
         ("gate", "gate failed"), ("gate", "other settings (seed 5 -> 0)"),
         ("north", "reviewer=oracle needs the hidden truth"), ("bare", "bare has no crops"),
-        ("broken", "broken/camera.yaml: expected a camera's name and classes"),
+        ("broken", "expected a camera's name and classes"),
     ):  # fmt: skip
         assert words in row(said.out, camera)
     assert "train: 1 done, 0 skipped, 4 failed; the same command does what is missing" in said.out
