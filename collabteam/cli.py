@@ -198,7 +198,8 @@ class Command:
         from collabteam.catalog import registered
 
         given = dict(part.split("=", 1) for part in arguments if "=" in part)
-        named = [name for name in given.get("camera", "").split(",") if name and "(" not in name]
+        chosen = given.get("camera", "")
+        named = [name for name in chosen.split(",") if name and "(" not in chosen]
         for name in named:
             camera_folder("", name)
         cameras: dict[str, dict[str, Any]] = {}

@@ -8,7 +8,6 @@ of a job is known even where the launcher lost it.
 from __future__ import annotations
 
 import fcntl
-import fnmatch
 import hashlib
 import itertools
 import json
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -166,17 +166,7 @@ def plan(command: str, varies: str, arguments: Sequence[str], cameras: Sequence[
         if part.startswith("-") or "=" not in part:
             flags.append(part)  # Hydra wants them together
             continue
-        name, _, text = part.partition("=")
-        if name == "camera" and (pattern := re.fullmatch(r"glob\((.*)\)", text)):
-            found = fnmatch.filter(cameras, pattern[1].strip("'\""))
-            if not found:
-                raise UserError(
-                    f"{part}: no such camera is registered; known are "
-                    f"{', '.join(cameras[:8]) or 'none'}: 'ingest' registers one"
-                )
-            values[name] = found
-            kept.append(f"camera={','.join(found)}")
-            continue
+        name = part.partition("=")[0]
         try:
             override = parser.parse_override(part)
         except HydraException as error:
@@ -184,8 +174,17 @@ def plan(command: str, varies: str, arguments: Sequence[str], cameras: Sequence[
                 f"{part}: cannot be read ({first_line(error)}): a value with brackets, commas or "
                 f"the like needs quotes of its own, {name}=\"'value'\""
             ) from error
-        if not override.is_sweep_override():
-            values[name] = [str(override.value())]
+        meant = override.value()
+        if name == "camera" and isinstance(meant, Glob):
+            found = meant.filter(cameras)
+            if not found:
+                raise UserError(
+                    f"{part}: no such camera is registered; known are "
+                    f"{', '.join(cameras[:8]) or 'none'}: 'ingest' registers one"
+                )
+            values[name], part = found, f"camera={','.join(found)}"
+        elif not override.is_sweep_override():
+            values[name] = [str(meant)]
         elif not override.is_discrete_sweep():
             raise UserError(f"{part}: expected a list of values, as in {name}=a,b")
         else:

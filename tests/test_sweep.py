@@ -474,6 +474,31 @@ def test_a_settings_name_is_a_folders(chosen: dict[str, str]) -> None:
         assert len({setting_name(other) for other in more}) == 4
 
 
+@pytest.mark.parametrize(
+    ("meant", "expected"),
+    [
+        ("glob(*)", ["S1-a", "S1-b", "S2-a"]),
+        ("glob(S1-*)", ["S1-a", "S1-b"]),
+        ("glob('*-a')", ["S1-a", "S2-a"]),
+        ("glob(*,exclude=S2*)", ["S1-a", "S1-b"]),
+        ("glob([S2*,*-b],exclude=[*-a])", ["S1-b"]),
+        ("S2-a,S1-a", ["S2-a", "S1-a"]),
+        ("choice(S1-a,S1-b)", ["S1-a", "S1-b"]),
+    ],
+)
+def test_patterns_are_those_of_hydra(
+    tmp_path: Path, call: Call, meant: str, expected: list[str]
+) -> None:
+    root = tmp_path / "outputs"
+    for name in ("S1-a", "S1-b", "S2-a"):
+        Catalog.register(root, name, ["car", "ship"])
+    said = call("compact", "-m", f"root={root}", f"camera={meant}")
+    assert said.code == 0, said.out + said.err
+    assert f"compact: {len(expected)} done, 0 skipped, 0 failed" in said.out
+    assert all(f"{name} done" in row(said.out, name) for name in expected)
+    one_line(call("compact", "-m", f"root={root}", "camera=glob(x*,exclude=y)"), "S1-a, S1-b, S2-a")
+
+
 def test_ranges_and_roots(tmp_path: Path) -> None:
     found = plan("train", "roots", ["-m", "camera=a", "seed=range(0,3)"], ["a"])
     assert [job.setting for job in found.jobs] == ["seed-0", "seed-1", "seed-2"]
