@@ -8,16 +8,20 @@ from collabteam.config import CompactConfig
 HELP = """
 Merge the many small files that a camera's catalog grows by, and remove what nobody needs any more:
 earlier versions of its tables, and what a killed command left. Crops keep their numbers and the log
-its order. Others may read and write meanwhile; who writes waits for a table to be done.
+its order. Others may read and write meanwhile; who writes waits for a table to be done. In an
+object store nobody waits, and what was replaced within the hour is removed by the next compact.
 
   python -m collabteam.compact camera=NAME
   python -m collabteam.compact -m 'camera=glob(*)'      every known camera
 
   camera=NAME          the camera
-  root=outputs  seed=0
+  root=outputs         folder, or s3://bucket/prefix
+  seed=0               not used; every command takes it
 
-It needs free space for the camera's tables once more. When to run it: docs/fleet-plan.md
+It needs space for the camera's tables once more. When to run it: docs/fleet-plan.md
 """
+
+_LATER = "; what this hour replaced is removed by the next compact after it"
 
 
 def run(config: CompactConfig) -> Outcome:
@@ -30,7 +34,8 @@ def run(config: CompactConfig) -> Outcome:
         before, after = catalog.compact(advance)
     print(
         f"{catalog.name}: {before.files:,} files of {before.bytes / 1e6:,.1f} MB are now "
-        f"{after.files:,} of {after.bytes / 1e6:,.1f} MB, in {catalog.place}\n"
+        f"{after.files:,} of {after.bytes / 1e6:,.1f} MB, in {catalog.place}"
+        f"{_LATER if '://' in catalog.place else ''}\n"
         "next: nothing has changed for the other commands; again when it has grown"
     )
     return Outcome(note=f"{before.files:,} files are now {after.files:,}")

@@ -17,6 +17,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -354,7 +355,7 @@ def test_an_append_amid_a_merge_is_neither_lost_nor_before_its_time(
     other = Catalog.open(root, "dock")
     for number in range(6):
         catalog.append_labels(_said(crop_id, str(number)))
-    write = store_module._write
+    write = store_module._rewrite
 
     def slow(*arguments: Any) -> Any:
         written = write(*arguments)
@@ -362,14 +363,122 @@ def test_an_append_amid_a_merge_is_neither_lost_nor_before_its_time(
             other.append_labels(_said(crop_id, "amid"))
         return written
 
-    monkeypatch.setattr(store_module, "_write", slow)
+    monkeypatch.setattr(store_module, "_rewrite", slow)
     monkeypatch.setattr(tables, "_MOST_FRAGMENTS", 4)
     catalog.append_labels(_said(crop_id, "6"))
-    monkeypatch.setattr(store_module, "_write", write)
+    monkeypatch.setattr(store_module, "_rewrite", write)
     other.append_labels(_said(crop_id, "last"))
     order = [*map(str, range(7)), "amid", "last"]
     assert other.log(["by"])["by"].to_pylist() == order
     assert catalog.log(["by"])["by"].to_pylist() == order
+
+
+def grown(root: str) -> Catalog:
+    """A camera that grew by small commits of crops and of events."""
+    catalog, _ = camera(root, 3)
+    for number in range(3, 15):
+        [(crop_id, _)] = catalog.add_crops([_crop(number)])
+        catalog.append_labels(_said(crop_id, str(number)))
+    return catalog
+
+
+def everything(root: str) -> str:
+    """All that the tables say, in their order; a text, for NaN equals nothing."""
+    catalog = Catalog.open(root, "dock")
+    index, rows = catalog.index(), range(len(catalog))
+    told = catalog.log().to_pylist()
+    return repr((index.crop_id.tolist(), catalog.images(rows), catalog.origins(rows), told))
+
+
+def objects_of_tables(root: str) -> int:
+    found = obstore.list(objects(root), "dock").collect()
+    return sum(".lance/" in str(meta["path"]) for meta in found)
+
+
+def test_compacting_keeps_all_rows_and_their_order(
+    call: Call, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for those who read before it, and read and append after it."""
+    catalog = grown(root)
+    readers = [Catalog.open(root, "dock") for _ in range(3)]
+    readers[0].index()
+    content, many = everything(root), objects_of_tables(root)
+    said = call("compact", f"root={root}", "camera=dock")
+    assert said.code == 0, said.err
+    assert f"{root}/dock; what this hour replaced is removed by the next compact" in said.out
+    assert everything(root) == content
+    # Nothing is taken away that a commit under way may build on.
+    assert objects_of_tables(root) > many
+    monkeypatch.setattr(tables, "_SETTLED", timedelta(0))
+    said = call("compact", f"root={root}", "camera=dock")
+    assert said.code == 0, said.err
+    assert objects_of_tables(root) < 12
+    assert everything(root) == content
+    assert len(catalog._crops._data.get_fragments()) > 10  # this one still knows the old version
+    for number, held in enumerate((catalog, *readers)):
+        [(crop_id, is_new)] = held.add_crops([_crop(100 + number)])
+        assert is_new
+        held.append_labels(_said(crop_id, "later"))
+        assert held.images(range(15)) == [b"picture %d" % n for n in range(15)]
+        assert len(held.index()) == 16 + number
+        catalog.compact()
+    assert everything(root)[: content.index("]")] == content[: content.index("]")]
+    assert len(Catalog.open(root, "dock").log()) == 16
+
+
+def test_who_appends_amid_compacting_stands_behind(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = grown(root)
+    other = Catalog.open(root, "dock")
+    rewrite = store_module._rewrite
+    amid: list[str] = []
+
+    def slow(*arguments: Any) -> Any:
+        written = rewrite(*arguments)
+        amid.append(f"amid {len(amid)}")
+        [(crop_id, _)] = other.add_crops([_crop(200 + len(amid))])
+        other.append_labels(_said(crop_id, amid[-1]))
+        return written
+
+    monkeypatch.setattr(store_module, "_rewrite", slow)
+    catalog.compact()
+    assert len(amid) == 2  # once for each table that had many files
+    fresh = Catalog.open(root, "dock")
+    rows = [b"picture %d" % number for number in (*range(15), 201, 202)]
+    assert fresh.images(range(len(fresh))) == rows
+    assert fresh.log(["by"])["by"].to_pylist() == [*map(str, range(3, 15)), *amid]
+    assert len(fresh._crops._data.get_fragments()) == 3  # merged all the same
+
+
+KILLED = """
+import os, signal, sys
+from datetime import timedelta
+from collabteam.catalog import Catalog, tables
+moment = sys.argv[2]
+tables._SETTLED = timedelta(0)
+die = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+if moment == "committed":
+    tables.Table._clean = die
+Catalog.open(sys.argv[1], "dock").compact(die if moment == "rewritten" else None)
+"""
+
+
+@pytest.mark.parametrize("moment", ["rewritten", "committed"])
+def test_compacting_that_was_killed_is_done_again(
+    root: str, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grown(root)
+    content = everything(root)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, root, moment], env=environment(), check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert everything(root) == content
+    monkeypatch.setattr(tables, "_SETTLED", timedelta(0))
+    Catalog.open(root, "dock").compact()
+    assert everything(root) == content
+    assert objects_of_tables(root) < 14
 
 
 def test_classes_are_registered_once(root: str, machine: Elsewhere) -> None:

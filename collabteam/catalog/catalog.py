@@ -49,7 +49,7 @@ class CameraInUse(UserError):
 
 @dataclass(frozen=True)
 class Stored:
-    """What a camera's tables take on the disk.
+    """What a camera's tables take on the disk or in the store.
 
     Attributes:
         files: Number of files.
@@ -424,7 +424,8 @@ class Catalog:
         """Merge small files, and remove those that nobody needs any more; nothing is said anew.
 
         Row numbers and the order of the log stay. Others may read meanwhile; who adds something
-        waits until a table is done. A kill costs nothing but the time.
+        waits until a table is done; in an object store nobody waits, and what was replaced within
+        the hour is removed by a later call. A kill costs nothing but the time.
 
         Args:
             advance: Called with the number of rows just merged.
@@ -433,17 +434,23 @@ class Catalog:
             What the tables took before and what they take now.
 
         Raises:
-            UserError: The disk is full, a table is damaged, or the camera lives in an object store.
+            UserError: The disk is full, a table is damaged, or the store does not answer.
         """
-        if self._mirror is not None:
-            raise UserError(
-                f"{self.place} cannot be compacted: expected a camera in a folder; in an object "
-                "store only the log merges, by itself"
-            )
-        before = _stored(self.folder)
+        before = self._stored()
         for name, rows in _MERGED.items():
             Table(self.folder / f"{name}.lance").compact(rows, advance)
-        return before, _stored(self.folder)
+        return before, self._stored()
+
+    def _stored(self) -> Stored:
+        if self._mirror is not None:
+            sizes = [size for name in _MERGED for size in self._mirror.store.sizes(f"{name}.lance")]
+            return Stored(len(sizes), sum(sizes))
+        sizes = []
+        for file in self.folder.glob("*.lance/**/*"):
+            with suppress(FileNotFoundError):  # somebody is writing
+                if file.is_file():
+                    sizes.append(file.stat().st_size)
+        return Stored(len(sizes), sum(sizes))
 
     def images(self, rows: npt.ArrayLike) -> list[bytes]:
         """Encoded pictures by row number of :class:`CropIndex`.
@@ -517,15 +524,6 @@ def registered(root: str | Path) -> dict[str, Path]:
 
     together(look, store.folders())
     return dict(sorted(found.items()))
-
-
-def _stored(folder: Path) -> Stored:
-    sizes = []
-    for file in folder.glob("*.lance/**/*"):
-        with suppress(FileNotFoundError):  # somebody is writing
-            if file.is_file():
-                sizes.append(file.stat().st_size)
-    return Stored(len(sizes), sum(sizes))
 
 
 def _batched(crops: Iterable[Crop]) -> Iterator[list[Crop]]:

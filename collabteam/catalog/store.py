@@ -43,6 +43,8 @@ _SILENCE = 4.0
 _WORKERS = 8
 # Of one request. Longer than a slow line takes for one object; whatever hangs is asked again.
 _REQUEST_SECONDS = 120.0
+# How often a merge may be overtaken by appends before it gives way.
+_COMMITS = 5
 
 Result = TypeVar("Result")
 
@@ -298,6 +300,11 @@ class Store:
 
         together(copy_one, [meta["path"] for meta in found])
 
+    def sizes(self, name: str) -> list[int]:
+        """Bytes of every object below a name."""
+        found = self.patiently(lambda: obstore.list(self._objects, name).collect())
+        return [meta["size"] for meta in found]
+
     def folders(self) -> list[str]:
         """The first part of every name that has more than one."""
         page = self.patiently(lambda: obstore.list_with_delimiter(self._objects))
@@ -380,48 +387,71 @@ def append_once(data: lance.LanceDataset, rows: pa.Table, store: Store) -> lance
     return store.patiently(commit)
 
 
-def merge_small(data: lance.LanceDataset, largest: int, store: Store) -> lance.LanceDataset:
-    """Merge neighbouring small fragments, unless anybody appends meanwhile.
+def merge_small(
+    data: lance.LanceDataset,
+    largest: int,
+    store: Store,
+    rows_per_file: int = 1_048_576,
+    advance: Callable[[int], None] | None = None,
+) -> lance.LanceDataset:
+    """Merge neighbouring small fragments; others may append meanwhile.
 
-    The merged table is committed as one that replaces just the version it was made of, so an append
-    that comes in between makes it fail, an append that comes after it starts anew, and the order
-    of the rows stays in either case.
+    The merged table is committed as one that replaces just the version it was made of. An append
+    that comes in between makes it fail and is then put behind what was merged; an append that comes
+    after it starts anew. So the order of the rows stays in either case. Where somebody else merged
+    meanwhile, or nobody lets us, the table is left as it is.
 
     Args:
         data: The table.
         largest: Rows below which a fragment is small.
         store: Where it lies.
+        rows_per_file: Most rows of a merged fragment.
+        advance: Called with the number of rows just merged.
 
     Returns:
         The table, merged or as it was.
     """
-    runs = groupby(
-        (fragment.metadata for fragment in data.get_fragments()),
-        key=lambda metadata: metadata.num_rows < largest,
-    )
+    before = [fragment.metadata for fragment in data.get_fragments()]
     merged = []
-    for is_small, run in runs:
+    for is_small, run in groupby(before, key=lambda metadata: metadata.num_rows < largest):
         members = list(run)
         if is_small and len(members) > 1:
-            rows = store.patiently(partial(_rows_of, data, [member.id for member in members]))
-            members = store.patiently(partial(_write, rows, data))
+            numbers = [member.id for member in members]
+            members = store.patiently(partial(_rewrite, data, numbers, rows_per_file))
+            if advance:
+                advance(sum(member.num_rows for member in members))
         merged += members
-    if len(merged) == len(data.get_fragments()):
+    if len(merged) == len(before):
         return data
-    operation = lance.LanceOperation.Overwrite(data.lance_schema, merged)
-    try:
-        return lance.LanceDataset.commit(data, operation, int(data.version), max_retries=0)
-    except (OSError, ValueError, RuntimeError):
-        return data  # the rows are safe as they are, and the next append tries again
+    for _ in range(_COMMITS):
+        now = [fragment.metadata for fragment in data.get_fragments()]
+        if list(map(_paths, now[: len(before)])) != list(map(_paths, before)):
+            return data  # merged by somebody else, or by this very commit, whose answer was lost
+        operation = lance.LanceOperation.Overwrite(data.lance_schema, merged + now[len(before) :])
+        try:
+            return lance.LanceDataset.commit(data, operation, int(data.version), max_retries=0)
+        except (OSError, ValueError, RuntimeError) as error:
+            if not isinstance(error, OSError) or not _is_conflict(error):
+                return data  # the rows are safe as they are, and the next one tries again
+        store.patiently(data.checkout_latest)
+    return data
 
 
-def _rows_of(data: lance.LanceDataset, numbers: list[int]) -> pa.Table:
+def _rewrite(
+    data: lance.LanceDataset, numbers: list[int], rows_per_file: int
+) -> list[lance.FragmentMetadata]:
     chosen = [one for one in data.get_fragments() if one.fragment_id in numbers]
-    return data.scanner(fragments=chosen, scan_in_order=True).to_table()
+    # Few at a time, for pictures are heavy.
+    rows = data.scanner(
+        fragments=chosen, scan_in_order=True, batch_size=1024, batch_readahead=2,
+        fragment_readahead=2,
+    ).to_reader()  # fmt: skip
+    return list(write_fragments(rows, data, mode="append", max_rows_per_file=rows_per_file))
 
 
-def _write(rows: pa.Table, data: lance.LanceDataset) -> list[lance.FragmentMetadata]:
-    return list(write_fragments(rows, data, mode="append"))
+def _paths(fragment: lance.FragmentMetadata) -> list[str]:
+    """What tells a fragment from others for good; its number may be given anew."""
+    return [file.path for file in fragment.files]
 
 
 def _is_conflict(error: OSError) -> bool:

@@ -29,6 +29,8 @@ _SMALL_FRAGMENT = 16_384
 _BLOCK = 65_536
 # How often a reader may be overtaken by merges before its failure counts as damage.
 _OVERTAKEN = 5
+# Age of versions that no commit in a store builds on any more: each is tried for minutes at most.
+_SETTLED = timedelta(hours=1)
 
 
 class Table:
@@ -166,25 +168,34 @@ class Table:
             self._merge(_SMALL_FRAGMENT)
 
     def compact(self, rows: int, advance: Callable[[int], None] | None = None) -> None:
-        """Merge fragments of fewer rows, and remove every file that the newest version lacks.
+        """Merge fragments of fewer rows, and remove the files that the newest version lacks.
 
         Who reads an older version goes on with the newest, see :meth:`_following`; who appends
-        waits. A kill at any moment leaves the rows as they are, and files for the next call to
-        remove.
+        waits, but for a table in a store. There what the last hour replaced stays until the next
+        call, for others may be about to commit. A kill at any moment leaves the rows as they are,
+        and files for a later call to remove.
 
         Args:
             rows: Fragments of so many rows stay as they are.
             advance: Called with the number of rows just merged.
 
         Raises:
-            UserError: The disk is full, or the table is damaged.
+            UserError: The disk is full, the table is damaged, or the store does not answer.
         """
         with self._merging(fcntl.LOCK_EX), self._damage(), disk_errors():
+            if self._store is not None:
+                self._reach(self._data.checkout_latest)
+                self._data = merge_small(self._data, rows, self._store, rows, advance)
+                self._reach(lambda: self._clean(_SETTLED, everything=False))
+                return
             self._merge(rows, advance)
             # Nobody else is writing, so what no version refers to is what a killed commit left.
-            self._data.cleanup_old_versions(
-                timedelta(0), delete_unverified=True, error_if_tagged_old_versions=False
-            )
+            self._clean(timedelta(0), everything=True)
+
+    def _clean(self, age: timedelta, everything: bool) -> None:
+        self._data.cleanup_old_versions(
+            age, delete_unverified=everything, error_if_tagged_old_versions=False
+        )
 
     @contextmanager
     def still(self) -> Iterator[None]:
