@@ -426,6 +426,20 @@ def test_compacting_keeps_all_rows_and_their_order(
     assert len(Catalog.open(root, "dock").log()) == 16
 
 
+def test_what_would_not_get_fewer_files_is_not_written_again(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grown(root)
+    table = tables.Table(Catalog.open(root, "dock").folder / "crops.lance")
+    table.compact(4)  # fifteen crops: 3, and twelve single ones in files of 4
+    sizes = [part.metadata.num_rows for part in table._data.get_fragments()]
+    assert sizes == [4, 4, 4, 3]
+    monkeypatch.setattr(store_module, "_rewrite", None)
+    table.compact(4)
+    with pytest.raises(TypeError):  # three would do
+        table.compact(5)
+
+
 def test_who_appends_amid_compacting_stands_behind(
     root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ module knows which of them stand for a store.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import re
@@ -391,7 +392,6 @@ def merge_small(
     data: lance.LanceDataset,
     largest: int,
     store: Store,
-    rows_per_file: int = 1_048_576,
     advance: Callable[[int], None] | None = None,
 ) -> lance.LanceDataset:
     """Merge neighbouring small fragments; others may append meanwhile.
@@ -403,9 +403,8 @@ def merge_small(
 
     Args:
         data: The table.
-        largest: Rows below which a fragment is small.
+        largest: Rows below which a fragment is small, and most rows of a merged one.
         store: Where it lies.
-        rows_per_file: Most rows of a merged fragment.
         advance: Called with the number of rows just merged.
 
     Returns:
@@ -415,11 +414,12 @@ def merge_small(
     merged = []
     for is_small, run in groupby(before, key=lambda metadata: metadata.num_rows < largest):
         members = list(run)
-        if is_small and len(members) > 1:
+        rows = sum(member.num_rows for member in members)
+        if is_small and math.ceil(rows / largest) < len(members):
             numbers = [member.id for member in members]
-            members = store.patiently(partial(_rewrite, data, numbers, rows_per_file))
+            members = store.patiently(partial(_rewrite, data, numbers, largest))
             if advance:
-                advance(sum(member.num_rows for member in members))
+                advance(rows)
         merged += members
     if len(merged) == len(before):
         return data
@@ -438,7 +438,7 @@ def merge_small(
 
 
 def _rewrite(
-    data: lance.LanceDataset, numbers: list[int], rows_per_file: int
+    data: lance.LanceDataset, numbers: list[int], largest: int
 ) -> list[lance.FragmentMetadata]:
     chosen = [one for one in data.get_fragments() if one.fragment_id in numbers]
     # Few at a time, for pictures are heavy.
@@ -446,7 +446,7 @@ def _rewrite(
         fragments=chosen, scan_in_order=True, batch_size=1024, batch_readahead=2,
         fragment_readahead=2,
     ).to_reader()  # fmt: skip
-    return list(write_fragments(rows, data, mode="append", max_rows_per_file=rows_per_file))
+    return list(write_fragments(rows, data, mode="append", max_rows_per_file=largest))
 
 
 def _paths(fragment: lance.FragmentMetadata) -> list[str]:

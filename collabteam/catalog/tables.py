@@ -185,7 +185,7 @@ class Table:
         with self._merging(fcntl.LOCK_EX), self._damage(), disk_errors():
             if self._store is not None:
                 self._reach(self._data.checkout_latest)
-                self._data = merge_small(self._data, rows, self._store, rows, advance)
+                self._data = merge_small(self._data, rows, self._store, advance)
                 self._reach(lambda: self._clean(_SETTLED, everything=False))
                 return
             self._merge(rows, advance)
