@@ -70,7 +70,7 @@ def grow(root: Path, number: int, size: int) -> None:
     """Bring a camera to a size, in commits as `ingest` makes them."""
     from collabteam.catalog import Catalog
     from collabteam.catalog.records import CROP_SCHEMA
-    from collabteam.catalog.tables import Table
+    from collabteam.storage.tables import Table
 
     catalog = Catalog.register(root, f"C{number:03d}", CLASSES)
     table = Table(catalog.folder / "crops.lance")
@@ -110,7 +110,7 @@ def said(ids: list[str], rng: np.random.Generator) -> Iterator[pa.Table]:
 
 def say_once(catalog: object, rng: np.random.Generator) -> None:
     """Verified crops, the test set, and five increments of the first crops."""
-    from collabteam.catalog.tables import Table
+    from collabteam.storage.tables import Table
 
     folder: Path = catalog.folder  # type: ignore[attr-defined]
     ids = Table(folder / "crops.lance").read(["crop_id"])["crop_id"].to_pylist()
@@ -195,9 +195,9 @@ for start in range(0, len(catalog), 4096):
 
 SCRIPT = """
 import json, os, sys, time
-from collabteam.boards.progress import Console
+from collabteam.reporting.terminal import Console
 from collabteam.catalog import Catalog, Crop, LabelEvent
-from collabteam.config import TrainConfig
+from collabteam.settings import TrainConfig
 from collabteam.rounds.initial import draw_initial, sample_file
 
 root = sys.argv[1]

@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from collabteam import Catalog
-from collabteam.boards.stretches import last_verdicts
-from collabteam.rounds.drift import ALPHA, comparable, compare, find_drift
+from collabteam.monitoring.drift import ALPHA, comparable, compare, find_drift
+from collabteam.reporting.time_windows import last_verdicts
 from collabteam.simulator import CLASSES, SimulatedCrop, SimulationConfig, _draw, plan_slots
 
 # The demo's recipe with a smaller network, smaller pictures and fewer crops.

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from collabteam.config import DataConfig, OptimConfig, TeamConfig, TrainerConfig
-from collabteam.team.fit import fit_fold, set_threads
-from collabteam.team.scoring import Device, Team, build_branch
+from collabteam.learners.fit import fit_fold, set_threads
+from collabteam.settings import DataConfig, OptimConfig, TeamConfig, TrainerConfig
+from collabteam.team.team import Device, Team, build_branch
 
 CAMERAS, HOURS, OBJECTS, CLASSES = 193, 50_000, 3_500_000, 3
 ROUNDS = 4

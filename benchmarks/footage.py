@@ -21,7 +21,7 @@ from pathlib import Path
 
 import av
 
-from collabteam.config import CameraConfig, DetectorConfig, IngestConfig
+from collabteam.settings import CameraConfig, DetectorConfig, IngestConfig
 from collabteam.video.detection import open_detector
 from collabteam.video.footage import open_footage
 from collabteam.video.pipeline import CLASSES, ingest_footage, wanted

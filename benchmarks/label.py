@@ -32,12 +32,12 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from collabteam import Catalog, Team
-from collabteam.config import TrainerConfig
+from collabteam.learners.fit import set_threads
 from collabteam.rounds.loop import PART
-from collabteam.rounds.scores import PoolScores
-from collabteam.team.engine import Engine, disagreement, open_engine
-from collabteam.team.fit import set_threads
-from collabteam.team.scoring import branch_file, load_weights
+from collabteam.settings import TrainerConfig
+from collabteam.team.engines import Engine, disagreement, open_engine
+from collabteam.team.predictions import PredictionStore
+from collabteam.team.team import branch_file, load_weights
 
 ENGINES = ("torch-fp32", "torch-bf16", "openvino-fp32", "openvino-bf16", "openvino-int8")
 
@@ -85,7 +85,7 @@ def ours(engine: Engine, catalog: Catalog, rows: NDArray[np.int64], batch_size: 
     """From the catalog to parts on disk, as ``label`` does it; returns the probabilities."""
     crop_ids, found = catalog.index().crop_id, []
     with tempfile.TemporaryDirectory() as folder:
-        scores = PoolScores(Path(folder) / "scores", "benchmark", engine.classes)
+        scores = PredictionStore(Path(folder) / "scores", "benchmark", engine.classes)
         for start in range(0, len(rows), PART):
             chunk = rows[start : start + PART]
             prob = np.concatenate(list(engine.score_rows(catalog, chunk, batch_size)))

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from collabteam import Catalog
 from collabteam.catalog.truth import read_truth
+from collabteam.features.images import augment, decode, normalize
+from collabteam.learners.modules import warmup_cosine
 from collabteam.rounds.initial import initial_rows
-from collabteam.team.data import augment, decode, normalize
-from collabteam.team.modules import warmup_cosine
 
 
 def train(

@@ -23,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-from collabteam.config import CutConfig, DetectorConfig
+from collabteam.settings import CutConfig, DetectorConfig
 from collabteam.video.detection import open_detector
 from collabteam.video.footage import open_footage
-from collabteam.video.linking import Linked, Linker, kind_of
+from collabteam.video.linking import LinkedTrack, Linker, kind_of
 from collabteam.video.objects import Objects, iou
 from collabteam.video.riders import PARTS, fuse
 from collabteam.video.tracking import open_tracker
@@ -61,7 +61,7 @@ def main(video: str, labels: Path, weights: str, ahead: int = 0) -> None:
     detector = open_detector(DetectorConfig(weights=weights), PARTS)
     seen: dict[int, Objects] = {}
     tracked: dict[tuple[int, int], int] = {}
-    found: list[Linked] = []
+    found: list[LinkedTrack] = []
     with open_footage(video) as footage:
         tracker = open_tracker("strongsort", "", footage.rate)
         linker = Linker(tracker.max_distance)

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from collabteam.config import CutConfig, DetectorConfig
+from collabteam.settings import CutConfig, DetectorConfig
 from collabteam.video.footage import open_footage
-from collabteam.video.linking import Linked, Linker
+from collabteam.video.linking import LinkedTrack, Linker
 from collabteam.video.objects import Frame, Objects, area, iou
 from collabteam.video.tracking import open_tracker
 
@@ -66,11 +66,11 @@ def detect(video: str, weights: str, confidence: float) -> NDArray[np.float64]:
 
 def follow(
     frames: Iterator[Frame], detections: NDArray[np.float64], tracker: str, reid: str, rate: float
-) -> tuple[list[Linked], Boxes, list[int], dict[str, float]]:
+) -> tuple[list[LinkedTrack], Boxes, list[int], dict[str, float]]:
     """All objects, the tracker's own boxes, the frames that were seen, seconds per part."""
     follower = open_tracker(tracker, reid, rate)
     linker = Linker(follower.max_distance)
-    found: list[Linked] = []
+    found: list[LinkedTrack] = []
     raw, seen, spent = [], [], {"tracker": 0.0, "linker": 0.0}
     for frame in frames:
         rows = detections[detections[:, 0] == frame.number]
@@ -90,7 +90,7 @@ def follow(
     return found, Boxes(frame_of, who, box), seen, spent
 
 
-def boxes_of(objects: Sequence[Linked], seen: Sequence[int] = ()) -> Boxes:
+def boxes_of(objects: Sequence[LinkedTrack], seen: Sequence[int] = ()) -> Boxes:
     """The boxes of all objects; with ``seen``, in all those frames from first to last."""
     parts = []
     for who, one in enumerate(objects):
@@ -131,7 +131,7 @@ def measure(truth: Boxes, found: Boxes, seen: Sequence[int]) -> str:
     )
 
 
-def persons_in(truth: Boxes, one: Linked) -> NDArray[np.int64]:
+def persons_in(truth: Boxes, one: LinkedTrack) -> NDArray[np.int64]:
     """Whom each box of an object shows; 0 for nobody."""
     persons = np.zeros(len(one), np.int64)
     for row, frame in enumerate(one.frame):

@@ -17,10 +17,10 @@ Hydra. Here three branches look at six crops, and the surest of them are drawn f
 
 A whole camera, as ``python -m collabteam.train`` does it::
 
-    from collabteam import CameraConfig, TrainConfig, bring_to_round
+    from collabteam import CameraConfig, TrainConfig, train_rounds
 
     camera = CameraConfig("S10-08", ["pedestrian", "cyclist", "motorcyclist"])
-    bring_to_round(TrainConfig(camera=camera, round=2))
+    train_rounds(TrainConfig(camera=camera, round=2))
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collabteam.catalog import Catalog, Crop, CropIndex, LabelEvent
-    from collabteam.config import CameraConfig, TrainConfig
     from collabteam.errors import UserError
-    from collabteam.rounds.loop import bring_to_round
+    from collabteam.exporting.dataset import LabelledCrops
+    from collabteam.rounds.loop import train_rounds
     from collabteam.rounds.selection import Increment, select
-    from collabteam.team.dataset import LabelledCrops
-    from collabteam.team.scoring import Team
+    from collabteam.settings import CameraConfig, TrainConfig
+    from collabteam.team.team import Team
     from collabteam.team.voting import ABSTAIN, Verdicts, vote
 
 _HOME = {
     "ABSTAIN": "team.voting",
-    "CameraConfig": "config",
+    "CameraConfig": "settings",
     "Catalog": "catalog",
     "Crop": "catalog",
     "CropIndex": "catalog",
     "Increment": "rounds.selection",
     "LabelEvent": "catalog",
-    "LabelledCrops": "team.dataset",
-    "Team": "team.scoring",
-    "TrainConfig": "config",
+    "LabelledCrops": "exporting.dataset",
+    "Team": "team.team",
+    "TrainConfig": "settings",
     "UserError": "errors",
     "Verdicts": "team.voting",
-    "bring_to_round": "rounds.loop",
+    "train_rounds": "rounds.loop",
     "select": "rounds.selection",
     "vote": "team.voting",
 }
@@ -68,8 +68,8 @@ __all__ = [
     "TrainConfig",
     "UserError",
     "Verdicts",
-    "bring_to_round",
     "select",
+    "train_rounds",
     "vote",
 ]
 

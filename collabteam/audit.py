@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from collabteam.cli import Command, Outcome
-from collabteam.config import AuditConfig
+from collabteam.cli.command import Command, Outcome
+from collabteam.settings import AuditConfig
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
-    from collabteam.rounds.release import Audited, Record
+    from collabteam.audits.audit import AuditResult, Record
 
 HELP = """
 Certify the labels that a team released: a random sample of each class is looked at by a person, and
@@ -40,10 +40,10 @@ def run(config: AuditConfig) -> Outcome:
     """Begin, go on or judge, and show where the audit stands."""
     from rich.console import Console as RichConsole
 
-    from collabteam.boards.progress import Console
-    from collabteam.rounds.release import bring_to_certificate
+    from collabteam.audits.audit import certify
+    from collabteam.reporting.terminal import Console
 
-    audited = bring_to_certificate(config, Console())
+    audited = certify(config, Console())
     out = RichConsole(highlight=False)
     _table(audited, out)
     certificate = audited.certificate
@@ -56,11 +56,11 @@ def run(config: AuditConfig) -> Outcome:
     return Outcome(statement, "done" if passed else "failed", 0 if passed else 1)
 
 
-def _table(audited: Audited, out: RichConsole) -> None:
+def _table(audited: AuditResult, out: RichConsole) -> None:
     from rich import box
     from rich.table import Table
 
-    from collabteam.rounds.release import floored
+    from collabteam.audits.audit import floored
 
     record = audited.record
     title = f"Camera {record['camera']}, audit {record['audit']}"
@@ -87,9 +87,9 @@ def _result(row: Record) -> str:
     return "certified" if row["passed"] else "stopped: failed" if row["stopped"] else "failed"
 
 
-def _open(audited: Audited) -> list[str]:
+def _open(audited: AuditResult) -> list[str]:
     """What is left to do, and that nothing is wrong with that."""
-    from collabteam.rounds.release import command
+    from collabteam.audits.audit import command
 
     record, classes = audited.record, audited.classes
     answered = sum(row["answered"] for row in classes.values())
@@ -112,7 +112,7 @@ def _open(audited: Audited) -> list[str]:
     return lines
 
 
-def _done(audited: Audited, certificate: Record) -> list[str]:
+def _done(audited: AuditResult, certificate: Record) -> list[str]:
     camera = certificate["camera"]
     lines = [certificate["statement"], *audited.notes, f"the certificate: {audited.file}"]
     if certificate["passed"]:

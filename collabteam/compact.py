@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collabteam.cli import Command, Outcome
-from collabteam.config import CompactConfig
+from collabteam.cli.command import Command, Outcome
+from collabteam.settings import CompactConfig
 
 HELP = """
 Merge the many small files that a camera's catalog grows by, and remove what nobody needs any more:
@@ -26,8 +26,8 @@ _LATER = "; what this hour replaced is removed by the next compact after it"
 
 def run(config: CompactConfig) -> Outcome:
     """Compact the camera's tables, and say what it saved."""
-    from collabteam.boards.progress import Console
     from collabteam.catalog import Catalog
+    from collabteam.reporting.terminal import Console
 
     catalog = Catalog.open(config.root, config.camera.name)
     with Console().stage(f"merging small files of {catalog.name}", None, "rows") as advance:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from collabteam.cli import Command, Outcome
-from collabteam.config import DashboardConfig
+from collabteam.cli.command import Command, Outcome
+from collabteam.settings import DashboardConfig
 
 if TYPE_CHECKING:
-    from collabteam.boards.table1 import Round
+    from collabteam.reporting.table1 import Round
 
 HELP = """
 Build a W&B workspace over the rounds of all cameras: recall of each branch, coverage, "I don't
@@ -34,8 +34,8 @@ def run(config: DashboardConfig) -> Outcome:
     """Build the workspace, write it, and publish it if that is asked for."""
     from rich.console import Console as RichConsole
 
-    from collabteam.boards import workspace
-    from collabteam.config import check_dashboard, root_folder
+    from collabteam.reporting import wandb_workspace as workspace
+    from collabteam.settings import check_dashboard, root_folder
 
     check_dashboard(config)
     cameras = _cameras(config)
@@ -64,11 +64,11 @@ def _cameras(config: DashboardConfig) -> dict[str, list[Round]]:
     """Finished rounds of the cameras that are asked for and that logged to the project."""
     from fnmatch import fnmatchcase
 
-    from collabteam.boards.table1 import read_rounds
-    from collabteam.boards.tracking import is_logged
     from collabteam.catalog import registered
-    from collabteam.catalog.mirror import pull
     from collabteam.errors import UserError
+    from collabteam.reporting.table1 import read_rounds
+    from collabteam.reporting.wandb_runs import is_logged
+    from collabteam.storage.mirror import pull
 
     found = {}
     for folder in [file.parent for file in registered(config.root).values()]:

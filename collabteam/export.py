@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from collabteam.cli import Command, Outcome
-from collabteam.config import ExportConfig
+from collabteam.cli.command import Command, Outcome
+from collabteam.settings import ExportConfig
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
     from collabteam.catalog import Catalog
-    from collabteam.catalog.exports.selection import Selection
+    from collabteam.exporting.selection import Selection
 
 HELP = """
 Hand over a labelled dataset: every crop with a label, a person's word above the team's.
@@ -46,11 +46,11 @@ def run(config: ExportConfig) -> Outcome:
 
     from rich.console import Console as RichConsole
 
-    from collabteam.boards.progress import Console
     from collabteam.catalog import Catalog
-    from collabteam.catalog.exports.folder import export_dataset
-    from collabteam.catalog.exports.selection import select_labels
-    from collabteam.config import check_export
+    from collabteam.exporting.folder import export_dataset
+    from collabteam.exporting.selection import select_labels
+    from collabteam.reporting.terminal import Console
+    from collabteam.settings import check_export
 
     check_export(config)
     catalog = Catalog.open(config.root, config.camera.name)
@@ -72,7 +72,7 @@ def _show(selection: Selection, catalog: Catalog, out: RichConsole) -> None:
     from rich import box
     from rich.table import Table
 
-    from collabteam.catalog.exports.folder import present
+    from collabteam.exporting.folder import present
 
     sources, splits = present(selection)
     table = Table(box=box.SIMPLE_HEAD, title=f"{catalog.name}: crops per class")
@@ -87,7 +87,7 @@ def _show(selection: Selection, catalog: Catalog, out: RichConsole) -> None:
 
 
 def _lines(selection: Selection, catalog: Catalog, config: ExportConfig) -> list[str]:
-    from collabteam.catalog.exports.folder import NOT_CERTIFIED, left_out
+    from collabteam.exporting.folder import NOT_CERTIFIED, left_out
 
     lines = [
         f"{catalog.name}: {len(selection)} labelled crops as {config.format} in {config.to}; "

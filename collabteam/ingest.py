@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collabteam.cli import Command, Outcome
-from collabteam.config import IngestConfig
+from collabteam.cli.command import Command, Outcome
+from collabteam.settings import IngestConfig
 
 HELP = """
 Put crops into a camera's catalog; a new camera name is registered.
@@ -47,7 +47,7 @@ Then: python -m collabteam.review camera=NAME
 
 def run(config: IngestConfig) -> Outcome:
     """Ingest and say what came of it."""
-    from collabteam.config import check_ingest
+    from collabteam.settings import check_ingest
 
     check_ingest(config)
     return _run_video(config) if config.source == "video" else _run_crops(config)
@@ -56,7 +56,7 @@ def run(config: IngestConfig) -> Outcome:
 def _run_video(config: IngestConfig) -> Outcome:
     from rich.console import Console as RichConsole
 
-    from collabteam.boards.progress import Console
+    from collabteam.reporting.terminal import Console
     from collabteam.video.pipeline import ingest_footage
     from collabteam.video.summary import footage_table
 
@@ -98,10 +98,10 @@ def _run_crops(config: IngestConfig) -> Outcome:
 
     from rich.console import Console as RichConsole
 
-    from collabteam.boards.progress import Console
     from collabteam.catalog import Catalog, registered
-    from collabteam.catalog.crops_source import Labels, ingest_source, open_source
-    from collabteam.config import UNKNOWN, UNUSABLE, check_classes
+    from collabteam.reporting.terminal import Console
+    from collabteam.settings import UNKNOWN, UNUSABLE, check_classes
+    from collabteam.sources.crops import Labels, ingest_source, open_source
 
     name = config.camera.name
     # Before the camera is registered: what is refused leaves nothing behind.

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from collabteam.cli import Command, Outcome
-from collabteam.config import LabelConfig
+from collabteam.cli.command import Command, Outcome
+from collabteam.settings import LabelConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console as RichConsole
 
-    from collabteam.rounds.labelling import Labelled
+    from collabteam.labelling.label import LabelResult
 
 HELP = """
 Let a camera's team label every crop that no person has judged; again labels only what is new.
@@ -41,9 +41,9 @@ def run(config: LabelConfig) -> Outcome:
     """Label, and show what came of it."""
     from rich.console import Console as RichConsole
 
-    from collabteam.boards.progress import Console
-    from collabteam.config import camera_folder
-    from collabteam.rounds.labelling import label_pool
+    from collabteam.labelling.label import label_pool
+    from collabteam.reporting.terminal import Console
+    from collabteam.settings import camera_folder
 
     labelled = label_pool(config, Console())
     name = config.camera.name
@@ -67,7 +67,7 @@ def run(config: LabelConfig) -> Outcome:
     )
 
 
-def _table(labelled: Labelled, out: RichConsole) -> None:
+def _table(labelled: LabelResult, out: RichConsole) -> None:
     from rich import box
     from rich.table import Table
 
@@ -108,9 +108,9 @@ def _table(labelled: Labelled, out: RichConsole) -> None:
         )  # fmt: skip
 
 
-def _plot(labelled: Labelled, folder: Path) -> Path:
-    from collabteam.boards.plots import Diagram, plot_quality
-    from collabteam.catalog.mirror import publish
+def _plot(labelled: LabelResult, folder: Path) -> Path:
+    from collabteam.reporting.plots import Diagram, plot_label_quality
+    from collabteam.storage.mirror import publish
 
     quality, record = labelled.quality, labelled.record
     assert quality is not None
@@ -128,7 +128,7 @@ def _plot(labelled: Labelled, folder: Path) -> Path:
             )  # fmt: skip
         diagrams[name] = (pair[0], pair[1])
     to = folder / "label-quality.png"
-    plot_quality(
+    plot_label_quality(
         f"Camera {record['camera']}, team of round {record['round']}, "
         f"{record['test']['crops']} crops of the frozen test set",
         diagrams, (quality.curve.coverage.tolist(), quality.curve.risk.tolist()),

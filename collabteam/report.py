@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from collabteam.cli import Command, Outcome
-from collabteam.config import ReportConfig
+from collabteam.cli.command import Command, Outcome
+from collabteam.settings import ReportConfig
 
 if TYPE_CHECKING:
-    from collabteam.boards.stretches import Stretches
-    from collabteam.rounds.drift import Drift
+    from collabteam.monitoring.drift import Drift
+    from collabteam.reporting.time_windows import TimeWindows
 
 HELP = """
 Show a camera's Table 1, and per round coverage, "I don't know", increments and label quality.
@@ -34,7 +34,7 @@ Or one page on all cameras, to open without a network and to hand on.
 
 def run(config: ReportConfig) -> Outcome:
     """Print the report, or write the page."""
-    from collabteam.config import check_report
+    from collabteam.settings import check_report
 
     check_report(config)
     return _page(config) if config.format == "html" else _camera(config)
@@ -46,11 +46,11 @@ def _page(config: ReportConfig) -> Outcome:
 
     from rich.console import Console as RichConsole
 
-    from collabteam.boards.fleet import CameraFacts, write_fleet
-    from collabteam.boards.progress import Console
-    from collabteam.config import camera_folder
     from collabteam.errors import UserError
-    from collabteam.rounds.fleet import camera_facts
+    from collabteam.monitoring.facts import camera_facts
+    from collabteam.reporting.fleet_page import CameraFacts, write_fleet
+    from collabteam.reporting.terminal import Console
+    from collabteam.settings import camera_folder
 
     to, names = Path(config.to), config.cameras or [config.camera.name]
     for name in names:
@@ -85,12 +85,12 @@ def _camera(config: ReportConfig) -> Outcome:
 
     from rich.console import Console as RichConsole
 
-    from collabteam.boards import stretches
-    from collabteam.boards.plots import plot_rounds
-    from collabteam.boards.table1 import read_rounds, render, to_csv, to_json
     from collabteam.catalog import Catalog
-    from collabteam.catalog.mirror import publish
     from collabteam.errors import UserError
+    from collabteam.reporting import time_windows as stretches
+    from collabteam.reporting.plots import plot_rounds
+    from collabteam.reporting.table1 import read_rounds, render, to_csv, to_json
+    from collabteam.storage.mirror import publish
 
     folder = Catalog.open(config.root, config.camera.name).folder
     rounds = read_rounds(folder)
@@ -121,7 +121,7 @@ def _camera(config: ReportConfig) -> Outcome:
         console.print(f"\n{drift.in_words(config.camera.name)}", markup=False, soft_wrap=True)
         (folder / "stretches.csv").write_text(stretches.to_csv(tables))
         newest = None if drift.alarm is None else drift.since
-        stretches.plot_stretches(tables, config.camera.name, newest, folder / "stretches.png")
+        stretches.plot_time_windows(tables, config.camera.name, newest, folder / "stretches.png")
         wrote = "table1.csv, table1.json, table1.png, stretches.csv and stretches.png"
     publish(*(folder / name for name in re.split(", | and ", wrote)))
     console.print(
@@ -133,11 +133,11 @@ def _camera(config: ReportConfig) -> Outcome:
     return Outcome()
 
 
-def _stretches(config: ReportConfig) -> tuple[Stretches, Drift] | None:
+def _stretches(config: ReportConfig) -> tuple[TimeWindows, Drift] | None:
     """What the last labelling said over time, and what its newest stretch tells; None before it."""
-    from collabteam.boards.stretches import stretches
     from collabteam.catalog import Catalog
-    from collabteam.rounds.drift import find_drift
+    from collabteam.monitoring.drift import find_drift
+    from collabteam.reporting.time_windows import stretches
 
     catalog = Catalog.open(config.root, config.camera.name)
     index = catalog.index()

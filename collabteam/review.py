@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from collabteam.cli import Command, Outcome
-from collabteam.config import ReviewConfig
+from collabteam.cli.command import Command, Outcome
+from collabteam.settings import ReviewConfig
 
 if TYPE_CHECKING:
-    from collabteam.boards.progress import Console
     from collabteam.catalog import Catalog
+    from collabteam.reporting.terminal import Console
 
 HELP = """
 Verify crops in the browser: a page full of one class, mark what is wrong, Enter.
@@ -44,10 +44,10 @@ def run(config: ReviewConfig) -> Outcome:
     """Serve the page, or exchange tasks and answers with another tool."""
     import getpass
 
-    from collabteam.boards.progress import Console
     from collabteam.catalog import Catalog
-    from collabteam.config import check_review, is_reviewer
     from collabteam.errors import UserError
+    from collabteam.reporting.terminal import Console
+    from collabteam.settings import check_review, is_reviewer
 
     check_review(config)
     catalog = Catalog.open(config.root, config.camera.name)
@@ -99,14 +99,16 @@ def _serve(catalog: Catalog, config: ReviewConfig, reviewer: str, console: Conso
 def _export(catalog: Catalog, config: ReviewConfig, console: Console) -> Outcome:
     from pathlib import Path
 
-    from collabteam.catalog.exchange import Task, check_target, write_tasks
     from collabteam.errors import UserError
-    from collabteam.rounds.queues import prepare
-    from collabteam.web.desk import Desk
+    from collabteam.reviewing.exchange import Task, check_target, write_tasks
+    from collabteam.reviewing.queues import prepare
+    from collabteam.reviewing.session import ReviewSession
 
     check_target(config.format, Path(config.export))  # before anything is drawn
     prepare(catalog, config, console)
-    tasks = [Task(crop, asked) for crop, asked in Desk(catalog, config).open_tasks(config.queue)]
+    tasks = [
+        Task(crop, asked) for crop, asked in ReviewSession(catalog, config).open_tasks(config.queue)
+    ]
     if not tasks:
         raise UserError(f"queue={config.queue} of camera {catalog.name} has nothing to verify")
     with console.stage(f"writing {config.export}", len(tasks), "crops") as advance:
@@ -122,12 +124,12 @@ def _export(catalog: Catalog, config: ReviewConfig, console: Console) -> Outcome
 def _import(catalog: Catalog, config: ReviewConfig, reviewer: str) -> Outcome:
     from pathlib import Path
 
-    from collabteam.catalog.exchange import read_answers
-    from collabteam.config import is_reviewer
-    from collabteam.web.desk import Desk
+    from collabteam.reviewing.exchange import read_answers
+    from collabteam.reviewing.session import ReviewSession
+    from collabteam.settings import is_reviewer
 
     answers = read_answers(catalog, Path(config.import_))
-    desk = Desk(catalog, config)
+    desk = ReviewSession(catalog, config)
     problems = list(answers.problems)
     said = []
     for answer in answers.accepted:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collabteam.cli import Command, Outcome
-from collabteam.config import SimulateConfig
+from collabteam.cli.command import Command, Outcome
+from collabteam.settings import SimulateConfig
 
 HELP = """
 Make a simulated camera: crops of walkers, cyclists and motorcyclists drawn in code, truth known.
@@ -27,15 +27,15 @@ Then: python -m collabteam.train camera=NAME round=2 experiment=quick reviewer=o
 
 def run(config: SimulateConfig) -> Outcome:
     """Draw the crops, put them into the catalog, and leave a contact sheet."""
-    from collabteam.boards.plots import contact_sheet
-    from collabteam.boards.progress import Console
     from collabteam.catalog import Catalog
-    from collabteam.catalog.crops_source import ingest_source
-    from collabteam.catalog.mirror import publish
-    from collabteam.config import camera_folder, check_seed
     from collabteam.errors import UserError
+    from collabteam.reporting.plots import contact_sheet
+    from collabteam.reporting.terminal import Console
+    from collabteam.settings import camera_folder, check_seed
     from collabteam.simulator import CLASSES
     from collabteam.simulator.source import SimulatedSource
+    from collabteam.sources.crops import ingest_source
+    from collabteam.storage.mirror import publish
 
     check_seed(config.seed)
     camera_folder(config.root, config.camera.name)

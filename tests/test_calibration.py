@@ -21,7 +21,7 @@ from scipy.special import expit, logit
 from scipy.stats import beta, binom
 from torchmetrics.functional.classification import binary_calibration_error
 
-from collabteam.rounds.calibration import (
+from collabteam.labelling.calibration import (
     COOLEST,
     EDGE,
     FEWEST,

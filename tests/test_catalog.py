@@ -22,12 +22,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collabteam.catalog import Catalog, Crop, CropIndex, LabelEvent, tables
+from collabteam.catalog import Catalog, Crop, CropIndex, LabelEvent
 from collabteam.catalog import catalog as catalog_module
 from collabteam.catalog.index import CROP_COLUMNS, LOG_COLUMNS, derive
 from collabteam.catalog.records import HUMAN_SOURCES, crops_to_table, events_to_table
 from collabteam.catalog.truth import append_truth, read_truth
 from collabteam.errors import UserError
+from collabteam.storage import tables
 
 CLASSES = ["car", "ship"]
 REPOSITORY = Path(__file__).parents[1]
@@ -313,7 +314,8 @@ def test_several_writers_lose_nothing_and_keep_their_order(tmp_path: Path) -> No
     [(name, _)] = catalog.add_crops([crop(0)])
     code = """
 import sys
-from collabteam.catalog import Catalog, LabelEvent, tables
+from collabteam.catalog import Catalog, LabelEvent
+from collabteam.storage import tables
 tables._MOST_FRAGMENTS = 5
 catalog = Catalog.open(sys.argv[1], "S1")
 for number in range(25):

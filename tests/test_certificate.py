@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, binom, hypergeom
 
-from collabteam.rounds.certificate import (
+from collabteam.audits.certificate import (
     Plan,
     audit_sample,
     fails,

@@ -15,11 +15,12 @@ import pyarrow as pa
 import pytest
 from conftest import Call, command, environment, one_line
 
-from collabteam.catalog import Catalog, Crop, LabelEvent, tables
+from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog import catalog as catalog_module
-from collabteam.catalog.tables import Table
 from collabteam.catalog.texts import Encoder, Names, words_of
 from collabteam.catalog.truth import append_truth, read_truth
+from collabteam.storage import tables
+from collabteam.storage.tables import Table
 
 CLASSES = ["car", "ship"]
 
@@ -145,7 +146,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from collabteam.catalog import Catalog
-from collabteam.catalog.tables import Table
+from collabteam.storage.tables import Table
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)

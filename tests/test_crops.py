@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from collabteam.config import CutConfig, FootageConfig
+from collabteam.settings import CutConfig, FootageConfig
 
 cv2 = pytest.importorskip("cv2", reason="needs the extra 'footage'")
 
 from collabteam.video.crops import (  # noqa: E402
-    Album,
+    BestShots,
     Candidate,
     choose,
     cut,
@@ -107,13 +107,13 @@ def test_a_crop_is_a_jpeg_of_the_quality_asked_for() -> None:
 # -- the album of a track --------------------------------------------------------------------------
 
 
-def _offer(album: Album, number: int, seconds: float, visible: float, seed: int = 0) -> None:
+def _offer(album: BestShots, number: int, seconds: float, visible: float, seed: int = 0) -> None:
     frame = Frame(number, seconds, _noise(seed=seed))
     album.offer(frame, _box(50, 30, 90, 120), "cyclist", visible)
 
 
 def test_an_album_keeps_the_best_of_every_stretch_of_a_life_in_bounded_memory() -> None:
-    album = Album(CutConfig())
+    album = BestShots(CutConfig())
     rng = np.random.default_rng(3)
     visible = rng.random(2000)
     for number, value in enumerate(visible):
@@ -129,7 +129,7 @@ def test_an_album_keeps_the_best_of_every_stretch_of_a_life_in_bounded_memory() 
 
 
 def test_an_album_takes_the_sharper_of_two_that_look_the_same() -> None:
-    album = Album(CutConfig())
+    album = BestShots(CutConfig())
     blurred = np.asarray(cv2.GaussianBlur(_noise(), (0, 0), 4))
     album.offer(Frame(0, 0.0, blurred), _box(50, 30, 90, 120), "cyclist", 0.5)
     _offer(album, 1, 0.1, 0.5)
@@ -140,7 +140,7 @@ def test_an_album_takes_the_sharper_of_two_that_look_the_same() -> None:
 
 
 def test_an_album_looks_at_nothing_that_is_too_small() -> None:
-    album = Album(CutConfig(min_size=40))
+    album = BestShots(CutConfig(min_size=40))
     album.offer(Frame(0, 0.0, _noise()), _box(10, 10, 20, 49), "person", 1.0)
     assert len(album) == 0
     album.offer(Frame(0, 0.0, _noise()), _box(10, 10, 20, 50), "person", 1.0)
@@ -148,7 +148,7 @@ def test_an_album_looks_at_nothing_that_is_too_small() -> None:
 
 
 def test_two_objects_of_one_track_take_their_own_pictures() -> None:
-    album = Album(CutConfig())
+    album = BestShots(CutConfig())
     for number in range(4):
         _offer(album, number, number * 1.0, 0.5)
     assert [one.number for one in album.take(0, 1)] == [0, 1]

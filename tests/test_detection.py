@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision import models
 
-from collabteam.config import DetectorConfig
 from collabteam.errors import UserError
+from collabteam.settings import DetectorConfig
 from collabteam.video.detection import Detector, open_detector
 from collabteam.video.objects import Objects, iou
 from collabteam.video.riders import PARTS, fuse
@@ -409,7 +409,7 @@ def state():
     own = torch.save, Image.open
     return dict(os.environ), torch.get_num_threads(), own, np.get_printoptions()
 before = state()
-from collabteam.config import DetectorConfig
+from collabteam.settings import DetectorConfig
 from collabteam.video.detection import open_detector
 assert "ultralytics" not in sys.modules
 for weights in sys.argv[1:]:

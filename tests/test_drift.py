@@ -18,15 +18,13 @@ from conftest import CLASSES, Call
 from PIL import Image
 from rich.console import Console
 from scipy.stats import binom, mannwhitneyu
-from test_boards import fake_rounds, write
+from test_reporting import fake_rounds, write
 
-from collabteam.boards import stretches
-from collabteam.boards.stretches import MOST_BINS, MOST_VIDEOS, last_verdicts
 from collabteam.catalog import Catalog, Crop, CropIndex, LabelEvent
 from collabteam.catalog.index import derive
 from collabteam.catalog.records import crops_to_table, events_to_table
 from collabteam.errors import UserError
-from collabteam.rounds.drift import (
+from collabteam.monitoring.drift import (
     ALPHA,
     LEAST_EFFECT,
     LEAST_OBJECTS,
@@ -37,13 +35,15 @@ from collabteam.rounds.drift import (
     learned_until,
     rank_test,
 )
+from collabteam.reporting import time_windows as stretches
+from collabteam.reporting.time_windows import MOST_BINS, MOST_VIDEOS, last_verdicts
 
 START = datetime(2024, 5, 6, 5, tzinfo=UTC).timestamp()
 HOUR = 3600.0
 
 
 @dataclass
-class Made:
+class RoundRun:
     """A crop and what is said about it."""
 
     crop: Crop
@@ -60,28 +60,30 @@ def made(
     proposed: str = "cyclist",
     run: str = "run",
     round_: int = 2,
-) -> Made:
+) -> RoundRun:
     """A crop with a verdict, or none with ``sure=None``; ``label=""`` is "I don't know"."""
     crop = Crop(f"{number}".encode(), video, track, time=START + HOUR * hour)
     events = [LabelEvent(crop.crop_id, proposed, "detector", "proposal")] if proposed else []
     if sure is not None:
         events.append(LabelEvent(crop.crop_id, label, "team", "verdict", round_, sure, "team", run))
-    return Made(crop, events)
+    return RoundRun(crop, events)
 
 
-def said(one: Made, label: str, purpose: str, round_: int = -1, source: str = "person") -> Made:
+def said(
+    one: RoundRun, label: str, purpose: str, round_: int = -1, source: str = "person"
+) -> RoundRun:
     event = LabelEvent(one.crop.crop_id, label, source, purpose, round_, 0.9, "x")
-    return Made(one.crop, [*one.events, event])
+    return RoundRun(one.crop, [*one.events, event])
 
 
-def index_of(crops: Sequence[Made]) -> CropIndex:
+def index_of(crops: Sequence[RoundRun]) -> CropIndex:
     events = [event for one in crops for event in one.events]
     return derive(crops_to_table([one.crop for one in crops]), events_to_table(events))
 
 
 def day(
     rng: np.random.Generator, count: int, first: int, hour: float, shift: float = 0.0
-) -> list[Made]:
+) -> list[RoundRun]:
     """``count`` objects of two crops within a day: classes differ in how sure the team is."""
     crops = []
     for number in range(first, first + count):
@@ -431,7 +433,7 @@ def test_an_object_that_was_there_before_is_not_new(tmp_path: Path) -> None:
     assert drift.stretch == "newest"
 
 
-def _place(one: Made) -> tuple[str, str]:
+def _place(one: RoundRun) -> tuple[str, str]:
     return one.crop.video, one.crop.track
 
 
@@ -506,7 +508,7 @@ def test_tables_against_a_slow_loop(hours: float, videos: int) -> None:
     starts = [row.since or 0.0 for row in found.by_time]
     assert starts == sorted(starts)
 
-    def check(row: stretches.Stretch, mine: list[int]) -> None:
+    def check(row: stretches.TimeWindow, mine: list[int]) -> None:
         assert row.crops == len(mine)
         for name in CLASSES:
             assert row.labels[name] == sum(index.verdict[k] == name for k in mine)
@@ -630,7 +632,7 @@ def test_names_with_brackets_are_shown_as_they_are() -> None:
 def test_plot(index: CropIndex, newest: float | None, tmp_path: Path) -> None:
     found = stretches.stretches(index, CLASSES)
     assert found is not None
-    stretches.plot_stretches(found, "S1", newest, tmp_path / "stretches.png")
+    stretches.plot_time_windows(found, "S1", newest, tmp_path / "stretches.png")
     with Image.open(tmp_path / "stretches.png") as image:
         assert image.format == "PNG"
         assert image.width > 1000
@@ -650,7 +652,7 @@ def camera(tmp_path: Path) -> Catalog:
     return catalog
 
 
-def fill(catalog: Catalog, crops: Sequence[Made]) -> None:
+def fill(catalog: Catalog, crops: Sequence[RoundRun]) -> None:
     catalog.add_crops(one.crop for one in crops)
     catalog.append_labels([event for one in crops for event in one.events])
 

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from collabteam.config import TeamConfig, TrainerConfig
 from collabteam.errors import UserError
-from collabteam.team.engine import Check, OpenVino, check_engine, disagreement, open_engine
-from collabteam.team.network import build_branch
-from collabteam.team.scoring import Device, Engine, Team, branch_file, save_branch
+from collabteam.features.backbones import build_branch
+from collabteam.settings import TeamConfig, TrainerConfig
+from collabteam.team.engines import Check, OpenVino, check_engine, disagreement, open_engine
+from collabteam.team.team import Device, Engine, Team, branch_file, save_branch
 
 CLASSES = ["a", "b", "c"]
 SMALL = TeamConfig(backbone="test_resnet", attention="none")
@@ -338,8 +338,8 @@ USE = """
 import io, socket, sys
 from pathlib import Path
 from PIL import Image
-from collabteam.config import TrainerConfig
-from collabteam.team.engine import open_engine
+from collabteam.settings import TrainerConfig
+from collabteam.team.engines import open_engine
 def crops(count):
     out = io.BytesIO()
     Image.new("RGB", (20, 30), "red").save(out, "JPEG")

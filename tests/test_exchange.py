@@ -27,9 +27,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from collabteam.catalog import Catalog, Crop, exchange
-from collabteam.catalog.exchange import Answer, Answers, Task, read_answers, write_tasks
+from collabteam.catalog import Catalog, Crop
 from collabteam.errors import UserError
+from collabteam.reviewing import exchange
+from collabteam.reviewing.exchange import Answer, Answers, Task, read_answers, write_tasks
 
 CLASSES = ["car", "ship"]
 LABELS = [*CLASSES, "unknown", "unusable"]
@@ -346,7 +347,8 @@ def test_a_finished_export_is_not_written_again(catalog: Catalog, tmp_path: Path
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from collabteam.catalog import Catalog, exchange
+from collabteam.catalog import Catalog
+from collabteam.reviewing import exchange
 root, to, format, point = sys.argv[1:]
 catalog = Catalog.open(root, "S1")
 left = [int(point)]

@@ -27,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from collabteam.catalog.exports import formats
 from conftest import Call, environment, fingerprints, one_line, read_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,16 +35,15 @@ from PIL import Image
 
 import collabteam
 from collabteam.catalog import Catalog, Crop, LabelEvent
-from collabteam.catalog.exchange import read_answers
-from collabteam.catalog.exports import formats
-from collabteam.catalog.exports.selection import (
+from collabteam.catalog.index import CROP_COLUMNS, derive
+from collabteam.catalog.records import crops_to_table, events_to_table
+from collabteam.exporting.selection import (
     REASONS,
     Selection,
     select_labels,
     validation_part,
 )
-from collabteam.catalog.index import CROP_COLUMNS, derive
-from collabteam.catalog.records import crops_to_table, events_to_table
+from collabteam.reviewing.exchange import read_answers
 
 CLASSES = ["ship", "car", "plane"]
 FORMATS = tuple(formats.WRITERS)
@@ -140,7 +140,7 @@ def make(root: Path, name: str = "S1", groups: int = 1) -> tuple[Catalog, dict[s
 
 
 @dataclass
-class Made:
+class RoundRun:
     """A camera that nobody changes, with what its export must hold."""
 
     root: Path
@@ -156,12 +156,12 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(tmp_path_factory: pytest.TempPathFactory) -> RoundRun:
     root = tmp_path_factory.mktemp("camera") / "outputs"
     catalog, everything = make(root, groups=3)
     index, rows = catalog.index(), range(len(catalog))
     names = index.crop_id.tolist()
-    return Made(
+    return RoundRun(
         root,
         catalog,
         everything,
@@ -175,7 +175,7 @@ Export = Callable[..., Path]
 
 
 @pytest.fixture
-def export(made: Made, tmp_path: Path, call: Call) -> Export:
+def export(made: RoundRun, tmp_path: Path, call: Call) -> Export:
     """The command itself; gives the folder."""
 
     def export(format: str, *more: str, to: str = "made") -> Path:
@@ -204,7 +204,7 @@ def number_or_none(text: str) -> float | None:
     return float(text) if text else None
 
 
-def check_about(made: Made, crop_id: str, about: dict[str, Any], split: str = "") -> None:
+def check_about(made: RoundRun, crop_id: str, about: dict[str, Any], split: str = "") -> None:
     """Everything that rides along with a crop; numbers may be texts, and ``""`` is nothing."""
     expected, origin = made.everything[crop_id], made.origins[crop_id]
 
@@ -222,7 +222,7 @@ def check_about(made: Made, crop_id: str, about: dict[str, Any], split: str = ""
     assert number(about["time"]) == (None if math.isnan(origin["time"]) else origin["time"])
 
 
-def check_table(made: Made, folder: Path, splits: dict[str, str] | None = None) -> None:
+def check_table(made: RoundRun, folder: Path, splits: dict[str, str] | None = None) -> None:
     """``metadata.csv`` against what is expected and the catalog."""
     rows = table(folder)
     assert rows.keys() == made.expected.keys()
@@ -248,7 +248,7 @@ def check_table(made: Made, folder: Path, splits: dict[str, str] | None = None) 
 # --- formats, as others read them ----------------------------------------------------------------
 
 
-def test_torchvision_loads_it(made: Made, export: Export) -> None:
+def test_torchvision_loads_it(made: RoundRun, export: Export) -> None:
     from torchvision.datasets import ImageFolder
 
     folder = export("imagefolder")
@@ -295,7 +295,7 @@ np.savez(sys.argv[2], **loaded)
 """In a process of its own, because it replaces ``PIL.Image.open`` in the one it is in."""
 
 
-def test_ultralytics_loads_it(made: Made, export: Export) -> None:
+def test_ultralytics_loads_it(made: RoundRun, export: Export) -> None:
     folder = export("yolo")
     copy = folder.with_name("copy")  # it writes caches beside the pictures
     shutil.copytree(folder, copy)
@@ -329,7 +329,7 @@ def test_ultralytics_loads_it(made: Made, export: Export) -> None:
     assert splits_of[0] != splits_of[1]
 
 
-def test_pycocotools_loads_it(made: Made, export: Export) -> None:
+def test_pycocotools_loads_it(made: RoundRun, export: Export) -> None:
     from pycocotools.coco import COCO
 
     folder = export("coco", "unknown=true")
@@ -359,7 +359,7 @@ def test_pycocotools_loads_it(made: Made, export: Export) -> None:
 
 
 def test_parquet_goes_into_another_camera(
-    made: Made, export: Export, call: Call, monkeypatch: pytest.MonkeyPatch
+    made: RoundRun, export: Export, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(formats, "CHUNK", 7)
     folder = export("parquet", "unknown=true")
@@ -399,7 +399,7 @@ def test_parquet_goes_into_another_camera(
     one_line(call("ingest", *settings), "label", "proposed")
 
 
-def test_csv_and_pictures(made: Made, export: Export) -> None:
+def test_csv_and_pictures(made: RoundRun, export: Export) -> None:
     folder = export("csv")
     check_table(made, folder)
     assert {p.name for p in folder.iterdir()} == {"images", "metadata.csv", "README.md"}
@@ -407,7 +407,7 @@ def test_csv_and_pictures(made: Made, export: Export) -> None:
     assert stored == {name: made.pictures[name] for name in made.expected}
 
 
-def test_label_studio_tells_persons_from_teams(made: Made, export: Export) -> None:
+def test_label_studio_tells_persons_from_teams(made: RoundRun, export: Export) -> None:
     folder = export("labelstudio")
     tasks = {task["data"]["crop_id"]: task for task in read_json(folder / "tasks.json")}
     assert tasks.keys() == made.expected.keys()
@@ -439,7 +439,7 @@ def test_label_studio_tells_persons_from_teams(made: Made, export: Export) -> No
     }
 
 
-def test_cvat_takes_tags_with_attributes(made: Made, export: Export) -> None:
+def test_cvat_takes_tags_with_attributes(made: RoundRun, export: Export) -> None:
     from cvat_sdk import models
 
     folder = export("cvat", "unknown=true")
@@ -501,7 +501,7 @@ def test_twice_the_same_bytes(export: Export, monkeypatch: pytest.MonkeyPatch, f
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_few_pictures_at_a_time_and_the_catalog_stays(
-    made: Made, export: Export, monkeypatch: pytest.MonkeyPatch, format: str
+    made: RoundRun, export: Export, monkeypatch: pytest.MonkeyPatch, format: str
 ) -> None:
     monkeypatch.setattr(formats, "CHUNK", 5)
     asked: list[int] = []
@@ -522,7 +522,7 @@ def test_few_pictures_at_a_time_and_the_catalog_stays(
 # --- what is said about it -----------------------------------------------------------------------
 
 
-def test_the_readme_and_the_end_of_the_command(made: Made, tmp_path: Path, call: Call) -> None:
+def test_the_readme_and_the_end_of_the_command(made: RoundRun, tmp_path: Path, call: Call) -> None:
     to = tmp_path / "some" / "where"  # folders above it are made
     given = ("format=csv", f"to={to}", "min_confidence=0.5", "licence='CC BY 4.0, by us'")
     said = call("export", f"root={made.root}", "camera=S1", *given)
@@ -880,7 +880,7 @@ def test_certificates_that_do_not_serve(tmp_path: Path, call: Call) -> None:
 # --- refused, full, killed -----------------------------------------------------------------------
 
 
-def test_what_is_there_is_never_overwritten(made: Made, tmp_path: Path, call: Call) -> None:
+def test_what_is_there_is_never_overwritten(made: RoundRun, tmp_path: Path, call: Call) -> None:
     base = (f"root={made.root}", "camera=S1", "format=csv")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").write_text("mine")
@@ -937,7 +937,7 @@ def test_a_picture_that_cannot_be_opened(tmp_path: Path, call: Call) -> None:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_full_disk_is_one_line(
-    made: Made, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, format: str
+    made: RoundRun, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, format: str
 ) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -975,7 +975,7 @@ main()
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["imagefolder", "parquet", "cvat"])
 def test_killed_at_any_moment_the_same_command_makes_the_same(
-    made: Made, export: Export, tmp_path: Path, format: str
+    made: RoundRun, export: Export, tmp_path: Path, format: str
 ) -> None:
     reference = export(format, to="reference")
     to = tmp_path / "to"
@@ -1012,7 +1012,7 @@ def width(shown: Image.Image) -> int:
     return shown.size[0]
 
 
-def test_a_dataset_of_pytorch(made: Made) -> None:
+def test_a_dataset_of_pytorch(made: RoundRun) -> None:
     from torch.utils.data import DataLoader
 
     crops = collabteam.LabelledCrops(made.root, "S1")
@@ -1048,7 +1048,7 @@ def test_a_dataset_of_pytorch(made: Made) -> None:
         collabteam.LabelledCrops(made.root, "S1", certified=True)
 
 
-def test_forked_workers_are_refused(made: Made) -> None:
+def test_forked_workers_are_refused(made: RoundRun) -> None:
     from torch.utils.data import DataLoader
 
     crops = collabteam.LabelledCrops(made.root, "S1", transform=width)
@@ -1058,7 +1058,7 @@ def test_forked_workers_are_refused(made: Made) -> None:
 
 
 def test_it_may_be_sent_to_another_process(
-    made: Made, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    made: RoundRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(made.root.parent)
     crops = collabteam.LabelledCrops("outputs", "S1", transform=width)
@@ -1069,7 +1069,7 @@ def test_it_may_be_sent_to_another_process(
 
 
 @pytest.mark.slow
-def test_fresh_workers_read_it(made: Made) -> None:
+def test_fresh_workers_read_it(made: RoundRun) -> None:
     from torch.utils.data import DataLoader
 
     crops = collabteam.LabelledCrops(made.root, "S1", transform=width)

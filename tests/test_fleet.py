@@ -18,17 +18,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from playwright.sync_api import Browser, expect, sync_playwright
-from test_boards import TEN, fake_rounds
+from test_reporting import TEN, fake_rounds
 from test_review_page import CHROMIUM, FLAGS
 
-from collabteam.boards import charts
-from collabteam.boards.fleet import CameraFacts, Sample, write_fleet
-from collabteam.boards.table1 import read_rounds, table1_rows
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog.truth import read_truth
-from collabteam.rounds.fleet import camera_facts
+from collabteam.monitoring.facts import camera_facts
+from collabteam.reporting import charts
+from collabteam.reporting.fleet_page import CameraFacts, Sample, write_fleet
+from collabteam.reporting.table1 import read_rounds, table1_rows
 
-TEMPLATES = Path(__file__).parents[1] / "collabteam" / "boards" / "templates"
+TEMPLATES = Path(__file__).parents[1] / "collabteam" / "reporting" / "templates"
 EVERY = ("camera=glob(*)", "format=html")
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from collabteam.errors import UserError
-from collabteam.team.folds import assign_folds
+from collabteam.learners.folds import assign_folds
 
 # Label and number of crops of each track.
 TRACKS = st.lists(st.tuples(st.integers(-1, 2), st.integers(1, 6)), min_size=1, max_size=40)

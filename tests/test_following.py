@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from collabteam.errors import UserError
 from collabteam.video import appearance, tracking
 from collabteam.video.appearance import ColourHistograms, OnnxNetwork, unit
-from collabteam.video.linking import Linked, Linker, kind_of
+from collabteam.video.linking import LinkedTrack, Linker, kind_of
 from collabteam.video.objects import Frame, Objects, area, intersection
 from collabteam.video.tracking import Tracker, open_tracker
 
@@ -218,7 +218,7 @@ def test_a_walker_behind_another_ends_up_as_one_object(name: str) -> None:
     walkers = [(RED, 60.0, 150.0, 5.0), (BLUE, 150.0, 155.0, 3.5)]
     tracker = open_tracker(name, "", 10)
     linker = Linker(tracker.max_distance)
-    found: list[Linked] = []
+    found: list[LinkedTrack] = []
     for number, (image, objects, _) in enumerate(scene(walkers, 82)):
         numbers, looks = tracker.update(objects, image)
         found += linker.add(Frame(number, number / 10, image), objects, numbers, looks)
@@ -448,7 +448,7 @@ def test_real_people_are_one_object_each(name: str) -> None:
     rng = np.random.default_rng(0)
     tracker = open_tracker(name, "", 10)
     linker = Linker(tracker.max_distance)
-    found: list[Linked] = []
+    found: list[LinkedTrack] = []
     whose: dict[tuple[int, float], int] = {}
     for number, image in enumerate(frames):
         rows = truth[truth[:, 0] == first + number + 1]

@@ -27,15 +27,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from collabteam.config import FootageConfig
 from collabteam.errors import UserError
+from collabteam.settings import FootageConfig
 from collabteam.video import footage as module
 from collabteam.video.footage import (
     QUEUE,
     Footage,
     FootageError,
-    Pace,
-    Sieve,
+    FrameSampler,
+    PacketFilter,
     check_footage,
     content_hash,
     find_videos,
@@ -357,7 +357,7 @@ def test_settings_that_work(tmp_path: Path) -> None:
 
 
 def due(seconds: Sequence[float], fps: float, rate: float) -> list[float]:
-    pace = Pace(fps, rate)
+    pace = FrameSampler(fps, rate)
     return [now for now in seconds if pace.due(now)]
 
 
@@ -502,7 +502,7 @@ def test_what_a_due_frame_needs_is_never_left_out(
             packets.append(((shown + number) / 10, False, set(group)))
             group.add(len(packets) - 1)
         shown += len(swaps)
-    sieve: Sieve[int] = Sieve(Pace(fps, 10))
+    sieve: PacketFilter[int] = PacketFilter(FrameSampler(fps, 10))
     for _ in range(learnt):
         sieve.learn(True)
     passed: list[tuple[int, bool]] = []
@@ -523,7 +523,7 @@ def test_what_a_due_frame_needs_is_never_left_out(
 
 def test_what_no_due_frame_needs_is_left_out() -> None:
     def passing(fps: float, sound: bool = True, broken: int = -1) -> list[int]:
-        sieve: Sieve[int] = Sieve(Pace(fps, 10))
+        sieve: PacketFilter[int] = PacketFilter(FrameSampler(fps, 10))
         for _ in range(3):
             sieve.learn(True)
         sieve.learn(sound)
@@ -575,7 +575,7 @@ def test_every_kind_at_every_rate(
     assert [frame.seconds for frame in whole] == pytest.approx([n / rate for n in range(100)])
     assert [shade(frame) for frame in whole] == [number % SHADES for number in range(100)]
     for share in (0.08, 0.25, 0.7):  # also with what is not needed left out
-        pace = Pace(share * rate, rate)
+        pace = FrameSampler(share * rate, rate)
         expected = [frame for frame in whole if pace.due(frame.seconds)]
         for threads in (1, 2):
             frames, faults = read(path, share * rate, threads)

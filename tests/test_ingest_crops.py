@@ -24,10 +24,10 @@ from PIL import Image
 
 from collabteam.catalog import Catalog
 from collabteam.catalog import catalog as catalog_module
-from collabteam.catalog.crops_source import IngestSummary, ingest_crops
-from collabteam.catalog.tables import Table
 from collabteam.catalog.truth import read_truth
 from collabteam.errors import UserError
+from collabteam.sources.crops import IngestSummary, ingest_crops
+from collabteam.storage.tables import Table
 
 REPOSITORY = Path(__file__).parents[1]
 DATA = Path(os.environ.get("COLLABTEAM_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -396,7 +396,7 @@ def test_a_camera_in_use(catalog: Catalog, folder: Path) -> None:
 INGEST = """
 import resource, sys
 from collabteam.catalog import Catalog, catalog
-from collabteam.catalog.crops_source import ingest_crops
+from collabteam.sources.crops import ingest_crops
 catalog.BATCH_CROPS = 20
 print("ready", flush=True)
 camera = Catalog.register(sys.argv[1], "S1")

@@ -30,8 +30,8 @@ pytest.importorskip("trackers", reason="needs the extra 'footage'")
 from drawn import Actor, Colours, film, rider, walker  # noqa: E402
 
 from collabteam.catalog import CameraInUse, Catalog  # noqa: E402
-from collabteam.config import CameraConfig, CutConfig, FootageConfig, IngestConfig  # noqa: E402
 from collabteam.errors import UserError  # noqa: E402
+from collabteam.settings import CameraConfig, CutConfig, FootageConfig, IngestConfig  # noqa: E402
 from collabteam.video.objects import Objects  # noqa: E402
 from collabteam.video.pipeline import FootageSummary, ingest_footage  # noqa: E402
 from collabteam.video.spool import Spool  # noqa: E402
@@ -223,7 +223,7 @@ def test_a_video_counts_once_whatever_it_is_called(tmp_path: Path) -> None:
 def test_other_settings_do_not_read_a_video_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from collabteam.boards.progress import Console
+    from collabteam.reporting.terminal import Console
 
     video = film(tmp_path / "clip.avi", STREET)
     config = _config(tmp_path / "outputs", video)
@@ -261,7 +261,7 @@ SCRIPT = """
 import sys
 from drawn import Colours
 from test_ingest_video import _config
-from collabteam.boards.progress import Console
+from collabteam.reporting.terminal import Console
 from collabteam.video.pipeline import ingest_footage
 config = _config(sys.argv[1], sys.argv[2])
 config.workers = int(sys.argv[4])
@@ -598,7 +598,7 @@ def test_committers_do_not_stumble_over_each_other(tmp_path: Path, footage: Path
             commit(Catalog.open(config.root, "cam"), spool)
             return found
 
-    from collabteam.boards.progress import Console
+    from collabteam.reporting.terminal import Console
     from collabteam.video.spool import commit
 
     config = module._with_classes(config)
@@ -758,7 +758,7 @@ def test_a_stream_reaches_the_catalog_stretch_by_stretch(
 def test_a_password_in_a_streams_address_is_neither_kept_nor_shown(
     tmp_path: Path, server: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from collabteam.boards.progress import Console
+    from collabteam.reporting.terminal import Console
 
     film(tmp_path / "served" / "live.ts", STREET)
     address = server.replace("http://", "http://ana:secret@")

@@ -17,9 +17,9 @@ from drawn import Colours, film, rider, walker
 
 from collabteam.catalog import Catalog, CropIndex, LabelEvent
 from collabteam.catalog.truth import append_truth, read_truth
-from collabteam.config import CameraConfig, CutConfig, IngestConfig
-from collabteam.rounds.calibration import apply_temperatures
-from collabteam.rounds.scores import PoolScores
+from collabteam.labelling.calibration import apply_temperatures
+from collabteam.settings import CameraConfig, CutConfig, IngestConfig
+from collabteam.team.predictions import PredictionStore
 from collabteam.team.voting import combine_tracks, vote
 from collabteam.video.pipeline import ingest_footage
 
@@ -43,7 +43,7 @@ def verdicts(root: Path) -> dict[str, tuple[str, float, str]]:
 
 
 def own_probabilities(folder: Path, index: CropIndex, record: dict) -> dict[int, np.ndarray]:  # type: ignore[type-arg]
-    scores = PoolScores(folder / "round-2" / "scores-torch-fp32", record["team"], CLASSES)
+    scores = PredictionStore(folder / "round-2" / "scores-torch-fp32", record["team"], CLASSES)
     rows, prob = scores.of(index, np.ones(len(index), dtype=bool))
     kept = ~np.isnan(prob).any(axis=1)
     heat = np.array([record["temperatures"][name] for name in CLASSES])
@@ -130,7 +130,7 @@ def test_another_engine_is_compared_first_and_says_the_same(finished: Path, call
 def test_bf16_that_differs_too_much_gives_way_to_fp32_unless_it_was_asked_for(
     finished: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("collabteam.team.engine.MOST_DISAGREEMENT", -1.0)
+    monkeypatch.setattr("collabteam.team.engines.MOST_DISAGREEMENT", -1.0)
     base = (f"root={finished}", "camera=sim", "trainer.threads=1", "check=50")
     one_line(call("label", *base, "precision=bf16"), "expected at most")
     said = call("label", *base)
@@ -164,7 +164,7 @@ def test_crops_that_come_later_are_all_that_is_labelled(
     assert {crop: after[crop] for crop in before} == before
     folder = finished / "sim" / "round-2" / "scores-torch-fp32"
     assert len(list(folder.glob("part-*.parquet"))) == parts + 1
-    assert PoolScores(folder, record["team"], CLASSES).ids >= set(after)
+    assert PredictionStore(folder, record["team"], CLASSES).ids >= set(after)
 
 
 def test_a_persons_word_makes_its_track_silent_where_it_differs(finished: Path, call: Call) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from collabteam.video import linking
-from collabteam.video.linking import MAX_GAP, Linked, Linker, kind_of
+from collabteam.video.linking import MAX_GAP, LinkedTrack, Linker, kind_of
 from collabteam.video.objects import Frame, Objects, iou
 
 WIDTH, HEIGHT = 1000, 600
@@ -62,7 +62,7 @@ def walk(
 
 def feed(
     linker: Linker, frame: int, tracks: list[Track], rate: float = 10.0, reverse: bool = False
-) -> list[Linked]:
+) -> list[LinkedTrack]:
     there = [track for track in tracks if frame in track.at]
     there = there[::-1] if reverse else there
     objects = Objects.of([(*track.box(frame), track.score, track.kind) for track in there])
@@ -71,14 +71,16 @@ def feed(
     return linker.add(Frame(frame, frame / rate, PIXELS), objects, numbers, looks)
 
 
-def link(tracks: list[Track], reverse: bool = False, linker: Linker | None = None) -> list[Linked]:
+def link(
+    tracks: list[Track], reverse: bool = False, linker: Linker | None = None
+) -> list[LinkedTrack]:
     linker = linker or Linker(0.3)
     last = max(frame for track in tracks for frame in track.at)
     found = [one for at in range(last + 1) for one in feed(linker, at, tracks, reverse=reverse)]
     return found + linker.finish()
 
 
-def numbers(found: list[Linked]) -> list[set[int]]:
+def numbers(found: list[LinkedTrack]) -> list[set[int]]:
     return sorted((set(one.numbers) for one in found), key=min)
 
 
@@ -284,7 +286,7 @@ def scenes(draw: st.DrawFn) -> list[Track]:
     return tracks
 
 
-def outcome(found: list[Linked]) -> set[frozenset[tuple[int, float, float]]]:
+def outcome(found: list[LinkedTrack]) -> set[frozenset[tuple[int, float, float]]]:
     """Objects by what is in them, whatever their numbers and order."""
     return {
         frozenset(zip(one.frame.tolist(), one.box[:, 0].tolist(), one.score.tolist(), strict=True))

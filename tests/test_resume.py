@@ -85,8 +85,8 @@ DYING = """
 import os, shutil, signal, sys
 from pathlib import Path
 import collabteam.rounds.loop as loop
-from collabteam.catalog.tables import Table
-from collabteam.config import (
+from collabteam.storage.tables import Table
+from collabteam.settings import (
     CameraConfig, DataConfig, LoggerConfig, OptimConfig, TeamConfig, TrainConfig, TrainerConfig,
 )
 
@@ -112,7 +112,7 @@ def train(root, dies):
     code = 1
     try:
         dies()
-        loop.bring_to_round(config(root))
+        loop.train_rounds(config(root))
         code = 0
     except BaseException:
         import traceback

@@ -23,9 +23,9 @@ from reviewing import Client, serving, start, verify_all, visitor
 
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog.truth import read_truth
-from collabteam.config import CameraConfig, ReviewConfig
-from collabteam.rounds.queues import build
-from collabteam.rounds.scores import PoolScores
+from collabteam.reviewing.queues import build
+from collabteam.settings import CameraConfig, ReviewConfig
+from collabteam.team.predictions import PredictionStore
 
 PERSON = tuple("reviewer=person" if one == "reviewer=oracle" else one for one in SMALL)
 
@@ -89,7 +89,7 @@ def test_what_the_team_does_not_know_teaches_the_next_one(finished: Path, call: 
     index = Catalog(folder).index()
     config = ReviewConfig(camera=CameraConfig("sim", CLASSES))
     queue = build(Catalog(folder), index, "unsure", config)
-    scores = PoolScores(folder / "round-2" / "scores", last["fingerprint"], last["classes"])
+    scores = PredictionStore(folder / "round-2" / "scores", last["fingerprint"], last["classes"])
     rows, prob = scores.of(index, np.ones(len(index), dtype=bool))
     prob_of = dict(zip(rows.tolist(), prob.astype(float), strict=True))
     asked = np.array([prob_of[row] for row in queue.rows])

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from collabteam.boards.progress import Console
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog.records import REVIEW_PURPOSES
-from collabteam.config import CameraConfig, ReviewConfig
 from collabteam.errors import UserError
-from collabteam.rounds.queues import TITLES, prepare, share_of
-from collabteam.web.desk import LEASE, Desk, Refused
-from collabteam.web.words import cohen_kappa
+from collabteam.reporting.terminal import Console
+from collabteam.reviewing.answers import cohen_kappa
+from collabteam.reviewing.queues import TITLES, prepare, share_of
+from collabteam.reviewing.session import LEASE, Refused, ReviewSession
+from collabteam.settings import CameraConfig, ReviewConfig
 
 CLASSES = ["car", "ship"]
 QUIET = Console(quiet=True)
@@ -51,12 +51,12 @@ def camera(root: str | Path, crops: int = 40, per_track: int = 1) -> Catalog:
     return catalog
 
 
-def desk(catalog: Catalog, queue: str = "seed", **more: object) -> tuple[Desk, Clock]:
+def desk(catalog: Catalog, queue: str = "seed", **more: object) -> tuple[ReviewSession, Clock]:
     settings_ = {"seed_per_class": 10, **more}
     config = ReviewConfig(camera=CameraConfig("S1", CLASSES), queue=queue, **settings_)  # type: ignore[arg-type]
     prepare(catalog, config, QUIET)
     clock = Clock()
-    return Desk(catalog, config, clock), clock
+    return ReviewSession(catalog, config, clock), clock
 
 
 def ids(page: dict) -> list[str]:  # type: ignore[type-arg]

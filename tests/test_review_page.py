@@ -22,7 +22,7 @@ from reviewing import Client, Server, serving, start, visitor
 
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog.truth import read_truth
-from collabteam.config import CameraConfig, CutConfig, IngestConfig
+from collabteam.settings import CameraConfig, CutConfig, IngestConfig
 from collabteam.video.pipeline import ingest_footage
 
 CHROMIUM = next(

@@ -29,7 +29,7 @@ from drawn import Actor, Colours, film, rider, walker  # noqa: E402
 from test_footage import write  # noqa: E402
 
 from collabteam.catalog import Catalog  # noqa: E402
-from collabteam.config import CameraConfig, CutConfig, FootageConfig, IngestConfig  # noqa: E402
+from collabteam.settings import CameraConfig, CutConfig, FootageConfig, IngestConfig  # noqa: E402
 from collabteam.video import still as module  # noqa: E402
 from collabteam.video.crops import cut  # noqa: E402
 from collabteam.video.footage import content_hash, open_footage  # noqa: E402

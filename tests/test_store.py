@@ -38,12 +38,13 @@ from conftest import (
 from obstore.store import S3Store
 from PIL import Image
 
-from collabteam.catalog import CameraInUse, Catalog, Crop, LabelEvent, mirror, registered, tables
-from collabteam.catalog import store as store_module
-from collabteam.config import CameraConfig, ReviewConfig, camera_folder
+from collabteam.catalog import CameraInUse, Catalog, Crop, LabelEvent, registered
 from collabteam.errors import UserError
+from collabteam.reviewing.session import ReviewSession
+from collabteam.settings import CameraConfig, ReviewConfig, camera_folder
+from collabteam.storage import mirror, tables
+from collabteam.storage import store as store_module
 from collabteam.video.spool import Spool, VideoRecord, commit
-from collabteam.web.desk import Desk
 
 BUCKET = "cameras"
 
@@ -308,7 +309,7 @@ def test_a_review_page_sees_what_other_machines_made(
     bring(trained.root, root)
     now = [0.0]
     config = ReviewConfig(camera=CameraConfig("sim", CLASSES), root=root)
-    desk = Desk(Catalog.open(root, "sim"), config, clock=lambda: now[0])
+    desk = ReviewSession(Catalog.open(root, "sim"), config, clock=lambda: now[0])
     assert desk.state("ana", "tab", "unsure")["next"].endswith("camera=sim round=3")
     machine("there")
     assert call("train", f"root={root}", "camera=sim", "round=1", "rollback=1", *SMALL).code == 0
@@ -468,7 +469,8 @@ def test_who_appends_amid_compacting_stands_behind(
 KILLED = """
 import os, signal, sys
 from datetime import timedelta
-from collabteam.catalog import Catalog, tables
+from collabteam.catalog import Catalog
+from collabteam.storage import tables
 moment = sys.argv[2]
 tables._SETTLED = timedelta(0)
 die = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
@@ -678,7 +680,8 @@ def test_what_a_kill_kept_from_the_store_is_dropped_once_others_were_at_work(
 
 HOLDER = """
 import sys
-from collabteam.catalog import Catalog, mirror
+from collabteam.catalog import Catalog
+from collabteam.storage import mirror
 mirror.LEASE = 2.0
 catalog = Catalog.open(sys.argv[1], "dock")
 with catalog.lock("hold"):
@@ -746,7 +749,7 @@ def test_of_two_who_take_the_lock_over_one_gets_it(root: str, server: Server) ->
     def take(number: int) -> None:
         try:
             found.append(mirror.Lease(store, f"copy {number}", {"command": "race"}))
-        except mirror.Held as held:
+        except mirror.LockHeld as held:
             found.append(held)
 
     for _ in range(3):

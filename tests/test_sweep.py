@@ -21,11 +21,11 @@ from PIL import Image
 
 from collabteam.catalog import Catalog, LabelEvent
 from collabteam.catalog.catalog import CameraInUse
-from collabteam.catalog.crops_source import ingest_source
-from collabteam.config import RuntimeConfig, SimulationConfig
+from collabteam.cli.sweep import jobs_at_once, plan, setting_name
 from collabteam.errors import UserError
+from collabteam.settings import RuntimeConfig, SimulationConfig
 from collabteam.simulator.source import SimulatedSource
-from collabteam.sweep import jobs_at_once, plan, setting_name
+from collabteam.sources.crops import ingest_source
 
 CAMERAS = ["east", "gate", "north", "south", "west"]
 ROUND = "round=1"

@@ -22,7 +22,18 @@ from timm.layers.cbam import CbamModule, ChannelAttn, SpatialAttn
 from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
 
-from collabteam.config import (
+from collabteam.errors import UserError
+from collabteam.features.backbones import build_branch, check_picture_size
+from collabteam.features.images import (
+    PAD,
+    CropDataModule,
+    augment,
+    decode,
+    letterbox,
+    normalize,
+)
+from collabteam.learners.modules import BranchModule, TeamModule, branch_weights, warmup_cosine
+from collabteam.settings import (
     CameraConfig,
     DataConfig,
     OptimConfig,
@@ -31,18 +42,7 @@ from collabteam.config import (
     TrainerConfig,
     check_train,
 )
-from collabteam.errors import UserError
-from collabteam.team.data import (
-    PAD,
-    CropDataModule,
-    augment,
-    decode,
-    letterbox,
-    normalize,
-)
-from collabteam.team.modules import BranchModule, TeamModule, branch_weights, warmup_cosine
-from collabteam.team.network import build_branch, check_picture_size
-from collabteam.team.scoring import Device, Team, branch_file, load_weights, save_branch
+from collabteam.team.team import Device, Team, branch_file, load_weights, save_branch
 
 CONF = Path(__file__).parents[1] / "conf"
 LIGHT = TeamConfig(backbone="mobilenetv3_small_050", attention="none")

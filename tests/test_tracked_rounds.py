@@ -30,9 +30,9 @@ from conftest import (
 from wandb_files import Run, content, read_run, read_runs
 from wandb_server import KEY, Server, serving
 
-from collabteam.boards.table1 import read_rounds
-from collabteam.boards.tracking import course
 from collabteam.catalog import Catalog
+from collabteam.reporting.table1 import read_rounds
+from collabteam.reporting.wandb_runs import round_metrics
 from collabteam.rounds.tracked import UNSURE
 
 pytestmark = pytest.mark.slow
@@ -121,7 +121,7 @@ def test_the_cameras_run_has_a_point_a_round(logged: Logged) -> None:
     records = read_rounds(logged.folder)
     assert [point["round"] for point in run.points] == [0, 1, 2]
     for point, record in zip(run.points, records, strict=True):
-        assert point == {"round": record["round"], **course(record)}
+        assert point == {"round": record["round"], **round_metrics(record)}
         recall = record["recall"]["test"]
         for name in CLASSES:
             for side in ("true", "false"):
@@ -138,7 +138,7 @@ def test_the_rates_of_all_classes_are_by_crops_taken(logged: Logged) -> None:
                "expected_precision": guess, "precision": right}
         for name, (taken, guess, right) in zip(CLASSES, rows, strict=True)
     }  # fmt: skip
-    figures = course(record)
+    figures = round_metrics(record)
     assert figures["increment/taken"] == 40
     assert figures["increment/expected_precision"] == pytest.approx((10 * 0.5 + 30 * 0.9) / 40)
     assert figures["increment/precision"] == 1.0
@@ -400,7 +400,7 @@ def test_the_workspace_has_no_empty_panel(again: Path, call: Call) -> None:
     file.write_text(json.dumps(record))
     assert call("dashboard", f"root={again}").code == 0
     keys = {key for _, one in panels(read_json(again / "dashboard.json")) for key in one["metrics"]}
-    assert keys <= set(course(record))
+    assert keys <= set(round_metrics(record))
     assert "recall/human/mean" in keys
     assert not any("test" in key or key.startswith("increment/") for key in keys)
 

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from wandb_files import history, records
 
-from collabteam.boards.tracking import finish, fold_logger, log_recall
-from collabteam.config import LoggerConfig
+from collabteam.reporting.wandb_runs import finish, fold_logger, log_recall
+from collabteam.settings import LoggerConfig
 
 pytestmark = pytest.mark.slow
 
@@ -32,8 +32,8 @@ from pathlib import Path
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
-from collabteam.boards.tracking import finish, fold_logger, log_recall
-from collabteam.config import LoggerConfig
+from collabteam.reporting.wandb_runs import finish, fold_logger, log_recall
+from collabteam.settings import LoggerConfig
 
 kind, folder, dies, *folds = sys.argv[1:]
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -201,8 +201,8 @@ def test_offline_keeps_to_the_folder_and_to_itself(offline: Trained) -> None:
 def test_online_without_an_account_is_refused_in_one_line(tmp_path: Path) -> None:
     code = """
 from pathlib import Path
-from collabteam.boards.tracking import fold_logger
-from collabteam.config import LoggerConfig
+from collabteam.reporting.wandb_runs import fold_logger
+from collabteam.settings import LoggerConfig
 from collabteam.errors import UserError
 try:
     fold_logger(LoggerConfig(mode="online"), Path("round-0"), "a", 0, 0, {})

@@ -1,7 +1,7 @@
 """What is known of a camera: its crops, and the log of what was said about them.
 
 Hidden truth (``collabteam.catalog.truth``) and the readers of foreign data
-(``collabteam.catalog.crops_source``) are imported by their own names.
+(``collabteam.sources.crops``) are imported by their own names.
 """
 
 from collabteam.catalog.catalog import CameraInUse, Catalog, registered

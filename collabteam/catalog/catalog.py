@@ -18,9 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from collabteam.catalog.index import CROP_COLUMNS, LOG_COLUMNS, CropIndex, Derivation
-from collabteam.catalog.locks import Held, Lock
-from collabteam.catalog.mirror import Mirror, pull
+from collabteam.catalog.index import CROP_COLUMNS, LOG_COLUMNS, CropIndex, IndexBuilder
 from collabteam.catalog.records import (
     CROP_SCHEMA,
     LABEL_SCHEMA,
@@ -30,10 +28,12 @@ from collabteam.catalog.records import (
     crops_to_table,
     events_to_table,
 )
-from collabteam.catalog.store import MANIFEST, Store, together
-from collabteam.catalog.tables import Table, write_atomically
-from collabteam.config import UNKNOWN, UNUSABLE, camera_folder, check_classes, root_folder
 from collabteam.errors import UserError, disk_errors
+from collabteam.settings import UNKNOWN, UNUSABLE, camera_folder, check_classes, root_folder
+from collabteam.storage.locks import Lock, LockHeld
+from collabteam.storage.mirror import Mirror, pull
+from collabteam.storage.store import MANIFEST, Store, together
+from collabteam.storage.tables import Table, write_atomically
 
 BATCH_CROPS = 4096
 """Most crops in one commit."""
@@ -48,7 +48,7 @@ class CameraInUse(UserError):
 
 
 @dataclass(frozen=True)
-class Stored:
+class StorageSize:
     """What a camera's tables take on the disk or in the store.
 
     Attributes:
@@ -68,7 +68,7 @@ class Catalog:
 
     Attributes:
         folder: The camera's folder, ``<root>/<camera>``; of a camera in an object store the copy of
-            it on this machine (:mod:`collabteam.catalog.mirror`).
+            it on this machine (:mod:`collabteam.storage.mirror`).
         place: The same for a person to read: a folder or an address.
         name: The camera.
         classes: The registered classes, one branch each, in this order; empty if none are yet.
@@ -84,7 +84,7 @@ class Catalog:
         self._labels = Table(folder / "labels.lance")
         self._labels.add_missing_texts(LABEL_SCHEMA)
         Table(folder / "truth.lance")  # damage should show here, not in the midst of a command
-        self._read = Derivation()
+        self._read = IndexBuilder()
         self._reading = threading.Lock()
         self._lock_depth = 0
         self._lock: Lock | None = None
@@ -241,7 +241,7 @@ class Catalog:
                     self._lock = Lock(self.folder / "lock", {"command": command})
                 else:
                     self._mirror.take({"command": command})
-            except Held as held:
+            except LockHeld as held:
                 raise CameraInUse(
                     f"camera {self.name} is in use by {held.describe()}: wait for it or stop it"
                 ) from held
@@ -420,7 +420,9 @@ class Catalog:
                 self._read.add_events(batch)
             return self._read.index()
 
-    def compact(self, advance: Callable[[int], None] | None = None) -> tuple[Stored, Stored]:
+    def compact(
+        self, advance: Callable[[int], None] | None = None
+    ) -> tuple[StorageSize, StorageSize]:
         """Merge small files, and remove those that nobody needs any more; nothing is said anew.
 
         Row numbers and the order of the log stay. Others may read meanwhile; who adds something
@@ -441,16 +443,16 @@ class Catalog:
             Table(self.folder / f"{name}.lance").compact(rows, advance)
         return before, self._stored()
 
-    def _stored(self) -> Stored:
+    def _stored(self) -> StorageSize:
         if self._mirror is not None:
             sizes = [size for name in _MERGED for size in self._mirror.store.sizes(f"{name}.lance")]
-            return Stored(len(sizes), sum(sizes))
+            return StorageSize(len(sizes), sum(sizes))
         sizes = []
         for file in self.folder.glob("*.lance/**/*"):
             with suppress(FileNotFoundError):  # somebody is writing
                 if file.is_file():
                     sizes.append(file.stat().st_size)
-        return Stored(len(sizes), sum(sizes))
+        return StorageSize(len(sizes), sum(sizes))
 
     def images(self, rows: npt.ArrayLike) -> list[bytes]:
         """Encoded pictures by row number of :class:`CropIndex`.

@@ -85,7 +85,7 @@ class CropIndex:
         return len(self.crop_id)
 
 
-class Derivation:
+class IndexBuilder:
     """What crops and log have said so far, at about 80 bytes a crop and 20 an event.
 
     It takes crops and events in the order of their tables, a batch at a time, so nothing is read
@@ -271,7 +271,7 @@ def derive(crops: pa.Table, log: pa.Table) -> CropIndex:
         crops: N rows with ``CROP_COLUMNS``.
         log: E rows with ``LOG_COLUMNS``; events of crops that are not among the N are ignored.
     """
-    derivation = Derivation()
+    derivation = IndexBuilder()
     for batch in crops.to_batches():
         derivation.add_crops(batch)
     for batch in log.to_batches():

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from collabteam.catalog.catalog import Catalog
 from collabteam.catalog.records import TRUTH_SCHEMA
-from collabteam.catalog.tables import Table
+from collabteam.storage.tables import Table
 
 
 def read_truth(catalog: Catalog) -> dict[str, str]:

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from collabteam.boards.progress import Console
 from collabteam.catalog import Catalog, CropIndex, LabelEvent
-from collabteam.config import UNUSABLE, TrainConfig
 from collabteam.errors import UserError
+from collabteam.reporting.terminal import Console
 from collabteam.rounds.selection import sample_initial
 from collabteam.rounds.state import read_json, round_folder, write_json
+from collabteam.settings import UNUSABLE, TrainConfig
 
 
 def sample_file(folder: Path) -> Path:

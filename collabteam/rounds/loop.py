@@ -25,17 +25,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from collabteam.boards.progress import Console
-from collabteam.boards.table1 import Round, read_rounds
-from collabteam.boards.tracking import finish, fold_logger, log_recall
 from collabteam.catalog import Catalog, CropIndex, LabelEvent
 from collabteam.catalog.truth import read_truth
-from collabteam.config import UNKNOWN, UNUSABLE, TrainConfig, check_train
 from collabteam.errors import UserError
+from collabteam.features.backbones import build_branch, check_picture_size
+from collabteam.features.images import decode
+from collabteam.learners.fit import fit_fold, set_threads
+from collabteam.learners.folds import assign_folds
+from collabteam.reporting.table1 import Round, read_rounds
+from collabteam.reporting.terminal import Console
+from collabteam.reporting.wandb_runs import finish, fold_logger, log_recall
 from collabteam.rounds import evaluation
 from collabteam.rounds.initial import draw_initial, initial_rows, sample_file
-from collabteam.rounds.reviewer import oracle_answers
-from collabteam.rounds.scores import PART, PoolScores
+from collabteam.rounds.oracle import oracle_answers
 from collabteam.rounds.selection import select
 from collabteam.rounds.state import (
     check_settings,
@@ -48,18 +50,16 @@ from collabteam.rounds.state import (
     write_json,
 )
 from collabteam.rounds.tracked import track
-from collabteam.team.data import decode
-from collabteam.team.fit import fit_fold, set_threads
-from collabteam.team.folds import assign_folds
-from collabteam.team.network import build_branch, check_picture_size
-from collabteam.team.scoring import Device, Team, branch_file
+from collabteam.settings import UNKNOWN, UNUSABLE, TrainConfig, check_train
+from collabteam.team.predictions import PART, PredictionStore
+from collabteam.team.team import Device, Team, branch_file
 from collabteam.team.voting import ABSTAIN, vote
 
 LOW_PRECISION = 0.95
 """A draw whose estimated precision is lower is announced: it may teach more wrong than right."""
 
 
-def bring_to_round(config: TrainConfig, console: Console | None = None) -> list[Round]:
+def train_rounds(config: TrainConfig, console: Console | None = None) -> list[Round]:
     """Bring a camera to ``config.round``, doing every round that is missing.
 
     Args:
@@ -524,7 +524,7 @@ class _Making:
 
     def _measure_pool(self, index: CropIndex, team: Team) -> Round:
         pool = ~self._used(index) & ~index.held_out & (index.human != UNUSABLE)
-        scores = PoolScores(self.folder / "scores", self.fingerprint, self.classes)
+        scores = PredictionStore(self.folder / "scores", self.fingerprint, self.classes)
         self._score(index, pool, scores, team, self.number)
         rows, prob = scores.of(index, pool)
         verdicts = vote(prob, self.config.team.joint)
@@ -613,7 +613,7 @@ class _Making:
         """Votes of the team of the round before; crops that came since then are scored now."""
         before = self.done[-1]
         folder = round_folder(self.catalog.folder, self.number - 1)
-        scores = PoolScores(folder / "scores", before["fingerprint"], self.classes)
+        scores = PredictionStore(folder / "scores", before["fingerprint"], self.classes)
         if scores.missing(index.crop_id[pool]).any():
             # With the settings that it was trained with, which a rollback lets change.
             team = Team.load(folder, self.config.trainer)
@@ -624,7 +624,7 @@ class _Making:
         self,
         index: CropIndex,
         pool: NDArray[np.bool_],
-        scores: PoolScores,
+        scores: PredictionStore,
         team: Team,
         number: int,
     ) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from collabteam.config import UNKNOWN
+from collabteam.settings import UNKNOWN
 from collabteam.team.voting import Verdicts
 
 Tracks = Sequence[str] | NDArray[np.str_] | NDArray[np.object_] | NDArray[np.int64]

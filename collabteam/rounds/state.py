@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from collabteam.boards.table1 import Round
-from collabteam.catalog.tables import write_atomically
-from collabteam.config import TrainConfig
 from collabteam.errors import UserError
+from collabteam.reporting.table1 import Round
+from collabteam.settings import TrainConfig
+from collabteam.storage.tables import write_atomically
 
 
 def round_folder(camera_folder: Path, number: int) -> Path:

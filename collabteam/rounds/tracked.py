@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from collabteam.boards.table1 import Round
-from collabteam.boards.tracking import Made, Sample, log_rounds
 from collabteam.catalog import Catalog, CropIndex
-from collabteam.config import UNKNOWN, UNUSABLE, LoggerConfig
+from collabteam.features.images import letterbox
+from collabteam.reporting.table1 import Round
+from collabteam.reporting.wandb_runs import RoundRun, Sample, log_rounds
 from collabteam.rounds.state import round_folder
-from collabteam.team.data import letterbox
-from collabteam.team.scoring import branch_file
+from collabteam.settings import UNKNOWN, UNUSABLE, LoggerConfig
+from collabteam.team.team import branch_file
 from collabteam.team.voting import ABSTAIN, vote
 
 SAMPLES = 8
@@ -40,9 +40,9 @@ def track(config: LoggerConfig, catalog: Catalog, rounds: list[Round]) -> None:
     log_rounds(config, catalog.folder, rounds, partial(_made, catalog, rounds))
 
 
-def _made(catalog: Catalog, rounds: list[Round], record: Round) -> Made:
+def _made(catalog: Catalog, rounds: list[Round], record: Round) -> RoundRun:
     number, index = record["round"], catalog.index()
-    return Made(
+    return RoundRun(
         team=_voters(catalog, record),
         team_before=_voters(catalog, rounds[number - 1]) if number else [],
         increment=_increment(catalog, index, number) if number else [],

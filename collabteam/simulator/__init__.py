@@ -28,7 +28,7 @@ from typing import Literal
 import numpy as np
 from numpy.random import Generator
 
-from collabteam.config import SimulationConfig
+from collabteam.settings import SimulationConfig
 from collabteam.simulator import figures as fg
 from collabteam.simulator import scene as sc
 

@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import fields
 
-from collabteam.catalog.crops_source import Item, Labels
-from collabteam.config import SimulationConfig
+from collabteam.settings import SimulationConfig
 from collabteam.simulator import CLASSES, simulate
+from collabteam.sources.crops import Item, Labels
 
 
 class SimulatedSource:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from collabteam.config import CutConfig, FootageConfig
+from collabteam.settings import CutConfig, FootageConfig
 from collabteam.video.objects import Frame, Objects, area, intersection
 
 _LARGE = 160.0
@@ -107,7 +107,7 @@ def cut(image: NDArray[np.uint8], box: NDArray[np.float32], margin: float) -> ND
     return image[top : max(bottom, top + 1), left : max(right, left + 1)].copy()
 
 
-class Album:
+class BestShots:
     """The best pictures of one track so far, spread over its life, in bounded memory.
 
     A track's life is cut into stretches of equal length and each keeps its best picture. When there

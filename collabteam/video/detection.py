@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from collabteam.config import DetectorConfig
 from collabteam.errors import UserError
+from collabteam.settings import DetectorConfig
 from collabteam.video.objects import Objects, area
 
 Raw = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]

@@ -30,8 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from collabteam.config import FootageConfig
 from collabteam.errors import UserError, first_line
+from collabteam.settings import FootageConfig
 from collabteam.video.objects import Frame
 
 if TYPE_CHECKING:
@@ -355,7 +355,7 @@ def _zone(footage: FootageConfig) -> tzinfo:
 # --- time and choice -----------------------------------------------------------------------------
 
 
-class Pace:
+class FrameSampler:
     """Which frames are due at a rate, by their timestamps.
 
     Time is cut into slots of 1 / fps from the first frame on, and the first frame of every slot is
@@ -501,7 +501,7 @@ class _Places:
         self._last = pts if self._last is None else max(pts, self._last)
 
 
-class Sieve(Generic[T]):
+class PacketFilter(Generic[T]):
     """Leaves out packets that no frame that is due needs.
 
     Pictures build upon earlier ones, back to a keyframe. So after the last packet whose frame is
@@ -512,7 +512,7 @@ class Sieve(Generic[T]):
         open: Whether everything passes as due from now on.
     """
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: FrameSampler) -> None:
         """Begin.
 
         Args:
@@ -832,7 +832,7 @@ class _Reader:
     def _give(self, container: InputContainer, video: VideoStream) -> None:
         """Put the frames that are due into the queue."""
         size: tuple[int, int] | None = None
-        pace: Pace | None = None
+        pace: FrameSampler | None = None
         converter = self.av.video.reformatter.VideoReformatter()
         for seconds, (number, picture) in self._timed(container, video):
             self._now = seconds
@@ -846,7 +846,7 @@ class _Reader:
                 what = "{}x{} to {}x{}".format(*(size or ()), *sides)
                 self.faults.add("size", f"changes from {what} at {seconds:.1f} s")
             size = sides
-            pace = pace or Pace(self._fps, self.rate)
+            pace = pace or FrameSampler(self._fps, self.rate)
             if not pace.due(seconds):
                 continue
             if self._live and len(self._queue) >= QUEUE:
@@ -952,8 +952,8 @@ class _Reader:
     ) -> Iterator[tuple[float, tuple[int, VideoFrame]]]:
         """Frames whose timestamps tell their time; what is not needed is not decoded."""
         self._tick = float(video.time_base or 1.0)
-        pace = Pace(0.0 if self._fps >= self.rate else self._fps, self.rate)
-        sieve: Sieve[_Packet] = Sieve(pace)
+        pace = FrameSampler(0.0 if self._fps >= self.rate else self._fps, self.rate)
+        sieve: PacketFilter[_Packet] = PacketFilter(pace)
 
         def tell_gap(before: int, after: int) -> None:
             text = f"no frames from {self._since(before):.1f} s to {self._since(after):.1f} s"
@@ -978,7 +978,7 @@ class _Reader:
     def _needed(
         self,
         packets: Iterator[_Packet],
-        sieve: Sieve[_Packet],
+        sieve: PacketFilter[_Packet],
         places: _Places,
         lengths: int | None,
     ) -> Iterator[tuple[_Packet | None, bool]]:
@@ -1009,7 +1009,7 @@ class _Reader:
         self,
         needed: Iterator[tuple[_Packet | None, bool]],
         video: VideoStream,
-        sieve: Sieve[_Packet],
+        sieve: PacketFilter[_Packet],
         places: _Places,
     ) -> Iterator[tuple[float | None, tuple[int, VideoFrame]]]:
         """Good frames with their seconds, as the video has them, and numbers."""

@@ -64,7 +64,7 @@ _FLICKER, _RIM, _OUTWARDS = 0.5, 0.01, 0.1
 
 
 @dataclass(frozen=True)
-class Linked:
+class LinkedTrack:
     """One object that was followed through a video: T frames in which it was seen, in time order.
 
     Attributes:
@@ -146,7 +146,7 @@ class Linker:
         objects: Objects,
         numbers: NDArray[np.int64],
         appearance: NDArray[np.float32],
-    ) -> list[Linked]:
+    ) -> list[LinkedTrack]:
         """Take the objects of the next frame.
 
         Args:
@@ -186,14 +186,14 @@ class Linker:
         self._due = self._now + _EVERY
         return self._look(self._now)
 
-    def finish(self) -> list[Linked]:
+    def finish(self) -> list[LinkedTrack]:
         """The end: all objects that are left."""
         return self._look(inf)
 
     def _is_over(self, piece: _Piece, now: float) -> bool:
         return now - piece.last > self.max_gap
 
-    def _look(self, now: float) -> list[Linked]:
+    def _look(self, now: float) -> list[LinkedTrack]:
         for number, piece in list(self._growing.items()):
             if self._is_over(piece, now):
                 piece.over = True
@@ -302,13 +302,13 @@ class Linker:
         )  # fmt: skip
         return sum(parts) if max(parts) <= 1 and sum(parts) <= _MOST else inf
 
-    def _take(self) -> list[Linked]:
+    def _take(self) -> list[LinkedTrack]:
         """Take out the objects of which both ends are known."""
         doubles: dict[_Piece, list[_Piece]] = {}
         for piece in self._pieces:
             if piece.double:
                 doubles.setdefault(piece.root, []).append(piece)
-        found: list[Linked] = []
+        found: list[LinkedTrack] = []
         gone: set[_Piece] = set()
         for piece in self._pieces:
             if piece.double or piece.follows or not piece.started:
@@ -346,7 +346,7 @@ def _groups(joined: NDArray[np.bool_]) -> list[tuple[list[int], list[int]]]:
     return groups
 
 
-def _flatten(chain: list[_Piece], extra: list[_Piece]) -> Linked:
+def _flatten(chain: list[_Piece], extra: list[_Piece]) -> LinkedTrack:
     pieces = chain + extra
     lengths = [len(piece.seconds) for piece in pieces]
     frame = np.concatenate([np.array(piece.frame, np.int64) for piece in pieces])
@@ -356,7 +356,7 @@ def _flatten(chain: list[_Piece], extra: list[_Piece]) -> Linked:
     order = np.lexsort((-score, second, frame))
     rows = order[np.unique(frame[order], return_index=True)[1]]
     kinds = np.array([kind for piece in pieces for kind in piece.kind], object)
-    return Linked(
+    return LinkedTrack(
         numbers=tuple(dict.fromkeys(piece.number for piece in pieces)),
         number=np.repeat([piece.number for piece in pieces], lengths)[rows],
         frame=frame[rows],

@@ -31,12 +31,20 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from collabteam.boards.progress import Advance, Console
 from collabteam.catalog import CameraInUse, Catalog, Crop, registered
-from collabteam.catalog.mirror import publish
-from collabteam.config import UNKNOWN, IngestConfig, camera_folder, check_ingest
 from collabteam.errors import UserError, first_line
-from collabteam.video.crops import Album, Candidate, choose, encode, look_at, standing, visibility
+from collabteam.reporting.terminal import Advance, Console
+from collabteam.settings import UNKNOWN, IngestConfig, camera_folder, check_ingest
+from collabteam.storage.mirror import publish
+from collabteam.video.crops import (
+    BestShots,
+    Candidate,
+    choose,
+    encode,
+    look_at,
+    standing,
+    visibility,
+)
 from collabteam.video.detection import Detector, open_detector
 from collabteam.video.footage import (
     Footage,
@@ -49,7 +57,7 @@ from collabteam.video.footage import (
     shown,
     start_time,
 )
-from collabteam.video.linking import Linked, Linker, kind_of
+from collabteam.video.linking import LinkedTrack, Linker, kind_of
 from collabteam.video.objects import Frame, Objects
 from collabteam.video.preview import Sighting, write_preview
 from collabteam.video.riders import PARTS, fuse
@@ -452,7 +460,7 @@ def _read_stream(
         record = VideoRecord(
             video, f"{parts.hostname}-{at}@{video[:8]}", address, settings=settings_of(config)
         )
-        stretch = _Stretch(ahead, frames, ahead.seconds + _SEGMENT)
+        stretch = _Segment(ahead, frames, ahead.seconds + _SEGMENT)
         with spool.writing(record) as file:
             reading = _Reading(config, detector, footage, record, footage.began)
             reading.run(iter(stretch), file, share)
@@ -463,7 +471,7 @@ def _read_stream(
         yield record
 
 
-class _Stretch:
+class _Segment:
     """Frames up to a time; the first one beyond it stays for the next stretch."""
 
     def __init__(self, first: Frame, rest: Iterator[Frame], end: float) -> None:
@@ -513,7 +521,7 @@ class _Reading:
         rate = min(config.fps or footage.rate, footage.rate) or 25.0
         self.tracker = open_tracker(config.tracker, config.reid, rate)
         self.linker = Linker(self.tracker.max_distance)
-        self.albums: dict[int, Album] = {}
+        self.albums: dict[int, BestShots] = {}
         self.sightings: list[Sighting] = []
         self.drawn: dict[tuple[int, int], NDArray[np.float32]] = {}  # by track and frame
         self.where: dict[tuple[int, int], NDArray[np.bool_] | None] = {}
@@ -578,7 +586,7 @@ class _Reading:
 
     def _follow(
         self, frame: Frame, objects: Objects
-    ) -> tuple[Objects, NDArray[np.int64], list[Linked]]:
+    ) -> tuple[Objects, NDArray[np.int64], list[LinkedTrack]]:
         """Tracks of a frame's objects, and the objects that are done with."""
         if self.fusing:
             objects = fuse(objects)
@@ -599,10 +607,10 @@ class _Reading:
         height, width = frame.image.shape[:2]
         seen = visibility(objects, width, height)
         for row in np.flatnonzero(numbers >= 0):
-            album = self.albums.setdefault(int(numbers[row]), Album(self.config.cut))
+            album = self.albums.setdefault(int(numbers[row]), BestShots(self.config.cut))
             album.offer(frame, objects.box[row], str(objects.kind[row]), float(seen[row]))
 
-    def _keep(self, finished: Sequence[Linked], file: SpoolFile) -> None:
+    def _keep(self, finished: Sequence[LinkedTrack], file: SpoolFile) -> None:
         """Write the crops of objects that are done with."""
         for found in finished:
             candidates = self._candidates(found)
@@ -632,7 +640,7 @@ class _Reading:
                     )
                 )
 
-    def _candidates(self, found: Linked) -> list[Candidate]:
+    def _candidates(self, found: LinkedTrack) -> list[Candidate]:
         candidates = []
         for number in found.numbers:
             album = self.albums.get(number)

@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from collabteam.boards.plots import contact_sheet
+from collabteam.reporting.plots import contact_sheet
 from collabteam.video.footage import open_footage
 
 _WIDTH = 960

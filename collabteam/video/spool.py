@@ -24,10 +24,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collabteam.catalog import Catalog, Crop
-from collabteam.catalog.crops_source import Item, Labels
-from collabteam.catalog.mirror import publish
-from collabteam.catalog.tables import write_atomically
 from collabteam.errors import UserError, disk_errors
+from collabteam.sources.crops import Item, Labels
+from collabteam.storage.mirror import publish
+from collabteam.storage.tables import write_atomically
 
 _SCHEMA = pa.schema(
     [
@@ -265,7 +265,7 @@ def read_record(file: Path) -> VideoRecord:
 
 
 class SpooledSource:
-    """Sealed files as a source of crops, see :class:`collabteam.catalog.crops_source.Source`.
+    """Sealed files as a source of crops, see :class:`collabteam.sources.crops.Source`.
 
     Args:
         files: The files.
@@ -320,8 +320,8 @@ def commit(catalog: Catalog, spool: Spool) -> list[VideoRecord]:
     Raises:
         UserError: Another command holds the camera, or the disk is full; nothing is lost.
     """
-    from collabteam.catalog.crops_source import ingest_source
-    from collabteam.config import UNKNOWN
+    from collabteam.settings import UNKNOWN
+    from collabteam.sources.crops import ingest_source
 
     with catalog.lock("ingest"):
         # Under the lock: what another one commits meanwhile is gone, or, in a store, on record.

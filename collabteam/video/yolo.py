@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from collabteam.config import DetectorConfig
 from collabteam.errors import UserError, first_line
+from collabteam.settings import DetectorConfig
 from collabteam.video.detection import Raw
 
 _RUNTIME = {".pt": None, ".onnx": "onnxruntime", ".tflite": "ai-edge-litert"}

@@ -33,14 +33,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from collabteam.boards.progress import Console
 from collabteam.catalog import Catalog
-from collabteam.catalog.locks import Held, Lock
-from collabteam.config import ReviewConfig
 from collabteam.errors import UserError, first_line
-from collabteam.rounds.queues import prepare, why_empty
+from collabteam.reporting.terminal import Console
+from collabteam.reviewing.queues import prepare, why_empty
+from collabteam.reviewing.session import Refused, ReviewSession
+from collabteam.settings import ReviewConfig
+from collabteam.storage.locks import Lock, LockHeld
 from collabteam.video.still import Stills
-from collabteam.web.desk import Desk, Refused
 from collabteam.web.sessions import Sessions
 
 _STATIC = Path(__file__).parent / "static"
@@ -134,7 +134,7 @@ def cookie_name(camera: str) -> str:
 
 
 def make_app(
-    desk: Desk,
+    desk: ReviewSession,
     sessions: Sessions,
     stills: Stills,
     hosts: frozenset[str],
@@ -352,7 +352,7 @@ def _texts(values: object) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Served:
+class ReviewServer:
     """What a review came to.
 
     Attributes:
@@ -371,7 +371,9 @@ class Served:
     agreement: dict[str, Any]
 
 
-def serve(catalog: Catalog, config: ReviewConfig, reviewer: str, console: Console) -> Served | None:
+def serve(
+    catalog: Catalog, config: ReviewConfig, reviewer: str, console: Console
+) -> ReviewServer | None:
     """Serve the review page until ^C.
 
     Where the camera is being reviewed already, that server is asked to let this reviewer in.
@@ -393,7 +395,7 @@ def serve(catalog: Catalog, config: ReviewConfig, reviewer: str, console: Consol
     folder.mkdir(exist_ok=True, mode=0o700)
     try:
         lock = Lock(folder / "lock", {"command": "review"}, private=True)
-    except Held as held:
+    except LockHeld as held:
         # What the queue needs is drawn here; the server that there is sees it.
         prepare(catalog, config, console)
         _join(held, config, reviewer, console)
@@ -401,7 +403,7 @@ def serve(catalog: Catalog, config: ReviewConfig, reviewer: str, console: Consol
     try:
         with _listen(config) as listening:
             prepare(catalog, config, console)
-            desk = Desk(catalog, config)
+            desk = ReviewSession(catalog, config)
             _check_any(desk, config)
             port = listening.getsockname()[1]
             local, hosts = _names(config, port)
@@ -431,7 +433,7 @@ def serve(catalog: Catalog, config: ReviewConfig, reviewer: str, console: Consol
             with suppress(KeyboardInterrupt):
                 server.run(sockets=[listening])
             line = desk.state(reviewer, "", config.queue)
-            return Served(
+            return ReviewServer(
                 *desk.verified(), desk.left(config.queue), line["next"], line["agreement"]
             )
     finally:
@@ -492,7 +494,7 @@ def _names(config: ReviewConfig, port: int) -> tuple[str, frozenset[str]]:
     return f"http://{f'[{local}]' if ':' in local else local}:{port}", frozenset(hosts)
 
 
-def _check_any(desk: Desk, config: ReviewConfig) -> None:
+def _check_any(desk: ReviewSession, config: ReviewConfig) -> None:
     """Raise where the queue has never had a crop, and say what would bring some."""
     name = desk.catalog.name
     if desk.total(config.queue):
@@ -510,7 +512,7 @@ def _open(address: str, token: str, config: ReviewConfig, reviewer: str, console
         threading.Thread(target=webbrowser.open, args=(whole,), daemon=True).start()
 
 
-def _join(held: Held, config: ReviewConfig, reviewer: str, console: Console) -> None:
+def _join(held: LockHeld, config: ReviewConfig, reviewer: str, console: Console) -> None:
     """Let the server that there is invite this reviewer."""
     holder = held.holder
     if "secret" not in holder:

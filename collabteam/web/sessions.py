@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from collabteam.catalog.tables import write_atomically
+from collabteam.storage.tables import write_atomically
 
 INVITATION = 3600.0
 """Seconds for which an address that was printed opens the page."""

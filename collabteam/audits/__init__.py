@@ -1,0 +1,1 @@
+"""A person checks a random sample of the labels; a certificate says what that proves."""

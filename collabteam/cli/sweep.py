@@ -1,0 +1,489 @@
+"""Many cameras with one command: what ``-m`` does beside Hydra's grid and launchers.
+
+The same camera is never worked on by two jobs at once, other settings get roots of their own, every
+job tells how far it is and what it came to in files, and in the end stands a table. So what became
+of a job is known even where the launcher lost it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import re
+import socket
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from collabteam.cli.command import Outcome
+from collabteam.errors import UserError, first_line
+from collabteam.storage.locks import Lock, LockHeld
+
+FOLDER = ".sweeps"
+"""Under the root: what sweeps tell of themselves."""
+LOCAL = ("joblib", "submitit_local")
+"""Launchers whose jobs run on this machine and end with the command that started them."""
+_SUBMITIT = {
+    "submitit_folder": "${hydra.sweep.dir}/.submitit/%j",
+    "cpus_per_task": "${runtime.cpus}",
+    "gpus_per_node": "${whole:${runtime.gpus}}",
+    "mem_gb": "${whole:${runtime.memory_gb}}",
+    "tasks_per_node": 1,
+    "nodes": 1,
+    "name": "${hydra.job.name}",
+}
+LAUNCHERS: dict[str, dict[str, Any]] = {
+    "joblib": {
+        "_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
+        "n_jobs": "${jobs_at_once:${runtime}}",
+        "pre_dispatch": "n_jobs",
+        "batch_size": "1",
+    },
+    # Without an address, a cluster of this machine alone that ends with the command.
+    "ray": {
+        "_target_": "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
+        "ray": {
+            "init": {
+                "address": "local",
+                "include_dashboard": False,
+                "logging_level": "error",
+                # The plugin would set it, which an existing cluster refuses.
+                "object_store_memory": None,
+            },
+            "remote": {"num_cpus": "${runtime.cpus}", "num_gpus": "${runtime.gpus}"},
+        },
+    },
+    "submitit_local": {
+        "_target_": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
+        "timeout_min": 10080,
+        **_SUBMITIT,
+    },
+    # Whatever runs out of time is queued again and goes on where it was.
+    "submitit_slurm": {
+        "_target_": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
+        "timeout_min": 1440,
+        **_SUBMITIT,
+        **dict.fromkeys(("partition", "account", "qos", "constraint", "gres", "setup")),
+        "array_parallelism": 256,
+        "max_num_timeout": 10,
+        "signal_delay_s": 120,
+        "additional_parameters": {},
+    },
+}
+"""What Hydra's launchers are set to; each is an extra of collabteam, ``submitit`` for two."""
+_ATTEMPTS = 2
+"""How often a job is started whose process died; a second death is not by chance."""
+_HERE = ("camera", "round", "root")
+"""What a sweep may vary without giving each setting a root of its own."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep.
+
+    Attributes:
+        number: From 0, in the order of the grid.
+        camera: The camera.
+        setting: What else is varied, as a name; with a root of its own that is its last part.
+        folder: Of the sweep.
+    """
+
+    number: int
+    camera: str
+    setting: str
+    folder: Path
+
+    @property
+    def title(self) -> str:
+        """What the table calls it."""
+        return f"{self.camera}{self.setting and f' ({self.setting})'}"
+
+    def file(self, kind: str) -> Path:
+        """``status``, ``outcome``, ``log`` or ``lock``."""
+        return self.folder / f"{self.number}.{kind}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep before it begins.
+
+    Attributes:
+        arguments: What Hydra is to be given instead of what was typed.
+        jobs: In the order of Hydra's grid.
+        root: Under which the cameras of ``own_roots`` lie now; they are copied first.
+        own_roots: Whether each job's root is ``<root>/<setting>``.
+        launcher: Name of the launcher.
+        cluster: Address of the Ray cluster that is to be used; empty for none.
+        remarks: What was understood otherwise than it was typed.
+    """
+
+    arguments: list[str]
+    jobs: list[Job]
+    root: str
+    own_roots: bool
+    launcher: str
+    cluster: str
+    remarks: list[str]
+
+
+def plan(command: str, varies: str, arguments: Sequence[str], cameras: Sequence[str]) -> Plan:
+    """What a sweep will do.
+
+    A pattern for cameras means registered ones. Of several target rounds the highest is left,
+    since it passes through the others. Where anything but the camera, the round or the root is
+    varied by a command that may, each setting has a root of its own, ``<root>/<setting>``.
+
+    Args:
+        command: The command.
+        varies: What it may vary, see :class:`collabteam.cli.command.Command`.
+        arguments: As typed.
+        cameras: The registered cameras.
+
+    Raises:
+        UserError: Nothing is meant, or something is varied that may not be.
+    """
+    remarks = []
+    values: dict[str, list[str]] = {}
+    kept: list[str] = []
+    flags = []
+    parser = OverridesParser.create()
+    for part in arguments:
+        if part.startswith("-") or "=" not in part:
+            flags.append(part)  # Hydra wants them together
+            continue
+        name = part.partition("=")[0]
+        try:
+            override = parser.parse_override(part)
+        except HydraException as error:
+            raise UserError(
+                f"{part}: cannot be read ({first_line(error)}): a value with brackets, commas or "
+                f"the like needs quotes of its own, {name}=\"'value'\""
+            ) from error
+        meant = override.value()
+        if name == "camera" and isinstance(meant, Glob):
+            found = meant.filter(cameras)
+            if not found:
+                raise UserError(
+                    f"{part}: no such camera is registered; known are "
+                    f"{', '.join(cameras[:8]) or 'none'}: 'ingest' registers one"
+                )
+            values[name], part = found, f"camera={','.join(found)}"
+        elif not override.is_sweep_override():
+            values[name] = [str(meant)]
+        elif not override.is_discrete_sweep():
+            raise UserError(f"{part}: expected a list of values, as in {name}=a,b")
+        else:
+            values[name] = [str(value) for value in override.sweep_string_iterator()]
+            if name == "round" and all(value.isdigit() for value in values[name]):
+                last = str(max(map(int, values[name])))
+                remarks.append(f"{part}: round={last} passes through the others")
+                values[name], part = [last], f"round={last}"
+        kept.append(part)
+    varied = [name for name, found in values.items() if len(found) > 1 and name not in _HERE]
+    if varied and varies == "cameras":
+        raise UserError(
+            f"{command} -m varies camera, round and root, not {', '.join(varied)}: what one job "
+            "made the next would replace; 'train -m' gives each setting a root of its own, which "
+            "can then be named"
+        )
+    roots = values.get("root", ["outputs"])
+    own = varied if varies == "roots" else []
+    if own and len(roots) > 1:
+        raise UserError(f"root={','.join(roots)}: expected one, since {', '.join(own)} is varied")
+    grid = [
+        dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())
+    ]
+    root = roots[0]
+    launcher = values.get("hydra/launcher", ["basic"])[0]
+    name = f"{command}-{hashlib.blake2b(repr(grid).encode(), digest_size=4).hexdigest()}"
+    # Of an object store, what a sweep tells of itself stays on this machine.
+    base = Path("outputs") if "://" in root else Path(root)
+    folder = base.absolute() / FOLDER / name
+    jobs = []
+    for number, chosen in enumerate(grid):
+        camera = chosen.get("camera", "")
+        other = [*varied, *(["root"] if len(roots) > 1 else [])]
+        jobs.append(Job(number, camera, setting_name({n: chosen[n] for n in other}), folder))
+    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    kept.append(f"hydra.sweep.dir='{quoted}'")
+    if launcher == "submitit_local":  # which would start all of them at once
+        kept.append("hydra.sweeper.max_batch_size='${jobs_at_once:${runtime}}'")
+    cluster = values.get("hydra.launcher.ray.init.address", [""])[0]
+    return Plan([*flags, *kept], jobs, root, bool(own), launcher, cluster, remarks)
+
+
+def setting_name(chosen: Mapping[str, str]) -> str:
+    """A folder's name for some settings: ``seed-1``, ``team.joint-min_seed-1``.
+
+    It depends on the settings alone. What is too long or has other letters is told apart by a hash.
+    """
+    text = "_".join(f"{name}-{chosen[name]}" for name in sorted(chosen))
+    safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")
+    if safe == text and len(safe) <= 100:
+        return safe
+    return f"{safe[:80]}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
+
+
+def run(plan: Plan, command: str, launch: Callable[[], None]) -> int:
+    """Run all jobs, show how far they are, and end with a table.
+
+    Args:
+        plan: From :func:`plan`.
+        command: The command.
+        launch: Lets Hydra's launcher run them; jobs that have an outcome return at once.
+
+    Returns:
+        1 if any job failed, else 0.
+
+    Raises:
+        UserError: The sweep as a whole cannot work.
+    """
+    from collabteam.catalog import Catalog
+    from collabteam.reporting.terminal import SweepMonitor
+
+    jobs, folder = plan.jobs, plan.jobs[0].folder
+    with _only_one(folder, command):
+        for job in jobs:
+            for kind in ("status", "outcome", "log"):
+                job.file(kind).unlink(missing_ok=True)
+        if plan.own_roots:
+            for job in jobs:
+                Catalog.open(plan.root, job.camera).copy_to(f"{plan.root}/{job.setting}")
+        watch = SweepMonitor(
+            command, [job.title for job in jobs], lambda number: _state(jobs[number])
+        )
+        # Said when a launcher starts a process of another program, which takes no part of it.
+        warnings.filterwarnings("ignore", message="lance is not fork-safe")
+        for remark in plan.remarks:
+            watch.rich.print(remark, markup=False, soft_wrap=True)
+        trouble = "interrupted"
+        refused = False
+        try:
+            with watch:
+                for _ in range(_ATTEMPTS if plan.launcher in LOCAL else 1):
+                    if not any(_missing(job) for job in jobs):
+                        break
+                    trouble = _launch(launch, plan)
+        except (HydraException, OmegaConfBaseException):  # nothing has begun
+            refused = True
+            raise
+        finally:
+            for job in [] if refused else jobs:
+                if _missing(job):
+                    began = job.file("log").exists()
+                    note = "its process ended amid the work" if began else "not begun"
+                    then = "goes on from there" if began else "does it"
+                    note = f"{note} ({trouble}): the same command {then}"
+                    _keep(job, Outcome(note, "failed", 1))
+            if not refused:
+                found = [_outcome(job) for job in jobs]
+                watch.table([(one.state, one.seconds, one.note) for one in found], folder)
+    return int(any(one.state == "failed" for one in found))
+
+
+def _answers(address: str) -> bool:
+    """Whether somebody listens at ``host:port``; any other address is not for us to judge."""
+    found = re.fullmatch(r"(?:ray://)?([^/:]+):(\d+)", address)
+    if not found:
+        return True
+    try:
+        socket.create_connection((found[1], int(found[2])), timeout=10).close()
+    except OSError:
+        return False
+    return True
+
+
+def _launch(launch: Callable[[], None], plan: Plan) -> str:
+    """Let the launcher run what has no outcome; what went wrong with itself, in a line."""
+    # Ray itself would try for ten minutes and more.
+    if not _answers(plan.cluster):
+        return (
+            f"no Ray cluster answers at {plan.cluster}: start one ('ray start --head'), or leave "
+            "the address out, and one of this machine alone is used"
+        )
+    if plan.cluster and (Path.home() / ".ray" / "auth_token").is_file():
+        # Ray 2.60 reads its token for address=auto, and for an address only if told so.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    try:
+        launch()
+    except Exception as error:
+        if any(isinstance(cause, ImportError) for cause in _causes(error)):
+            extra = plan.launcher.split("_")[0]
+            return (
+                f"hydra/launcher={plan.launcher} is not installed: pip install "
+                f"'collabteam[{extra}]', or leave it out, and one job follows the other"
+            )
+        if isinstance(error, HydraException | OmegaConfBaseException):
+            raise
+        # A worker that died takes the launcher's answer with it, not what the jobs kept.
+        while any(_runs(job) for job in plan.jobs):
+            time.sleep(0.5)
+        return f"{plan.launcher}: {type(error).__name__}: {first_line(error)}"
+    return "its process was killed"
+
+
+def run_job(job: Job, command: str, launcher: str, work: Callable[[], Outcome]) -> None:
+    """One job of a sweep, in whatever process the launcher runs it.
+
+    Args:
+        job: Which.
+        command: The command.
+        launcher: Name of the launcher.
+        work: The command's work; raises UserError where it cannot go on.
+    """
+    began = time.monotonic()
+    if launcher == "joblib":  # whose own start method its workers' children do not know
+        multiprocessing.set_start_method("spawn", force=True)
+    with _alone(job), _ending_with(job.folder / "lock", launcher in LOCAL):
+        if not _missing(job):
+            return
+        with job.file("log").open("a", buffering=1, encoding="utf-8") as log:
+            outcome = _logged(job, command, work, log)
+        _keep(job, replace(outcome, seconds=time.monotonic() - began))
+
+
+def _logged(job: Job, command: str, work: Callable[[], Outcome], log: TextIO) -> Outcome:
+    """What it came to; what it says goes to its log, how far it is to its status."""
+    from collabteam.reporting.terminal import status_in
+
+    with redirect_stdout(log), redirect_stderr(log), status_in(job.file("status")):
+        try:
+            return work()
+        except UserError as error:
+            print(f"{command}: {error}")
+            return Outcome(str(error), "failed", 2)
+        except Exception as error:
+            traceback.print_exc()
+            return Outcome(
+                f"an error that nobody foresaw ({type(error).__name__}: {first_line(error)}): "
+                f"{job.file('log')} has all of it", "failed", 1,
+            )  # fmt: skip
+
+
+def jobs_at_once(runtime: Any) -> int:
+    """How many jobs run side by side on this machine.
+
+    Args:
+        runtime: A :class:`RuntimeConfig`, or the same of OmegaConf.
+    """
+    if runtime.jobs:
+        return int(runtime.jobs)
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return max(1, min((cpus or 1) // int(runtime.cpus), int(memory / float(runtime.memory_gb))))
+
+
+# -- what jobs leave for the driver -------------------------------------------------------------
+
+
+def _keep(job: Job, outcome: Outcome) -> None:
+    partial = job.file("outcome").with_suffix(".part-outcome")
+    partial.write_text(json.dumps(asdict(outcome)))
+    partial.replace(job.file("outcome"))
+
+
+def _missing(job: Job) -> bool:
+    return not job.file("outcome").exists()
+
+
+def _outcome(job: Job) -> Outcome:
+    return Outcome(**json.loads(job.file("outcome").read_text()))
+
+
+def _state(job: Job) -> tuple[str, str]:
+    """Whether a job waits, runs or is through, and how far it is, in words."""
+    from collabteam.reporting.terminal import read_status
+
+    if job.file("outcome").exists():
+        outcome = _outcome(job)
+        return outcome.state, outcome.note
+    if not job.file("log").exists():
+        return "waits", ""
+    status = read_status(job.file("status"))
+    return "runs", status.in_words() if status else "starts"
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    found = [error]
+    while cause := found[-1].__cause__ or found[-1].__context__:
+        found.append(cause)
+    return found
+
+
+@contextmanager
+def _only_one(folder: Path, command: str) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made: {error.strerror}") from error
+    try:
+        lock = Lock(folder / "lock", {"command": command})
+    except LockHeld as held:
+        raise UserError(
+            f"this very sweep runs already, in {held.describe()}: wait for it or stop it"
+        ) from held
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _alone(job: Job) -> Iterator[None]:
+    """Hold the job's lock, by which the driver sees that its process lives."""
+    for _ in range(20):
+        with suppress(LockHeld):
+            lock = Lock(job.file("lock"), {"command": job.camera})
+            break
+        time.sleep(0.5)
+    else:
+        raise UserError(f"{job.file('lock')} is held: another process is at this job")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _runs(job: Job) -> bool:
+    try:
+        Lock(job.file("lock"), {}).release()
+    except LockHeld:
+        return True
+    return False
+
+
+@contextmanager
+def _ending_with(lock: Path, wanted: bool) -> Iterator[None]:
+    """End this process when the driver has: whoever starts again then finds every camera free."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1):
+            with lock.open() as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+            os._exit(3)
+
+    if wanted:
+        threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()

@@ -1,0 +1,1 @@
+"""The labelled dataset in the formats of other tools."""

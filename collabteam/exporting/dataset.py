@@ -1,0 +1,118 @@
+"""A camera's labels as a dataset of PyTorch's."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import Dataset
+
+from collabteam.catalog import Catalog
+from collabteam.errors import UserError
+from collabteam.exporting.selection import HELD_OUT, TEST, TRAIN, select_labels
+from collabteam.features.images import _upright_rgb
+
+
+class LabelledCrops(Dataset[tuple[Any, int]]):
+    """What ``python -m collabteam.export`` hands over, without writing it anywhere.
+
+    One line for a training of one's own::
+
+        crops = LabelledCrops("outputs", "S10-08", split="train", transform=to_tensor)
+        loader = DataLoader(crops, batch_size=64, shuffle=True)
+
+    Which crops there are, and with what labels, is settled when the object is made; pictures are
+    read from the catalog one by one, when they are asked for. Lance, which holds them, cannot be
+    read from a forked process: use ``num_workers=0``, or workers that start afresh
+    (``DataLoader(..., num_workers=2, multiprocessing_context="spawn")``).
+
+    Args:
+        root: Folder under which every camera has its own.
+        camera: The camera.
+        split: ``train``; ``test``, the frozen test set; ``held-out``, other crops of objects that
+            the test set shows; None for all of them.
+        certified: Only what the newest certificate covers.
+        min_confidence: Leave out the team's labels of which it was less sure, 0 to 1.
+        unknown: Also crops that are ``unknown``, objects of none of the classes.
+        transform: Called with each picture.
+
+    Attributes:
+        classes: Names by index: the camera's classes in its order, ``unknown`` behind them if it
+            was asked for, whether or not every one of them has crops.
+        labels: Shape ``(K,)``, int64: index of each crop's class.
+        crop_ids: K names of crops, in the order of the items.
+        splits: K times ``train``, ``test`` or ``held-out``.
+        sources: K times who said it: ``person``, ``import``, ``oracle`` (simulated) or ``team``.
+
+    Raises:
+        UserError: There is no such camera, split or certificate.
+
+    Example:
+        >>> LabelledCrops("outputs", "S10-08", split="tset")
+        Traceback (most recent call last):
+        collabteam.errors.UserError: split='tset': expected train, test, held-out or None
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        camera: str,
+        split: str | None = None,
+        certified: bool = False,
+        min_confidence: float = 0.0,
+        unknown: bool = False,
+        transform: Callable[[Image.Image], Any] | None = None,
+    ) -> None:
+        if split not in (None, TRAIN, TEST, HELD_OUT):
+            raise UserError(f"split={split!r}: expected {TRAIN}, {TEST}, {HELD_OUT} or None")
+        self._catalog: Catalog | None = Catalog.open(root, camera)
+        self._folder = self._catalog.folder
+        self._process = os.getpid()
+        selection = select_labels(self._catalog, certified, min_confidence, unknown)
+        chosen = np.flatnonzero((selection.split == split) | (split is None))
+        self.classes = selection.classes
+        number_of = {name: number for number, name in enumerate(self.classes)}
+        self._rows = selection.rows[chosen]
+        self.labels = np.array([number_of[name] for name in selection.label[chosen]], np.int64)
+        self.crop_ids: list[str] = selection.index.crop_id[self._rows].tolist()
+        self.splits: list[str] = selection.split[chosen].tolist()
+        self.sources: list[str] = selection.source[chosen].tolist()
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, item: int) -> tuple[Any, int]:
+        """One crop.
+
+        Returns:
+            The picture, RGB, upright, transparent parts on the colour on which the team sees them;
+            or what ``transform`` makes of it. And the index of its class.
+
+        Raises:
+            IndexError: There is no such item.
+            RuntimeError: This is a forked process.
+            UserError: The catalog is damaged.
+        """
+        (image,) = self._open().images([self._rows[item]])
+        with Image.open(io.BytesIO(image)) as opened:
+            picture = _upright_rgb(opened)
+        return (self.transform(picture) if self.transform else picture), int(self.labels[item])
+
+    def _open(self) -> Catalog:
+        if self._catalog is None:  # in a process that got this object sent
+            self._catalog, self._process = Catalog(self._folder), os.getpid()
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                "crops cannot be read from a forked process: give the DataLoader num_workers=0 or "
+                "multiprocessing_context='spawn'"
+            )
+        return self._catalog
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_catalog": None, "_folder": self._folder.absolute()}

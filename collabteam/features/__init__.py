@@ -1,0 +1,1 @@
+"""From encoded crops to tensors: decoding, augmentation, backbones."""

@@ -1,0 +1,1 @@
+"""How a team is trained on one fold."""

@@ -1,0 +1,399 @@
+"""Whether new footage is labelled less surely than what the team learned among.
+
+Only the team's own verdicts are looked at, so nobody has to verify anything to be warned.
+
+**Which objects.** One crop of each track: crops of one object are near copies. The *stretch* is
+what came after the last crop that trained the team; if either side of that is too little, the
+newest tenth by time. The *reference* is what came before and was labelled by the same team. Who is
+left out of it matters more than the statistic:
+
+- Tracks of which a person verified a crop are left out. Their crops trained the team, or are near
+  copies of one that did, so the team is too sure of them. i0 is drawn at random by proposed class,
+  so what is left differs in nothing but the mix of classes and the lengths of tracks (of a long
+  track a crop is drawn more often), and both are strata of the test. An audit is a random draw that
+  trains nobody: its crops stay.
+- Increments stay although they trained: they were drawn *because* the team was sure of them, and
+  leaving them out would make any new footage look surer than the rest. That they trained flatters
+  them a little; ``benchmarks/drift.py`` measures what false alarms it costs.
+- What a person verified because the team was unsure (``queue=unsure``) counts as "I don't know".
+
+**Which statistic.** The stratified rank-sum test of van Elteren (1960, Bulletin de l'Institut
+International de Statistique 37), one-sided: of objects of one proposed class and length of track,
+are new ones ranked lower? So neither a changed mix of classes nor longer tracks alone is an alarm.
+"I don't know" ranks below every label and ties with itself: what its confidence means has no
+direction (a sure "none of these" and two sure claims are both high).
+
+**When it is an alarm.** At ``p < ALPHA`` *and* a difference of ``LEAST_EFFECT``: with ten thousand
+objects what the increments flatter would be significant, too. ALPHA is that of one look; who looks
+every day at the same reference looks often.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import chi2_contingency, norm, rankdata
+
+from collabteam.catalog import CropIndex
+from collabteam.reporting.time_windows import last_verdicts
+from collabteam.rounds.initial import sample_file
+from collabteam.rounds.state import read_json
+
+ALPHA = 0.01
+"""Share of looks at footage without drift that may end in an alarm."""
+LEAST_EFFECT = 0.03
+"""How far :attr:`RankTest.lower` must be above one half."""
+LEAST_OBJECTS = 50
+"""Objects in the stretch, and before it, that a test needs."""
+_LONGEST = 4
+"""Tracks of so many crops and more are one stratum."""
+
+
+@dataclass(frozen=True)
+class RankTest:
+    """Whether late scores rank lower than early ones within strata.
+
+    Attributes:
+        p: One-sided, 0 to 1; 1 where nothing can be compared.
+        lower: Chance that of a late and an early one of the same stratum the late one is lower,
+            0 to 1; ties count half, 0.5 is no difference.
+        late: Late ones that were compared: those whose stratum has early ones, too.
+        early: Early ones that were compared.
+    """
+
+    p: float
+    lower: float
+    late: int
+    early: int
+
+
+def rank_test(
+    score: NDArray[np.floating], late: NDArray[np.bool_], stratum: NDArray[Any]
+) -> RankTest:
+    """Test by ranks within strata (van Elteren), late ones against early ones.
+
+    Each stratum's rank sum is weighted by ``1 / (N + 1)``, which is locally most powerful if the
+    shift is the same in all. Mean and variance are those of all ways to deal the stratum's ranks,
+    ties included, so they are exact; the normal approximation is to the sum over strata.
+
+    Args:
+        score: Shape ``(N,)``.
+        late: Shape ``(N,)``.
+        stratum: Shape ``(N,)``, names or numbers.
+
+    Returns:
+        The test; ``p`` and ``lower`` do not depend on monotone transformations of the scores.
+
+    Raises:
+        ValueError: A score is NaN.
+
+    Example:
+        >>> import numpy as np
+        >>> late = np.arange(40) % 2 == 1
+        >>> found = rank_test(np.arange(40) - 20 * late, late, np.zeros(40))
+        >>> round(found.lower, 3), found.p < 0.01, found.late, found.early
+        (0.863, True, 20, 20)
+    """
+    if np.isnan(score).any():
+        raise ValueError("expected scores, got NaN among them")
+    strata, at = np.unique(stratum, return_inverse=True)
+    values, order = np.unique(score, return_inverse=True)
+    n = np.bincount(at, minlength=len(strata))
+    n_late = np.bincount(at[late], minlength=len(strata))
+    # Ranked all together, stratum after stratum, a rank is centred by what the stratum's mean is.
+    rank = rankdata(at * len(values) + order)
+    centred = rank - (np.cumsum(n) - n + (n + 1) / 2)[at]
+    both = (n_late > 0) & (n_late < n)
+    n, n_late = n[both], n_late[both]
+    sums = np.bincount(at[late], centred[late], len(strata))[both]
+    squares = np.bincount(at, centred**2, len(strata))[both]
+    below = -float((sums / (n + 1)).sum())
+    weight = float((n_late * (n - n_late) / (n + 1)).sum())
+    variance = float((n_late * (n - n_late) / (n * (n - 1)) * squares / (n + 1) ** 2).sum())
+    p = float(norm.sf(below / math.sqrt(variance))) if variance > 0 else 1.0
+    lower = 0.5 + (below / weight if weight else 0.0)
+    return RankTest(p, lower, int(n_late.sum()), int((n - n_late).sum()))
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How often each class is proposed, for information.
+
+    Attributes:
+        p: Of a chi-square test that both mixes are the same, 0 to 1; None without two classes.
+        before: Share of tracks by proposed class, 0 to 1.
+        stretch: The same in the stretch.
+    """
+
+    p: float | None
+    before: dict[str, float]
+    stretch: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What is to be said about the newest stretch of a camera.
+
+    Attributes:
+        stretch: ``arrived`` after the team's last training crop, or the ``newest`` tenth by time.
+        round: The team's.
+        alarm: Whether the stretch is labelled less surely; None: too few objects to tell.
+        objects: Objects in the stretch.
+        before: Objects in the reference.
+        since: Unix seconds of the stretch's first object; None if nobody knows.
+        p: Of :class:`RankTest`; None if there was no test.
+        lower: Of :class:`RankTest`; None if there was no test.
+        compared: Objects of the stretch that have their like in the reference.
+        coverage: Share of these with a label, 0 to 1; None if there was no test.
+        coverage_before: Share that would have one, at the reference's coverage of each stratum.
+        mix: Proposed classes, of all tracks; None if there was no test.
+    """
+
+    stretch: Literal["arrived", "newest"]
+    round: int
+    alarm: bool | None
+    objects: int
+    before: int
+    since: float | None
+    p: float | None = None
+    lower: float | None = None
+    compared: int = 0
+    coverage: float | None = None
+    coverage_before: float | None = None
+    mix: Mix | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for ``json.dumps``: the attributes, ``since`` in ISO 8601."""
+        since = None if self.since is None else _utc(self.since).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return {**asdict(self), "since": since}
+
+    def in_words(self, camera: str) -> str:
+        """What a person shall read, in one or two sentences."""
+        since = "" if self.since is None else f" (since {_utc(self.since):%Y-%m-%d %H:%M} UTC)"
+        newest = f"the newest {self.objects:,} objects{since}"
+        if self.alarm is None:
+            return (
+                f"too few objects to tell drift: {self.objects:,} in the newest stretch{since} and "
+                f"{self.before:,} before it can be compared, {LEAST_OBJECTS} of each are needed"
+            )
+        assert self.p is not None
+        assert self.lower is not None
+        assert self.coverage is not None
+        assert self.coverage_before is not None
+        p = f"p = {self.p:.2g}" if self.p >= 0.0001 else "p < 0.0001"
+        coverage = (
+            f"coverage {self.coverage:.1%} against {self.coverage_before:.1%} of their like before"
+            f", and in {self.lower:.0%} of pairs of like objects the newer one is the less sure"
+        )
+        learned = (
+            f"the {self.before:,} that the team of round {self.round} learned among"
+            if self.stretch == "arrived"
+            else f"the {self.before:,} before them"
+        )
+        if self.alarm:
+            said = (
+                f"{newest} are labelled less surely than {learned} ({p}): {coverage}; verify some "
+                f"of them: python -m collabteam.review camera={camera} queue=unsure, then train"
+            )
+        elif self.p < ALPHA:
+            said = (
+                f"{newest} are labelled a little less surely than {learned} ({p}), too little to "
+                f"matter: {coverage}"
+            )
+        else:
+            said = (
+                f"no sign of drift: {newest} are labelled as surely as {learned} ({p}): {coverage}"
+            )
+        return said + self._mix_in_words()
+
+    def _mix_in_words(self) -> str:
+        if self.mix is None or self.mix.p is None or self.mix.p >= ALPHA:
+            return ""
+        moves = {
+            name: self.mix.stretch[name] - share
+            for name, share in self.mix.before.items()
+            if name in self.mix.stretch
+        }
+        most = max(moves, key=lambda name: (abs(moves[name]), name))
+        return (
+            f"; the mix has changed, which is no alarm: {self.mix.stretch[most]:.1%} proposed as "
+            f"{most or 'nothing'} against {self.mix.before[most]:.1%}"
+        )
+
+
+def find_drift(folder: Path, index: CropIndex, seed: int = 0) -> Drift | None:
+    """Compare the newest stretch of a camera with what its team learned among.
+
+    Args:
+        folder: The camera's, for ``round-0/sample.json``.
+        index: The camera's crops.
+        seed: Of the choice of one crop of each track.
+
+    Returns:
+        What is to be said; None without verdicts.
+
+    Raises:
+        UserError: The draw of i0 is broken.
+    """
+    verdicts = last_verdicts(index)
+    if not verdicts.any():
+        return None
+    number = int(index.verdict_round[np.flatnonzero(verdicts)[0]])
+    objects = comparable(index, verdicts, seed)
+    # What nobody has looked at yet is in neither mix.
+    seen = verdicts | (index.human != "") | index.test
+    first = np.full(int(index.track_code.max()) + 1, len(index), dtype=np.int64)
+    np.minimum.at(first, index.track_code, np.arange(len(index)))
+    arrived = first >= learned_until(folder, index, number)
+    count = int(arrived[index.track_code[objects.rows]].sum())
+    if min(count, len(objects.rows) - count) >= LEAST_OBJECTS:
+        return compare(index, objects, seen, arrived, number, "arrived")
+    began = index.time[first]
+    dated = objects.only(np.isfinite(began[index.track_code[objects.rows]]))
+    time = np.sort(began[index.track_code[dated.rows]])
+    size = min(len(time), max(LEAST_OBJECTS, math.ceil(len(time) / 10)))
+    # What is not dated is not later than anything; equal times stay together.
+    newest = began >= (time[-size] if size else math.inf)
+    return compare(index, dated, seen, newest, number, "newest")
+
+
+def learned_until(folder: Path, index: CropIndex, number: int) -> int:
+    """Row behind the last crop that the team of a round can have learned among.
+
+    i0 was drawn from all crops that were there then, and each increment from all that were there
+    later; so the last crop that any of these took says how far the camera was. What came after that
+    and before the training proper, in which nothing was drawn of it, counts as new.
+
+    Args:
+        folder: The camera's.
+        index: The camera's crops.
+        number: The round, 0 or more.
+
+    Returns:
+        0 (nothing is known) to N.
+
+    Raises:
+        UserError: The draw of i0 is broken.
+    """
+    file = sample_file(folder)
+    drawn_from = int(read_json(file).get("drawn_from", 0)) if file.exists() else 0
+    trained = (index.increment_round >= 1) & (index.increment_round <= number)
+    trained |= (index.unsure_round >= 0) & (index.unsure_round < number)
+    return max(drawn_from, int(np.flatnonzero(trained).max(initial=-1)) + 1)
+
+
+@dataclass(frozen=True)
+class Objects:
+    """One crop of each object that may be compared.
+
+    Attributes:
+        rows: Shape ``(M,)``: rows of the index.
+        score: Shape ``(M,)``: confidence of the verdict, 0 to 1; -1 for "I don't know".
+        stratum: Shape ``(M,)``: proposed class and number of crops of the track, as a number.
+    """
+
+    rows: NDArray[np.int64]
+    score: NDArray[np.float64]
+    stratum: NDArray[np.int64]
+
+    def only(self, chosen: NDArray[np.bool_]) -> Objects:
+        """Some of them; ``chosen`` has the shape ``(M,)``."""
+        return Objects(self.rows[chosen], self.score[chosen], self.stratum[chosen])
+
+
+def comparable(index: CropIndex, verdicts: NDArray[np.bool_], seed: int = 0) -> Objects:
+    """Objects whose verdicts say how sure the team is of crops that it does not know.
+
+    Args:
+        index: The camera's crops.
+        verdicts: Shape ``(N,)``: which verdicts count.
+        seed: Of the choice of one crop of each track.
+    """
+    said = (index.human != "") & ~index.test
+    unsure = said & (index.unsure_round >= 0)
+    tracks = int(index.track_code.max(initial=-1)) + 1
+    taught, doubted = np.zeros(tracks, dtype=bool), np.zeros(tracks, dtype=bool)
+    taught[index.track_code[said & ~unsure & ~index.audited]] = True
+    doubted[index.track_code[unsure]] = True
+    pool = np.flatnonzero((verdicts | unsure) & ~taught[index.track_code])
+    shuffled = np.random.default_rng([seed, *b"drift"]).permutation(pool)
+    _, at = np.unique(index.track_code[shuffled], return_index=True)
+    rows = np.sort(shuffled[at])
+    known = verdicts[rows] & (index.verdict[rows] != "") & ~doubted[index.track_code[rows]]
+    _, proposed = np.unique(index.proposed[rows].astype(str), return_inverse=True)
+    length = np.bincount(index.track_code, minlength=1)[index.track_code[rows]].clip(max=_LONGEST)
+    score = np.where(known, index.verdict_confidence[rows], -1.0)
+    return Objects(rows, score, proposed * (_LONGEST + 1) + length)
+
+
+def compare(
+    index: CropIndex,
+    objects: Objects,
+    seen: NDArray[np.bool_],
+    late: NDArray[np.bool_],
+    number: int,
+    stretch: Literal["arrived", "newest"],
+) -> Drift:
+    """Compare late objects with the others.
+
+    Args:
+        index: The camera's crops.
+        objects: Which of them are compared.
+        seen: Shape ``(N,)``: crops whose tracks count for the mix.
+        late: By track number: whether it is in the stretch.
+        number: The team's round.
+        stretch: What the stretch is.
+    """
+    late_M = late[index.track_code[objects.rows]]
+    time = index.time[objects.rows[late_M]]
+    since = float(np.nanmin(time)) if np.isfinite(time).any() else None
+    n, before = int(late_M.sum()), int((~late_M).sum())
+    test = rank_test(objects.score, late_M, objects.stratum)
+    if min(test.late, test.early) < LEAST_OBJECTS:
+        few = (test.late, test.early) if min(n, before) >= LEAST_OBJECTS else (n, before)
+        return Drift(stretch, number, None, *few, since)
+    alarm = test.p < ALPHA and test.lower >= 0.5 + LEAST_EFFECT
+    coverage, expected = _coverage(objects, late_M)
+    return Drift(
+        stretch, number, alarm, n, before, since, test.p, test.lower, test.late,
+        coverage, expected, _mix(index, seen, late),
+    )  # fmt: skip
+
+
+def _coverage(objects: Objects, late_M: NDArray[np.bool_]) -> tuple[float, float]:
+    """Coverage of the late ones that have their like, and what that of their like would be."""
+    labelled = objects.score >= 0
+    seen = expected = count = 0.0
+    for one in np.unique(objects.stratum):
+        here = objects.stratum == one
+        new, old = here & late_M, here & ~late_M
+        if new.any() and old.any():
+            seen += float(labelled[new].sum())
+            expected += float(labelled[old].mean()) * int(new.sum())
+            count += int(new.sum())
+    return seen / count, expected / count
+
+
+def _mix(index: CropIndex, seen: NDArray[np.bool_], late: NDArray[np.bool_]) -> Mix:
+    """Of all tracks, whoever judged them: what i0 took out of a class was there all the same."""
+    rows = np.flatnonzero(seen)
+    track, first = np.unique(index.track_code[rows], return_index=True)
+    row, late = rows[first], late[track]
+    names, proposed = np.unique(index.proposed[row].astype(str), return_inverse=True)
+    table = np.stack([np.bincount(proposed[side], minlength=len(names)) for side in (~late, late)])
+    shares = table / table.sum(axis=1, keepdims=True).clip(min=1)
+    p = None
+    if len(names) > 1 and (table.sum(axis=1) > 0).all():
+        p = float(chi2_contingency(table, correction=False).pvalue)
+    before, stretch = (dict(zip(map(str, names), side.tolist(), strict=True)) for side in shares)
+    return Mix(p, before, stretch)
+
+
+def _utc(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

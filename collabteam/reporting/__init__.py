@@ -1,0 +1,1 @@
+"""What people look at: terminal, figures, the fleet's page, W&B."""

@@ -1,0 +1,315 @@
+"""What a command shows while it works: bars on a terminal, now and then a line elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console as RichConsole
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+_SILENCE = 30.0
+"""Seconds between lines where there is no terminal to redraw."""
+
+
+@dataclass
+class Status:
+    """How far a command is, for whoever watches many of them.
+
+    Attributes:
+        stage: What is being done.
+        done: Units that are done.
+        total: Units in all; None if nobody knows.
+        rate: Units per second in words, or what the stage says instead.
+        left: Seconds left, None if nobody knows.
+        time: When this was written, Unix seconds.
+    """
+
+    stage: str
+    done: float
+    total: int | None
+    rate: str
+    left: float | None
+    time: float
+
+    def in_words(self) -> str:
+        """One line: stage, share done, rate, time left."""
+        parts = [f"{self.done / self.total:.0%}"] if self.total else []
+        parts += [self.rate] if self.rate else []
+        if self.left is not None:
+            parts.append(f"{int(self.left) // 60}:{int(self.left) % 60:02d} left")
+        return ", ".join([self.stage, *parts])
+
+
+_status_file: Path | None = None
+
+
+@contextmanager
+def status_in(file: Path) -> Iterator[None]:
+    """Every :class:`Console` of this process also keeps its :class:`Status` in a file.
+
+    Args:
+        file: Replaced at most once a second; read it with :func:`read_status`.
+    """
+    global _status_file
+    before, _status_file = _status_file, file
+    try:
+        yield
+    finally:
+        _status_file = before
+
+
+def read_status(file: Path) -> Status | None:
+    """What :func:`status_in` keeps; None if there is nothing yet."""
+    try:
+        return Status(**json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _keep_status(status: Status) -> None:
+    if _status_file is None:
+        return
+    # Nobody waits for it: neither a full disk nor a kill may stop the work that it tells of.
+    with suppress(OSError):
+        partial = _status_file.with_suffix(".part")
+        partial.write_text(json.dumps(asdict(status)))
+        partial.replace(_status_file)
+
+
+class Advance(Protocol):
+    """How a stage is told what was done."""
+
+    def __call__(self, count: int, note: str = "") -> None:
+        """Count units just done; a note, if there is one, stands where the rate would."""
+
+
+class Console:
+    """Progress, remarks and warnings, on standard error so that output can be piped.
+
+    Args:
+        quiet: Show nothing at all.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.rich = RichConsole(file=sys.stderr, highlight=False)
+
+    def say(self, text: str) -> None:
+        """One remark."""
+        if not self.quiet:
+            self.rich.print(text, markup=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """One warning."""
+        if not self.quiet:
+            self.rich.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
+
+    @staticmethod
+    def counting(advance: Callable[[int], None]) -> Callable[[int, int], None]:
+        """Turn a function of what was just done into one of what is done so far and the total."""
+        before = 0
+
+        def so_far(done: int, total: int) -> None:
+            nonlocal before
+            advance(done - before)
+            before = done
+
+        return so_far
+
+    @contextmanager
+    def stage(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:
+        """Show how far a stage is, its rate and the time left.
+
+        Args:
+            title: What is being done.
+            total: Number of units; None if nobody knows.
+            unit: What is counted, in plural.
+
+        Yields:
+            A function to call with the number of units just done.
+        """
+        if _status_file is not None and not self.quiet:
+            yield from self._statuses(title, total, unit)
+        elif self.quiet or (total is not None and total <= 0):
+            yield _silent
+        elif self.rich.is_terminal:
+            yield from self._bar(title, total, unit)
+        else:
+            yield from self._lines(title, total, unit)
+
+    def _statuses(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:
+        began = time.monotonic()
+        spoke, done = -1.0, 0
+
+        def advance(count: int, note: str = "") -> None:
+            nonlocal spoke, done
+            done += count
+            now = time.monotonic()
+            if now - spoke < 1:
+                return
+            spoke = now
+            rate = done / max(1e-9, now - began)
+            left = (total - done) / rate if total is not None and rate else None
+            text = note or (f"{rate:.0f} {unit}/s" if rate else "")
+            _keep_status(Status(title, done, total, text, left, time.time()))
+
+        advance(0)
+        yield advance
+        self.say(f"{title}: done in {time.monotonic() - began:.0f} s")
+
+    def _bar(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:
+        bar = Progress(
+            TextColumn("{task.description}", markup=False), BarColumn(None), TaskProgressColumn(),
+            TextColumn("{task.fields[rate]}", markup=False), TimeRemainingColumn(),
+            console=self.rich, expand=True,
+        )  # fmt: skip
+        with bar:
+            task = bar.add_task(title, total=total, rate="")
+            began = time.monotonic()
+
+            def advance(count: int, note: str = "") -> None:
+                done = bar.tasks[0].completed + count
+                rate = done / max(1e-9, time.monotonic() - began)
+                bar.update(task, completed=done, rate=note or f"{rate:.0f} {unit}/s")
+
+            yield advance
+
+    def _lines(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:
+        began = spoke = time.monotonic()
+        done, last_note = 0, ""
+
+        def advance(count: int, note: str = "") -> None:
+            nonlocal done, spoke, last_note
+            last_note = note or last_note
+            done += count
+            now = time.monotonic()
+            if now - spoke >= _SILENCE:
+                spoke = now
+                rate = done / (now - began)
+                parts = [note or f"{rate:.0f} {unit}/s"]
+                if total is not None:
+                    left = int((total - done) / rate) if rate else 0
+                    parts = [f"{done / total:.0%}", *parts, f"{left // 60}:{left % 60:02d} left"]
+                self.say(f"{title}: {', '.join(parts)}")
+
+        yield advance
+        took = time.monotonic() - began
+        rate = last_note or f"{done / max(1e-9, took):.0f} {unit}/s"
+        self.say(f"{title}: done in {took:.0f} s ({rate})")
+
+
+def _silent(count: int, note: str = "") -> None:
+    """Tell nobody."""
+
+
+class SweepMonitor:
+    """What a sweep shows while it works, one line a job, and the table in the end.
+
+    Args:
+        command: The command.
+        titles: What each job is called.
+        state: Of the job of a number: ``waits``, ``runs``, or what it came to; and how far it is.
+    """
+
+    def __init__(
+        self, command: str, titles: list[str], state: Callable[[int], tuple[str, str]]
+    ) -> None:
+        self.command = command
+        self.titles = titles
+        self.state = state
+        self.rich = RichConsole(file=sys.stderr, highlight=False)
+        self._over = threading.Event()
+        self._began = time.monotonic()
+
+    def __enter__(self) -> SweepMonitor:
+        """Begin to show."""
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Stop showing."""
+        self._over.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        if self.rich.is_terminal:
+            with Live(console=self.rich, transient=True, auto_refresh=False) as live:
+                while not self._over.wait(1):
+                    live.update(self._lines(), refresh=True)
+            return
+        said: dict[int, str] = {}
+        spoke = time.monotonic()
+        while not self._over.wait(1):
+            periodic = time.monotonic() - spoke >= _SILENCE
+            spoke = time.monotonic() if periodic else spoke
+            self._say_news(said, periodic)
+        self._say_news(said, False)
+
+    def _say_news(self, said: dict[int, str], running: bool) -> None:
+        for number, title in enumerate(self.titles):
+            state, text = self.state(number)
+            if state == "waits" or (
+                said.get(number) == state and not (running and state == "runs")
+            ):
+                continue
+            said[number] = state
+            shown = text if state == "runs" else f"{state}{text and f', {text}'}"
+            self.rich.print(f"{title}: {shown}", markup=False, soft_wrap=True)
+
+    def _lines(self) -> Table:
+        """The jobs that run, and how many do not."""
+        table = Table.grid(padding=(0, 2))
+        states = [self.state(number) for number in range(len(self.titles))]
+        for title, (state, text) in zip(self.titles, states, strict=True):
+            if state == "runs":
+                table.add_row(Text(title), Text(text))
+        counts = Counter(state for state, _ in states)
+        through = len(states) - counts["runs"] - counts["waits"]
+        elapsed = int(time.monotonic() - self._began)
+        rest = [f"{through} of {len(states)} through", f"{elapsed // 60}:{elapsed % 60:02d}"]
+        if through and counts["waits"] + counts["runs"]:
+            left = int(elapsed / through * (len(states) - through))
+            rest.append(f"{left // 60}:{left % 60:02d} left")
+        if counts["failed"]:
+            rest.append(f"{counts['failed']} failed")
+        table.add_row(Text(self.command), Text(", ".join(rest)))
+        return table
+
+    def table(self, outcomes: Sequence[tuple[str, float, str]], folder: Path) -> None:
+        """What became of each job, on standard output.
+
+        Args:
+            outcomes: Per job its state, the seconds that it took, and one line.
+            folder: Where each job's own words are.
+        """
+        out = RichConsole(highlight=False)
+        table = Table(box=SIMPLE_HEAD)
+        for column in ("camera", "", "time"):
+            table.add_column(column, no_wrap=True, justify="right" if column == "time" else "left")
+        table.add_column("", overflow="fold")
+        colours = {"failed": "red", "skipped": "dim"}
+        for title, (state, seconds, note) in zip(self.titles, outcomes, strict=True):
+            took = f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+            table.add_row(Text(title), Text(state, colours.get(state, "green")), took, Text(note))
+        out.print(table)
+        counts = Counter(state for state, *_ in outcomes)
+        summary = ", ".join(f"{counts[state]} {state}" for state in ("done", "skipped", "failed"))
+        then = "; the same command does what is missing" if counts["failed"] else ""
+        out.print(
+            f"{self.command}: {summary}{then}\nwhat each of them said: {folder}/*.log",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip

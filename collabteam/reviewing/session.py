@@ -1,0 +1,644 @@
+"""The desk at which reviewers work: pages out, answers in, and back again.
+
+Pages are only lent: what counts is the log. A desk that is killed and opened again knows all that
+was answered; a page that was out then is answered all the same, since answers name their crops.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from collabteam.audits.audit import open_audit
+from collabteam.catalog import Catalog, LabelEvent
+from collabteam.errors import UserError
+from collabteam.reviewing.answers import Words, cohen_kappa
+from collabteam.reviewing.queues import TITLES, Queue, build, next_training, share_of, why_empty
+from collabteam.rounds.initial import sample_file
+from collabteam.settings import ReviewConfig
+
+LEASE = 600.0
+"""Seconds without a sign of life after which a tab's pages go to others."""
+MOST_CROPS = 500
+"""On one page."""
+# How long a command on another machine may have brought up a result before a page shows it.
+_PULL_SECONDS = 30.0
+_CACHE_BYTES = 96 * 2**20
+_COMMIT = re.compile(r"[A-Za-z0-9-]{8,64}")
+_SHOWN = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp")
+"""What browsers show as it is."""
+
+
+class Refused(Exception):
+    """A request that makes no sense; the message is for the page."""
+
+
+@dataclass
+class Page:
+    """Crops that one tab has on screen.
+
+    Attributes:
+        id: The same crops, the same name, so that a draft is found again.
+        tab: Which tab; ``""`` once it was closed.
+        reviewer: Whose.
+        suggested: What is asked about.
+        crops: Not yet answered.
+        round: The round whose team was asked about when it was lent, -1 for none.
+        seen: When the tab last gave a sign of life, on the desk's clock.
+        given: What was answered before the page was taken back.
+    """
+
+    id: str
+    tab: str
+    reviewer: str
+    suggested: str
+    crops: list[str]
+    round: int
+    seen: float
+    given: dict[str, str] = field(default_factory=dict)
+
+
+class _Line:
+    """A queue, and who has which part of it."""
+
+    def __init__(self, queue: Queue, ids: list[str], config: ReviewConfig) -> None:
+        self.queue, self.ids = queue, ids
+        self.position = {crop_id: number for number, crop_id in enumerate(ids)}
+        self.suggested = np.array([*queue.suggested, ""], dtype=object)[:-1]
+        self.done = np.zeros(len(ids), dtype=bool)
+        twice = config.double if queue.name != "conflict" else 0.0
+        self.twice = np.array([share_of(i, twice, config.seed) for i in ids], dtype=bool)
+
+
+class ReviewSession:
+    """Hands out pages of crops and takes answers in; safe to call from several threads.
+
+    Args:
+        catalog: The camera.
+        config: The queues' sizes, ``double`` and the seed.
+        clock: Seconds, rising.
+
+    Raises:
+        UserError: Something of the camera is damaged.
+    """
+
+    def __init__(
+        self, catalog: Catalog, config: ReviewConfig, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.catalog, self.config = catalog, config
+        self._pictures = Catalog(catalog.folder)
+        self._clock = clock
+        self._pulled = clock()
+        self._lock = threading.RLock()
+        self._cache: OrderedDict[str, bytes] = OrderedDict()
+        self._cached = 0
+        self._pages: dict[str, list[Page]] = {name: [] for name in TITLES}
+        self._skipped: dict[tuple[str, str], set[str]] = {}
+        self._taken_in: set[str] = set()
+        self._load()
+
+    # -- what there is -----------------------------------------------------------------------
+
+    def _load(self) -> None:
+        """Read the log and cut the queues anew."""
+        self._version = self.catalog.log_version()
+        self._size = self.catalog.log_size()
+        self._files = self._stages()
+        self.index = self.catalog.index()
+        log = self.catalog.log()
+        self.words = Words.read(log)
+        self._row = {str(crop_id): row for row, crop_id in enumerate(self.index.crop_id)}
+        self._mates = np.bincount(self.index.track_code, minlength=1)
+        self._lines: dict[str, _Line] = {}
+        for name in TITLES:
+            queue = (
+                self._disputes()
+                if name == "conflict"
+                else build(self.catalog, self.index, name, self.config)
+            )
+            ids = [str(self.index.crop_id[row]) for row in queue.rows]
+            self._lines[name] = _Line(queue, ids, self.config)
+            if name == "audit":
+                self.audited = Words.read(log.slice(queue.since), "audit")
+            self._mark(name, ids)
+
+    def _refresh(self) -> None:
+        """See what other commands said or made meanwhile."""
+        if self._clock() - self._pulled > _PULL_SECONDS:
+            self.catalog.pull()
+            self._pulled = self._clock()
+        if self.catalog.log_version() != self._version or self._stages() != self._files:
+            self._load()
+
+    def _stages(self) -> tuple[int, ...]:
+        """What tells that i0 was drawn, a round was finished, or an audit began or ended."""
+        folder = self.catalog.folder
+        drawn = sample_file(folder)
+        return (
+            drawn.stat().st_mtime_ns if drawn.exists() else 0,
+            len(list(folder.glob("round-*/round.json"))),
+            open_audit(folder),
+        )
+
+    def _disputes(self) -> Queue:
+        rows = [
+            self._row[crop_id]
+            for crop_id in self.words.shared()
+            if self.words.is_disputed(crop_id) and crop_id in self._row
+        ]
+        rows_ = np.array(rows, dtype=np.int64)
+        return Queue("conflict", rows_, [""] * len(rows), -1, next_training(self.catalog))
+
+    def _mark(self, name: str, ids: Sequence[str]) -> None:
+        """Note in a queue which crops are done."""
+        line = self._lines[name]
+        for crop_id in ids:
+            if (position := line.position.get(crop_id)) is not None:
+                line.done[position] = self._is_done(name, crop_id)
+
+    def _is_done(self, name: str, crop_id: str) -> bool:
+        if name == "conflict":
+            return self.words.is_settled(crop_id)
+        return bool(self._words_for(name).about(crop_id))
+
+    def _words_for(self, name: str) -> Words:
+        """The words that make a crop of a queue done: an audit asks anew, whoever knew it."""
+        return self.audited if name == "audit" else self.words
+
+    def _answer(self, queue: str, crop_id: str, reviewer: str) -> str:
+        """What a reviewer answered in a queue, ``""`` for nothing."""
+        words = self._words_for(queue)
+        if queue == "conflict":
+            return words.settled_by(crop_id, reviewer)
+        return words.unseen(crop_id).get(reviewer, "")
+
+    def _said(self, events: Sequence[LabelEvent]) -> None:
+        """Append to the log, and keep what is known in step with it."""
+        try:
+            self.catalog.append_labels(events)
+        except ValueError as error:
+            raise Refused(str(error)) from error
+        after = self.catalog.log_version()
+        size = self.catalog.log_size()
+        self.words.add(events)
+        self.audited.add(event for event in events if event.purpose == "audit" or not event.label)
+        ids = list(dict.fromkeys(event.crop_id for event in events))
+        for name in TITLES:
+            self._mark(name, ids)
+        line = self._lines["conflict"]
+        if any(self.words.is_disputed(i) != (i in line.position) for i in ids):
+            queue = self._disputes()
+            names = [str(self.index.crop_id[row]) for row in queue.rows]
+            self._lines["conflict"] = _Line(queue, names, self.config)
+            self._mark("conflict", names)
+        # Unless others spoke as well, which the next request sees, all is known up to here; merging
+        # small commits makes a version of its own.
+        if size == self._size + len(events):
+            self._version = after
+        self._size = size
+
+    # -- pages out ---------------------------------------------------------------------------
+
+    def _held(self, queue: str) -> dict[str, Page]:
+        """Crops that are on somebody's screen."""
+        now = self._clock()
+        self._pages[queue] = [
+            page for page in self._pages[queue] if page.crops and now - page.seen < LEASE
+        ]
+        return {crop_id: page for page in self._pages[queue] for crop_id in page.crops}
+
+    def _touch(self, tab: str) -> None:
+        for pages in self._pages.values():
+            for page in pages:
+                if page.tab == tab:
+                    page.seen = self._clock()
+
+    def _twice(self, queue: str, reviewer: str) -> list[int]:
+        """Positions of crops that one other person has verified and this one shall verify, too."""
+        line = self._lines[queue]
+        return [
+            int(position)
+            for position in np.flatnonzero(line.twice & line.done)
+            if len(said := self._words_for(queue).unseen(line.ids[position])) == 1
+            and reviewer not in said
+        ]
+
+    def page(
+        self,
+        reviewer: str,
+        tab: str,
+        queue: str,
+        size: int,
+        hold: Mapping[str, Sequence[str]] | None = None,
+        again: bool = False,
+    ) -> dict[str, Any]:
+        """Lend a tab a page of crops.
+
+        Args:
+            reviewer: Who verifies.
+            tab: Which tab.
+            queue: One of ``TITLES``.
+            size: Most crops on the page.
+            hold: By page, crops that the tab has on screen or has answered without our knowing
+                (under ``""``).
+            again: Whether a page that the tab has already shall come again.
+
+        Returns:
+            What ``/api/page`` answers: the page (without crops if none are left), and the queues.
+
+        Raises:
+            Refused: There is no such queue.
+            UserError: Something of the camera is damaged.
+        """
+        with self._lock:
+            self._check(queue)
+            self._refresh()
+            self._touch(tab)
+            held = self._held(queue)
+            for name, crops in (hold or {}).items():
+                held |= self._hold(queue, tab, reviewer, name, crops, held)
+            known = [p for p in self._pages[queue] if p.reviewer == reviewer]
+            closed = [page for page in known if not page.tab]
+            own = [page for page in known if page.tab == tab] if again else []
+            if own or closed:
+                page = (own or closed)[0]
+                page.tab, page.seen = tab, self._clock()
+            else:
+                chosen = self._choose(queue, reviewer, held, min(max(1, size), MOST_CROPS))
+                page = self._lend(queue, tab, reviewer, chosen)
+            self._read_ahead(page.crops)
+            return self._shown(queue, page) | self._progress(reviewer, queue)
+
+    def _hold(
+        self,
+        queue: str,
+        tab: str,
+        reviewer: str,
+        name: str,
+        crops: Sequence[str],
+        held: dict[str, Page],
+    ) -> dict[str, Page]:
+        """Lend a tab what it has already, as after a restart; returns what is held by that."""
+        for waiting in self._pages[queue]:
+            # A reload's farewell may come after its first request.
+            if not waiting.tab and waiting.reviewer == reviewer and {*waiting.crops} <= {*crops}:
+                waiting.tab = tab
+        free = [
+            crop_id
+            for crop_id in crops[: 4 * MOST_CROPS]
+            if crop_id in self._lines[queue].position
+            and crop_id not in held
+            and not self._answer(queue, crop_id, reviewer)  # given, and on its way no more
+        ]
+        if not free:
+            return {}
+        page = self._lend(queue, tab, reviewer, free, name)
+        return dict.fromkeys(page.crops, page)
+
+    def _choose(self, queue: str, reviewer: str, held: dict[str, Page], size: int) -> list[str]:
+        """The next crops of the queue, all asked about as one class."""
+        line = self._lines[queue]
+        free = np.zeros(len(line.ids), dtype=bool)
+        free[~line.done] = True
+        free[self._twice(queue, reviewer)] = True
+        free[[line.position[i] for i in held if i in line.position]] = False
+        skipped = self._skipped.setdefault((queue, reviewer), set())
+        passed = free.copy()
+        passed[[line.position[i] for i in skipped if i in line.position]] = False
+        if not passed.any():
+            skipped.clear()
+            passed = free
+        positions = np.flatnonzero(passed)
+        if positions.size:
+            positions = positions[line.suggested[positions] == line.suggested[positions[0]]]
+        return [line.ids[position] for position in positions[:size]]
+
+    def _lend(self, queue: str, tab: str, reviewer: str, crops: list[str], name: str = "") -> Page:
+        name = name or hashlib.blake2b(" ".join(crops).encode(), digest_size=8).hexdigest()
+        asked, round_ = self._suggestion(queue, crops), self._lines[queue].queue.round
+        page = Page(name, tab, reviewer, asked, crops, round_, self._clock())
+        if crops:
+            self._pages[queue].append(page)
+        return page
+
+    def _suggestion(self, queue: str, crops: Sequence[str]) -> str:
+        """What a page asks about; nothing, if it no longer asks about one class."""
+        line = self._lines[queue]
+        asked = {str(line.suggested[line.position[i]]) if i in line.position else "" for i in crops}
+        return asked.pop() if len(asked) == 1 else ""
+
+    def _shown(self, queue: str, page: Page) -> dict[str, Any]:
+        crops = []
+        for crop_id in page.crops:
+            mates = int(self._mates[self.index.track_code[self._row[crop_id]]]) - 1
+            crop: dict[str, Any] = {"id": crop_id, "mates": mates}
+            if queue == "conflict":
+                crop["said"] = self.words.unseen(crop_id)
+            crops.append(crop)
+        return {
+            "page": page.id,
+            "queue": queue,
+            "suggested": page.suggested,
+            "crops": crops,
+            "given": page.given,
+        }
+
+    # -- answers in --------------------------------------------------------------------------
+
+    def commit(
+        self, reviewer: str, name: str, queue: str, page: str, answers: dict[str, str]
+    ) -> dict[str, Any]:
+        """Take in the answers of a page, exactly once.
+
+        Args:
+            reviewer: Who verified.
+            name: Chosen by the page; what was taken in under this name is not taken in again.
+            queue: One of ``TITLES``.
+            page: Of which page.
+            answers: What each crop is called.
+
+        Returns:
+            What ``/api/commit`` answers.
+
+        Raises:
+            Refused: No such queue, crop or label, or nothing is answered.
+            UserError: The disk is full; nothing was taken in.
+        """
+        with self._lock:
+            self._check(queue)
+            self._refresh()
+            if not _COMMIT.fullmatch(name):
+                raise Refused("the commit has no proper name")
+            if name not in self.words.commits:
+                unknown = [crop_id for crop_id in answers if crop_id not in self._row]
+                if unknown or not answers or len(answers) > MOST_CROPS:
+                    raise Refused(
+                        f"expected answers for 1 to {MOST_CROPS} crops of camera "
+                        f"{self.catalog.name}, got {len(answers)}, of which it does not know "
+                        f"{len(unknown)}"
+                    )
+                strangers = answers.keys() - self._lines[queue].position.keys()
+                if queue in ("test", "audit") and strangers:
+                    # Else an answer alone would put a crop into the test set for good, or count
+                    # for an audit that never asked.
+                    raise Refused(f"{len(strangers)} of the crops are not in the {queue} queue")
+                if "" in answers.values():
+                    raise Refused("a crop has no label")
+                try:
+                    self.catalog.check_labels(answers.values())
+                except UserError as error:
+                    raise Refused(str(error)) from error
+                now = time.time()
+                lent = [p.round for p in self._pages[queue] if p.id == page]
+                round_ = lent[0] if lent else self._lines[queue].queue.round
+                self._said(
+                    [
+                        LabelEvent(
+                            crop_id, label, "person", queue, round_, by=reviewer, commit=name,
+                            time=now,
+                        )
+                        for crop_id, label in answers.items()
+                    ]
+                )  # fmt: skip
+                self._taken_in.add(name)
+            self._return(queue, reviewer, page, answers)
+            return {"commit": name, "stored": len(answers)} | self._progress(reviewer, queue)
+
+    def _return(self, queue: str, reviewer: str, page: str, answers: dict[str, str]) -> None:
+        """Free the page: what was answered is done, what was not comes again last."""
+        for lent in self._pages[queue]:
+            if lent.id == page and lent.reviewer == reviewer:
+                left = [crop_id for crop_id in lent.crops if crop_id not in answers]
+                self._skipped.setdefault((queue, reviewer), set()).update(left)
+                lent.crops = []
+            else:
+                lent.crops = [crop_id for crop_id in lent.crops if crop_id not in answers]
+
+    def undo(self, reviewer: str, tab: str, queue: str, name: str) -> dict[str, Any]:
+        """Take back a page; again does nothing more.
+
+        Args:
+            reviewer: Who verified it.
+            tab: To which tab the page goes.
+            queue: One of ``TITLES``.
+            name: Of the commit.
+
+        Returns:
+            What ``/api/undo`` answers: the page as it was answered.
+
+        Raises:
+            Refused: There is no such commit of this reviewer.
+            UserError: The disk is full; nothing was taken back.
+        """
+        with self._lock:
+            self._check(queue)
+            self._refresh()
+            commit = self.words.commits.get(name)
+            if commit is None or commit.by != reviewer or commit.purpose != queue:
+                raise Refused("there is no such page to take back")
+            if name not in self.words.undone:
+                self._said(self.words.undoing(name))
+            mine = set(commit.answers)
+            for lent in self._pages[queue]:
+                lent.crops = [crop_id for crop_id in lent.crops if crop_id not in mine]
+            page = self._lend(queue, tab, reviewer, list(commit.answers))
+            page.given = dict(commit.answers)
+            self._read_ahead(page.crops)
+            return self._shown(queue, page) | self._progress(reviewer, queue)
+
+    def release(self, tab: str) -> None:
+        """A tab was closed: its pages wait for the same reviewer, and after a while for anybody."""
+        with self._lock:
+            for pages in self._pages.values():
+                for page in pages:
+                    if page.tab == tab:
+                        page.tab = ""
+
+    # -- other tools -------------------------------------------------------------------------
+
+    def open_tasks(self, queue: str) -> list[tuple[str, str]]:
+        """What is left of a queue: crops, and what is asked about each."""
+        with self._lock:
+            line = self._lines[queue]
+            left = np.flatnonzero(~line.done)
+            return [(line.ids[position], str(line.suggested[position])) for position in left]
+
+    def take_in(self, queue: str, answers: Sequence[tuple[str, str, str]]) -> tuple[int, list[str]]:
+        """Take in what another tool's users said, in one commit; what is known stays as it is.
+
+        Args:
+            queue: What it was verified for.
+            answers: Crop, label and reviewer.
+
+        Returns:
+            How many were new, and the crops that are not in this queue, which were left out.
+
+        Raises:
+            UserError: The disk is full; nothing was taken in.
+        """
+        with self._lock:
+            self._refresh()
+            line, now = self._lines[queue], time.time()
+            foreign = [crop_id for crop_id, _, _ in answers if crop_id not in line.position]
+            new = [
+                LabelEvent(crop_id, label, "import", queue, line.queue.round, by=reviewer, time=now)
+                for crop_id, label, reviewer in answers
+                if crop_id in line.position and self._answer(queue, crop_id, reviewer) != label
+            ]
+            self._said(new)
+            return len(new), foreign
+
+    # -- how far -----------------------------------------------------------------------------
+
+    def state(self, reviewer: str, tab: str, queue: str) -> dict[str, Any]:
+        """What ``/api/state`` answers; also the sign of life of a tab.
+
+        Raises:
+            Refused: There is no such queue.
+            UserError: Something of the camera is damaged.
+        """
+        with self._lock:
+            self._check(queue)
+            self._refresh()
+            self._touch(tab)
+            return {
+                "camera": self.catalog.name,
+                "reviewer": reviewer,
+                "classes": self.catalog.classes,
+                "queue": queue,
+            } | self._progress(reviewer, queue)
+
+    def _progress(self, reviewer: str, queue: str) -> dict[str, Any]:
+        held = self._held(queue)
+        queues = []
+        for name, line in self._lines.items():
+            twice = len(self._twice(name, reviewer))
+            done = int(line.done.sum())
+            queues.append(
+                {
+                    "name": name,
+                    "title": TITLES[name],
+                    "total": len(line.ids),
+                    "done": done,
+                    "left": len(line.ids) - done + twice,
+                }
+            )
+        return {
+            "queues": queues,
+            "agreement": self.agreement(),
+            "undoable": self.words.undoable(reviewer, queue)[-50:],
+            "waiting": sum(page.reviewer != reviewer for page in held.values()),
+            "next": self._lines[queue].queue.next,
+            "empty": "" if self._lines[queue].ids else why_empty(queue, self.catalog.name),
+        }
+
+    def agreement(self) -> dict[str, Any]:
+        """Cohen's kappa over all crops that two persons verified, and open conflicts."""
+        pairs = []
+        for crop_id in self.words.shared():
+            # By name, so that the first of a pair is the same person throughout.
+            said = sorted(self.words.unseen(crop_id).items())
+            if len(said) > 1:
+                pairs.append((said[0][1], said[1][1]))
+        line = self._lines["conflict"]
+        return {
+            "kappa": cohen_kappa(pairs),
+            "crops": len(pairs),
+            "conflicts": int((~line.done).sum()),
+        }
+
+    def verified(self) -> tuple[int, int]:
+        """Crops verified at this desk, and how many of them are called what was suggested."""
+        with self._lock:
+            count = kept = 0
+            for name in self._taken_in - self.words.undone:
+                commit = self.words.commits[name]
+                line = self._lines[commit.purpose]
+                for crop_id, label in commit.answers.items():
+                    count += 1
+                    position = line.position.get(crop_id)
+                    kept += position is not None and line.suggested[position] == label
+            return count, kept
+
+    def total(self, queue: str) -> int:
+        """Crops of a queue."""
+        with self._lock:
+            return len(self._lines[queue].ids)
+
+    def left(self, queue: str) -> int:
+        """Crops of a queue that nobody has verified."""
+        with self._lock:
+            return int((~self._lines[queue].done).sum())
+
+    # -- pictures ----------------------------------------------------------------------------
+
+    def _read_ahead(self, crops: Sequence[str]) -> None:
+        """Read a page's pictures in one go: the browser asks for each of them at once."""
+        new = [crop_id for crop_id in crops if crop_id not in self._cache]
+        images = self._pictures.images([self._row[crop_id] for crop_id in new])
+        for crop_id, image in zip(new, images, strict=True):
+            self._cache[crop_id] = image
+            self._cached += len(image)
+        while self._cached > _CACHE_BYTES and len(self._cache) > 1:
+            _, image = self._cache.popitem(last=False)
+            self._cached -= len(image)
+
+    def picture(self, crop_id: str) -> tuple[bytes, str]:
+        """A crop's picture, and its media type.
+
+        Raises:
+            Refused: There is no such crop, or it cannot be shown.
+            UserError: The table is damaged.
+        """
+        with self._lock:
+            if crop_id not in self._row:
+                raise Refused(f"camera {self.catalog.name} has no such crop")
+            self._read_ahead([crop_id])
+            image = self._cache[crop_id]
+        try:
+            with Image.open(io.BytesIO(image)) as picture:
+                kind = Image.MIME.get(str(picture.format), "")
+                if kind in _SHOWN:
+                    return image, kind
+                to = io.BytesIO()
+                picture.convert("RGB").save(to, "png")
+                return to.getvalue(), "image/png"
+        except Exception as error:  # decoders of damaged pictures raise nearly everything
+            raise Refused(f"the picture is broken: {error}") from error
+
+    def context(self, crop_id: str) -> dict[str, Any]:
+        """Where a crop came from, and the other crops of its track, in the order of time.
+
+        Raises:
+            Refused: There is no such crop.
+            UserError: The table is damaged.
+        """
+        with self._lock:
+            if crop_id not in self._row:
+                raise Refused(f"camera {self.catalog.name} has no such crop")
+            row = self._row[crop_id]
+            index = self.index
+            mates = np.flatnonzero(index.track_code == index.track_code[row])
+            mates = mates[np.argsort(index.time[mates], kind="stable")]
+            (origin,) = self._pictures.origins([row])
+            self._read_ahead([str(index.crop_id[mate]) for mate in mates[:24]])
+        return {
+            "id": crop_id,
+            **origin,
+            "time": None if np.isnan(origin["time"]) else origin["time"],
+            "mates": [str(index.crop_id[mate]) for mate in mates if mate != row][:24],
+        }
+
+    def _check(self, queue: str) -> None:
+        if queue not in TITLES:
+            raise Refused(f"no queue {queue!r}: expected one of {', '.join(TITLES)}")

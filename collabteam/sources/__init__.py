@@ -1,0 +1,1 @@
+"""Where crops come from: folders of images and Parquet files."""

@@ -1,0 +1,603 @@
+"""Crops from a folder of images or a Parquet file into the catalog."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import json
+import os
+import stat
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from PIL import Image, UnidentifiedImageError
+
+from collabteam.catalog import catalog as _catalog
+from collabteam.catalog.catalog import Catalog
+from collabteam.catalog.records import Crop, LabelEvent
+from collabteam.catalog.truth import append_truth, read_truth
+from collabteam.errors import UserError, disk_errors
+from collabteam.settings import UNKNOWN, UNUSABLE, check_classes
+
+Labels = Literal["proposed", "person", "truth"]
+
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"),
+    *(".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"),
+)
+"""File names that are taken for pictures."""
+LARGEST_SIDE = 4096
+SMALLEST_SIDE = 4
+LARGEST_FILE = 64 * 2**20
+
+# What Pillow may try. Not everything that it can: EPS, for one, starts Ghostscript.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+# Where a label of each meaning is kept: the event's source and purpose; truth has its own table.
+_EVENT = {"proposed": ("detector", "proposal"), "person": ("person", "")}
+_COLUMNS = (
+    *("image", "crop_id", "label", "proposed", "truth", "split"),
+    *("video", "track", "frame", "time"),
+)
+# Rows that Arrow decodes at a time: a row group may be as large as the whole file.
+_PARQUET_ROWS = 256
+
+
+@dataclass(frozen=True)
+class IngestSummary:
+    """What one ingest did.
+
+    Every picture in the source is exactly one of added, known, duplicate and quarantined.
+
+    Attributes:
+        added: Crops that are new in the catalog.
+        known: Crops that were in the catalog before.
+        duplicates: Pictures that occurred earlier in the same source.
+        conflicts: Of each picture whose label contradicts an earlier one: where it is, and what
+            contradicts. The earlier label stands.
+        quarantined: Of each picture that cannot be read: where it is, and why.
+        labelled: Labels of the meaning asked for that are new in the catalog, by label.
+        test: Crops that are new in the frozen test set.
+        ignored: Files that are no pictures by their names.
+        total: Crops in the catalog now.
+        seconds: How long it took.
+    """
+
+    added: int
+    known: int
+    duplicates: int
+    conflicts: list[tuple[str, str]]
+    quarantined: list[tuple[str, str]]
+    labelled: dict[str, int]
+    test: int
+    ignored: int
+    total: int
+    seconds: float
+
+
+@dataclass
+class Item:
+    """One picture of a source, before anybody looked at it.
+
+    Attributes:
+        where: File or row, for messages.
+        image: Encoded picture.
+        fault: Why it could not be read, ``""`` if it could.
+        given: Labels by meaning: ``proposed``, ``person``, ``truth``.
+        test: Whether it belongs to the frozen test set.
+        origin: ``video``, ``track``, ``frame``, ``time``, ``box`` of :class:`Crop`, where known.
+        crop_id: Instead of a picture, the name of a crop that is in the catalog.
+    """
+
+    where: str
+    image: bytes
+    fault: str = ""
+    given: dict[str, str] = field(default_factory=dict)  # label by meaning
+    test: bool = False
+    origin: dict[str, Any] = field(default_factory=dict)
+    crop_id: str = ""
+
+
+class Source(Protocol):
+    """Where pictures come from.
+
+    Attributes:
+        meaning: What a label stands for where the source does not say it itself.
+        total: Number of pictures.
+        ignored: Number of files that are no pictures.
+        labels: Every label that occurs, of any meaning.
+        answers: Whether labels of ``meaning`` occur.
+    """
+
+    meaning: Labels
+    total: int
+    ignored: int
+    labels: set[str]
+    answers: bool
+
+    def items(self) -> Iterator[Item]:
+        """The pictures, always in the same order."""
+
+
+class _Folder:
+    """A folder of images: flat, or one subfolder per class."""
+
+    def __init__(self, path: Path, labels: Labels) -> None:
+        self.meaning = labels
+        self.ignored = 0
+        self._files: list[tuple[Path, str]] = []
+        walked: set[str] = set()
+        for parent, folders, names in os.walk(path, followlinks=True):
+            if os.path.realpath(parent) in walked:  # a link back up would never end
+                folders.clear()
+                continue
+            walked.add(os.path.realpath(parent))
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            below = Path(parent).relative_to(path).parts
+            for name in sorted(names):
+                if name.startswith("."):
+                    continue
+                if name.lower().endswith(EXTENSIONS):
+                    self._files.append((Path(parent) / name, below[0] if below else ""))
+                else:
+                    self.ignored += 1
+        if not self._files:
+            seen = f": it has {self.ignored} files of other kinds" if self.ignored else ""
+            raise UserError(f"path={path} holds no image{seen}; expected .jpg, .png, .webp, ...")
+        self.total = len(self._files)
+        self.labels = {label for _, label in self._files if label}
+        self.answers = bool(self.labels)
+
+    def items(self) -> Iterator[Item]:
+        for path, label in self._files:
+            image, fault = b"", ""
+            try:
+                if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would never end
+                    fault = "no regular file"
+                elif path.stat().st_size > LARGEST_FILE:
+                    fault = f"larger than {LARGEST_FILE // 2**20} MB"
+                else:
+                    image = path.read_bytes()
+            except OSError as error:
+                fault = f"cannot be read: {error.strerror}"
+            # A name in another encoding must not break the summary's printing.
+            where = str(path).encode("utf-8", "backslashreplace").decode()
+            yield Item(where, image, fault, {self.meaning: label} if label else {})
+
+
+class _Parquet:
+    """A Parquet file with one picture a row, or the name of a crop that the catalog has."""
+
+    def __init__(self, path: Path, labels: Labels) -> None:
+        self._path = path
+        self.meaning = labels
+        self.ignored = 0
+        try:
+            # Without these, Arrow holds whole row groups in memory.
+            self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20)
+            self._schema = self._file.schema_arrow
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise UserError(f"path={path} is no Parquet file that can be read: {error}") from error
+        self.total = self._file.metadata.num_rows
+        if not self.total:
+            raise UserError(f"path={path} has no rows")
+        self._columns = [name for name in _COLUMNS if name in self._schema.names]
+        if "crop_id" in self._columns:  # says all of a picture and its origin
+            here = ("crop_id", "label", "proposed", "truth", "split")
+            self._columns = [name for name in self._columns if name in here]
+        elif "image" not in self._columns:
+            raise UserError(
+                f"path={path} has no column 'image'; its columns are "
+                f"{', '.join(self._schema.names[:12])}"
+            )
+        else:
+            self._check_images()
+        if labels in self._columns and "label" in self._columns:
+            raise UserError(
+                f"path={path} has the columns 'label' and {labels!r}, and labels={labels} makes "
+                "both mean the same: drop one"
+            )
+        self._names = _class_names(self._schema)
+        self.labels: set[str] = set()
+        self.answers = False
+        # Converting no rows shows now, before anything is written, which types cannot be used.
+        self._values(pa.RecordBatch.from_pylist([], self._schema))
+        given = [name for name in ("label", "proposed", "truth") if name in self._columns]
+        for batch in self._batches(given) if given else ():
+            for name in given:
+                found = set(pc.unique(self._texts(batch, name)).to_pylist()) - {""}
+                self.labels |= found
+                self.answers |= bool(found) and name in ("label", labels)
+
+    def _check_images(self) -> None:
+        kind = self._schema.field("image").type
+        self._struct = pa.types.is_struct(kind)
+        if self._struct and kind.get_field_index("bytes") >= 0:
+            kind = kind.field("bytes").type
+        if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+            raise UserError(
+                f"path={self._path}: column 'image' is {kind}, expected bytes of encoded pictures"
+            )
+
+    def _pictures(self, batch: pa.RecordBatch) -> list[bytes | None]:
+        """Encoded pictures, None where a row has none."""
+        if "image" not in self._columns:
+            return [None] * batch.num_rows
+        images = batch.column("image")
+        pictures: list[bytes | None] = (
+            pc.struct_field(images, "bytes") if self._struct else images
+        ).to_pylist()
+        return pictures
+
+    def _batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        rows = _PARQUET_ROWS if "image" in columns else 65_536
+        try:
+            yield from self._file.iter_batches(rows, columns=list(columns))
+        except (OSError, ValueError, pa.ArrowException) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"path={self._path} is damaged: {reason}") from error
+
+    def _texts(self, batch: pa.RecordBatch, name: str) -> pa.Array:
+        """A column as texts, ``""`` where there is none."""
+        column = batch.column(name)
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if name in self._names and pa.types.is_integer(column.type):
+            inside = pc.and_(pc.greater_equal(column, 0), pc.less(column, len(self._names[name])))
+            column = pa.array(self._names[name]).take(pc.if_else(inside, column, None))
+        if not pa.types.is_string(column.type):
+            try:
+                column = pc.cast(column, pa.string())
+            except pa.ArrowException as error:
+                raise UserError(
+                    f"path={self._path}: column {name!r} is {column.type}, expected text"
+                ) from error
+        return pc.fill_null(column, "")
+
+    def _numbers(self, batch: pa.RecordBatch, name: str) -> list[float | int | None]:
+        column = batch.column(name)
+        try:
+            if pa.types.is_timestamp(column.type):
+                micro = pc.cast(pc.cast(column, pa.timestamp("us"), safe=False), pa.int64())
+                column = pc.divide(pc.cast(micro, pa.float64()), 1e6)
+            kind = pa.int64() if name == "frame" else pa.float64()
+            if pa.types.is_floating(column.type):
+                column = pc.if_else(pc.is_finite(column), column, None)
+            numbers: list[float | int | None] = pc.cast(column, kind).to_pylist()
+        except pa.ArrowException as error:
+            raise UserError(
+                f"path={self._path}: column {name!r} is {column.type}, expected numbers"
+            ) from error
+        return numbers
+
+    def _values(self, batch: pa.RecordBatch) -> dict[str, list[Any]]:
+        """Every column but the pictures, one value a row."""
+        return {
+            name: self._numbers(batch, name)
+            if name in ("frame", "time")
+            else self._texts(batch, name).to_pylist()
+            for name in self._columns
+            if name != "image"
+        }
+
+    def items(self) -> Iterator[Item]:
+        row = 0
+        for batch in self._batches(self._columns):
+            values = self._values(batch)
+            for place, image in enumerate(self._pictures(batch)):
+                said = {name: column[place] for name, column in values.items()}
+                given = {name: said[name] for name in ("proposed", "truth") if said.get(name)}
+                if said.get("label"):
+                    given[self.meaning] = said["label"]
+                names = ("video", "track", "frame", "time")
+                yield Item(
+                    f"{self._path} row {row}",
+                    image or b"",
+                    "" if image is not None or said.get("crop_id") else "no picture",
+                    given,
+                    said.get("split") == "test",
+                    {name: said[name] for name in names if said.get(name) is not None},
+                    said.get("crop_id", ""),
+                )
+                row += 1
+
+
+def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
+    """Names behind the integers of Hugging Face's ``ClassLabel`` columns, by column."""
+    try:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        return {
+            name: [str(text) for text in feature["names"]]
+            for name, feature in features.items()
+            if isinstance(feature, dict) and isinstance(feature.get("names"), list)
+        }
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return {}
+
+
+def ingest_crops(
+    catalog: Catalog,
+    path: str | Path,
+    labels: Labels,
+    progress: Callable[[int, int], None] | None = None,
+) -> IngestSummary:
+    """Put crops and their labels into a camera's catalog.
+
+    A folder is flat or has one subfolder per class; a Parquet file has a column ``image`` (bytes,
+    or Hugging Face's struct with ``bytes``) and may have ``label``, ``proposed``, ``truth``,
+    ``split`` (``test`` marks the frozen test set), ``video``, ``track``, ``frame`` and ``time``.
+    Instead of ``image`` and its origin a file may have ``crop_id``, the names of crops that the
+    catalog has: so labels come back for crops that were handed out.
+
+    The camera is locked meanwhile. The same source again adds nothing; killed at any moment, the
+    same call again completes what was begun. A camera without classes gets the labels seen.
+
+    Args:
+        catalog: The camera.
+        path: The folder or the ``.parquet`` file.
+        labels: What a given label is: ``proposed`` by a detector, verified by a ``person``, or
+            hidden ``truth``.
+        progress: Called with the pictures done and their total.
+
+    Returns:
+        What was done.
+
+    Raises:
+        UserError: The source cannot be used, or its labels are not this camera's, and the catalog
+            is as it was; or a Parquet file breaks off in its midst, or the disk is full, and what
+            came before is in the catalog: the same call again goes on from there.
+    """
+    return ingest_source(catalog, open_source(path, labels), progress)
+
+
+def ingest_source(
+    catalog: Catalog, source: Source, progress: Callable[[int, int], None] | None = None
+) -> IngestSummary:
+    """Put the pictures of any source into a camera's catalog; see :func:`ingest_crops`."""
+    start = time.monotonic()
+    with catalog.lock("ingest"):
+        _register_classes(catalog, source.labels)
+        ingest = _Ingest(catalog, source.meaning)
+        with disk_errors():
+            ingest.run(source, progress)
+        return IngestSummary(
+            **ingest.counts,
+            conflicts=ingest.conflicts,
+            quarantined=ingest.quarantined,
+            labelled=dict(sorted(ingest.labelled.items())),
+            ignored=source.ignored,
+            total=len(catalog),
+            seconds=time.monotonic() - start,
+        )
+
+
+def open_source(path: str | Path, labels: Labels) -> Source:
+    """Open a folder or a Parquet file, and look through its labels but not its pictures.
+
+    Raises:
+        UserError: It is neither, cannot be read, holds no picture, or gives no label where
+            ``labels`` promises some.
+    """
+    if labels not in ("proposed", "person", "truth"):
+        raise UserError(f"labels={labels}: expected one of proposed, person, truth")
+    source = _open(Path(path), labels)
+    if labels != "proposed" and not source.answers:
+        raise UserError(
+            f"labels={labels}, but {path} gives no label: expected one subfolder per class, or "
+            f"a column 'label'; labels=proposed takes crops without"
+        )
+    return source
+
+
+def _open(path: Path, labels: Labels) -> _Folder | _Parquet:
+    try:
+        if path.is_dir():
+            return _Folder(path, labels)
+        if path.is_file() and path.suffix.lower() == ".parquet":
+            return _Parquet(path, labels)
+        if path.exists():
+            raise UserError(f"path={path} is neither a folder of images nor a .parquet file")
+        there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    except PermissionError as error:
+        raise UserError(f"path={path} cannot be read: {error.strerror}") from error
+    near = difflib.get_close_matches(path.name, there, n=1)
+    hint = f": did you mean {path.parent / near[0]}?" if near else ""
+    raise UserError(f"path={path} does not exist{hint}")
+
+
+def _register_classes(catalog: Catalog, labels: set[str]) -> None:
+    classes = sorted(labels - {UNKNOWN, UNUSABLE})
+    if catalog.classes:
+        catalog.check_labels(classes)
+    elif classes:
+        check_classes(classes)
+        catalog.set_classes(classes)
+
+
+def _fault(item: Item) -> str:
+    """Why a picture cannot be used, or ``""``; decodes all of it."""
+    if item.fault:
+        return item.fault
+    if item.crop_id:
+        return ""
+    if not item.image:
+        return "empty"
+    if len(item.image) > LARGEST_FILE:
+        return f"larger than {LARGEST_FILE // 2**20} MB"
+    try:
+        with Image.open(io.BytesIO(item.image), formats=_FORMATS) as picture:
+            width, height = picture.size
+            # Looked at before decoding, so a small file that unpacks to gigabytes does no harm.
+            if max(width, height) > LARGEST_SIDE:
+                return f"{width}x{height} px: more than {LARGEST_SIDE} px a side"
+            if min(width, height) < SMALLEST_SIDE:
+                return f"{width}x{height} px: less than {SMALLEST_SIDE} px a side"
+            picture.load()
+    except UnidentifiedImageError:
+        return "not a picture of a known format"
+    except Exception as error:  # decoders of damaged pictures raise nearly everything
+        return f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}"[:200]
+    return ""
+
+
+class _Ingest:
+    """One run: what it has seen, and what the catalog knew before.
+
+    A batch's crops are committed before its labels. Killed in between, the next run finds the
+    crops known and their labels missing, and adds these.
+    """
+
+    def __init__(self, catalog: Catalog, labels: Labels) -> None:
+        self._catalog = catalog
+        self._labels = labels
+        self._now = time.time()
+        self.counts = {"added": 0, "known": 0, "duplicates": 0, "test": 0}
+        self.conflicts: list[tuple[str, str]] = []
+        self.quarantined: list[tuple[str, str]] = []
+        self.labelled: Counter[str] = Counter()
+        # What was said of each crop in this run, by meaning, and who is in the test set.
+        self._given: dict[str, dict[str, str]] = {}
+        # The last word of each source and purpose, by crop.
+        self._logged: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+        log = catalog.log(("source", "purpose", "crop_id", "label"))
+        for source, purpose, crop_id, label in zip(*(c.to_pylist() for c in log), strict=True):
+            self._logged[source, purpose][crop_id] = label
+        self._truth = read_truth(catalog)
+        self._names: set[str] | None = None
+        self._quarantine = catalog.folder / "quarantine.jsonl"
+        self._reported = _read_quarantine(self._quarantine)
+
+    def run(self, source: Source, progress: Callable[[int, int], None] | None) -> None:
+        done = 0
+        if progress:
+            progress(0, source.total)
+        Image.init()  # else Pillow knows some of the formats not at all when they are named
+        with ThreadPoolExecutor() as pool:
+            for batch in _batched(source.items()):
+                faults: list[str] = []
+                for fault in pool.map(_fault, batch):
+                    faults.append(fault)
+                    if progress and len(faults) % 256 == 0 and len(faults) < len(batch):
+                        progress(done + len(faults), source.total)
+                self._batch(batch, faults)
+                done += len(batch)
+                if progress:
+                    progress(done, source.total)
+
+    def _is_here(self, crop_id: str) -> bool:
+        if self._names is None:
+            self._names = set(self._catalog.index().crop_id.tolist())
+        return crop_id in self._names
+
+    def _batch(self, batch: list[Item], faults: list[str]) -> None:
+        faults = [
+            f"no crop {item.crop_id!r} in the catalog"
+            if item.crop_id and not self._is_here(item.crop_id)
+            else fault
+            for item, fault in zip(batch, faults, strict=True)
+        ]
+        self._put_aside([(i.where, fault) for i, fault in zip(batch, faults, strict=True) if fault])
+        good = [item for item, fault in zip(batch, faults, strict=True) if not fault]
+        crops = [Crop(item.image, **item.origin) for item in good if not item.crop_id]
+        added = iter(self._catalog.add_crops(crops))
+        events: list[LabelEvent] = []
+        truth: list[tuple[str, str]] = []
+        for item in good:
+            crop_id, is_new = (item.crop_id, False) if item.crop_id else next(added)
+            if crop_id in self._given:
+                self.counts["duplicates"] += 1
+            else:
+                self.counts["added" if is_new else "known"] += 1
+            said = self._given.setdefault(crop_id, {})
+            for meaning, label in item.given.items():
+                if meaning in said:
+                    if said[meaning] != label:
+                        what = f"{meaning} {label!r}, but {said[meaning]!r} before"
+                        self.conflicts.append((item.where, what))
+                    continue
+                said[meaning] = label
+                if meaning == "truth":
+                    self._add_truth(item.where, crop_id, label, truth)
+                else:
+                    self._add_label(crop_id, label, meaning, events)
+            if item.test and self._is_news(crop_id, "", "ingest", "test", events):
+                self.counts["test"] += 1
+        self._catalog.append_labels(events)
+        append_truth(self._catalog, truth, self._truth)
+
+    def _add_truth(
+        self, where: str, crop_id: str, label: str, truth: list[tuple[str, str]]
+    ) -> None:
+        known = self._truth.get(crop_id)
+        if known is None:
+            truth.append((crop_id, label))
+            if self._labels == "truth":
+                self.labelled[label] += 1
+        elif known != label:
+            self.conflicts.append((where, f"truth {label!r}, but {known!r} is in the catalog"))
+
+    def _add_label(self, crop_id: str, label: str, meaning: str, events: list[LabelEvent]) -> None:
+        if self._is_news(crop_id, label, *_EVENT[meaning], events) and meaning == self._labels:
+            self.labelled[label] += 1
+
+    def _is_news(
+        self, crop_id: str, label: str, source: str, purpose: str, events: list[LabelEvent]
+    ) -> bool:
+        """Add an event unless it would repeat what the same source said last."""
+        logged = self._logged[source, purpose]
+        if logged.get(crop_id) == label:
+            return False
+        logged[crop_id] = label
+        events.append(LabelEvent(crop_id, label, source, purpose, time=self._now))
+        return True
+
+    def _put_aside(self, faults: list[tuple[str, str]]) -> None:
+        self.quarantined += faults
+        new = [(str(Path(where).resolve()), reason) for where, reason in faults]
+        new = [pair for pair in new if pair not in self._reported]
+        if not new:
+            return
+        self._reported.update(new)
+        lines = "".join(
+            json.dumps({"source": where, "reason": reason, "time": self._now}) + "\n"
+            for where, reason in new
+        )
+        with disk_errors(), self._quarantine.open("a+b") as file:
+            if file.tell():  # a line that a crash cut off must not swallow the next
+                file.seek(-1, os.SEEK_END)
+                lines = lines if file.read() == b"\n" else "\n" + lines
+            file.write(lines.encode())
+
+
+def _batched(items: Iterator[Item]) -> Iterator[list[Item]]:
+    """Items for one commit each."""
+    batch: list[Item] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += len(item.image)
+        if len(batch) >= _catalog.BATCH_CROPS or size >= _catalog.BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _read_quarantine(path: Path) -> set[tuple[str, str]]:
+    """What was reported before; a line that a crash cut off is passed over."""
+    reported: set[tuple[str, str]] = set()
+    if path.exists():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+                reported.add((entry["source"], entry["reason"]))
+            except (ValueError, KeyError, TypeError):
+                continue
+    return reported

@@ -1,0 +1,107 @@
+"""Locks of the operating system that tell others who holds them."""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import json
+import os
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from collabteam.errors import UserError
+
+# Descriptors of the locks that this process holds.
+_held: set[int] = set()
+
+
+def _forget_locks() -> None:
+    """In a forked child: let go of the parent's locks, which the parent's death must free."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget_locks)
+
+
+class LockHeld(Exception):
+    """Somebody else holds the lock.
+
+    Attributes:
+        holder: What the holder wrote, at least ``pid``, ``host`` and ``since`` (Unix seconds);
+            empty if it took the lock this very moment and has not signed yet.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__("the lock is held")
+        try:
+            holder = json.loads(content)
+            self.holder: dict[str, Any] = holder if isinstance(holder, dict) else {}
+        except ValueError:
+            self.holder = {}
+
+    def describe(self) -> str:
+        """The holder in words."""
+        try:
+            since = datetime.datetime.fromtimestamp(self.holder["since"]).strftime("%H:%M:%S")
+            who = f"process {self.holder['pid']} on host {self.holder['host']}"
+            return f"{who} ({self.holder['command']!r}, since {since})"
+        except (ValueError, KeyError, TypeError):
+            return "another process"
+
+
+class Lock:
+    """An exclusive lock on a file, held until :meth:`release` or the end of the process.
+
+    The lock is the system's, so it ends with the process however that ends, and none is ever
+    stale; the file's content only tells others who holds it.
+
+    Args:
+        path: The file; made if need be, for its owner alone to read where ``private``.
+        note: What to tell others, beside the process, the host and the time; JSON-able.
+        private: Whether the note is nobody else's business.
+
+    Raises:
+        Held: Somebody else holds it.
+        UserError: The file cannot be written or locked.
+    """
+
+    def __init__(self, path: Path, note: dict[str, Any], private: bool = False) -> None:
+        mode = 0o600 if private else 0o666
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, mode)
+        except OSError as error:
+            raise UserError(f"{path.parent} cannot be written: {error.strerror}") from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            content = os.read(self._descriptor, 4096)
+            os.close(self._descriptor)
+            raise LockHeld(content) from error
+        except OSError as error:
+            os.close(self._descriptor)
+            raise UserError(
+                f"{path.parent} cannot be locked: {error.strerror}: expected a file system with "
+                "locks"
+            ) from error
+        if private:
+            os.fchmod(self._descriptor, mode)
+        _held.add(self._descriptor)
+        self.tell(note)
+
+    def tell(self, note: dict[str, Any]) -> None:
+        """Replace what others read."""
+        signed = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time(), **note}
+        os.ftruncate(self._descriptor, 0)
+        with suppress(OSError):  # on a full disk the lock holds all the same, unsigned
+            os.pwrite(self._descriptor, json.dumps(signed).encode(), 0)
+
+    def release(self) -> None:
+        """Let go; again does nothing."""
+        if self._descriptor in _held:
+            _held.discard(self._descriptor)
+            os.close(self._descriptor)

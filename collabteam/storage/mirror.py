@@ -1,0 +1,499 @@
+"""The copy of a camera on this machine, where the camera lives in an object store.
+
+The tables (crops, labels, truth) are read and written in the store itself. Everything else that a
+camera's folder holds (rounds, audits, records of videos, reports) is made here and brought up when
+whoever holds the camera's lock is done with a step; so another machine goes on from there. The
+store is right, the copy may be deleted at any time by whoever holds nothing.
+
+**Who may bring up what.** The lock is an object, :class:`Lease`. Each time that it is taken its
+generation grows by one. A copy that held the last generation may hold work that a kill kept from
+being brought up; it is brought up the next time. A copy that did not is made like the store, and
+what it had begun of rounds and audits is dropped: somebody else has been at work since. Each object
+is replaced only where it is what this copy last saw, so even a holder who was frozen for an hour
+overwrites nothing of the next one's.
+
+**Order.** The file that says that a result is complete (``round.json``, ``audit.json``, ...) goes
+up last and is taken away first.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from collabteam.errors import UserError, disk_errors
+from collabteam.storage.locks import Lock, LockHeld
+from collabteam.storage.store import MANIFEST, Conflict, Store, say, together
+from collabteam.storage.tables import replacing, write_atomically
+
+LEASE = 60.0
+"""Seconds after which the lock of a holder that was not heard of may be taken over."""
+_LOCK = "lock"
+_SYNCED = ".synced.json"
+# The store's clock shows seconds, of two times at that.
+_CLOCK_STEP = 2.0
+# Bytes that may take more than a few seconds.
+_MUCH = 50_000_000
+# Of this machine alone: locks, who reviews, footage that was read and waits.
+_LOCAL = {"lock", "review", "incoming"}
+# Made under the lock, and worth nothing without the log that somebody else has written to since.
+_UNDER_LOCK = re.compile(r"(round-\d+|audits)/")
+_MARKS = {MANIFEST, "round.json", "audit.json", "certificate.json", "label.json"}
+
+
+class Lease:
+    """The camera's lock in the store: an object that names its holder, renewed while held.
+
+    The holder renews it four times in ``LEASE`` seconds. Another command may take it over once it
+    was not renewed for longer, by the store's clock alone. Both are conditional puts, so of two
+    only one succeeds.
+
+    Args:
+        store: The camera's objects.
+        owner: Stands for this copy on this machine; what it left behind is its own, as the local
+            lock that the caller has shows that the process is gone.
+        note: What to tell others.
+
+    Attributes:
+        before: Generation and owner of the last holder; 0 and ``""`` if there was none.
+
+    Raises:
+        Held: Somebody else holds it.
+        UserError: The store does not answer, or does not let us in.
+    """
+
+    def __init__(self, store: Store, owner: str, note: dict[str, Any]) -> None:
+        # A client of its own: a renewal must not wait for a large object.
+        self._store = Store(store.url, request_seconds=LEASE / 6)
+        self._guard = threading.RLock()
+        found = store.read(_LOCK)
+        last = _content(found.content) if found else {}
+        holder = last.get("holder")
+        if holder and last.get("owner") != owner:
+            assert found is not None
+            age = (store.server_time() - found.modified).total_seconds()
+            if age <= LEASE + _CLOCK_STEP:
+                raise LockHeld(json.dumps(holder).encode())
+        self.before: tuple[int, str] = (int(last.get("generation", 0)), str(last.get("owner", "")))
+        signed = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time(), **note}
+        self._content: dict[str, Any] = {
+            "generation": self.before[0] + 1, "owner": owner, "holder": signed,
+            "key": uuid.uuid4().hex, "renewed": 0,
+        }  # fmt: skip
+        self._etag = found.etag if found else None
+        self._renewed = -1.0
+        self._lost = not self._put()
+        if self._lost:
+            now = store.read(_LOCK)
+            raise LockHeld(json.dumps(_content(now.content if now else b"").get("holder")).encode())
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread.start()
+
+    @property
+    def generation(self) -> int:
+        """How often the lock was taken up to now."""
+        return int(self._content["generation"])
+
+    def check(self, anew: bool = False) -> None:
+        """Make sure that the lock is still held.
+
+        Args:
+            anew: Ask the store, even if no other command could have taken it over yet.
+
+        Raises:
+            UserError: Somebody else took it over, or the store does not answer.
+        """
+        with self._guard:
+            if not self._lost and (anew or _now() - self._renewed > LEASE):
+                self._lost = not self._put()
+            if self._lost:
+                raise UserError(
+                    f"{self._store.url}: another command took over the camera while this one was "
+                    f"not heard of for {LEASE:.0f} seconds: run it again, it goes on from what is "
+                    "there"
+                )
+
+    def _put(self) -> bool:
+        """Write the lock; False if it is somebody else's."""
+        self._content["renewed"] += 1  # else equal content would have an equal etag
+        text = json.dumps(self._content).encode()
+        while True:
+            began = _now()
+            try:
+                self._etag = self._store.write(_LOCK, text, over=self._etag)
+            except Conflict:
+                # Perhaps the answer to our own put was lost, of this or of an earlier renewal.
+                found = self._store.read(_LOCK)
+                if found is None or _content(found.content).get("key") != self._content["key"]:
+                    return False
+                self._etag = found.etag
+                if found.content != text:
+                    continue
+            self._renewed = began
+            return True
+
+    def _keep(self) -> None:
+        while not self._over.wait(LEASE / 4):
+            with self._guard, suppress(UserError):
+                if not self._over.is_set() and not self._lost:
+                    self._lost = not self._put()
+
+    def release(self) -> None:
+        """Let go; again does nothing."""
+        self._over.set()
+        with self._guard:
+            if not self._lost and self._content["holder"]:
+                self._content["holder"] = None
+                with suppress(UserError):  # then it ends by itself
+                    self._put()
+
+
+class Mirror:
+    """A camera's folder here and its objects in the store.
+
+    Args:
+        folder: The camera's folder here.
+        store: The camera's objects.
+    """
+
+    def __init__(self, folder: Path, store: Store) -> None:
+        self.folder, self.store = folder, store
+        self._lease: Lease | None = None
+        self._lock: Lock | None = None
+
+    @classmethod
+    def of(cls, folder: Path) -> Mirror | None:
+        """The mirror that a camera's folder is; None if the camera lives here."""
+        store = Store.of(folder)
+        return None if store is None else cls(folder, store)
+
+    # -- the camera's lock -------------------------------------------------------------------------
+
+    def take(self, note: dict[str, Any]) -> None:
+        """Take the camera's lock, here and in the store, and have what the store has.
+
+        Raises:
+            Held: Somebody else holds it.
+            UserError: The store does not answer, or the folder cannot be written.
+        """
+        with self._alone() as state:
+            self._lock = Lock(self.folder / _LOCK, note)
+            try:
+                self._lease = Lease(self.store, self._owner(state), note)
+                if self._lease.before != (state["held"], self._owner(state)):
+                    self._bring_down(state)
+                state["held"] = self._lease.generation
+            except BaseException:
+                self.release()
+                raise
+        self.push()
+
+    def check(self) -> None:
+        """Make sure that the lock is still held, if it was taken.
+
+        Raises:
+            UserError: Somebody else took it over.
+        """
+        if self._lease is not None:
+            self._lease.check()
+
+    def release(self) -> None:
+        """Let go of the lock."""
+        if self._lease is not None:
+            self._lease.release()
+        if self._lock is not None:
+            self._lock.release()
+        self._lease = self._lock = None
+
+    def _owner(self, state: dict[str, Any]) -> str:
+        # A copy may be copied, and a machine's image be started twice.
+        return f"{socket.gethostname()} {self.folder} {state['copy']}"
+
+    # -- down and up -------------------------------------------------------------------------------
+
+    def pull(self) -> None:
+        """Have what the store has, unless a command on this machine holds the camera just now.
+
+        Raises:
+            UserError: The store does not answer, or the disk is full.
+        """
+        with self._alone() as state:
+            try:
+                lock = Lock(self.folder / _LOCK, {"command": "look"})
+            except LockHeld:
+                return  # what is here is newer
+            try:
+                found = self.store.read(_LOCK)
+                last = _content(found.content) if found else {}
+                if (last.get("generation"), last.get("owner")) == (
+                    state["held"], self._owner(state)
+                ):  # fmt: skip
+                    self._fetch(MANIFEST, state)
+                else:
+                    self._bring_down(state)
+            finally:
+                lock.release()
+
+    def push(self) -> None:
+        """Bring up what was made here since the last time; the lock must be held.
+
+        Raises:
+            UserError: The store does not answer, or somebody else has taken over the camera.
+        """
+        with self._alone() as state:
+            known, here = state["files"], self._files()
+            here.pop(MANIFEST, None)  # see write_manifest
+            changed = [name for name, stat in here.items() if known.get(name, [""])[1:] != stat]
+            gone = [name for name in known if name not in here and name != MANIFEST]
+            if not (changed or gone):
+                return
+            assert self._lease is not None
+            self._lease.check(anew=True)
+            self._say_if_much("up to", sum(here[name][0] for name in changed))
+
+            def up(name: str) -> None:
+                with suppress(FileNotFoundError):  # gone meanwhile
+                    known[name] = [self._write(name, known.get(name, [None])[0]), *here[name]]
+
+            def away(name: str) -> None:
+                self.store.delete(name)
+                del known[name]
+
+            together(up, [name for name in changed if not _is_mark(name)])
+            for name in sorted((name for name in gone if _is_mark(name)), key=_natural)[::-1]:
+                away(name)
+            together(away, [name for name in gone if not _is_mark(name)])
+            for name in sorted((name for name in changed if _is_mark(name)), key=_natural):
+                up(name)
+
+    def publish(self, *files: Path) -> None:
+        """Bring up files that anybody may make anew without the lock, such as a plot.
+
+        Raises:
+            UserError: The store does not answer.
+        """
+        with self._alone() as state:
+            for file in files:
+                name, stat = file.relative_to(self.folder).as_posix(), _stat(file)
+                found = self.store.read(name)
+                with suppress(Conflict):  # another one was quicker, with the same right
+                    etag = self.store.write(name, file.read_bytes(), found.etag if found else None)
+                    state["files"][name] = [etag, *stat]
+
+    def write_manifest(self, text: str) -> None:
+        """Write the camera's manifest; if it is not what was seen last, bring that down instead.
+
+        Raises:
+            UserError: The store does not answer.
+        """
+        with self._alone() as state:
+            with suppress(Conflict):
+                etag = state["files"].get(MANIFEST, [None])[0]
+                written = self.store.write(MANIFEST, text.encode(), etag)
+                write_atomically(self.folder / MANIFEST, text)
+                state["files"][MANIFEST] = [written, *_stat(self.folder / MANIFEST)]
+                return
+            self._fetch(MANIFEST, state)
+
+    def _write(self, name: str, etag: str | None) -> str:
+        """Bring up one file in place of what was there when it was seen last."""
+        content = (self.folder / name).read_bytes()
+        try:
+            return self.store.write(name, content, etag)
+        except Conflict:
+            # A push that was killed, or whose answer was lost, or else a new holder.
+            assert self._lease is not None
+            self._lease.check(anew=True)
+            found = self.store.read(name)
+            try:
+                return self.store.write(name, content, found.etag if found else None)
+            except Conflict as error:
+                raise UserError(
+                    f"{self.store.url}/{name} is being written by another command: run this one "
+                    "again, it goes on from what is there"
+                ) from error
+
+    def _bring_down(self, state: dict[str, Any]) -> None:
+        """Make the copy like the store."""
+        there, known, here = self.store.listing(), state["files"], self._files()
+        there = {name: found for name, found in there.items() if _is_shared(name)}
+        gone = [
+            name for name, stat in here.items()
+            if name not in there
+            and (known.get(name, [""])[1:] == stat or name == MANIFEST or _UNDER_LOCK.match(name))
+        ]  # fmt: skip
+        wanted = [
+            name for name, (etag, _) in there.items()
+            if name not in here or known.get(name) != [etag, *here[name]]
+        ]  # fmt: skip
+        self._say_if_much("down from", sum(there[name][1] for name in wanted))
+        for name in sorted(gone, key=lambda name: not _is_mark(name)):
+            (self.folder / name).unlink(missing_ok=True)
+            _remove_empty(self.folder / name, self.folder)
+        for name in [name for name in known if name not in there]:
+            del known[name]
+        together(
+            lambda name: self._fetch(name, state),
+            [name for name in wanted if not _is_mark(name)],
+        )
+        for name in sorted(filter(_is_mark, wanted), key=_natural):
+            self._fetch(name, state)
+
+    def _fetch(self, name: str, state: dict[str, Any]) -> None:
+        """Bring down one object as it is now; without one, remove the file."""
+        file, found = self.folder / name, self.store.read(name)
+        if found is None:
+            file.unlink(missing_ok=True)
+            state["files"].pop(name, None)
+            return
+        if state["files"].get(name, [None])[0] == found.etag and _same_file(
+            file, state["files"][name][1:]
+        ):
+            return
+        with disk_errors():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(file) as sink:
+                sink.write(found.content)
+            state["files"][name] = [found.etag, *_stat(file)]
+
+    def _say_if_much(self, where: str, size: int) -> None:
+        if size > _MUCH:
+            say(f"bringing {size / 1e6:.0f} MB of {self.folder.name} {where} {self.store.url}")
+
+    def _files(self) -> dict[str, list[int]]:
+        """Size and time of change of every file here that is not this machine's alone."""
+        found = {}
+        for folder, below, files in os.walk(self.folder):
+            inside = Path(folder).relative_to(self.folder)
+            below[:] = [name for name in below if _is_shared((inside / name).as_posix())]
+            for name in files:
+                path = inside / name
+                if _is_shared(path.as_posix()) and not (self.folder / path).is_symlink():
+                    with suppress(FileNotFoundError):
+                        found[path.as_posix()] = _stat(self.folder / path)
+        return found
+
+    @contextmanager
+    def _alone(self) -> Iterator[dict[str, Any]]:
+        """Keep other processes on this machine from syncing the copy meanwhile.
+
+        Yields:
+            What the copy and the store had in common last: ``files`` (etag, size and time of change
+            by name), ``held`` (the generation of the lock that this copy held last) and ``copy``.
+        """
+        with disk_errors():
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                descriptor = os.open(self.folder / ".synced.lock", os.O_RDWR | os.O_CREAT, 0o666)
+            except (FileExistsError, NotADirectoryError, PermissionError) as error:
+                raise UserError(
+                    f"{self.folder}, the copy of {self.store.url}, cannot be written "
+                    f"({error.strerror}): XDG_CACHE_HOME=... keeps it elsewhere"
+                ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            file = self.folder / _SYNCED
+            try:
+                state = json.loads(file.read_text(encoding="utf-8"))
+                before = json.dumps(state)
+            except (OSError, ValueError):
+                state, before = {"copy": uuid.uuid4().hex, "held": 0, "files": {}}, ""
+            try:
+                yield state
+            finally:
+                if (after := json.dumps(state)) != before:
+                    write_atomically(file, after)
+        finally:
+            os.close(descriptor)
+
+
+def pull(folder: Path) -> None:
+    """See in a camera's folder what others have brought up, if the camera lives in a store.
+
+    Raises:
+        UserError: The store does not answer, or the disk is full.
+    """
+    if mirror := Mirror.of(folder):
+        mirror.pull()
+
+
+def publish(*files: Path) -> None:
+    """Bring up files of a camera's folder that were made without its lock, if it lives in a store.
+
+    Raises:
+        UserError: The store does not answer.
+    """
+    for file in files:
+        camera = next((above for above in file.parents if (above / _SYNCED).exists()), None)
+        mirror = None if camera is None else Mirror.of(camera)
+        if mirror is not None:
+            mirror.publish(file)
+
+
+def _now() -> float:
+    """Seconds that also count while the machine sleeps."""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(clock)
+
+
+def _content(text: bytes) -> dict[str, Any]:
+    """The lock's content; a broken one is nobody's."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _is_shared(name: str) -> bool:
+    """Whether a name, from the camera's folder, is of something both here and in the store."""
+    first, *others = name.split("/")
+    hidden = any(part.startswith(".") for part in (first, *others))
+    tables = first.endswith(".lance")
+    # What W&B keeps beside its runs can be had again.
+    if first == "wandb" and others and (others[0] == "cache" or others[0].startswith("staged-")):
+        return False
+    return first not in _LOCAL and not hidden and not tables and not name.endswith(".lock")
+
+
+def _is_mark(name: str) -> bool:
+    """Whether a file says that what lies beside it is complete."""
+    return name.rsplit("/", 1)[-1] in _MARKS
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts round-10 behind round-9."""
+    return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _stat(file: Path) -> list[int]:
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _same_file(file: Path, stat: list[int]) -> bool:
+    try:
+        return _stat(file) == stat
+    except FileNotFoundError:
+        return False
+
+
+def _remove_empty(file: Path, top: Path) -> None:
+    for folder in file.parents:
+        if folder == top:
+            return
+        try:
+            folder.rmdir()
+        except OSError:
+            return

@@ -1,0 +1,342 @@
+"""One append-only Lance table, and errors that a person can act on."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import lance
+import pyarrow as pa
+from lance.optimize import Compaction, CompactionOptions
+
+from collabteam.errors import UserError, disk_errors, first_line
+from collabteam.storage.store import Store, append_once, merge_small
+
+Result = TypeVar("Result")
+
+# A log that grows by single clicks has as many fragments as clicks, and every commit writes the
+# list of them all: 1,000 one-row commits take 50 MB and 5 ms each unless they are merged.
+_MOST_FRAGMENTS = 64
+# Fragments of fewer rows count as small and are merged; rewriting larger ones would cost more.
+_SMALL_FRAGMENT = 16_384
+# Rows of a few columns that are read at a time.
+_BLOCK = 65_536
+# How often a reader may be overtaken by merges before its failure counts as damage.
+_OVERTAKEN = 5
+# Age of versions that no commit in a store builds on any more: each is tried for minutes at most.
+_SETTLED = timedelta(hours=1)
+
+
+class Table:
+    """A Lance table whose rows are only ever added; row numbers therefore never change.
+
+    Args:
+        path: The table's folder.
+
+    Raises:
+        UserError: There is no such table, or it is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._store = Store.of(path)
+        with self._damage():
+            address, options = _address(path, self._store)
+            self._data = self._reach(lambda: lance.dataset(address, storage_options=options))
+
+    def _reach(self, operation: Callable[[], Result]) -> Result:
+        """Read something, again and again while the store it is in does not answer."""
+        return operation() if self._store is None else self._store.patiently(operation)
+
+    @staticmethod
+    def create(path: Path, schema: pa.Schema) -> None:
+        """Make an empty table unless it is there already.
+
+        Raises:
+            UserError: The disk is full.
+        """
+        store = Store.of(path)
+        address, options = _address(path, store)
+
+        def write() -> None:
+            lance.write_dataset(
+                schema.empty_table(), address, mode="create", storage_options=options
+            )
+
+        try:
+            with disk_errors():
+                write() if store is None else store.patiently(write)
+        except OSError as error:
+            if "already exists" not in str(error):
+                raise
+
+    def add_missing_texts(self, schema: pa.Schema) -> None:
+        """Give a table that an earlier version made the text columns that came since, empty.
+
+        Raises:
+            UserError: The disk is full, or the table is damaged.
+        """
+        missing = [name for name in schema.names if name not in self._data.schema.names]
+        if missing:
+            with self._damage(), disk_errors(), self._merging(fcntl.LOCK_EX):
+                self._data.checkout_latest()  # type: ignore[no-untyped-call]
+                if set(missing) - set(self._data.schema.names):  # nobody else was quicker
+                    self._data.add_columns(dict.fromkeys(missing, "''"))
+
+    @contextmanager
+    def _damage(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            lances = (OSError, ValueError, RuntimeError, pa.ArrowException)
+            # A panic inside Lance is no Exception, and has a name but no importable class.
+            if not isinstance(error, lances) and type(error).__name__ != "PanicException":
+                raise
+            place, _ = _address(self.path, self._store)
+            raise UserError(
+                f"{place} cannot be used ({first_line(error)}): if it is damaged, restore it from "
+                f"a backup, or move the folder {place.rpartition('/')[0]} away and ingest again"
+            ) from error
+
+    @property
+    def version(self) -> int:
+        """Number of the last commit that this object has seen."""
+        return int(self._data.version)
+
+    def refresh(self) -> None:
+        """See what others have committed in the meantime."""
+        # Again, for the version found may be removed before it is read.
+        self._following(self._data.checkout_latest)
+
+    def _following(self, read: Callable[[], Result]) -> Result:
+        """Read, and again from the newest version if the files of this one were merged away.
+
+        Rows keep their numbers for good, so the newest version says the same and perhaps more.
+        """
+        for _ in range(_OVERTAKEN):
+            version = self.version
+            try:
+                with self._damage():
+                    return self._reach(read)
+            except UserError:
+                with self._damage():
+                    self._reach(self._data.checkout_latest)
+                if self.version == version:
+                    raise
+        with self._damage():
+            return self._reach(read)
+
+    def __len__(self) -> int:
+        with self._damage():
+            return int(self._reach(self._data.count_rows))
+
+    def append(self, rows: pa.Table) -> None:
+        """Add rows in one atomic commit; others may append at the same time.
+
+        Raises:
+            UserError: The disk is full; the table is as it was.
+        """
+        if rows.num_rows == 0:
+            return
+        with self._merging(fcntl.LOCK_SH), self._damage(), disk_errors():
+            if self._store is None:
+                self._data = lance.write_dataset(rows, self._data, mode="append")
+            else:
+                self._data = append_once(self._data, rows, self._store)
+
+    def append_few(self, rows: pa.Table) -> None:
+        """Add rows as :meth:`append` does, and merge the commits once there are many small ones.
+
+        Raises:
+            UserError: The disk is full; the table is as it was.
+        """
+        self.append(rows)
+        if len(self._unmerged(_SMALL_FRAGMENT)) <= _MOST_FRAGMENTS:
+            return
+        if self._store is not None:
+            self._data = merge_small(self._data, _SMALL_FRAGMENT, self._store)
+            return
+        # Not now, if anybody is appending, or if the disk is full: the rows are safe as they are.
+        unfit = suppress(OSError, ValueError, RuntimeError)
+        with unfit, self._merging(fcntl.LOCK_EX | fcntl.LOCK_NB):
+            self._merge(_SMALL_FRAGMENT)
+
+    def compact(self, rows: int, advance: Callable[[int], None] | None = None) -> None:
+        """Merge fragments of fewer rows, and remove the files that the newest version lacks.
+
+        Who reads an older version goes on with the newest, see :meth:`_following`; who appends
+        waits, but for a table in a store. There what the last hour replaced stays until the next
+        call, for others may be about to commit. A kill at any moment leaves the rows as they are,
+        and files for a later call to remove.
+
+        Args:
+            rows: Fragments of so many rows stay as they are.
+            advance: Called with the number of rows just merged.
+
+        Raises:
+            UserError: The disk is full, the table is damaged, or the store does not answer.
+        """
+        with self._merging(fcntl.LOCK_EX), self._damage(), disk_errors():
+            if self._store is not None:
+                self._reach(self._data.checkout_latest)
+                self._data = merge_small(self._data, rows, self._store, advance)
+                self._reach(lambda: self._clean(_SETTLED, everything=False))
+                return
+            self._merge(rows, advance)
+            # Nobody else is writing, so what no version refers to is what a killed commit left.
+            self._clean(timedelta(0), everything=True)
+
+    def _clean(self, age: timedelta, everything: bool) -> None:
+        self._data.cleanup_old_versions(
+            age, delete_unverified=everything, error_if_tagged_old_versions=False
+        )
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Keep the table's files where they are: nobody merges it meanwhile."""
+        with self._merging(fcntl.LOCK_SH):
+            yield
+
+    def _unmerged(self, rows: int) -> dict[int, int]:
+        """Number and rows of each fragment from the first on that has fewer rows than this."""
+        sizes = {part.fragment_id: part.metadata.num_rows for part in self._data.get_fragments()}
+        first = next((number for number, size in sizes.items() if size < rows), None)
+        return {n: size for n, size in sizes.items() if first is not None and n >= first}
+
+    def _merge(self, rows: int, advance: Callable[[int], None] | None = None) -> None:
+        """Merge fragments of fewer rows; the caller is alone, and the order stays.
+
+        Lance sorts fragments by their numbers, and merged ones get new numbers: they end up behind
+        all that are not merged. So everything behind the first small fragment is merged as well.
+        """
+        self._data.checkout_latest()  # type: ignore[no-untyped-call]
+        unmerged = self._unmerged(rows)
+        if len(unmerged) < 2:
+            return
+        others = [part.fragment_id for part in self._data.get_fragments()]
+        options: CompactionOptions = {
+            "target_rows_per_fragment": max(rows, 1 + max(unmerged.values())),
+            "excluded_fragment_ids": [number for number in others if number not in unmerged],
+        }
+        plan = Compaction.plan(self._data, options)
+        if [part.id for task in plan.tasks for part in task.fragments] != list(unmerged):
+            return
+        merged = []
+        for task in plan.tasks:  # one by one: side by side they would be numbered as they end
+            merged.append(task.execute(self._data))
+            if advance:
+                advance(sum(unmerged[part.id] for part in task.fragments))
+        Compaction.commit(self._data, merged)
+        self._data.checkout_latest()  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def _merging(self, operation: int) -> Iterator[None]:
+        """Shared by those who append, exclusive to the one who merges; in a store, commits are.
+
+        An append that commits while others are merged would end up before them.
+        """
+        if self._store is not None:
+            yield
+            return
+        with self._damage(), disk_errors():
+            # One for all tables of a camera.
+            file = self.path.with_name("labels.lock")
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, operation)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        """All rows of some columns, in the order in which they were added."""
+        return self._following(
+            lambda: self._data.to_table(columns=list(columns), scan_in_order=True)
+        )
+
+    def batches(self, columns: Sequence[str], first: int, end: int) -> Iterator[pa.RecordBatch]:
+        """Rows ``first`` to ``end`` (exclusive) of some columns, in order, a batch at a time.
+
+        Raises:
+            UserError: The table is damaged.
+        """
+        for start in range(first, end, _BLOCK):
+            rows = range(start, min(start + _BLOCK, end))
+            # In one piece, for small ones keep much more in memory than they show.
+            table = self._following(partial(self._scan, columns, rows))
+            yield from table.combine_chunks().to_batches()
+        pa.default_memory_pool().release_unused()
+
+    def _scan(self, columns: Sequence[str], rows: range) -> pa.Table:
+        return self._data.to_table(
+            columns=list(columns), offset=rows.start, limit=len(rows), scan_in_order=True
+        )
+
+    def holding(self, column: str, names: set[str]) -> set[str]:
+        """Those of these names that stand in a column, also of rows that others just added."""
+        # Names with other characters need quoting, and are none.
+        quoted = ",".join(f"'{name}'" for name in names if name.isalnum())
+        if not quoted:
+            return set()
+        self.refresh()
+        chosen = f"{column} IN ({quoted})"
+        found = self._following(lambda: self._data.to_table(columns=[column], filter=chosen))
+        return set(found[column].to_pylist())
+
+    def take(self, rows: Sequence[int], columns: Sequence[str]) -> pa.Table:
+        """Some rows by number, in the order asked; a number may be repeated.
+
+        Raises:
+            IndexError: A row is negative or beyond the end.
+            UserError: The table is damaged.
+        """
+        if len(rows) and max(rows) >= len(self):
+            self.refresh()
+        if len(rows) and (min(rows) < 0 or max(rows) >= len(self)):
+            raise IndexError(f"rows {min(rows)} to {max(rows)} of {len(self)} in {self.path}")
+        return self._following(lambda: self._data.take(list(rows), columns=list(columns)))
+
+
+def _address(path: Path, store: Store | None) -> tuple[str, dict[str, str] | None]:
+    """What Lance is told: where a table is, and how to reach it."""
+    return (str(path), None) if store is None else (store.url, store.lance_options)
+
+
+def write_atomically(path: Path, text: str, private: bool = False) -> None:
+    """Write a small text file with :func:`replacing`."""
+    with replacing(path, private) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def replacing(path: Path, private: bool = False) -> Iterator[BinaryIO]:
+    """Write a file so that a reader sees the old one or the new one, never a part.
+
+    Args:
+        path: The file.
+        private: Whether its owner alone may read it.
+
+    Yields:
+        The new file, open for writing; it takes the place of the old one when the block ends.
+
+    Raises:
+        UserError: The disk is full.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    mode = 0o600 if private else 0o666
+    with disk_errors():
+        try:
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)

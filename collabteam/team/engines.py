@@ -1,0 +1,458 @@
+"""Engines that give a team's probabilities, and the check that none of them changes its verdicts.
+
+OpenVINO and NNCF (Apache-2.0, the extra ``openvino``) are imported here alone, and only when used.
+Left alone, both write an id into the home folder and report to Google Analytics when imported. Here
+they are imported as if their reporter were not installed. If they were imported before, elsewhere
+in the process, it is too late for that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import io
+import json
+import logging
+import math
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from collabteam.errors import UserError, disk_errors, first_line
+from collabteam.features.images import decode, normalize
+from collabteam.learners.fit import set_threads
+from collabteam.settings import MOST_DISAGREEMENT, TrainerConfig
+from collabteam.team.team import Engine, ImageReader, Team
+from collabteam.team.voting import vote
+
+CALIBRATION = 600
+"""Crops on which a coarse arithmetic is prepared: half set its ranges, half measure its errors."""
+_CHUNK, _CHUNK_CLOSE = 32, 4
+"""Crops that a compiled model takes at once: all of a batch, and the close calls among them."""
+_WORK = 0.005
+"""A product is quantised from this share of its network's multiplications on."""
+_EXACT = 0.99
+"""Share of crops whose error in a coarse arithmetic is within the margin of a close call."""
+
+
+def open_engine(
+    folder: Path,
+    kind: str,
+    precision: str,
+    trainer: TrainerConfig,
+    calibration: Callable[[int], list[bytes]],
+) -> Engine:
+    """Load the voting team of a finished round into an engine.
+
+    With ``openvino`` in bf16 or int8, crops on which a branch's probability is too close to one
+    half to be sure of its vote are computed again in the next finer arithmetic, at last in fp32.
+    How close that is, is measured on the camera's own crops; this and the int8 network are kept in
+    ``<folder>/openvino/``, so a resumed command gets the same numbers.
+
+    Args:
+        folder: ``<root>/<camera>/round-<k>``.
+        kind: ``torch``, or ``openvino`` (CPU only).
+        precision: ``fp32``, ``bf16``, ``int8`` (OpenVINO only), or ``auto``: what
+            ``trainer.precision`` says, which is bf16 where the processor has it, unless set.
+        trainer: Device, threads, size of a batch.
+        calibration: Gives up to so many encoded crops of the camera, the same ones each time.
+            Called only where bf16 or int8 is prepared for the first time.
+
+    Raises:
+        UserError: The round is not finished or broken, a package is missing, the processor lacks
+            the arithmetic, or there are no crops to calibrate on.
+    """
+    if precision == "auto":
+        precision = trainer.precision
+    if kind == "torch":
+        if precision == "int8":
+            raise UserError("precision=int8 needs engine=openvino")
+        return Team.load(folder, replace(trainer, precision=precision))
+    if trainer.accelerator not in ("auto", "cpu"):
+        raise UserError(
+            f"trainer.accelerator={trainer.accelerator}: OpenVINO computes on the processor here: "
+            "set trainer.accelerator=cpu, or engine=torch"
+        )
+    for package in ("openvino", *(["nncf"] if precision == "int8" else [])):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(
+                f"engine=openvino precision={precision} needs {package} (Apache-2.0): "
+                "pip install 'collabteam[openvino]', or set engine=torch"
+            )
+    team = Team.load(folder, replace(trainer, accelerator="cpu", precision="fp32"))
+    return OpenVino(team, precision, trainer, calibration, folder / "openvino")
+
+
+class OpenVino(Engine):
+    """All branches of a team as one OpenVINO model, from bytes to probabilities.
+
+    Args:
+        team: On the processor, in fp32.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``int8``.
+        trainer: Threads, size of a batch.
+        calibration: See :func:`open_engine`.
+        kept: Folder for what is prepared once.
+
+    Attributes:
+        margins: Of all arithmetics but the last, coarse to fine: crops with a probability so near
+            to one half are computed in the next, too; 0 to 0.5.
+
+    Raises:
+        UserError: The processor has no bf16, there are no crops to calibrate on, or what is kept
+            is broken.
+    """
+
+    kind = "openvino"
+
+    def __init__(
+        self,
+        team: Team,
+        precision: str,
+        trainer: TrainerConfig,
+        calibration: Callable[[int], list[bytes]],
+        kept: Path,
+    ) -> None:
+        self.classes, self.image_size = team.classes, team.image_size
+        openvino = _import("openvino")
+        self._core = openvino.Core()
+        self._trainer = trainer
+        has_bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision == "bf16" and not has_bf16:
+            raise UserError("precision=bf16: this processor has none: set precision=auto or fp32")
+        if precision == "auto":
+            precision = "bf16" if has_bf16 else "fp32"
+        self.precision = precision
+        network = _convert(openvino, team)
+        finer = ["bf16", "f32"] if has_bf16 else ["f32"]
+        if precision == "fp32":
+            self.margins: list[float] = []
+            self._stages = [self._compile(network, "f32", _CHUNK)]
+            return
+        made_by = [openvino.__version__, self._core.get_property("CPU", "FULL_DEVICE_NAME")]
+        if precision == "int8":
+            made_by.append(_import("nncf").__version__)
+        folder = kept / f"{precision}-{_fingerprint(team, made_by)}"
+        if not folder.exists():
+            with disk_errors():
+                self._prepare(openvino, network, finer, calibration, folder)
+        try:
+            self._stages = self._load(network, finer, folder)
+            margins = json.loads((folder / "margins.json").read_text())["margins"]
+            self.margins = [float(margin) for margin in margins]
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{folder}: expected a prepared network, got {first_line(error)}: remove the "
+                "folder and run this again"
+            ) from error
+
+    def score(self, images: Tensor) -> NDArray[np.float32]:  # noqa: D102
+        pixels = images.numpy()
+        prob = self._stages[0](pixels)
+        for margin, finer in zip(self.margins, self._stages[1:], strict=True):
+            close = (np.abs(prob - 0.5) <= margin).any(axis=1)
+            prob[close] = finer(pixels[close])
+        return prob
+
+    def _load(self, network: Any, finer: list[str], folder: Path) -> list[_Compiled]:
+        """The arithmetics, coarse to fine: int8, where asked, comes before the network's own."""
+        chunks = [_CHUNK] + [_CHUNK_CLOSE] * len(finer)
+        stages = []
+        if self.precision == "int8":
+            # What is not int8 in it is as coarse as the processor multiplies well.
+            int8 = self._core.read_model(folder / "network.xml")
+            stages = [self._compile(int8, finer[0], chunks.pop(0))]
+        for arithmetic in finer:
+            stages.append(self._compile(network, arithmetic, chunks.pop(0)))
+        return stages
+
+    def _compile(self, network: Any, arithmetic: str, crops: int) -> _Compiled:
+        threads = set_threads(self._trainer.threads)
+        # More streams than chunks in a batch would only hold memory.
+        streams = min(threads, max(1, self._trainer.score_batch_size // crops))
+        network = network.clone()
+        network.reshape([crops, 3, self.image_size, self.image_size])
+        settings = {
+            "INFERENCE_PRECISION_HINT": arithmetic,
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": streams,
+            # A thread that is tied to a core waits for whatever else runs there.
+            "ENABLE_CPU_PINNING": False,
+        }
+        compiled = self._core.compile_model(network, "CPU", settings)
+        return _Compiled(compiled, streams, crops, len(self.classes))
+
+    def _prepare(
+        self,
+        openvino: Any,
+        network: Any,
+        finer: list[str],
+        calibration: Callable[[int], list[bytes]],
+        folder: Path,
+    ) -> None:
+        """Quantise where asked, measure the margins, and keep both, whole or not at all."""
+        crops = calibration(CALIBRATION)
+        if not crops:
+            raise UserError(
+                f"precision={self.precision} is calibrated on the camera's crops, and it has none: "
+                "ingest some, or set precision=fp32"
+            )
+        with ThreadPoolExecutor(2) as pool:
+            images = decode(crops, self.image_size, pool).numpy()
+        # Errors are measured on other crops than ranges, so that they are not flattered.
+        ranges, errors = images[::2], images[1::2] if len(images) > 1 else images
+        part = folder.with_name("preparing")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        if self.precision == "int8":
+            quantised = _quantise(network, ranges, self.image_size)
+            openvino.save_model(quantised, part / "network.xml", compress_to_fp16=False)
+        *coarse, exact = (stage(errors) for stage in self._load(network, finer, part))
+        off = [np.abs(prob - exact).max(axis=1) for prob in coarse]
+        margins = [min(0.5, float(np.quantile(one, _EXACT, method="higher"))) for one in off]
+        (part / "margins.json").write_text(json.dumps({"margins": margins, "crops": len(errors)}))
+        for stale in folder.parent.glob(f"{self.precision}-*"):
+            shutil.rmtree(stale)
+        part.replace(folder)
+
+
+class _Compiled:
+    """A compiled model that takes a fixed number of crops, several times at once."""
+
+    def __init__(self, model: Any, streams: int, crops: int, branches: int) -> None:
+        self._crops, self._branches = crops, branches
+        self._queue = _import("openvino").AsyncInferQueue(model, streams)
+        self._queue.set_callback(self._collect)
+        self._prob = np.empty((0, branches), np.float32)
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N, 3, S, S) to (N, B), N of any size; what a crop gets does not depend on the others."""
+        count = len(images)
+        padded = math.ceil(count / self._crops) * self._crops
+        self._prob = np.empty((padded, self._branches), np.float32)
+        for start in range(0, padded, self._crops):
+            chunk = images[start : start + self._crops]
+            if len(chunk) < self._crops:
+                blank = np.zeros((self._crops - len(chunk), *images.shape[1:]), np.uint8)
+                chunk = np.concatenate([chunk, blank])
+            self._queue.start_async({0: chunk}, start)
+        self._queue.wait_all()
+        # The mean of several networks may be off by the last digit.
+        return self._prob[:count].clip(0, 1)
+
+    def _collect(self, request: Any, start: int) -> None:
+        self._prob[start : start + self._crops] = request.get_output_tensor(0).data
+
+
+class _Probabilities(nn.Module):
+    """(N, 3, S, S) uint8 to (N, B) probabilities, as :meth:`Team.score` computes them."""
+
+    def __init__(self, networks: Sequence[Sequence[nn.Module]]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList([nn.ModuleList(branch) for branch in networks])
+
+    def forward(self, images: Tensor) -> Tensor:
+        pixels = normalize(images)
+        prob = [
+            torch.stack([network(pixels).softmax(dim=1)[:, 1] for network in networks]).mean(dim=0)
+            for networks in self.branches
+            if isinstance(networks, nn.ModuleList)
+        ]
+        return torch.stack(prob, dim=1)
+
+
+def _convert(openvino: Any, team: Team) -> Any:
+    """The team as an OpenVINO model of any number of crops."""
+    side = team.image_size
+    example = torch.zeros(2, 3, side, side, dtype=torch.uint8)
+    with warnings.catch_warnings(), _without_telemetry(), torch.inference_mode():
+        # torch.jit.trace is deprecated. OpenVINO takes what torch.export gives, too, and the models
+        # are equally fast, but making one takes four times as long (2026.4, torch 2.14).
+        warnings.simplefilter("ignore")
+        # The model owns its weights: the team's may go, or train on.
+        return openvino.convert_model(
+            _Probabilities(team.networks).eval(),
+            example_input=example,
+            input=openvino.PartialShape([-1, 3, side, side]),
+            share_weights=False,
+        )
+
+
+def _quantise(network: Any, images: NDArray[np.uint8], side: int) -> Any:
+    """The same model with the products that make up its work in int8.
+
+    All else stays as it is: quantised, the attention alone makes the error six times as large, and
+    saves nothing. The ranges of the numbers come from the images (post-training quantisation,
+    NNCF).
+    """
+    nncf = _import("nncf")
+    crops = [images[i : i + 1] for i in range(len(images))]
+    log = logging.getLogger("nncf")
+    chatter = [log, logging.getLogger("torch.utils.cpp_extension")]
+    levels = [one.level for one in chatter]
+    for one in chatter:
+        one.setLevel(logging.ERROR)
+    try:
+        with (
+            _without_telemetry(),
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            return nncf.quantize(
+                network,
+                nncf.Dataset(crops),
+                subset_size=len(crops),
+                ignored_scope=nncf.IgnoredScope(names=_light(network, side), validate=False),
+            )
+    finally:
+        for one, level in zip(chatter, levels, strict=True):
+            one.setLevel(level)
+
+
+def _light(network: Any, side: int) -> list[str]:
+    """Names of all operations but the products that make up the work of a network."""
+    sized = network.clone()
+    sized.reshape([1, 3, side, side])
+    work, names, ends = {}, [], 0
+    for operation in sized.get_ordered_ops():
+        name, kind = operation.get_friendly_name(), operation.get_type_name()
+        if kind == "Constant":
+            continue
+        names.append(name)
+        ends += kind == "Softmax"
+        if kind not in ("Convolution", "GroupConvolution", "MatMul"):
+            continue
+        weights = operation.input_value(1)
+        if weights.get_node().get_type_name() != "Constant":
+            continue  # the product of two activations
+        out = [int(length) for length in operation.get_output_shape(0)]
+        sums = math.prod(weights.get_shape()) // out[-1 if kind == "MatMul" else 1]
+        work[name] = math.prod(out) * sums
+    least = _WORK * sum(work.values()) / max(ends, 1)
+    return [name for name in names if work.get(name, 0) < least]
+
+
+def _fingerprint(team: Team, made_by: Sequence[str]) -> str:
+    """Sixteen hex digits that stand for weights, classes, picture size and what computes."""
+    found = hashlib.blake2b(digest_size=8)
+    found.update(json.dumps([team.classes, team.image_size, *made_by]).encode())
+    for number, branch in enumerate(team.networks):
+        for network in branch:
+            for name, tensor in network.state_dict().items():
+                found.update(f"{number} {name} {tuple(tensor.shape)}".encode())
+                found.update(tensor.contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _import(package: str) -> Any:
+    """OpenVINO or NNCF, without what reports its use."""
+    with _without_telemetry():
+        return importlib.import_module(package)
+
+
+@contextlib.contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """Let imports of the reporter fail: both packages go on without it, as their authors meant."""
+    name = "openvino_telemetry"
+    before = sys.modules.get(name)
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
+
+
+class Disagreement(UserError):
+    """An engine gives too many other verdicts than the reference."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """How far an engine is from the reference on a sample.
+
+    Attributes:
+        crops: Size of the sample.
+        disagreement: Share of verdicts that differ, 0 to 1.
+        largest_difference: Of two probabilities, 0 to 1.
+    """
+
+    crops: int
+    disagreement: float
+    largest_difference: float
+
+
+def disagreement(reference_NB: NDArray[np.floating], other_NB: NDArray[np.floating]) -> float:
+    """Share of crops on which two probabilities give different verdicts; 0 where there are none.
+
+    Args:
+        reference_NB: (N, B) probability of *true*, 0 to 1.
+        other_NB: The same crops, (N, B).
+
+    Raises:
+        ValueError: The shapes differ, or :func:`~collabteam.team.voting.vote` refuses one.
+
+    Example:
+        >>> import numpy as np
+        >>> disagreement(np.array([[0.9, 0.2], [0.6, 0.1]]), np.array([[0.8, 0.3], [0.4, 0.1]]))
+        0.5
+    """
+    if reference_NB.shape != other_NB.shape:
+        raise ValueError(f"expected two of a shape, got {reference_NB.shape} and {other_NB.shape}")
+    if not len(reference_NB):
+        return 0.0
+    return float((vote(reference_NB).branch != vote(other_NB).branch).mean())
+
+
+def check_engine(
+    engine: Engine,
+    reference: Engine,
+    reader: ImageReader,
+    rows: NDArray[np.int64],
+    batch_size: int,
+    advance: Callable[[int], object] | None = None,
+) -> Check:
+    """Compare an engine's verdicts on a sample with those of the reference.
+
+    Args:
+        engine: What shall be used.
+        reference: The same team by torch in fp32.
+        reader: Hands out encoded crops.
+        rows: The sample.
+        batch_size: Crops per step.
+        advance: Called with the number of crops of each finished batch.
+
+    Raises:
+        Disagreement: More than ``MOST_DISAGREEMENT`` of the verdicts differ.
+    """
+    ours, theirs = [], []
+    both = (one.score_rows(reader, rows, batch_size) for one in (engine, reference))
+    for prob, exact in zip(*both, strict=True):
+        ours.append(prob)
+        theirs.append(exact)
+        if advance is not None:
+            advance(len(prob))
+    if not ours:
+        return Check(0, 0.0, 0.0)
+    prob, exact = np.concatenate(ours), np.concatenate(theirs)
+    found = Check(len(prob), disagreement(exact, prob), float(np.abs(prob - exact).max()))
+    if found.disagreement > MOST_DISAGREEMENT:
+        raise Disagreement(
+            f"engine={engine.kind} in {engine.precision} gives another verdict than torch in fp32 "
+            f"on {found.disagreement:.2%} of {found.crops} crops, expected at most "
+            f"{MOST_DISAGREEMENT:.1%}: use a finer precision, or engine=torch with fp32"
+        )
+    return found
