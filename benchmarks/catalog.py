@@ -160,7 +160,7 @@ MEASURES = {
 catalog = Catalog.open(root, names[0])
 sample_file(catalog.folder).unlink(missing_ok=True)
 clock()
-draw_initial(catalog, TrainConfig(seed_per_class=1000, seed_unknown=250), Console(quiet=True))
+draw_initial(catalog, TrainConfig(seed_per_class=1000, seed_unknown=250), Listener())
 """,
     "append": """
 catalog = Catalog.open(root, names[0])
@@ -195,7 +195,7 @@ for start in range(0, len(catalog), 4096):
 
 SCRIPT = """
 import json, os, sys, time
-from collabteam.reporting.terminal import Console
+from collabteam.events import Listener
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.settings import TrainConfig
 from collabteam.rounds.initial import draw_initial, sample_file

@@ -41,9 +41,9 @@ def run(config: AuditConfig) -> Outcome:
     from rich.console import Console as RichConsole
 
     from collabteam.audits.audit import certify
-    from collabteam.reporting.terminal import Console
+    from collabteam.reporting.terminal import Terminal
 
-    audited = certify(config, Console())
+    audited = certify(config, Terminal())
     out = RichConsole(highlight=False)
     _table(audited, out)
     certificate = audited.certificate

@@ -27,10 +27,10 @@ _LATER = "; what this hour replaced is removed by the next compact after it"
 def run(config: CompactConfig) -> Outcome:
     """Compact the camera's tables, and say what it saved."""
     from collabteam.catalog import Catalog
-    from collabteam.reporting.terminal import Console
+    from collabteam.reporting.terminal import Terminal
 
     catalog = Catalog.open(config.root, config.camera.name)
-    with Console().stage(f"merging small files of {catalog.name}", None, "rows") as advance:
+    with Terminal().stage(f"merging small files of {catalog.name}", None, "rows") as advance:
         before, after = catalog.compact(advance)
     print(
         f"{catalog.name}: {before.files:,} files of {before.bytes / 1e6:,.1f} MB are now "

@@ -49,14 +49,14 @@ def run(config: ExportConfig) -> Outcome:
     from collabteam.catalog import Catalog
     from collabteam.exporting.folder import export_dataset
     from collabteam.exporting.selection import select_labels
-    from collabteam.reporting.terminal import Console
+    from collabteam.reporting.terminal import Terminal
     from collabteam.settings import check_export
 
     check_export(config)
     catalog = Catalog.open(config.root, config.camera.name)
     selection = select_labels(catalog, config.certified, config.min_confidence, config.unknown)
     command = shlex.join(["python", "-m", "collabteam.export", *sys.argv[1:]])
-    with Console().stage(f"writing {config.to}", len(selection), "crops") as advance:
+    with Terminal().stage(f"writing {config.to}", len(selection), "crops") as advance:
         written = export_dataset(
             catalog, selection, config.format, Path(config.to), config.seed, config.licence,
             command, advance,

@@ -56,11 +56,11 @@ def run(config: IngestConfig) -> Outcome:
 def _run_video(config: IngestConfig) -> Outcome:
     from rich.console import Console as RichConsole
 
-    from collabteam.reporting.terminal import Console
+    from collabteam.reporting.terminal import Terminal
     from collabteam.video.pipeline import ingest_footage
     from collabteam.video.summary import footage_table
 
-    summary = ingest_footage(config, Console())
+    summary = ingest_footage(config, Terminal())
     name, folder = config.camera.name, f"{config.root}/{config.camera.name}"
     crops = sum(record.crops for record in summary.read)
     objects = sum(sum(record.objects.values()) for record in summary.read)
@@ -99,7 +99,8 @@ def _run_crops(config: IngestConfig) -> Outcome:
     from rich.console import Console as RichConsole
 
     from collabteam.catalog import Catalog, registered
-    from collabteam.reporting.terminal import Console
+    from collabteam.events import counting
+    from collabteam.reporting.terminal import Terminal
     from collabteam.settings import UNKNOWN, UNUSABLE, check_classes
     from collabteam.sources.crops import Labels, ingest_source, open_source
 
@@ -110,9 +111,9 @@ def _run_crops(config: IngestConfig) -> Outcome:
     if seen and not config.camera.classes and name not in registered(config.root):
         check_classes(seen)
     catalog = Catalog.register(config.root, name, config.camera.classes)
-    console = Console()
+    console = Terminal()
     with console.stage(f"reading {config.path}", source.total, "crops") as advance:
-        summary = ingest_source(catalog, source, console.counting(advance))
+        summary = ingest_source(catalog, source, counting(advance))
     rate = (summary.added + summary.known) / max(summary.seconds, 1e-9)
     lines = [
         f"{name}: {summary.added} new crops, {summary.known} known before, "

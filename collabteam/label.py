@@ -42,10 +42,10 @@ def run(config: LabelConfig) -> Outcome:
     from rich.console import Console as RichConsole
 
     from collabteam.labelling.label import label_pool
-    from collabteam.reporting.terminal import Console
+    from collabteam.reporting.terminal import Terminal
     from collabteam.settings import camera_folder
 
-    labelled = label_pool(config, Console())
+    labelled = label_pool(config, Terminal())
     name = config.camera.name
     folder = camera_folder(config.root, name)
     out = RichConsole(highlight=False)

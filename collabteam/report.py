@@ -49,7 +49,7 @@ def _page(config: ReportConfig) -> Outcome:
     from collabteam.errors import UserError
     from collabteam.monitoring.facts import camera_facts
     from collabteam.reporting.fleet_page import CameraFacts, write_fleet
-    from collabteam.reporting.terminal import Console
+    from collabteam.reporting.terminal import Terminal
     from collabteam.settings import camera_folder
 
     to, names = Path(config.to), config.cameras or [config.camera.name]
@@ -61,7 +61,7 @@ def _page(config: ReportConfig) -> Outcome:
         raise UserError(f"to={to}: the folder {to.parent} is not there: make it first")
 
     def gathered() -> Iterator[CameraFacts]:
-        with Console().stage("gathering", len(names), "cameras") as advance:
+        with Terminal().stage("gathering", len(names), "cameras") as advance:
             for name in names:
                 yield camera_facts(config.root, name, config.samples)
                 advance(1)

@@ -9,7 +9,7 @@ from collabteam.settings import ReviewConfig
 
 if TYPE_CHECKING:
     from collabteam.catalog import Catalog
-    from collabteam.reporting.terminal import Console
+    from collabteam.reporting.terminal import Terminal
 
 HELP = """
 Verify crops in the browser: a page full of one class, mark what is wrong, Enter.
@@ -46,7 +46,7 @@ def run(config: ReviewConfig) -> Outcome:
 
     from collabteam.catalog import Catalog
     from collabteam.errors import UserError
-    from collabteam.reporting.terminal import Console
+    from collabteam.reporting.terminal import Terminal
     from collabteam.settings import check_review, is_reviewer
 
     check_review(config)
@@ -62,7 +62,7 @@ def run(config: ReviewConfig) -> Outcome:
         reviewer = ""
     if not is_reviewer(reviewer):
         raise UserError("the system's user has no name that could stand for you: say reviewer=NAME")
-    console = Console()
+    console = Terminal()
     if config.export:
         return _export(catalog, config, console)
     if config.import_:
@@ -70,7 +70,7 @@ def run(config: ReviewConfig) -> Outcome:
     return _serve(catalog, config, reviewer, console)
 
 
-def _serve(catalog: Catalog, config: ReviewConfig, reviewer: str, console: Console) -> Outcome:
+def _serve(catalog: Catalog, config: ReviewConfig, reviewer: str, console: Terminal) -> Outcome:
     from collabteam.web.server import serve
 
     served = serve(catalog, config, reviewer, console)
@@ -96,7 +96,7 @@ def _serve(catalog: Catalog, config: ReviewConfig, reviewer: str, console: Conso
     return Outcome()
 
 
-def _export(catalog: Catalog, config: ReviewConfig, console: Console) -> Outcome:
+def _export(catalog: Catalog, config: ReviewConfig, console: Terminal) -> Outcome:
     from pathlib import Path
 
     from collabteam.errors import UserError

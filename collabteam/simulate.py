@@ -29,8 +29,9 @@ def run(config: SimulateConfig) -> Outcome:
     """Draw the crops, put them into the catalog, and leave a contact sheet."""
     from collabteam.catalog import Catalog
     from collabteam.errors import UserError
+    from collabteam.events import counting
     from collabteam.reporting.plots import contact_sheet
-    from collabteam.reporting.terminal import Console
+    from collabteam.reporting.terminal import Terminal
     from collabteam.settings import camera_folder, check_seed
     from collabteam.simulator import CLASSES
     from collabteam.simulator.source import SimulatedSource
@@ -45,10 +46,10 @@ def run(config: SimulateConfig) -> Outcome:
             f"simulation draws {', '.join(CLASSES)}: simulate a camera of another name"
         )
     catalog = Catalog.register(config.root, config.camera.name, config.camera.classes)
-    console = Console()
+    console = Terminal()
     source = SimulatedSource(config, config.seed)
     with console.stage(f"drawing {config.crops} crops", config.crops, "crops") as advance:
-        summary = ingest_source(catalog, source, console.counting(advance))
+        summary = ingest_source(catalog, source, counting(advance))
     to = catalog.folder / "contact-sheet.png"
     contact_sheet([shown for name in sorted(source.shown) for shown in source.shown[name]], to)
     publish(to)

@@ -42,12 +42,12 @@ All settings: --cfg job, and docs/settings.md. Then: python -m collabteam.report
 def run(config: TrainConfig) -> Outcome:
     """Bring the camera to the round and show Table 1."""
     from collabteam.reporting.table1 import read_rounds, render
-    from collabteam.reporting.terminal import Console
+    from collabteam.reporting.terminal import Terminal
     from collabteam.rounds.loop import headline, train_rounds
     from collabteam.settings import camera_folder
     from collabteam.storage.mirror import pull
 
-    console = Console()
+    console = Terminal()
     folder = camera_folder(config.root, config.camera.name)
     pull(folder)
     before = read_rounds(folder)

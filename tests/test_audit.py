@@ -34,7 +34,7 @@ from collabteam.audits.audit import (
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog.records import labels_hash
 from collabteam.catalog.truth import append_truth, read_truth
-from collabteam.reporting.terminal import Console
+from collabteam.events import Listener
 from collabteam.reviewing.queues import prepare
 from collabteam.reviewing.session import ReviewSession
 from collabteam.settings import AuditConfig, CameraConfig, ReviewConfig
@@ -115,7 +115,7 @@ def answer_truly(catalog: Catalog, number: int = 1) -> None:
 
 def desk(catalog: Catalog) -> ReviewSession:
     config = ReviewConfig(camera=CameraConfig("S1", CLASSES), queue="audit")
-    prepare(catalog, config, Console(quiet=True))
+    prepare(catalog, config, Listener())
     return ReviewSession(catalog, config)
 
 

@@ -223,14 +223,14 @@ def test_a_video_counts_once_whatever_it_is_called(tmp_path: Path) -> None:
 def test_other_settings_do_not_read_a_video_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from collabteam.reporting.terminal import Console
+    from collabteam.reporting.terminal import Terminal
 
     video = film(tmp_path / "clip.avi", STREET)
     config = _config(tmp_path / "outputs", video)
     ingest_footage(config, detector=Colours())
     before = _crops(tmp_path / "outputs")
     config.crops_per_track = 5
-    summary = ingest_footage(config, Console(), detector=Colours())
+    summary = ingest_footage(config, Terminal(), detector=Colours())
     assert len(summary.known) == 1
     assert _crops(tmp_path / "outputs") == before
     assert "read with other settings (crops_per_track)" in capsys.readouterr().err
@@ -261,11 +261,11 @@ SCRIPT = """
 import sys
 from drawn import Colours
 from test_ingest_video import _config
-from collabteam.reporting.terminal import Console
+from collabteam.reporting.terminal import Terminal
 from collabteam.video.pipeline import ingest_footage
 config = _config(sys.argv[1], sys.argv[2])
 config.workers = int(sys.argv[4])
-ingest_footage(config, Console(), detector=Colours(float(sys.argv[3])))
+ingest_footage(config, Terminal(), detector=Colours(float(sys.argv[3])))
 """
 
 
@@ -598,12 +598,12 @@ def test_committers_do_not_stumble_over_each_other(tmp_path: Path, footage: Path
             commit(Catalog.open(config.root, "cam"), spool)
             return found
 
-    from collabteam.reporting.terminal import Console
+    from collabteam.events import Listener
     from collabteam.video.spool import commit
 
     config = module._with_classes(config)
     run = module._Run(
-        config, Catalog.open(config.root, "cam"), Swift(spool.folder), Console(quiet=True),
+        config, Catalog.open(config.root, "cam"), Swift(spool.folder), Listener(),
         Colours(),
     )  # fmt: skip
     run.read_files([str(path) for path in sorted(footage.iterdir())])
@@ -758,12 +758,12 @@ def test_a_stream_reaches_the_catalog_stretch_by_stretch(
 def test_a_password_in_a_streams_address_is_neither_kept_nor_shown(
     tmp_path: Path, server: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from collabteam.reporting.terminal import Console
+    from collabteam.reporting.terminal import Terminal
 
     film(tmp_path / "served" / "live.ts", STREET)
     address = server.replace("http://", "http://ana:secret@")
     config = _config(tmp_path / "outputs", f"{address}/live.ts")
-    ingest_footage(config, Console(), detector=Colours())
+    ingest_footage(config, Terminal(), detector=Colours())
     for file in (tmp_path / "outputs").rglob("*"):
         assert not file.is_file() or b"secret" not in file.read_bytes()
     said = capsys.readouterr()

@@ -14,14 +14,14 @@ from sklearn.metrics import cohen_kappa_score
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog.records import REVIEW_PURPOSES
 from collabteam.errors import UserError
-from collabteam.reporting.terminal import Console
+from collabteam.events import Listener
 from collabteam.reviewing.answers import cohen_kappa
 from collabteam.reviewing.queues import TITLES, prepare, share_of
 from collabteam.reviewing.session import LEASE, Refused, ReviewSession
 from collabteam.settings import CameraConfig, ReviewConfig
 
 CLASSES = ["car", "ship"]
-QUIET = Console(quiet=True)
+QUIET = Listener()
 
 
 class Clock:

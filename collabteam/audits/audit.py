@@ -58,7 +58,7 @@ from collabteam.audits.certificate import (
 from collabteam.catalog import Catalog, CropIndex, LabelEvent
 from collabteam.catalog.records import HUMAN_SOURCES, UNDO, labels_hash
 from collabteam.errors import UserError, disk_errors
-from collabteam.reporting.terminal import Console
+from collabteam.events import Listener
 from collabteam.rounds.oracle import oracle_answers
 from collabteam.rounds.state import read_json, write_json
 from collabteam.settings import AuditConfig, check_audit
@@ -109,12 +109,12 @@ class AuditResult:
     notes: tuple[str, ...]
 
 
-def certify(config: AuditConfig, console: Console | None = None) -> AuditResult:
+def certify(config: AuditConfig, listener: Listener | None = None) -> AuditResult:
     """Begin an audit, or go on with the last one, as far as it goes without a person.
 
     Args:
         config: The camera and what is asked for.
-        console: Where it is said what begins; None for silence.
+        listener: Where it is said what begins; None for silence.
 
     Returns:
         The last audit.
@@ -126,13 +126,13 @@ def certify(config: AuditConfig, console: Console | None = None) -> AuditResult:
             something that was written is broken. No audit was begun then.
     """
     check_audit(config)
-    console = console or Console(quiet=True)
+    listener = listener or Listener()
     catalog = Catalog.open(config.root, config.camera.name)
     if _is_due(catalog, config):
         with catalog.lock("audit"):
             # Somebody else may have begun one meanwhile.
             if _is_due(catalog, config):
-                _begin(catalog, config, last_audit(catalog.folder) + 1, console)
+                _begin(catalog, config, last_audit(catalog.folder) + 1, listener)
     record = read_audit(catalog.folder, last_audit(catalog.folder))
     _check_settings(record, config)
     file = audit_folder(catalog.folder, record["audit"]) / "certificate.json"
@@ -312,7 +312,7 @@ def _is_due(catalog: Catalog, config: AuditConfig) -> bool:
     return covers.now > covers.covered or covers.gone > 0
 
 
-def _begin(catalog: Catalog, config: AuditConfig, number: int, console: Console) -> None:
+def _begin(catalog: Catalog, config: AuditConfig, number: int, listener: Listener) -> None:
     """Freeze the release and draw the sample; the caller holds the camera."""
     # Before the crops: a word that comes in between makes its crop no part of the release.
     events = catalog.log(["crop_id"]).num_rows
@@ -363,7 +363,9 @@ def _begin(catalog: Catalog, config: AuditConfig, number: int, console: Console)
     _write_parquet(file, pa.table({"crop_id": ids, "label": labels, "confidence": confidence}))
     write_json(folder / "audit.json", record)
     asked = sum(len(row["sample"]) for row in classes.values())
-    console.say(f"audit {number} of {catalog.name} begins: {asked} of {len(rows)} crops to look at")
+    listener.say(
+        f"audit {number} of {catalog.name} begins: {asked} of {len(rows)} crops to look at"
+    )
 
 
 def _differing(record: Record, config: AuditConfig) -> list[str]:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from collabteam.catalog import Catalog, LabelEvent
 from collabteam.catalog.truth import read_truth
 from collabteam.errors import UserError
+from collabteam.events import Listener
 from collabteam.labelling.calibration import (
     Reliability,
     RiskCoverage,
@@ -36,7 +37,6 @@ from collabteam.labelling.calibration import (
 )
 from collabteam.learners.fit import set_threads
 from collabteam.reporting.table1 import Round, read_rounds
-from collabteam.reporting.terminal import Console
 from collabteam.rounds import evaluation
 from collabteam.rounds.state import digest, read_json, round_folder, write_json
 from collabteam.settings import MOST_SAMPLES, UNUSABLE, LabelConfig, check_label, risk_of
@@ -97,12 +97,12 @@ class LabelResult:
     new: int
 
 
-def label_pool(config: LabelConfig, console: Console | None = None) -> LabelResult:
+def label_pool(config: LabelConfig, listener: Listener | None = None) -> LabelResult:
     """Label every crop of a camera that no person has judged and that is not in the test set.
 
     Args:
         config: All settings.
-        console: Where progress and warnings go; silent if None.
+        listener: Where progress and warnings go; silent if None.
 
     Returns:
         What came of it; ``label.json`` in the camera's folder has the record.
@@ -111,7 +111,7 @@ def label_pool(config: LabelConfig, console: Console | None = None) -> LabelResu
         UserError: There is no such round, the engine is missing or differs too much, or the disk is
             full; what was done is kept.
     """
-    console = console or Console(quiet=True)
+    listener = listener or Listener()
     check_label(config)
     catalog = Catalog.open(config.root, config.camera.name)
     with catalog.lock("label"):
@@ -123,16 +123,16 @@ def label_pool(config: LabelConfig, console: Console | None = None) -> LabelResu
                 f"python -m collabteam.train camera={catalog.name} round={max(number, 0)}"
             )
         set_threads(config.trainer.threads)
-        return _Labelling(config, catalog, rounds[number], console).run()
+        return _Labelling(config, catalog, rounds[number], listener).run()
 
 
 class _Labelling:
     """One run of one team over one camera."""
 
     def __init__(
-        self, config: LabelConfig, catalog: Catalog, team: Round, console: Console
+        self, config: LabelConfig, catalog: Catalog, team: Round, listener: Listener
     ) -> None:
-        self.config, self.catalog, self.team, self.console = config, catalog, team, console
+        self.config, self.catalog, self.team, self.listener = config, catalog, team, listener
         self.classes: list[str] = team["classes"]
         self.folder = round_folder(catalog.folder, team["round"])
         self.joint: str = team["settings"]["team"]["joint"]
@@ -213,11 +213,11 @@ class _Labelling:
             if config.precision != "auto" or config.trainer.precision != "auto":
                 raise
             # Nobody asked for bf16; a team with many close calls needs the digits.
-            self.console.warn(f"{error}; fp32 it is")
+            self.listener.warn(f"{error}; fp32 it is")
             engine, name, check = self._engine("fp32", rows)
         scores = PredictionStore(self.folder / name, self.team["fingerprint"], self.classes)
         scores.fill(
-            self.catalog, self.index, rows, engine, config.trainer.score_batch_size, self.console,
+            self.catalog, self.index, rows, engine, config.trainer.score_batch_size, self.listener,
             f"the team of round {self.team['round']} looks at {{}} crops ({engine.kind}, "
             f"{engine.precision})",
         )  # fmt: skip
@@ -260,12 +260,12 @@ class _Labelling:
         sample = np.sort(rng.choice(rows, min(self.config.check, len(rows)), replace=False))
         exact = Team.load(self.folder, replace(self.config.trainer, precision="fp32"))
         batch = self.config.trainer.score_batch_size
-        with self.console.stage(
+        with self.listener.stage(
             f"comparing {engine.kind} in {engine.precision} with torch in fp32", len(sample),
             "crops",
         ) as advance:  # fmt: skip
             found = check_engine(engine, exact, self.catalog, sample, batch, advance)
-        self.console.say(
+        self.listener.say(
             f"{engine.kind} in {engine.precision} and torch in fp32 differ in "
             f"{found.disagreement:.2%} of {found.crops} verdicts"
         )
@@ -309,7 +309,7 @@ class _Labelling:
         if not self.config.calibrate:
             return temperatures
         if not unseen:
-            self.console.warn(
+            self.listener.warn(
                 f"round {self.team['round']} kept no crops to calibrate on: confidences stay as "
                 "the networks give them; training the round again keeps them"
             )
@@ -343,7 +343,7 @@ class _Labelling:
         )  # fmt: skip
         for name, found in zip(self.classes, thresholds, strict=True):
             if not np.isfinite(found.threshold):
-                self.console.warn(
+                self.listener.warn(
                     f"class {name}: nothing can be labelled at a risk of {risk:g}: {found.errors} "
                     f"of {found.crops} human-labelled crops that did not train were wrong; verify "
                     "more (queue=unsure), train on, or allow more risk"
@@ -407,7 +407,7 @@ class _Labelling:
             & (np.abs(index.verdict_confidence[rows] - verdicts.confidence) < 1e-9)
         )
         new = np.flatnonzero(~same)
-        with self.console.stage(f"writing {len(new)} verdicts", len(new), "crops") as advance:
+        with self.listener.stage(f"writing {len(new)} verdicts", len(new), "crops") as advance:
             for start in range(0, len(new), _EVENTS):
                 now = time.time()
                 part = new[start : start + _EVENTS]
@@ -436,7 +436,7 @@ class _Labelling:
     ) -> tuple[LabelQuality | None, dict[str, Any] | None]:
         """On the frozen test set: calibration, risk over coverage, what the labels are worth."""
         if not judged.any():
-            self.console.warn(
+            self.listener.warn(
                 "the camera has no verified test set, so nothing says how right these labels are: "
                 f"python -m collabteam.review camera={self.catalog.name} queue=test"
             )

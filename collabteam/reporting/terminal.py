@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console as RichConsole
@@ -19,6 +18,8 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from collabteam.events import Advance, Listener
 
 _SILENCE = 30.0
 """Seconds between lines where there is no terminal to redraw."""
@@ -58,7 +59,7 @@ _status_file: Path | None = None
 
 @contextmanager
 def status_in(file: Path) -> Iterator[None]:
-    """Every :class:`Console` of this process also keeps its :class:`Status` in a file.
+    """Every :class:`Terminal` of this process also keeps its :class:`Status` in a file.
 
     Args:
         file: Replaced at most once a second; read it with :func:`read_status`.
@@ -89,45 +90,19 @@ def _keep_status(status: Status) -> None:
         partial.replace(_status_file)
 
 
-class Advance(Protocol):
-    """How a stage is told what was done."""
+class Terminal(Listener):
+    """Progress, remarks and warnings, on standard error so that output can be piped."""
 
-    def __call__(self, count: int, note: str = "") -> None:
-        """Count units just done; a note, if there is one, stands where the rate would."""
-
-
-class Console:
-    """Progress, remarks and warnings, on standard error so that output can be piped.
-
-    Args:
-        quiet: Show nothing at all.
-    """
-
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
+    def __init__(self) -> None:
         self.rich = RichConsole(file=sys.stderr, highlight=False)
 
     def say(self, text: str) -> None:
         """One remark."""
-        if not self.quiet:
-            self.rich.print(text, markup=False, soft_wrap=True)
+        self.rich.print(text, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """One warning."""
-        if not self.quiet:
-            self.rich.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
-
-    @staticmethod
-    def counting(advance: Callable[[int], None]) -> Callable[[int, int], None]:
-        """Turn a function of what was just done into one of what is done so far and the total."""
-        before = 0
-
-        def so_far(done: int, total: int) -> None:
-            nonlocal before
-            advance(done - before)
-            before = done
-
-        return so_far
+        self.rich.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
 
     @contextmanager
     def stage(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:
@@ -141,10 +116,11 @@ class Console:
         Yields:
             A function to call with the number of units just done.
         """
-        if _status_file is not None and not self.quiet:
+        if _status_file is not None:
             yield from self._statuses(title, total, unit)
-        elif self.quiet or (total is not None and total <= 0):
-            yield _silent
+        elif total is not None and total <= 0:
+            with super().stage(title, total, unit) as ignore:
+                yield ignore
         elif self.rich.is_terminal:
             yield from self._bar(title, total, unit)
         else:
@@ -209,10 +185,6 @@ class Console:
         took = time.monotonic() - began
         rate = last_note or f"{done / max(1e-9, took):.0f} {unit}/s"
         self.say(f"{title}: done in {took:.0f} s ({rate})")
-
-
-def _silent(count: int, note: str = "") -> None:
-    """Tell nobody."""
 
 
 class SweepMonitor:

@@ -13,8 +13,8 @@ from collabteam.catalog import Catalog, CropIndex, LabelEvent
 from collabteam.catalog.records import seeded_hash
 from collabteam.catalog.texts import TextColumn
 from collabteam.errors import UserError
+from collabteam.events import Listener
 from collabteam.reporting.table1 import read_rounds
-from collabteam.reporting.terminal import Console
 from collabteam.rounds.initial import draw_initial, initial_rows, sample_file
 from collabteam.rounds.selection import draw
 from collabteam.rounds.state import read_json, round_folder
@@ -53,13 +53,13 @@ class Queue:
     since: int = 0
 
 
-def prepare(catalog: Catalog, config: ReviewConfig, console: Console) -> None:
+def prepare(catalog: Catalog, config: ReviewConfig, listener: Listener) -> None:
     """Draw what the queue ``config.queue`` needs, if it is not drawn yet.
 
     Args:
         catalog: The camera.
         config: The queue and the sizes of the draws.
-        console: For warnings.
+        listener: For warnings.
 
     Raises:
         UserError: There is nothing to draw from; or another command holds the camera just now.
@@ -71,10 +71,10 @@ def prepare(catalog: Catalog, config: ReviewConfig, console: Console) -> None:
             seed_unknown=_or(config.seed_unknown, TrainConfig.seed_unknown),
         )
         with catalog.lock("review"):
-            draw_initial(catalog, wanted, console)
+            draw_initial(catalog, wanted, listener)
     if config.queue == "test":
         with catalog.lock("review"):
-            _draw_test(catalog, config, console)
+            _draw_test(catalog, config, listener)
 
 
 def build(catalog: Catalog, index: CropIndex, name: str, config: ReviewConfig) -> Queue:
@@ -173,7 +173,7 @@ def _initial_stands(catalog: Catalog, config: ReviewConfig) -> bool:
 # -- the frozen test set -----------------------------------------------------------------------
 
 
-def _draw_test(catalog: Catalog, config: ReviewConfig, console: Console) -> None:
+def _draw_test(catalog: Catalog, config: ReviewConfig, listener: Listener) -> None:
     """Set crops apart for good, until there are ``test_per_class`` of each proposed class.
 
     One crop of a track, and of no track that trains, trained, or may train because a person
@@ -204,7 +204,7 @@ def _draw_test(catalog: Catalog, config: ReviewConfig, console: Console) -> None
         wanted = min(wanted, max(there, most))
         taken = draw(np.flatnonzero(free & of_class), index.track_code, max(0, wanted - there), rng)
         if name in catalog.classes and there + len(taken) < wanted:
-            console.warn(
+            listener.warn(
                 f"class {name}: {there + len(taken)} objects in the test set instead of "
                 f"test_per_class={wanted}; the camera has no more that did not train"
             )

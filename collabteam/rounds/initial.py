@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from collabteam.catalog import Catalog, CropIndex, LabelEvent
 from collabteam.errors import UserError
-from collabteam.reporting.terminal import Console
+from collabteam.events import Listener
 from collabteam.rounds.selection import sample_initial
 from collabteam.rounds.state import read_json, round_folder, write_json
 from collabteam.settings import UNUSABLE, TrainConfig
@@ -35,14 +35,14 @@ def initial_rows(folder: Path, index: CropIndex) -> NDArray[np.int64]:
     return np.unique(rows[rows >= 0])
 
 
-def draw_initial(catalog: Catalog, config: TrainConfig, console: Console) -> None:
+def draw_initial(catalog: Catalog, config: TrainConfig, listener: Listener) -> None:
     """Draw i0 once: what is drawn already, with these settings, stands.
 
     Args:
         catalog: The camera, which the caller holds.
         config: ``seed``, ``seed_per_class``, ``seed_unknown``, ``reviewer`` and ``oracle_error``
             count.
-        console: Where it is said that a class has fewer crops than asked for.
+        listener: Where it is said that a class has fewer crops than asked for.
 
     Raises:
         UserError: There are no crops to draw from, or none of a class.
@@ -55,7 +55,7 @@ def draw_initial(catalog: Catalog, config: TrainConfig, console: Console) -> Non
         "seed_unknown": config.seed_unknown, "classes": classes,
         "reviewer": config.reviewer, "oracle_error": config.oracle_error,
     }  # fmt: skip
-    if _stands(file, drawn_with, len(index), catalog.name, console):
+    if _stands(file, drawn_with, len(index), catalog.name, listener):
         return
     index = _forget_oracle(catalog, index)
     names, crops = index.crop_id, len(index)
@@ -72,7 +72,7 @@ def draw_initial(catalog: Catalog, config: TrainConfig, console: Console) -> Non
     )  # fmt: skip
     for name, count in zip(*np.unique(strata[chosen], return_counts=True), strict=True):
         if name in classes and count < config.seed_per_class:
-            console.warn(
+            listener.warn(
                 f"class {name}: {count} crops for i0 instead of seed_per_class="
                 f"{config.seed_per_class}; the camera has no more"
             )
@@ -81,7 +81,7 @@ def draw_initial(catalog: Catalog, config: TrainConfig, console: Console) -> Non
 
 
 def _stands(
-    file: Path, drawn_with: dict[str, Any], crops: int, camera: str, console: Console
+    file: Path, drawn_with: dict[str, Any], crops: int, camera: str, listener: Listener
 ) -> bool:
     """Whether i0 is drawn already, with these settings.
 
@@ -92,7 +92,7 @@ def _stands(
         drawn = read_json(file)
         if drawn_with.items() <= drawn.items():
             return True
-        console.say(f"i0 of {camera} is drawn anew: its settings changed")
+        listener.say(f"i0 of {camera} is drawn anew: its settings changed")
         return False
     earlier = file.parent.parent.glob("rolled-back/round-0.*/sample.json")
     for sample in map(read_json, sorted(earlier, reverse=True)):

@@ -28,12 +28,12 @@ from numpy.typing import NDArray
 from collabteam.catalog import Catalog, CropIndex, LabelEvent
 from collabteam.catalog.truth import read_truth
 from collabteam.errors import UserError
+from collabteam.events import Listener
 from collabteam.features.backbones import build_branch, check_picture_size
 from collabteam.features.images import decode
 from collabteam.learners.fit import fit_fold, set_threads
 from collabteam.learners.folds import assign_folds
 from collabteam.reporting.table1 import Round, read_rounds
-from collabteam.reporting.terminal import Console
 from collabteam.reporting.wandb_runs import finish, fold_logger, log_recall
 from collabteam.rounds import evaluation
 from collabteam.rounds.initial import draw_initial, initial_rows, sample_file
@@ -59,12 +59,12 @@ LOW_PRECISION = 0.95
 """A draw whose estimated precision is lower is announced: it may teach more wrong than right."""
 
 
-def train_rounds(config: TrainConfig, console: Console | None = None) -> list[Round]:
+def train_rounds(config: TrainConfig, listener: Listener | None = None) -> list[Round]:
     """Bring a camera to ``config.round``, doing every round that is missing.
 
     Args:
         config: All settings.
-        console: Where progress and warnings go; silent if None.
+        listener: Where progress and warnings go; silent if None.
 
     Returns:
         The records (``round.json``) of rounds 0 to the last one finished.
@@ -72,7 +72,7 @@ def train_rounds(config: TrainConfig, console: Console | None = None) -> list[Ro
     Raises:
         UserError: Something only the user can change; nothing that was there is lost.
     """
-    console = console or Console(quiet=True)
+    listener = listener or Listener()
     check_train(config)
     check_picture_size(config.team, config.data.image_size)
     catalog = Catalog.open(config.root, config.camera.name)
@@ -81,7 +81,7 @@ def train_rounds(config: TrainConfig, console: Console | None = None) -> list[Ro
     config = replace(config, camera=replace(config.camera, classes=catalog.classes))
     with catalog.lock("train"):
         if config.rollback is not None:
-            _roll_back(catalog, config.rollback, console)
+            _roll_back(catalog, config.rollback, listener)
         done = read_rounds(catalog.folder)
         if done and config.rollback is None:
             check_settings(done[-1], config)
@@ -90,14 +90,14 @@ def train_rounds(config: TrainConfig, console: Console | None = None) -> list[Ro
         # What a kill kept from being logged, or an earlier command was told not to log.
         track(config.logger, catalog, done)
         while len(done) <= config.round:
-            done.append(_Making(config, catalog, done, console).run())
+            done.append(_Making(config, catalog, done, listener).run())
             catalog.push()
-            console.say(headline(done[-1]))
+            listener.say(headline(done[-1]))
             track(config.logger, catalog, done)
         return done
 
 
-def _roll_back(catalog: Catalog, to: int, console: Console) -> None:
+def _roll_back(catalog: Catalog, to: int, listener: Listener) -> None:
     # Folders first: if a kill comes in between, rounds beyond ``to`` are unfinished, and their
     # draws are recognised as another team's and voided before anything is drawn again.
     moved = roll_back(catalog.folder, to)
@@ -106,7 +106,7 @@ def _roll_back(catalog: Catalog, to: int, console: Console) -> None:
     if (index.increment_round > to).any():
         catalog.append_labels([LabelEvent("", "", source="rollback", round=to)])
     if moved:
-        console.say(
+        listener.say(
             f"took back rounds {min(moved)} to {max(moved)} of {catalog.name}; "
             f"their files are in {catalog.place}/rolled-back"
         )
@@ -130,7 +130,7 @@ class _Making:
     config: TrainConfig
     catalog: Catalog
     done: list[Round]
-    console: Console
+    listener: Listener
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -186,12 +186,12 @@ class _Making:
     def _sample(self) -> dict[str, Any]:
         """Draw i0 once, and make sure that it is verified."""
         config = self.config
-        draw_initial(self.catalog, config, self.console)
+        draw_initial(self.catalog, config, self.listener)
         index = self.catalog.index()
         rows = initial_rows(self.catalog.folder, index)
         missing = rows[index.human[rows] == ""]
         if config.reviewer == "oracle":
-            self.console.say(
+            self.listener.say(
                 "reviewer=oracle: a simulated reviewer answers from hidden truth, in i0 with "
                 f"{config.oracle_error:.1%} errors; no person is asked"
             )
@@ -252,20 +252,20 @@ class _Making:
                 "expected_precision": guess,
             }
             if branch.shortfall:
-                self.console.warn(
+                self.listener.warn(
                     f"round {self.number}, class {name}: {len(branch.taken)} of "
                     f"{config.increment_per_class} crops; its {branch.candidates} candidates show "
                     "no more objects"
                 )
             if guess is None:
-                self.console.warn(
+                self.listener.warn(
                     f"round {self.number}, class {name}: how right such a draw would be cannot be "
                     "told, the team is sure of no human-labelled fold crop of it"
                 )
             elif guess < LOW_PRECISION:
                 count = expected[name]["crops"]
                 low = evaluation.wilson_lower(guess, count)
-                self.console.warn(
+                self.listener.warn(
                     f"round {self.number}, class {name}: only {guess:.0%} of such a draw would be "
                     f"right, judged on {count} human-labelled fold crops (at least {low:.0%} with "
                     "95% confidence); wrong labels teach the team its own mistakes: verify more "
@@ -289,7 +289,7 @@ class _Making:
         if events:
             self.catalog.append_labels(events)
         else:
-            self.console.warn(f"round {self.number} adds nothing: the team is sure of no crop")
+            self.listener.warn(f"round {self.number} adds nothing: the team is sure of no crop")
         return report
 
     def _used(self, index: CropIndex) -> NDArray[np.bool_]:
@@ -375,7 +375,7 @@ class _Making:
             total = steps * min(config.data.batch_size, int((folds != fold).sum())) * epochs
             title = f"round {self.number}, fold {fold}: {len(training.rows)} crops, {epochs} epochs"
             try:
-                with self.console.stage(title, total, "crops") as advance:
+                with self.listener.stage(title, total, "crops") as advance:
                     outcome = fit_fold(
                         self.folder, self.classes, images, training.labels, folds, fold,
                         team=config.team, data=config.data, optim=config.optim, later=later,
@@ -435,7 +435,7 @@ class _Making:
                 prob: NDArray[np.float32] = kept["prob"]
                 return prob
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            self.console.warn(f"{file} is broken ({error}): the fold is trained again")
+            self.listener.warn(f"{file} is broken ({error}): the fold is trained again")
             return None
 
     def _elect(
@@ -545,7 +545,7 @@ class _Making:
             )
             index = self.catalog.index()
         elif unverified.size:
-            self.console.warn(
+            self.listener.warn(
                 f"{unverified.size} of the {index.test.sum()} crops of the frozen test set are not "
                 "verified and left out: verify them with 'python -m collabteam.review "
                 f"camera={self.catalog.name} queue=test', or ingest labels with labels=person"
@@ -630,7 +630,7 @@ class _Making:
     ) -> None:
         scores.fill(
             self.catalog, index, np.flatnonzero(pool), team,
-            self.config.trainer.score_batch_size, self.console,
+            self.config.trainer.score_batch_size, self.listener,
             f"round {number}, the team votes on {{}} crops",
         )  # fmt: skip
 

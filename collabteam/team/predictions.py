@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from collabteam.catalog import Catalog, CropIndex
 from collabteam.errors import UserError
-from collabteam.reporting.terminal import Console
+from collabteam.events import Listener
 from collabteam.rounds.state import read_json, write_json
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class PredictionStore:
         rows: NDArray[np.int64],
         engine: Scorer,
         batch_size: int,
-        console: Console,
+        listener: Listener,
         title: str,
     ) -> None:
         """Score what is missing, as a stream.
@@ -110,14 +110,14 @@ class PredictionStore:
             rows: Which of them, ascending.
             engine: The team.
             batch_size: Crops per step.
-            console: Where progress goes.
+            listener: Where progress goes.
             title: What is done, with a place for the number of crops: ``{}``.
 
         Raises:
             UserError: The disk is full; what was scored before is kept.
         """
         rows = rows[self.missing(index.crop_id[rows])]
-        with console.stage(title.format(len(rows)), len(rows), "crops") as advance:
+        with listener.stage(title.format(len(rows)), len(rows), "crops") as advance:
             for start in range(0, len(rows), PART):
                 chunk = rows[start : start + PART]
                 parts = []

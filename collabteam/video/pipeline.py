@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from collabteam.catalog import CameraInUse, Catalog, Crop, registered
 from collabteam.errors import UserError, first_line
-from collabteam.reporting.terminal import Advance, Console
+from collabteam.events import Advance, Listener
 from collabteam.settings import UNKNOWN, IngestConfig, camera_folder, check_ingest
 from collabteam.storage.mirror import publish
 from collabteam.video.crops import (
@@ -99,14 +99,14 @@ class FootageSummary:
 
 
 def ingest_footage(
-    config: IngestConfig, console: Console | None = None, detector: Detector | None = None
+    config: IngestConfig, listener: Listener | None = None, detector: Detector | None = None
 ) -> FootageSummary:
     """Read footage and put the crops of what is seen in it into a camera's catalog.
 
     Args:
         config: All settings; a camera that has no classes yet gets pedestrian, cyclist and
             motorcyclist.
-        console: Where progress and warnings go; silent if None.
+        listener: Where progress and warnings go; silent if None.
         detector: Instead of the one that ``config.detector`` describes; with ``workers`` above 1
             it has to be picklable.
 
@@ -118,7 +118,7 @@ def ingest_footage(
             their end are in the catalog or wait beside it.
     """
     began = time.monotonic()
-    console = console or Console(quiet=True)
+    listener = listener or Listener()
     check_ingest(config)
     check_footage(config.camera.footage)
     paths = _not_our_own(find_videos(config.path), config.root)
@@ -126,7 +126,7 @@ def ingest_footage(
     kinds = wanted(config)
     streaming = is_stream(paths[0])
     if streaming and config.preview:
-        console.warn("preview=true: a stream cannot be read once more, so there will be none")
+        listener.warn("preview=true: a stream cannot be read once more, so there will be none")
         config = replace(config, preview=False)
     # Before the camera is registered: what is refused leaves nothing behind. Of several videos, bad
     # ones are recorded. A stream is opened once, as it may serve nobody twice.
@@ -136,7 +136,7 @@ def ingest_footage(
     open_tracker(config.tracker, config.reid, config.fps or 25.0)
     detector = detector or open_detector(config.detector, kinds)
     catalog = Catalog.register(config.root, config.camera.name, config.camera.classes)
-    run = _Run(config, catalog, Spool(catalog.folder), console, detector)
+    run = _Run(config, catalog, Spool(catalog.folder), listener, detector)
     run.commit(wait=False, now=True)  # what an earlier run left
     try:
         if stream is not None:
@@ -213,11 +213,11 @@ class _Run:
         config: IngestConfig,
         catalog: Catalog,
         spool: Spool,
-        console: Console,
+        listener: Listener,
         detector: Detector,
     ) -> None:
         self.config, self.catalog, self.spool = config, catalog, spool
-        self.console, self.detector = console, detector
+        self.listener, self.detector = listener, detector
         self.summary = FootageSummary()
         self._last_commit = time.monotonic()
 
@@ -236,7 +236,7 @@ class _Run:
             else:
                 left[path] = key[1]
         title = f"reading {len(left)} videos" if len(left) > 1 else f"reading {''.join(left)}"
-        with self.console.stage(shown(title), sum(left.values()), "bytes") as advance:
+        with self.listener.stage(shown(title), sum(left.values()), "bytes") as advance:
             if self.config.workers > 1 and len(left) > 1:
                 outcomes = _in_workers(list(left), self.config, self.detector, advance)
             else:
@@ -253,7 +253,7 @@ class _Run:
     def read_stream(self, path: str, footage: Footage) -> None:
         """Read a stream to its end or limit; commit now and then."""
         total = int(self.config.limit) or None
-        with footage, self.console.stage(f"reading {shown(path)}", total, "seconds") as advance:
+        with footage, self.listener.stage(f"reading {shown(path)}", total, "seconds") as advance:
             for record in _read_stream(
                 path, footage, self.config, self.detector, self.spool, advance
             ):
@@ -269,21 +269,21 @@ class _Run:
             raise UserError(outcome.stop)
         if outcome.busy:
             self.summary.busy.append((path, outcome.busy))
-            self.console.warn(f"{path} is being read by {outcome.busy}: left to it")
+            self.listener.warn(f"{path} is being read by {outcome.busy}: left to it")
         elif outcome.failed:
             self.summary.failed.append((path, outcome.failed))
-            self.console.warn(f"{path}: {outcome.failed}; tried again the next time")
+            self.listener.warn(f"{path}: {outcome.failed}; tried again the next time")
         elif outcome.known is not None:
             self._skip(outcome.path, outcome.known)
         if outcome.remark:
-            self.console.warn(f"{path}: {outcome.remark}")
+            self.listener.warn(f"{path}: {outcome.remark}")
         self.summary.previews += outcome.previews
         for record in outcome.read:
             if any(record.id == other.id for other in self.summary.read):
                 continue  # the same video under another name
             self.summary.read.append(record)
             for fault in record.faults:
-                self.console.warn(f"{record.path}: {fault}")
+                self.listener.warn(f"{record.path}: {fault}")
 
     def _skip(self, path: str, record: VideoRecord) -> None:
         self.summary.known.append(record)
@@ -292,7 +292,7 @@ class _Run:
             if record.settings.get(name) != value
         ]  # fmt: skip
         if changed and record.frames:
-            self.console.warn(
+            self.listener.warn(
                 f"{shown(path)} was read with other settings ({', '.join(changed)}) and stays as "
                 "it is: another root=... reads it anew"
             )
@@ -317,7 +317,7 @@ class _Run:
                 if not wait:
                     return
                 if not told:
-                    self.console.warn(f"{crops} crops wait for the catalog: {error}")
+                    self.listener.warn(f"{crops} crops wait for the catalog: {error}")
                 told = True
                 time.sleep(2.0)
         self._last_commit = time.monotonic()

@@ -35,7 +35,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from collabteam.catalog import Catalog
 from collabteam.errors import UserError, first_line
-from collabteam.reporting.terminal import Console
+from collabteam.events import Listener
 from collabteam.reviewing.queues import prepare, why_empty
 from collabteam.reviewing.session import Refused, ReviewSession
 from collabteam.settings import ReviewConfig
@@ -372,7 +372,7 @@ class ReviewServer:
 
 
 def serve(
-    catalog: Catalog, config: ReviewConfig, reviewer: str, console: Console
+    catalog: Catalog, config: ReviewConfig, reviewer: str, listener: Listener
 ) -> ReviewServer | None:
     """Serve the review page until ^C.
 
@@ -382,7 +382,7 @@ def serve(
         catalog: The camera.
         config: Where to listen, and which queue.
         reviewer: Who verifies.
-        console: For remarks and warnings.
+        listener: For remarks and warnings.
 
     Returns:
         What was done; None if another process serves the camera.
@@ -397,12 +397,12 @@ def serve(
         lock = Lock(folder / "lock", {"command": "review"}, private=True)
     except LockHeld as held:
         # What the queue needs is drawn here; the server that there is sees it.
-        prepare(catalog, config, console)
-        _join(held, config, reviewer, console)
+        prepare(catalog, config, listener)
+        _join(held, config, reviewer, listener)
         return None
     try:
         with _listen(config) as listening:
-            prepare(catalog, config, console)
+            prepare(catalog, config, listener)
             desk = ReviewSession(catalog, config)
             _check_any(desk, config)
             port = listening.getsockname()[1]
@@ -416,14 +416,14 @@ def serve(
                 config.host in _EVERYWHERE,
             )  # fmt: skip
             if not _is_loopback(config.host):
-                console.warn(
+                listener.warn(
                     f"host={config.host}: other machines can reach this page. Nobody gets in "
                     "without an address printed here (with this machine's name or address in it, "
                     "or given as url=...), but what is sent can be read on the way unless TLS is "
                     "in front (then say url=https://...)"
                 )
-            _open(shown, sessions.invite(reviewer), config, reviewer, console)
-            console.say("stop with Ctrl-C; what was verified is in the catalog at once")
+            _open(shown, sessions.invite(reviewer), config, reviewer, listener)
+            listener.say("stop with Ctrl-C; what was verified is in the catalog at once")
             server = uvicorn.Server(
                 uvicorn.Config(
                     app, log_level="warning", access_log=False, server_header=False,
@@ -504,7 +504,9 @@ def _check_any(desk: ReviewSession, config: ReviewConfig) -> None:
     )
 
 
-def _open(address: str, token: str, config: ReviewConfig, reviewer: str, console: Console) -> None:
+def _open(
+    address: str, token: str, config: ReviewConfig, reviewer: str, listener: Listener
+) -> None:
     whole = f"{address}/enter?token={token}&queue={config.queue}"
     print(f"{config.camera.name}, queue {config.queue}, for {reviewer}, good for one browser:")
     print(f"  {whole}", flush=True)
@@ -512,7 +514,7 @@ def _open(address: str, token: str, config: ReviewConfig, reviewer: str, console
         threading.Thread(target=webbrowser.open, args=(whole,), daemon=True).start()
 
 
-def _join(held: LockHeld, config: ReviewConfig, reviewer: str, console: Console) -> None:
+def _join(held: LockHeld, config: ReviewConfig, reviewer: str, listener: Listener) -> None:
     """Let the server that there is invite this reviewer."""
     holder = held.holder
     if "secret" not in holder:
@@ -535,8 +537,8 @@ def _join(held: LockHeld, config: ReviewConfig, reviewer: str, console: Console)
             f"camera {config.camera.name} is being reviewed by {held.describe()}, which cannot be "
             f"asked from here ({error}): run this command there, or stop that one"
         ) from error
-    console.say(
+    listener.say(
         f"{config.camera.name} is served already by {held.describe()}; its settings stand (double, "
         "audit_per_class, host, port, url)"
     )
-    _open(holder["url"], token, config, reviewer, console)
+    _open(holder["url"], token, config, reviewer, listener)
