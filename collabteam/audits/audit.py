@@ -252,8 +252,7 @@ def released(index: CropIndex, classes: list[str]) -> NDArray[np.int64]:
         index: The camera's crops.
         classes: Its classes.
     """
-    of_team = index.verdict.is_any(classes) & (index.human == "") & ~index.test
-    rows = np.flatnonzero(of_team)
+    rows = np.flatnonzero(index.released(classes))
     return rows[np.argsort(index.crop_id[rows].astype(str))]
 
 
@@ -661,7 +660,7 @@ def _coverage(catalog: Catalog, record: Record, index: CropIndex) -> _Coverage:
     rows = released(index, catalog.classes)
     pairs = zip(index.crop_id[rows].tolist(), index.verdict[rows].tolist(), strict=True)
     covered = sum(label_of.get(crop) == label for crop, label in pairs)
-    verified = sum(crop in label_of for crop in index.crop_id[index.human != ""].tolist())
+    verified = sum(crop in label_of for crop in index.crop_id[index.verified()].tolist())
     return _Coverage(len(rows), covered, len(label_of) - covered - verified)
 
 

@@ -5,7 +5,17 @@ Hidden truth (``collabteam.catalog.truth``) and the readers of foreign data
 """
 
 from collabteam.catalog.catalog import CameraInUse, Catalog, registered
-from collabteam.catalog.index import CropIndex
-from collabteam.catalog.records import Crop, LabelEvent
+from collabteam.catalog.index import CropIndex, class_numbers
+from collabteam.catalog.records import NONE, UNLABELLED, Crop, LabelEvent
 
-__all__ = ["CameraInUse", "Catalog", "Crop", "CropIndex", "LabelEvent", "registered"]
+__all__ = [
+    "NONE",
+    "UNLABELLED",
+    "CameraInUse",
+    "Catalog",
+    "Crop",
+    "CropIndex",
+    "LabelEvent",
+    "class_numbers",
+    "registered",
+]

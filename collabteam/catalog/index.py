@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from collabteam.catalog.records import HUMAN_SOURCES
-from collabteam.catalog.texts import NAME_WORDS, Encoder, Names, Numbers, TextColumn, words_of
+from collabteam.catalog.records import HUMAN_SOURCES, NONE, UNLABELLED
+from collabteam.catalog.texts import (
+    NAME_WORDS,
+    Encoder,
+    Names,
+    Numbers,
+    TextColumn,
+    Texts,
+    words_of,
+)
+from collabteam.settings import UNUSABLE
 
 CROP_COLUMNS = ("crop_id", "video", "track", "time")
 LOG_COLUMNS = ("crop_id", "label", "source", "purpose", "round", "confidence", "by", "commit")
@@ -83,6 +93,77 @@ class CropIndex:
 
     def __len__(self) -> int:
         return len(self.crop_id)
+
+    def verified(self) -> npt.NDArray[np.bool_]:
+        """Shape ``(N,)``: crops on which a person's word stands, ``unusable`` included."""
+        return self.human != ""
+
+    def judged(self) -> npt.NDArray[np.bool_]:
+        """Shape ``(N,)``: crops of which a person said what they show."""
+        return self.verified() & (self.human != UNUSABLE)
+
+    def test_set(self) -> npt.NDArray[np.bool_]:
+        """Shape ``(N,)``: crops of the frozen test set that figures are measured on."""
+        return self.test & self.judged()
+
+    def trainable(self) -> npt.NDArray[np.bool_]:
+        """Shape ``(N,)``: crops that may train: usable, and of no track of the test set."""
+        return ~self.held_out & (self.human != UNUSABLE)
+
+    def pool(self, used: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Shape ``(N,)``: crops from which a round may draw its increment.
+
+        Args:
+            used: Shape ``(N,)``: crops that train in that round or trained before.
+        """
+        return self.trainable() & ~used
+
+    def unverified(self) -> npt.NDArray[np.bool_]:
+        """Shape ``(N,)``: unverified crops outside the test set, which a team may label."""
+        return ~self.verified() & ~self.test
+
+    def released(self, classes: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Shape ``(N,)``: crops whose label a team released: one of these classes, unverified."""
+        return self.unverified() & self.verdict.is_any(classes)
+
+    def training_labels(self, rows: npt.NDArray[np.int64]) -> Texts:
+        """Labels with which crops train: a person's word, else that of the crop's increment.
+
+        Args:
+            rows: Shape ``(K,)``.
+
+        Returns:
+            Shape ``(K,)``: class, ``unknown``, ``unusable``, or ``""`` for none.
+        """
+        human = self.human[rows]
+        return np.where(human != "", human, self.increment_label[rows])
+
+    def targets(self, rows: npt.NDArray[np.int64], classes: Sequence[str]) -> npt.NDArray[np.int64]:
+        """:meth:`training_labels` as numbers, see :func:`class_numbers`.
+
+        Args:
+            rows: Shape ``(K,)``.
+            classes: The classes, in the order of their numbers.
+        """
+        return class_numbers(self.training_labels(rows), classes)
+
+
+def class_numbers(labels: Texts, classes: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Labels as numbers of classes.
+
+    Args:
+        labels: Shape ``(K,)``.
+        classes: The classes, in the order of their numbers.
+
+    Returns:
+        Shape ``(K,)``: 0 to ``len(classes) - 1``; ``NONE`` for ``unknown`` and every label that is
+        none of these classes; ``UNLABELLED`` for ``""`` and ``unusable``.
+    """
+    numbers = np.full(len(labels), NONE, dtype=np.int64)
+    numbers[(labels == "") | (labels == UNUSABLE)] = UNLABELLED
+    for number, name in enumerate(classes):
+        numbers[labels == name] = number
+    return numbers
 
 
 class IndexBuilder:

@@ -153,7 +153,7 @@ def select_labels(
     else:
         words = _current(catalog, index)
     classes = [*catalog.classes, *([UNKNOWN] if unknown else [])]
-    is_team = index.human == ""
+    is_team = ~index.verified()
     label = np.where(is_team, words.label, index.human)
     reason = _reasons(index, label, words.confidence, covered, classes, min_confidence)
     rows = np.flatnonzero(reason < 0)
@@ -185,7 +185,7 @@ def _reasons(
     """Shape ``(N,)``: number of the first reason to leave a crop out, -1 for none."""
     nothing = label == ""
     # NaN is not sure of anything.
-    unsure = (index.human == "") & ~(confidence >= least) if least > 0 else np.zeros_like(covered)
+    unsure = ~index.verified() & ~(confidence >= least) if least > 0 else np.zeros_like(covered)
     holds = {
         NOT_COVERED: ~covered,
         NO_LABEL: nothing & (index.verdict_round < 0),

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from collabteam.catalog import Catalog, LabelEvent
+from collabteam.catalog import NONE, Catalog, LabelEvent, class_numbers
 from collabteam.catalog.truth import read_truth
 from collabteam.errors import UserError
 from collabteam.events import Listener
@@ -39,7 +39,7 @@ from collabteam.learners.fit import set_threads
 from collabteam.reporting.table1 import Round, read_rounds
 from collabteam.rounds import evaluation
 from collabteam.rounds.state import digest, read_json, round_folder, write_json
-from collabteam.settings import MOST_SAMPLES, UNUSABLE, LabelConfig, check_label, risk_of
+from collabteam.settings import MOST_SAMPLES, LabelConfig, check_label, risk_of
 from collabteam.team.engines import Disagreement, check_engine, open_engine
 from collabteam.team.predictions import PredictionStore
 from collabteam.team.team import Engine, Team
@@ -142,8 +142,8 @@ class _Labelling:
     def run(self) -> LabelResult:
         """Score, decide, write."""
         index = self.index
-        pool = (index.human == "") & ~index.test
-        judged = index.test & (index.human != "") & (index.human != UNUSABLE)
+        pool = index.unverified()
+        judged = index.test_set()
         began = time.perf_counter()
         rows, prob, check = self._score(np.flatnonzero(pool | judged))
         self.seconds["score"] = time.perf_counter() - began
@@ -294,11 +294,10 @@ class _Labelling:
             except (OSError, ValueError, KeyError, zipfile.BadZipFile):
                 continue
             rows = self.index.crop_id.find(names.tolist())
-            human = self.index.human[rows]
-            judged = (rows >= 0) & (human != "") & (human != UNUSABLE)
+            judged = (rows >= 0) & self.index.judged()[rows]
             found[int(file.stem.removeprefix("fold-"))] = OutOfFold(
                 prob[judged],
-                _as_numbers(human[judged], self.classes),
+                self.index.targets(rows[judged], self.classes),
                 self.index.track_code[rows[judged]],
             )
         return found
@@ -384,8 +383,8 @@ class _Labelling:
     ) -> NDArray[np.bool_]:
         """Whether a person called another crop of the track, outside the test set, otherwise."""
         index = self.index
-        said = np.flatnonzero((index.human != "") & (index.human != UNUSABLE) & ~index.test)
-        called = _as_numbers(index.human[said], self.classes)
+        said = np.flatnonzero(index.judged() & ~index.test)
+        called = index.targets(said, self.classes)
         size = int(index.track_code.max(initial=-1)) + 1
         lowest, highest = np.full(size, len(self.classes)), np.full(size, -2)
         np.minimum.at(lowest, index.track_code[said], called)
@@ -441,7 +440,7 @@ class _Labelling:
                 f"python -m collabteam.review camera={self.catalog.name} queue=test"
             )
             return None, None
-        labels = _as_numbers(self.index.human[rows[judged]], self.classes)
+        labels = self.index.targets(rows[judged], self.classes)
         raw, calibrated = raw[judged], prob[judged]
         before, after, errors = {}, {}, {}
         for branch, name in enumerate(self.classes):
@@ -540,22 +539,14 @@ class _Labelling:
         known = np.array([truth.get(str(i), "") for i in self.index.crop_id[rows]], dtype=object)
         if not (known != "").any():
             return None
-        actual = _as_numbers(known, self.classes)
+        actual = class_numbers(known, self.classes)
         has = known != ""
-        stranger = has & (actual < 0)
+        stranger = has & (actual == NONE)
         return {
             **_worth(Verdicts(branch[has], np.ones(int(has.sum()))), actual[has], self.classes),
             "strangers": int(stranger.sum()),
             "strangers_labelled": int((branch[stranger] != ABSTAIN).sum()),
         }
-
-
-def _as_numbers(names: NDArray[np.object_], classes: Sequence[str]) -> NDArray[np.int64]:
-    """Names as numbers of classes, -1 for all others."""
-    numbers = np.full(len(names), -1, dtype=np.int64)
-    for number, name in enumerate(classes):
-        numbers[names == name] = number
-    return numbers
 
 
 def _worth(verdicts: Verdicts, labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:

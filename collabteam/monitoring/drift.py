@@ -247,7 +247,7 @@ def find_drift(folder: Path, index: CropIndex, seed: int = 0) -> Drift | None:
     number = int(index.verdict_round[np.flatnonzero(verdicts)[0]])
     objects = comparable(index, verdicts, seed)
     # What nobody has looked at yet is in neither mix.
-    seen = verdicts | (index.human != "") | index.test
+    seen = verdicts | index.verified() | index.test
     first = np.full(int(index.track_code.max()) + 1, len(index), dtype=np.int64)
     np.minimum.at(first, index.track_code, np.arange(len(index)))
     arrived = first >= learned_until(folder, index, number)
@@ -315,7 +315,7 @@ def comparable(index: CropIndex, verdicts: NDArray[np.bool_], seed: int = 0) -> 
         verdicts: Shape ``(N,)``: which verdicts count.
         seed: Of the choice of one crop of each track.
     """
-    said = (index.human != "") & ~index.test
+    said = index.verified() & ~index.test
     unsure = said & (index.unsure_round >= 0)
     tracks = int(index.track_code.max(initial=-1)) + 1
     taught, doubted = np.zeros(tracks, dtype=bool), np.zeros(tracks, dtype=bool)

@@ -97,7 +97,7 @@ def last_verdicts(index: CropIndex) -> NDArray[np.bool_]:
     judged before it, an older team may have spoken about, and that counts for nothing here.
     """
     has = index.verdict_round >= 0
-    asked = has & (index.human == "")
+    asked = has & ~index.verified()
     if not asked.any():
         asked = has
     if not asked.any():

@@ -18,7 +18,7 @@ from collabteam.reporting.table1 import read_rounds
 from collabteam.rounds.initial import draw_initial, initial_rows, sample_file
 from collabteam.rounds.selection import draw
 from collabteam.rounds.state import read_json, round_folder
-from collabteam.settings import UNKNOWN, UNUSABLE, ReviewConfig, TrainConfig
+from collabteam.settings import UNKNOWN, ReviewConfig, TrainConfig
 from collabteam.team.predictions import PredictionStore
 from collabteam.team.voting import ABSTAIN, vote
 
@@ -180,7 +180,7 @@ def _draw_test(catalog: Catalog, config: ReviewConfig, listener: Listener) -> No
     verified it.
     """
     index = catalog.index()
-    trains = (index.increment_round >= 0) | (index.human != "")
+    trains = (index.increment_round >= 0) | index.verified()
     if sample_file(catalog.folder).exists():
         trains[initial_rows(catalog.folder, index)] = True
     free = ~index.held_out & ~np.isin(index.track_code, index.track_code[trains])
@@ -263,7 +263,7 @@ def _unsure(
     if not folder.exists():
         return nothing, suggested, number
     scores = PredictionStore(folder, records[-1]["fingerprint"], records[-1]["classes"])
-    rows, prob_NB = scores.of(index, ~index.held_out & (index.human != UNUSABLE))
+    rows, prob_NB = scores.of(index, index.trainable())
     scored = ~np.isnan(prob_NB).any(axis=1)
     rows, prob_NB = rows[scored], prob_NB[scored].astype(np.float64)
     abstains = vote(prob_NB).branch == ABSTAIN if len(rows) else np.zeros(0, dtype=bool)
@@ -276,10 +276,10 @@ def _unsure(
     rows = rows[order]
     # What was verified as unsure stays, as done; of tracks that a person knows or that train,
     # nothing.
-    settled = ((index.human != "") & (index.unsure_round < 0)) | (index.increment_round >= 0)
+    settled = (index.verified() & (index.unsure_round < 0)) | (index.increment_round >= 0)
     known = np.isin(index.track_code[rows], index.track_code[settled])
     rows = rows[~known]
-    done = index.human[rows] != ""
+    done = index.verified()[rows]
     rows = np.concatenate([rows[done], rows[~done]])
     _, first = np.unique(index.track_code[rows], return_index=True)
     return rows[np.sort(first)], suggested, number

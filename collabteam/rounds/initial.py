@@ -17,7 +17,7 @@ from collabteam.errors import UserError
 from collabteam.events import Listener
 from collabteam.rounds.selection import sample_initial
 from collabteam.rounds.state import read_json, round_folder, write_json
-from collabteam.settings import UNUSABLE, TrainConfig
+from collabteam.settings import TrainConfig
 
 
 def sample_file(folder: Path) -> Path:
@@ -59,8 +59,8 @@ def draw_initial(catalog: Catalog, config: TrainConfig, listener: Listener) -> N
         return
     index = _forget_oracle(catalog, index)
     names, crops = index.crop_id, len(index)
-    pool = np.flatnonzero(~index.held_out & (index.human != UNUSABLE))
-    verified = (index.human != "")[pool]
+    pool = np.flatnonzero(index.trainable())
+    verified = index.verified()[pool]
     strata = index.proposed[pool]
     strata[verified] = index.human[pool[verified]]
     tracks = index.track_code[pool]

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from collabteam.catalog import Catalog, CropIndex, LabelEvent
+from collabteam.catalog import UNLABELLED, Catalog, CropIndex, LabelEvent
 from collabteam.catalog.truth import read_truth
 from collabteam.errors import UserError
 from collabteam.events import Listener
@@ -50,7 +50,7 @@ from collabteam.rounds.state import (
     write_json,
 )
 from collabteam.rounds.tracked import track
-from collabteam.settings import UNKNOWN, UNUSABLE, TrainConfig, check_train
+from collabteam.settings import UNKNOWN, TrainConfig, check_train
 from collabteam.team.predictions import PART, PredictionStore
 from collabteam.team.team import Device, Team, branch_file
 from collabteam.team.voting import ABSTAIN, vote
@@ -189,7 +189,7 @@ class _Making:
         draw_initial(self.catalog, config, self.listener)
         index = self.catalog.index()
         rows = initial_rows(self.catalog.folder, index)
-        missing = rows[index.human[rows] == ""]
+        missing = rows[~index.verified()[rows]]
         if config.reviewer == "oracle":
             self.listener.say(
                 "reviewer=oracle: a simulated reviewer answers from hidden truth, in i0 with "
@@ -231,7 +231,7 @@ class _Making:
         if file.exists() and drawn.any():
             return dict(read_json(file))
         used = self._used(index)
-        rows, prob = self._score_before(index, ~used & ~index.held_out & (index.human != UNUSABLE))
+        rows, prob = self._score_before(index, index.pool(used))
         verdicts = vote(prob, config.team.joint)
         # One object, one row: a track that trains already would only add near copies.
         fresh = ~np.isin(index.track_code[rows], index.track_code[used])
@@ -296,18 +296,16 @@ class _Making:
         """Crops that train in this round or trained before it."""
         used = (index.increment_round >= 1) & (index.increment_round <= self.number)
         # What an earlier team did not know and a person then said teaches from here on.
-        verified = (index.unsure_round >= 0) & (index.human != "")
+        verified = (index.unsure_round >= 0) & index.verified()
         used |= verified & (index.unsure_round < self.number)
         used[initial_rows(self.catalog.folder, index)] = True
         return used
 
     def _training_set(self, index: CropIndex) -> _TrainingSet:
-        rows = np.flatnonzero(self._used(index) & ~index.held_out & (index.human != UNUSABLE))
-        # A person who corrected a draw since then is right, the team is not.
-        called = np.where(index.human[rows] != "", index.human[rows], index.increment_label[rows])
-        labels = np.full(len(rows), -1, dtype=np.int64)
-        for branch, name in enumerate(self.classes):
-            labels[called == name] = branch
+        rows = np.flatnonzero(self._used(index) & index.trainable())
+        # A word that was withdrawn since then leaves its crop without a label.
+        rows = rows[index.targets(rows, self.classes) != UNLABELLED]
+        called, labels = index.training_labels(rows), index.targets(rows, self.classes)
         folds = self.config.data.folds
         for branch, name in enumerate(self.classes):
             count = len(np.unique(index.track[rows[labels == branch]]))
@@ -320,7 +318,7 @@ class _Making:
             rows,
             index.crop_id[rows].astype(str),
             labels,
-            index.human[rows] != "",
+            index.verified()[rows],
             training_digest(index.crop_id[rows], called),
         )
 
@@ -507,7 +505,7 @@ class _Making:
             "reviewer": {
                 "kind": "oracle" if simulated else "person",
                 "error_rate": config.oracle_error if simulated else 0.0,
-                "answers": int((index.human[sample] != "").sum()),
+                "answers": int(index.verified()[sample].sum()),
             },
             "expected_precision": {
                 name: {"share": share, "crops": count}
@@ -523,7 +521,7 @@ class _Making:
         }
 
     def _measure_pool(self, index: CropIndex, team: Team) -> Round:
-        pool = ~self._used(index) & ~index.held_out & (index.human != UNUSABLE)
+        pool = index.pool(self._used(index))
         scores = PredictionStore(self.folder / "scores", self.fingerprint, self.classes)
         self._score(index, pool, scores, team, self.number)
         rows, prob = scores.of(index, pool)
@@ -537,7 +535,7 @@ class _Making:
         }
 
     def _measure_test(self, index: CropIndex, team: Team) -> Round:
-        unverified = np.flatnonzero(index.test & (index.human == ""))
+        unverified = np.flatnonzero(index.test & ~index.verified())
         if self.config.reviewer == "oracle" and unverified.size:
             # Without errors: a test set is what figures are measured against.
             self.catalog.append_labels(
@@ -550,7 +548,7 @@ class _Making:
                 "verified and left out: verify them with 'python -m collabteam.review "
                 f"camera={self.catalog.name} queue=test', or ingest labels with labels=person"
             )
-        rows = np.flatnonzero(index.test & (index.human != "") & (index.human != UNUSABLE))
+        rows = np.flatnonzero(index.test_set())
         blank: Round = {
             "test_size": len(rows), "coverage_test": None, "consensus_accuracy_test": None
         }  # fmt: skip
@@ -559,9 +557,7 @@ class _Making:
             return blank
         batches = list(team.score_rows(self.catalog, rows, self.config.trainer.score_batch_size))
         prob = np.concatenate(batches)
-        labels = np.full(len(rows), -1, dtype=np.int64)
-        for branch, name in enumerate(self.classes):
-            labels[index.human[rows] == name] = branch
+        labels = index.targets(rows, self.classes)
         verdicts = vote(prob, self.config.team.joint)
         self.test_recall = evaluation.branch_recall(prob, labels, self.classes)
         return blank | {

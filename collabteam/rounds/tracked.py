@@ -17,7 +17,7 @@ from collabteam.features.images import letterbox
 from collabteam.reporting.table1 import Round
 from collabteam.reporting.wandb_runs import RoundRun, Sample, log_rounds
 from collabteam.rounds.state import round_folder
-from collabteam.settings import UNKNOWN, UNUSABLE, LoggerConfig
+from collabteam.settings import UNKNOWN, LoggerConfig
 from collabteam.team.team import branch_file
 from collabteam.team.voting import ABSTAIN, vote
 
@@ -92,7 +92,7 @@ def _samples(catalog: Catalog, index: CropIndex, record: Round) -> list[Sample]:
     if not names:
         return []
     rows = np.array([row_of.get(str(name), -1) for name in np.concatenate(names)], dtype=np.int64)
-    judged = (rows >= 0) & (index.human[rows] != "") & (index.human[rows] != UNUSABLE)
+    judged = (rows >= 0) & index.judged()[rows]
     rows = rows[judged]
     verdicts = vote(np.concatenate(probs)[judged], record["settings"]["team"]["joint"])
     said = np.array([*classes, UNSURE], dtype=object)[verdicts.branch]
