@@ -47,19 +47,22 @@ def run(config: ExportConfig) -> Outcome:
     from rich.console import Console as RichConsole
 
     from collabteam.catalog import Catalog
+    from collabteam.exporting.base import EXPORT_FORMATS
     from collabteam.exporting.folder import export_dataset
     from collabteam.exporting.selection import select_labels
     from collabteam.reporting.terminal import Terminal
     from collabteam.settings import check_export
 
     check_export(config)
+    EXPORT_FORMATS.check(config.format, "format")
     catalog = Catalog.open(config.root, config.camera.name)
     selection = select_labels(catalog, config.certified, config.min_confidence, config.unknown)
+    format = EXPORT_FORMATS.load(config.format)()
     command = shlex.join(["python", "-m", "collabteam.export", *sys.argv[1:]])
     with Terminal().stage(f"writing {config.to}", len(selection), "crops") as advance:
         written = export_dataset(
-            catalog, selection, config.format, Path(config.to), config.seed, config.licence,
-            command, advance,
+            catalog, selection, format, Path(config.to), config.seed, config.licence, command,
+            advance,
         )  # fmt: skip
     out = RichConsole(highlight=False)
     _show(written, catalog, out)
@@ -72,9 +75,7 @@ def _show(selection: Selection, catalog: Catalog, out: RichConsole) -> None:
     from rich import box
     from rich.table import Table
 
-    from collabteam.exporting.folder import present
-
-    sources, splits = present(selection)
+    sources, splits = selection.sources_present(), selection.splits_present()
     table = Table(box=box.SIMPLE_HEAD, title=f"{catalog.name}: crops per class")
     table.add_column("class")
     for column in (*(f"by {source}" for source in sources), *splits, "all"):
@@ -87,13 +88,13 @@ def _show(selection: Selection, catalog: Catalog, out: RichConsole) -> None:
 
 
 def _lines(selection: Selection, catalog: Catalog, config: ExportConfig) -> list[str]:
-    from collabteam.exporting.folder import NOT_CERTIFIED, left_out
+    from collabteam.exporting.readme import NOT_CERTIFIED
 
     lines = [
         f"{catalog.name}: {len(selection)} labelled crops as {config.format} in {config.to}; "
         f"{config.to}/README.md says what they are"
     ]
-    lines += [f"left out {line}" for line in left_out(selection)]
+    lines += [f"left out {line}" for line in selection.left_out_lines()]
     by_oracle = int((selection.source == "oracle").sum())
     if by_oracle:
         lines.append(f"{by_oracle} labels are those of a simulated reviewer, not of a person")

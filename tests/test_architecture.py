@@ -17,6 +17,7 @@ RANK = {
     "events": 1,
     "registry": 1,
     "settings": 2,
+    "annotation_tools": 3,
     "storage": 3,
     "catalog": 4,
     "features": 5,
@@ -40,8 +41,6 @@ RANK = {
 """A part imports itself and lower ranks; parts of the same rank do not know each other."""
 
 KNOWN: set[tuple[str, str]] = {
-    ("collabteam.exporting.folder", "collabteam.reviewing.exchange"),
-    ("collabteam.exporting.formats", "collabteam.reviewing.exchange"),
     ("collabteam.features.images", "collabteam.learners.modules"),
     ("collabteam.labelling.label", "collabteam.reporting.table1"),
     ("collabteam.monitoring.drift", "collabteam.reporting.time_windows"),

@@ -27,7 +27,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from collabteam.catalog.exports import formats
 from conftest import Call, environment, fingerprints, one_line, read_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,6 +36,9 @@ import collabteam
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog.index import CROP_COLUMNS, derive
 from collabteam.catalog.records import crops_to_table, events_to_table
+from collabteam.exporting import crops as reading
+from collabteam.exporting.base import EXPORT_FORMATS
+from collabteam.exporting.formats import parquet
 from collabteam.exporting.selection import (
     REASONS,
     Selection,
@@ -46,7 +48,7 @@ from collabteam.exporting.selection import (
 from collabteam.reviewing.exchange import read_answers
 
 CLASSES = ["ship", "car", "plane"]
-FORMATS = tuple(formats.WRITERS)
+FORMATS = EXPORT_FORMATS.names()
 KINDS = (("JPEG", ".jpg"), ("PNG", ".png"), ("GIF", ".gif"), ("PPM", ".ppm"), ("WEBP", ".webp"))
 ODD = ('=1+2,"a"', "<b>&'; é 船\r\nc\td", "../up\\", "x\x01y")
 FINGERPRINT = "0123456789abcdef"
@@ -361,7 +363,7 @@ def test_pycocotools_loads_it(made: RoundRun, export: Export) -> None:
 def test_parquet_goes_into_another_camera(
     made: RoundRun, export: Export, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "CHUNK", 7)
+    monkeypatch.setattr(parquet, "ROW_GROUP", 7)
     folder = export("parquet", "unknown=true")
     file = pq.ParquetFile(folder / "crops.parquet")
     sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
@@ -503,7 +505,7 @@ def test_twice_the_same_bytes(export: Export, monkeypatch: pytest.MonkeyPatch, f
 def test_few_pictures_at_a_time_and_the_catalog_stays(
     made: RoundRun, export: Export, monkeypatch: pytest.MonkeyPatch, format: str
 ) -> None:
-    monkeypatch.setattr(formats, "CHUNK", 5)
+    monkeypatch.setattr(reading, "READ_AT_ONCE", 5)
     asked: list[int] = []
     read = Catalog.images
 
@@ -552,7 +554,7 @@ def test_the_readme_and_the_end_of_the_command(made: RoundRun, tmp_path: Path, c
         "min_confidence=0.5 'licence=",
         f"pyarrow {pa.__version__}",
         "collabteam ",
-        "makes every label in it a person's word",
+        "takes every label in it as a person's word",
     ):
         assert part in text, part
     for part in (
@@ -955,12 +957,8 @@ def test_a_full_disk_is_one_line(
 KILLED = """
 import sys, time
 from collabteam.catalog import Catalog
-from collabteam.catalog.exports import formats
-if sys.argv[1] == "parquet":  # one row group, as undisturbed
-    formats.CHUNK = 256
-else:
-    formats.CHUNK = 2
-del sys.argv[1]
+from collabteam.exporting import crops
+crops.READ_AT_ONCE = 2
 read = Catalog.images
 def images(self, rows):
     print("begun", flush=True)
@@ -984,7 +982,7 @@ def test_killed_at_any_moment_the_same_command_makes_the_same(
     killed = 0
     for _ in range(5):
         process = subprocess.Popen(
-            [sys.executable, "-c", KILLED, format, *settings],
+            [sys.executable, "-c", KILLED, *settings],
             env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         assert process.stdout is not None

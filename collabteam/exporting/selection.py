@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,32 @@ class Selection:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def sources_present(self) -> list[str]:
+        """The sources that occur, in the order of ``SOURCES``."""
+        there = set(self.source.tolist())
+        return [source for source in SOURCES if source in there]
+
+    def splits_present(self) -> list[str]:
+        """The splits that occur, in the order of ``SPLITS``."""
+        there = set(self.split.tolist())
+        return [split for split in SPLITS if split in there]
+
+    def left_out_lines(self) -> list[str]:
+        """How many crops were left out for each reason, a line for every reason that occurs."""
+        return [f"{count:,}: {reason}" for reason, count in self.left_out.items() if count]
+
+    def take(self, order: npt.NDArray[np.int64]) -> Selection:
+        """The crops at some places, in this order.
+
+        Args:
+            order: Shape ``(J,)``: places from 0 to K - 1.
+        """
+        chosen = {
+            name: getattr(self, name)[order]
+            for name in ("rows", "label", "source", "confidence", "round", "team", "split")
+        }
+        return replace(self, **chosen)
 
     def count(self, label: str, source: str = "", split: str = "") -> int:
         """Crops of a label, and of a source or a split where one is given."""

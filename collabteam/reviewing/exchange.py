@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import datetime
-import fcntl
 import io
 import json
 import lzma
@@ -20,16 +19,24 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
 
-from PIL import Image
-
+from collabteam.annotation_tools.cvat import annotations_head, labels_json
+from collabteam.annotation_tools.labelstudio import (
+    CHOICE,
+    IMAGE,
+    choice_result,
+    interface,
+    picture_url,
+)
+from collabteam.annotation_tools.pictures import read_header
+from collabteam.annotation_tools.spreadsheet import no_formula
+from collabteam.annotation_tools.staging import staging_folder, write_errors
 from collabteam.catalog.catalog import Catalog
 from collabteam.errors import UserError, disk_errors, first_line
 from collabteam.settings import UNKNOWN, UNUSABLE
@@ -44,12 +51,6 @@ LARGEST_TEXT = 256 * 2**20
 _CHUNK = 64  # pictures in memory
 _UNFINISHED = ".unfinished"
 _DEEPEST = 32  # XML elements within each other; CVAT's are 8
-_EXTENSIONS = {
-    "JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp",
-    "GIF": ".gif", "TIFF": ".tif", "PPM": ".ppm",
-}  # fmt: skip
-# The names of Label Studio's two tags, which its answers carry.
-_PICTURE, _CHOICE = "image", "label"
 _CSV_COLUMNS = (
     *("crop_id", "image", "suggested", "label", "reviewer"),
     *("camera", "video", "track", "time"),
@@ -169,7 +170,7 @@ def write_tasks(
 
     # Of the stem, because NAME.json and NAME.csv share NAME-images.
     part = to.with_name(f".{to.stem}.part")
-    with writing(to), disk_errors(), staging(part, to) as hidden:
+    with write_errors(to), disk_errors(), staging_folder(part, to) as hidden:
         if not packed and _is_unfinished(images):
             shutil.rmtree(images)
         taken = [to] if packed else [to, images]
@@ -248,50 +249,6 @@ def _text(path: Path) -> str | None:
         return None
 
 
-@contextmanager
-def writing(to: Path) -> Iterator[None]:
-    """Turn what the system says against writing into one line for the user.
-
-    Raises:
-        UserError: The file or folder ``to`` cannot be written.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{to} cannot be written: {error.strerror or first_line(error)}") from error
-
-
-@contextmanager
-def staging(folder: Path, to: Path) -> Iterator[Path]:
-    """A hidden folder, this call's alone, empty at first and gone in the end.
-
-    Args:
-        folder: The hidden folder; what a killed call left in it is cleared away.
-        to: What is being written, for the message.
-
-    Raises:
-        UserError: Another command uses the folder just now.
-    """
-    folder.mkdir(exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_ours = os.path.samestat(os.fstat(descriptor), folder.stat())
-        except (BlockingIOError, FileNotFoundError):
-            is_ours = False  # the other one has not finished, or just now
-        if not is_ours:
-            raise UserError(f"another command is writing {to}: wait for it")
-        for left in folder.iterdir():  # of a killed call
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        os.close(descriptor)
-
-
 def _items(
     catalog: Catalog,
     tasks: Sequence[Task],
@@ -310,37 +267,20 @@ def _items(
         part = tasks[start : start + _CHUNK]
         chosen = rows[start : start + _CHUNK]
         for task, row, image in zip(part, chosen, catalog.images(chosen), strict=True):
-            extension, width, height = look(task.crop_id, image)
-            store(task.crop_id + extension, image)
+            header = read_header(task.crop_id, image)
+            file = task.crop_id + header.extension
+            store(file, image)
             yield _Item(
                 crop_id=task.crop_id,
                 suggested=task.suggested,
-                file=task.crop_id + extension,
-                width=width,
-                height=height,
+                file=file,
+                width=header.width,
+                height=header.height,
                 video=index.video[row],
                 track="" if index.track[row] == task.crop_id else index.track[row],
                 time=_iso(float(index.time[row])),
             )
         advance(len(part))
-
-
-def look(crop_id: str, image: bytes) -> tuple[str, int, int]:
-    """A picture's extension, width and height in pixels, from its header.
-
-    Raises:
-        UserError: It cannot be opened.
-    """
-    Image.init()  # else Pillow knows some of the formats not at all when they are named
-    try:
-        with Image.open(io.BytesIO(image), formats=list(_EXTENSIONS)) as picture:
-            # What Pillow opens as JPEG may be called MPO: a JPEG with others behind it.
-            return _EXTENSIONS.get(str(picture.format), ".jpg"), *picture.size
-    except Exception as error:  # decoders of damaged pictures raise nearly everything
-        raise UserError(
-            f"the picture of crop {crop_id} cannot be opened: expected JPEG, PNG, WebP, ...; give "
-            f"the crop the label '{UNUSABLE}' and export again"
-        ) from error
 
 
 def _iso(time: float) -> str:
@@ -359,7 +299,7 @@ def _write_labelstudio(items: Iterable[_Item], file: io.TextIOBase, camera: str,
     for item in items:
         task: dict[str, Any] = {
             "data": {
-                _PICTURE: studio_picture(to, item.file),
+                IMAGE: picture_url(to, item.file),
                 "crop_id": item.crop_id,
                 "camera": camera,
                 "video": item.video,
@@ -368,43 +308,17 @@ def _write_labelstudio(items: Iterable[_Item], file: io.TextIOBase, camera: str,
             }
         }
         if item.suggested:
-            result = studio_result(item.crop_id, item.suggested)
+            result = choice_result(item.crop_id, item.suggested)
             task["predictions"] = [{"model_version": "collabteam", "result": [result]}]
         file.write(separator + json.dumps(task))
         separator = ",\n"
     file.write("\n]\n")
 
 
-def studio_picture(folder: str, file: str) -> str:
-    """The address of a picture in a folder below Label Studio's document root."""
-    return f"/data/local-files/?d={quote(folder)}/{file}"
-
-
-def studio_result(crop_id: str, label: str) -> dict[str, Any]:
-    """One choice, as Label Studio's annotations and predictions hold it."""
-    return {
-        "id": crop_id,
-        "from_name": _CHOICE,
-        "to_name": _PICTURE,
-        "type": "choices",
-        "value": {"choices": [label]},
-    }
-
-
-def studio_interface(labels: Sequence[str]) -> str:
-    """Label Studio's labelling interface: a picture and one choice."""
-    choices = "".join(f"    <Choice value={quoteattr(label)}/>\n" for label in labels)
-    return (
-        f'<View>\n  <Image name="{_PICTURE}" value="${_PICTURE}"/>\n'
-        f'  <Choices name="{_CHOICE}" toName="{_PICTURE}" choice="single" required="true" '
-        f'showInline="true">\n{choices}  </Choices>\n</View>\n'
-    )
-
-
 def _write_cvat(
     items: Iterable[_Item], file: io.TextIOBase, camera: str, labels: Sequence[str], size: int
 ) -> None:
-    file.write(cvat_head(camera, labels, size))
+    file.write(annotations_head(camera, labels, size))
     for number, item in enumerate(items):
         file.write(
             f'  <image id="{number}" name={quoteattr(item.file)} width="{item.width}" '
@@ -414,43 +328,6 @@ def _write_cvat(
             file.write(f'    <tag label={quoteattr(item.suggested)} source="auto"></tag>\n')
         file.write("  </image>\n")
     file.write("</annotations>\n")
-
-
-def cvat_head(camera: str, labels: Sequence[str], size: int, attributes: Sequence[str] = ()) -> str:
-    """What stands in CVAT's annotations.xml before the first image.
-
-    Args:
-        camera: Name of the task.
-        labels: Tags.
-        size: Number of images.
-        attributes: Names of the texts that every tag has.
-    """
-    declared = "".join(
-        f"<attribute><name>{name}</name><mutable>False</mutable><input_type>text</input_type>"
-        "<default_value></default_value><values></values></attribute>"
-        for name in attributes
-    )
-    tags = "".join(
-        f"        <label><name>{label}</name><type>tag</type>"
-        f"<attributes>{declared}</attributes></label>\n"
-        for label in labels
-    )
-    return (
-        '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n'
-        f"  <meta>\n    <task>\n      <name>{camera}</name>\n      <size>{size}</size>\n"
-        f"      <mode>annotation</mode>\n      <labels>\n{tags}      </labels>\n"
-        "    </task>\n  </meta>\n"
-    )
-
-
-def cvat_labels(labels: Sequence[str], attributes: Sequence[str] = ()) -> str:
-    """The same labels as JSON, to paste into a project of CVAT."""
-    declared = [
-        {"name": name, "mutable": False, "input_type": "text", "default_value": "", "values": [""]}
-        for name in attributes
-    ]
-    content = [{"name": label, "type": "tag", "attributes": declared} for label in labels]
-    return json.dumps(content, indent=2) + "\n"
 
 
 def _write_csv(items: Iterable[_Item], file: io.TextIOBase, camera: str, to: str) -> None:
@@ -464,17 +341,12 @@ def _write_csv(items: Iterable[_Item], file: io.TextIOBase, camera: str, to: str
         )
 
 
-def no_formula(text: str) -> str:
-    """A text that a spreadsheet takes for one, whatever a video is called."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
 def _extra(format: str, to: Path, labels: Sequence[str]) -> tuple[Path, str]:
     """The small file that stands beside the tasks, and what is in it; ``""`` for none."""
     if format == "labelstudio":
-        return to.with_name(f"{to.stem}-interface.xml"), studio_interface(labels)
+        return to.with_name(f"{to.stem}-interface.xml"), interface(labels)
     if format == "cvat":
-        return to.with_name(f"{to.stem}-labels.json"), cvat_labels(labels)
+        return to.with_name(f"{to.stem}-labels.json"), labels_json(labels)
     return to, ""
 
 
@@ -730,8 +602,8 @@ def _read_labelstudio(text: str, reading: _Reading) -> None:
         known = isinstance(task.get("id"), int)
         where = f"task {str(task['id'])[:40]}" if known else f"entry {number}"
         if "data" not in task:  # JSON-MIN
-            if task.get(_CHOICE) is not None:
-                reading.answer(where, task.get("crop_id"), task[_CHOICE], task.get("annotator"))
+            if task.get(CHOICE) is not None:
+                reading.answer(where, task.get("crop_id"), task[CHOICE], task.get("annotator"))
             continue
         data, annotations = task["data"], task.get("annotations", [])
         if not isinstance(data, dict) or not isinstance(annotations, list):
@@ -756,7 +628,7 @@ def _read_annotation(where: str, crop_id: object, annotation: object, reading: _
         return
     results = [result for result in results if result.get("type") == "choices"]
     # Somebody may have named the interface's tags anew, or added others.
-    results = [result for result in results if result.get("from_name") == _CHOICE] or results
+    results = [result for result in results if result.get("from_name") == CHOICE] or results
     if not results:
         return
     value = results[0].get("value")

@@ -613,8 +613,7 @@ class ExportConfig:
         camera: The camera.
         root: Folder, or ``s3://bucket/prefix``, under which every camera has its own.
         seed: Of the split of ``yolo`` into train and val.
-        format: ``imagefolder``, ``coco``, ``yolo``, ``parquet``, ``csv``, ``labelstudio`` or
-            ``cvat``.
+        format: One of the export formats, or ``package.module:Class`` of one's own.
         to: The folder to make.
         certified: Only what the last certificate covers.
         min_confidence: Leave out what the team was less sure of, 0 to 1; persons' labels stay.
@@ -953,8 +952,6 @@ def check_export(config: ExportConfig) -> None:
     """
     camera_folder(config.root, config.camera.name)
     check_seed(config.seed)
-    formats = ("imagefolder", "coco", "yolo", "parquet", "csv", "labelstudio", "cvat")
-    _choice("format", config.format, formats)
     if not config.to:
         raise UserError("to is not given: expected the folder to make")
     _between("min_confidence", config.min_confidence, 0, 1)
