@@ -36,6 +36,7 @@ RANK = {
     "reporting": 13,
     "cli": 14,
     "commands": 15,
+    "testing": 15,
     "facade": 16,
 }
 """A part imports itself and lower ranks; parts of the same rank do not know each other."""

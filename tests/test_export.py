@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Call, environment, fingerprints, one_line, read_json
+from conftest import REPOSITORY, Call, command, environment, fingerprints, one_line, read_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -519,6 +519,57 @@ def test_few_pictures_at_a_time_and_the_catalog_stays(
     assert sum(asked) == len(made.expected)
     assert max(asked) == 5
     assert fingerprints(made.root) == before
+
+
+FOREIGN = '''
+from pathlib import Path
+from collabteam.exporting.base import ExportFormat, WriteReport
+
+class Lines(ExportFormat):
+    """One line per crop."""
+
+    name = "lines"
+    layout = "`lines.txt`"
+
+    def write(self, crops, folder: Path, selection, camera):
+        lines = [f"{crop.crop_id} {crop.label}" for crop in crops]
+        (folder / "lines.txt").write_text("\\n".join(lines))
+        return WriteReport(["A remark of our own."])
+'''
+
+
+def test_a_format_of_another_package(
+    made: RoundRun, export: Export, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One class that is nowhere registered, and one that an entry point names."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "our_formats.py").write_text(FOREIGN)
+    about = tmp_path / "lib" / "our_formats-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: our-formats\nVersion: 1\n")
+    (about / "entry_points.txt").write_text(
+        "[collabteam.export_format]\nourlines = our_formats:Lines\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "lib"))
+    path = f"{REPOSITORY}{os.pathsep}{tmp_path / 'lib'}"
+    export("our_formats:Lines", to="by-path")
+    done = subprocess.run(
+        command("export", f"root={made.root}", "camera=S1", "format=ourlines", "to=by-name"),
+        cwd=tmp_path, env={**environment(), "PYTHONPATH": path},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for folder in (tmp_path / "by-path", tmp_path / "by-name"):
+        lines = dict(line.split() for line in (folder / "lines.txt").read_text().splitlines())
+        assert lines == {crop: e.label for crop, e in made.expected.items()}
+        text = (folder / "README.md").read_text()
+        assert "- Files: `lines.txt`.\n- Format: `lines`." in text
+        assert "- A remark of our own." in text
+    base = (f"root={made.root}", "camera=S1", f"to={tmp_path / 'no'}")
+    one_line(call("export", *base, "format=our_formats:Dots"), "our_formats:Dots", "Dots")
+    one_line(call("export", *base, "format=no_such_package:Lines"), "no_such_package")
+    one_line(call("export", *base, "format=pathlib:Path"), "no subclass", "ExportFormat")
+    assert not (tmp_path / "no").exists()
 
 
 # --- what is said about it -----------------------------------------------------------------------
