@@ -24,6 +24,7 @@ Hand over a labelled dataset: every crop with a label, a person's word above the
   format=yolo         the same with val/, for ultralytics' classification
   format=coco         annotations.json and images/
   format=parquet      one file, pictures inside; ingest takes it, too
+  format=huggingface  data/*.parquet: datasets.load_dataset opens the folder
   format=csv          metadata.csv and images/
   format=labelstudio  tasks.json: the team's labels as predictions, persons' as annotations
   format=cvat         CVAT for images 1.1: tags with attributes

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from collabteam.exporting.base import EXPORT_FORMATS, ExportFormat, WriteReport
 from collabteam.exporting.crops import ExportedCrop
-from collabteam.exporting.selection import Selection
+from collabteam.exporting.folder import export_dataset
+from collabteam.exporting.formats import huggingface
+from collabteam.exporting.formats.huggingface import HuggingFace
+from collabteam.exporting.selection import Selection, select_labels
 from collabteam.testing.export_formats import ReadCrop, check_export_format
+from collabteam.testing.labelled_camera import make_labelled_camera
 
 Read = dict[str, ReadCrop]
 
@@ -68,6 +76,21 @@ def read_parquet(folder: Path) -> Read:
     return {row["crop"]: ReadCrop(row["label"], row["split"], row["image"]) for row in rows}
 
 
+def read_huggingface(folder: Path) -> Read:
+    import datasets
+
+    found = {}
+    with tempfile.TemporaryDirectory() as cache:
+        for split, data in datasets.load_dataset(str(folder), cache_dir=cache).items():
+            assert isinstance(data.features["image"], datasets.Image)
+            names = data.features["label"].names
+            for row in data.cast_column("image", datasets.Image(decode=False)):
+                label = names[row["label"]]
+                image = row["image"]["bytes"]
+                found[row["crop_id"]] = ReadCrop(label, split.replace("_", "-"), image)
+    return found
+
+
 def read_labelstudio(folder: Path) -> Read:
     found = {}
     for task in json.loads((folder / "tasks.json").read_text(encoding="utf-8")):
@@ -98,6 +121,7 @@ READERS: dict[str, Callable[[Path], Read]] = {
     "coco": read_coco,
     "csv": read_table,
     "cvat": read_cvat,
+    "huggingface": read_huggingface,
     "imagefolder": read_imagefolder,
     "labelstudio": read_labelstudio,
     "parquet": read_parquet,
@@ -110,6 +134,44 @@ def test_every_format_conforms(name: str) -> None:
     format_class = EXPORT_FORMATS.load(name)
     assert format_class.name == name
     check_export_format(format_class, READERS[name])
+
+
+def test_hugging_face_opens_shards_and_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a user of the library does: the folder, a split, a picture, a class."""
+    import datasets
+
+    monkeypatch.setattr(huggingface, "SHARD_BYTES", 8000)
+    monkeypatch.setattr(huggingface, "ROW_GROUP", 4)
+    camera = make_labelled_camera(tmp_path / "cameras")
+    selection = select_labels(camera.catalog)
+    folder = tmp_path / "made"
+    export_dataset(camera.catalog, selection, HuggingFace(), folder)
+    names = sorted(path.name for path in (folder / "data").iterdir())
+    shards = [name for name in names if name.startswith("train-")]
+    assert len(shards) > 2
+    assert shards == [f"train-{n:05d}-of-{len(shards):05d}.parquet" for n in range(len(shards))]
+    loaded = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
+    assert set(loaded) == {"train", "test", "held_out"}
+    labels = loaded["train"].features["label"]
+    assert labels.names == camera.catalog.classes
+    order = [crop for crop in camera.labelled if camera.labelled[crop].split == "train"]
+    assert loaded["train"]["crop_id"] == order
+    index, origins = camera.catalog.index(), camera.catalog.origins(selection.rows)
+    origin_of = dict(zip(index.crop_id[selection.rows].tolist(), origins, strict=True))
+    for row in loaded["train"]:
+        known = camera.labelled[row["crop_id"]]
+        origin = origin_of[row["crop_id"]]
+        with Image.open(io.BytesIO(known.image)) as picture:
+            expected = np.asarray(picture.convert("RGB"))
+        assert (np.asarray(row["image"].convert("RGB")) == expected).all()
+        assert labels.int2str(row["label"]) == known.label
+        assert row["source"] == known.source
+        assert (row["video"], row["track"]) == (origin["video"], origin["track"])
+        box = [row[f"box_{side}"] for side in ("left", "top", "width", "height")]
+        assert box == (origin["box"] or [None] * 4)
+        assert (row["confidence"] is None) == (known.source != "team")
 
 
 # --- the suite notices ---------------------------------------------------------------------------
