@@ -33,10 +33,9 @@ from torchvision.datasets import ImageFolder
 
 from collabteam import Catalog, Team
 from collabteam.learners.fit import set_threads
-from collabteam.rounds.loop import PART
 from collabteam.settings import TrainerConfig
 from collabteam.team.engines import Engine, disagreement, open_engine
-from collabteam.team.predictions import PredictionStore
+from collabteam.team.predictions import PART, PredictionStore
 from collabteam.team.team import branch_file, load_weights
 
 ENGINES = ("torch-fp32", "torch-bf16", "openvino-fp32", "openvino-bf16", "openvino-int8")

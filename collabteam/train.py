@@ -43,7 +43,8 @@ def run(config: TrainConfig) -> Outcome:
     """Bring the camera to the round and show Table 1."""
     from collabteam.reporting.table1 import read_rounds, render
     from collabteam.reporting.terminal import Terminal
-    from collabteam.rounds.loop import headline, train_rounds
+    from collabteam.rounds.loop import train_rounds
+    from collabteam.rounds.messages import headline
     from collabteam.settings import camera_folder
     from collabteam.storage.mirror import pull
 

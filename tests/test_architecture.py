@@ -20,6 +20,7 @@ RANK = {
     "annotation_tools": 3,
     "storage": 3,
     "catalog": 4,
+    "stages": 5,
     "features": 5,
     "sources": 5,
     "video": 6,
@@ -50,7 +51,11 @@ KNOWN: set[tuple[str, str]] = {
     ("collabteam.monitoring.facts", "collabteam.reporting.time_windows"),
     ("collabteam.reviewing.queues", "collabteam.reporting.table1"),
     ("collabteam.rounds.loop", "collabteam.reporting.table1"),
-    ("collabteam.rounds.loop", "collabteam.reporting.wandb_runs"),
+    ("collabteam.rounds.messages", "collabteam.reporting.table1"),
+    ("collabteam.rounds.plan", "collabteam.reporting.table1"),
+    ("collabteam.rounds.stages.record", "collabteam.reporting.table1"),
+    ("collabteam.rounds.stages.select", "collabteam.reporting.table1"),
+    ("collabteam.rounds.stages.train", "collabteam.reporting.wandb_runs"),
     ("collabteam.rounds.state", "collabteam.reporting.table1"),
     ("collabteam.rounds.tracked", "collabteam.reporting.table1"),
     ("collabteam.rounds.tracked", "collabteam.reporting.wandb_runs"),
@@ -74,7 +79,7 @@ def _part(module: str) -> str:
     names = module.split(".")
     if len(names) == 1:
         return "facade"
-    if names[1] in ("errors", "events", "registry"):
+    if names[1] in ("errors", "events", "registry", "stages"):
         return names[1]
     is_package = len(names) > 2 or MODULES[module].name == "__init__.py"
     return names[1] if is_package else "commands"
@@ -202,7 +207,7 @@ TRUTH = "collabteam.catalog.truth"
 def test_hidden_truth_has_few_readers() -> None:
     assert _importers(TRUTH) <= {
         "collabteam.rounds.oracle",
-        "collabteam.rounds.loop",
+        "collabteam.rounds.stages.evaluate",
         "collabteam.labelling.label",
         "collabteam.sources.crops",
         "collabteam.simulate",

@@ -15,10 +15,12 @@ from collabteam.catalog.texts import TextColumn
 from collabteam.errors import UserError
 from collabteam.events import Listener
 from collabteam.reporting.table1 import read_rounds
-from collabteam.rounds.initial import draw_initial, initial_rows, sample_file
+from collabteam.rounds.initial import initial_rows, sample_file
 from collabteam.rounds.selection import draw
+from collabteam.rounds.stages.sample import DrawSample
 from collabteam.rounds.state import read_json, round_folder
 from collabteam.settings import UNKNOWN, ReviewConfig, TrainConfig
+from collabteam.stages import Runner
 from collabteam.team.predictions import PredictionStore
 from collabteam.team.voting import ABSTAIN, vote
 
@@ -71,7 +73,7 @@ def prepare(catalog: Catalog, config: ReviewConfig, listener: Listener) -> None:
             seed_unknown=_or(config.seed_unknown, TrainConfig.seed_unknown),
         )
         with catalog.lock("review"):
-            draw_initial(catalog, wanted, listener)
+            Runner(listener).run(DrawSample(catalog, wanted))
     if config.queue == "test":
         with catalog.lock("review"):
             _draw_test(catalog, config, listener)
