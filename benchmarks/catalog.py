@@ -158,7 +158,7 @@ MEASURES = {
     "index": "sizes = [len(Catalog.open(root, name).index()) for name in names]",
     "draw i0": """
 catalog = Catalog.open(root, names[0])
-sample_file(catalog.folder).unlink(missing_ok=True)
+catalog.workspace.round(0).sample.unlink(missing_ok=True)
 clock()
 config = TrainConfig(seed_per_class=1000, seed_unknown=250)
 Runner(Listener()).run(DrawSample(catalog, config))

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from collabteam import Catalog, Team
 from collabteam.catalog.truth import read_truth
 from collabteam.rounds.evaluation import branch_recall
+from collabteam.storage.layout import RoundFiles
 
 
 def main(root: Path, camera: str, number: int) -> None:
     catalog = Catalog.open(root, camera)
     index, truth = catalog.index(), read_truth(catalog)
     folder = catalog.folder / f"round-{number}"
-    team, fold_of = Team.load(folder), json.loads((folder / "folds.json").read_text())
+    team, fold_of = Team.load(RoundFiles(folder)), json.loads((folder / "folds.json").read_text())
     place = {name: branch for branch, name in enumerate(team.classes)}
     labels = np.array([place.get(truth[crop_id], -1) for crop_id in index.crop_id])
     fold = np.array([fold_of.get(track, -1) for track in index.track])

@@ -94,7 +94,7 @@ def main() -> None:
     classes, size = record["classes"], record["settings"]["data"]["image_size"]
     place = {name: number for number, name in enumerate(classes)}
     human = np.array([place.get(label, -1) for label in index.human])
-    i0 = initial_rows(catalog.folder, index)
+    i0 = initial_rows(catalog.workspace, index)
     i0 = i0[human[i0] >= 0]
     # The same crops that the team labelled.
     pool = np.flatnonzero(index.verdict_round >= 0)

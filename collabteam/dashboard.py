@@ -35,7 +35,8 @@ def run(config: DashboardConfig) -> Outcome:
     from rich.console import Console as RichConsole
 
     from collabteam.reporting import wandb_workspace as workspace
-    from collabteam.settings import check_dashboard, root_folder
+    from collabteam.settings import check_dashboard
+    from collabteam.storage.workspace import root_folder
 
     check_dashboard(config)
     cameras = _cameras(config)
@@ -64,20 +65,19 @@ def _cameras(config: DashboardConfig) -> dict[str, list[Round]]:
     """Finished rounds of the cameras that are asked for and that logged to the project."""
     from fnmatch import fnmatchcase
 
-    from collabteam.catalog import registered
     from collabteam.errors import UserError
     from collabteam.reporting.table1 import read_rounds
     from collabteam.reporting.wandb_runs import is_logged
-    from collabteam.storage.mirror import pull
+    from collabteam.storage.workspace import registered
 
     found = {}
-    for folder in [file.parent for file in registered(config.root).values()]:
-        if not any(fnmatchcase(folder.name, pattern) for pattern in config.cameras):
+    for name, workspace in registered(config.root).items():
+        if not any(fnmatchcase(name, pattern) for pattern in config.cameras):
             continue
-        pull(folder)
-        rounds = [one for one in read_rounds(folder) if is_logged(config.project, folder, one)]
-        if rounds:
-            found[folder.name] = rounds
+        workspace.refresh()
+        rounds = read_rounds(workspace)
+        if rounds := [one for one in rounds if is_logged(config.project, workspace, one)]:
+            found[name] = rounds
     if not found:
         raise UserError(
             f"no camera of cameras=[{','.join(config.cameras)}] under {config.root} has logged a "

@@ -50,11 +50,11 @@ def _page(config: ReportConfig) -> Outcome:
     from collabteam.monitoring.facts import camera_facts
     from collabteam.reporting.fleet_page import CameraFacts, write_fleet
     from collabteam.reporting.terminal import Terminal
-    from collabteam.settings import camera_folder
+    from collabteam.settings import check_camera_name
 
     to, names = Path(config.to), config.cameras or [config.camera.name]
     for name in names:
-        camera_folder(config.root, name)
+        check_camera_name(name)
     if to.is_dir():
         raise UserError(f"to={to} is a folder: name a file in it, such as {to / 'report.html'}")
     if not to.parent.is_dir():
@@ -81,7 +81,6 @@ def _page(config: ReportConfig) -> Outcome:
 
 def _camera(config: ReportConfig) -> Outcome:
     import json
-    import re
 
     from rich.console import Console as RichConsole
 
@@ -90,10 +89,10 @@ def _camera(config: ReportConfig) -> Outcome:
     from collabteam.reporting import time_windows as stretches
     from collabteam.reporting.plots import plot_rounds
     from collabteam.reporting.table1 import read_rounds, render, to_csv, to_json
-    from collabteam.storage.mirror import publish
+    from collabteam.storage.files import write_json, write_text
 
-    folder = Catalog.open(config.root, config.camera.name).folder
-    rounds = read_rounds(folder)
+    workspace = Catalog.open(config.root, config.camera.name).workspace
+    rounds = read_rounds(workspace)
     if not rounds:
         raise UserError(
             f"camera {config.camera.name} has no finished round under {config.root}: "
@@ -111,21 +110,23 @@ def _camera(config: ReportConfig) -> Outcome:
         return Outcome()
     console = RichConsole(highlight=False)
     render(rounds, console)
-    (folder / "table1.csv").write_text(to_csv(rounds))
-    (folder / "table1.json").write_text(json.dumps(content, indent=1) + "\n")
-    plot_rounds(rounds, folder / "table1.png")
-    wrote = "table1.csv, table1.json and table1.png"
+    names = ["table1.csv", "table1.json", "table1.png"]
     if found is not None:
-        tables, drift = found
-        stretches.render(tables, console)
-        console.print(f"\n{drift.in_words(config.camera.name)}", markup=False, soft_wrap=True)
-        (folder / "stretches.csv").write_text(stretches.to_csv(tables))
-        newest = None if drift.alarm is None else drift.since
-        stretches.plot_time_windows(tables, config.camera.name, newest, folder / "stretches.png")
-        wrote = "table1.csv, table1.json, table1.png, stretches.csv and stretches.png"
-    publish(*(folder / name for name in re.split(", | and ", wrote)))
+        names += ["stretches.csv", "stretches.png"]
+    files = {name: workspace.report(name) for name in names}
+    with workspace.publishing(*files.values()):
+        write_text(files["table1.csv"], to_csv(rounds))
+        write_json(files["table1.json"], content)
+        plot_rounds(rounds, files["table1.png"])
+        if found is not None:
+            tables, drift = found
+            stretches.render(tables, console)
+            console.print(f"\n{drift.in_words(config.camera.name)}", markup=False, soft_wrap=True)
+            write_text(files["stretches.csv"], stretches.to_csv(tables))
+            newest = None if drift.alarm is None else drift.since
+            stretches.plot_time_windows(tables, config.camera.name, newest, files["stretches.png"])
     console.print(
-        f"wrote {wrote} in {folder}\n"
+        f"wrote {', '.join(names[:-1])} and {names[-1]} in {workspace.folder}\n"
         f"next: python -m collabteam.train camera={config.camera.name} "
         f"round={rounds[-1]['round'] + 1}",
         markup=False, soft_wrap=True,
@@ -142,7 +143,7 @@ def _stretches(config: ReportConfig) -> tuple[TimeWindows, Drift] | None:
     catalog = Catalog.open(config.root, config.camera.name)
     index = catalog.index()
     tables = stretches(index, catalog.classes)
-    drift = find_drift(catalog.folder, index)
+    drift = find_drift(catalog.workspace, index)
     return None if tables is None or drift is None else (tables, drift)
 
 

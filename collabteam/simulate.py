@@ -32,14 +32,13 @@ def run(config: SimulateConfig) -> Outcome:
     from collabteam.events import counting
     from collabteam.reporting.plots import contact_sheet
     from collabteam.reporting.terminal import Terminal
-    from collabteam.settings import camera_folder, check_seed
+    from collabteam.settings import check_camera_name, check_seed
     from collabteam.simulator import CLASSES
     from collabteam.simulator.source import SimulatedSource
     from collabteam.sources.crops import ingest_source
-    from collabteam.storage.mirror import publish
 
     check_seed(config.seed)
-    camera_folder(config.root, config.camera.name)
+    check_camera_name(config.camera.name)
     if config.camera.classes and set(config.camera.classes) != set(CLASSES):
         raise UserError(
             f"camera {config.camera.name} has the classes {', '.join(config.camera.classes)}, the "
@@ -50,9 +49,9 @@ def run(config: SimulateConfig) -> Outcome:
     source = SimulatedSource(config, config.seed)
     with console.stage(f"drawing {config.crops} crops", config.crops, "crops") as advance:
         summary = ingest_source(catalog, source, counting(advance))
-    to = catalog.folder / "contact-sheet.png"
-    contact_sheet([shown for name in sorted(source.shown) for shown in source.shown[name]], to)
-    publish(to)
+    to = catalog.workspace.report("contact-sheet.png")
+    with catalog.workspace.publishing(to):
+        contact_sheet([shown for name in sorted(source.shown) for shown in source.shown[name]], to)
     print(
         f"{config.camera.name}: {summary.added} new crops, {summary.total} in all, "
         f"in {catalog.place}\n"

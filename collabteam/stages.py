@@ -24,11 +24,9 @@ class Stage(ABC, Generic[Output]):
 
     Attributes:
         name: What its time is booked under; stages may share a name.
-        is_milestone: Whether its result is published as soon as it is saved.
     """
 
     name: ClassVar[str]
-    is_milestone: ClassVar[bool] = False
 
     def saved(self, listener: Listener) -> Output | None:
         """Return the saved output if these very inputs made it, else None.
@@ -69,7 +67,6 @@ class Runner:
 
     Args:
         listener: Where progress, remarks and warnings go.
-        publish: Called after each milestone, for example to copy it to an object store.
         lock: Held while a stage is computed and saved. Another process may have saved the output
             before the lock was free, so the runner looks again. None if the caller holds the lock.
 
@@ -80,10 +77,9 @@ class Runner:
     def __init__(
         self,
         listener: Listener,
-        publish: Callable[[], object] | None = None,
         lock: Callable[[], AbstractContextManager[object]] | None = None,
     ) -> None:
-        self.listener, self._publish, self._lock = listener, publish, lock
+        self.listener, self._lock = listener, lock
         self.seconds: dict[str, float] = {}
 
     def run(self, stage: Stage[Output]) -> Output:
@@ -100,8 +96,6 @@ class Runner:
                 if output is None:
                     output = self._make(stage)
         self._book(stage.name, time.perf_counter() - began)
-        if stage.is_milestone and self._publish is not None:
-            self._publish()
         return output
 
     def _make(self, stage: Stage[Output]) -> Output:

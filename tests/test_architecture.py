@@ -60,7 +60,6 @@ KNOWN: set[tuple[str, str]] = {
     ("collabteam.rounds.tracked", "collabteam.reporting.table1"),
     ("collabteam.rounds.tracked", "collabteam.reporting.wandb_runs"),
     ("collabteam.team.engines", "collabteam.learners.fit"),
-    ("collabteam.team.predictions", "collabteam.rounds.state"),
     ("collabteam.video.preview", "collabteam.reporting.plots"),
 }
 """Imports against the ranks that are still there; each goes, none comes."""

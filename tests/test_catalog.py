@@ -493,7 +493,7 @@ def test_damaged_data(tmp_path: Path, content: bytes) -> None:
 HOLD = """
 import sys, time
 from collabteam.catalog import Catalog
-with Catalog.open(sys.argv[1], "S1").lock("train"):
+with Catalog.open(sys.argv[1], "S1").workspace.transaction("train"):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
 """
@@ -506,7 +506,7 @@ def test_the_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         start = time.monotonic()
-        with pytest.raises(UserError) as caught, catalog.lock("report"):
+        with pytest.raises(UserError) as caught, catalog.workspace.transaction("report"):
             pass
         assert time.monotonic() - start < 1
         text = str(caught.value)
@@ -517,21 +517,21 @@ def test_the_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
     finally:
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait()
-    with catalog.lock("report"):
+    with catalog.workspace.transaction("report"):
         assert json.loads((catalog.folder / "lock").read_text())["pid"] == os.getpid()
 
 
 def test_the_lock_within_one_process(tmp_path: Path) -> None:
     catalog = Catalog.register(tmp_path, "S1", CLASSES)
     other = Catalog.open(tmp_path, "S1")
-    with catalog.lock("train"):
-        with catalog.lock("ingest"):
+    with catalog.workspace.transaction("train"):
+        with catalog.workspace.transaction("ingest"):
             pass
-        with pytest.raises(UserError, match="in use"), other.lock("label"):
+        with pytest.raises(UserError, match="in use"), other.workspace.transaction("label"):
             pass
-    with pytest.raises(KeyError), catalog.lock("train"):
+    with pytest.raises(KeyError), catalog.workspace.transaction("train"):
         raise KeyError
-    with other.lock("label"):
+    with other.workspace.transaction("label"):
         pass
 
 
@@ -550,7 +550,7 @@ def test_a_forked_child_does_not_outlive_its_parents_lock(tmp_path: Path) -> Non
         assert holder.stdout.readline() == "held\n"
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait()
-        with catalog.lock("report"):
+        with catalog.workspace.transaction("report"):
             pass
     finally:
         os.kill(child, signal.SIGKILL)
@@ -558,9 +558,9 @@ def test_a_forked_child_does_not_outlive_its_parents_lock(tmp_path: Path) -> Non
 
 def test_a_lock_without_a_signature(tmp_path: Path) -> None:
     catalog = Catalog.register(tmp_path, "S1", CLASSES)
-    with catalog.lock("train"):
+    with catalog.workspace.transaction("train"):
         (catalog.folder / "lock").write_text("")
-        other = Catalog.open(tmp_path, "S1").lock("label")
+        other = Catalog.open(tmp_path, "S1").workspace.transaction("label")
         with pytest.raises(UserError, match="in use by another process: wait"), other:
             pass
 

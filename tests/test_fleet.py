@@ -27,6 +27,7 @@ from collabteam.monitoring.facts import camera_facts
 from collabteam.reporting import charts
 from collabteam.reporting.fleet_page import CameraFacts, Sample, write_fleet
 from collabteam.reporting.table1 import read_rounds, table1_rows
+from collabteam.storage.workspace import Workspace
 
 TEMPLATES = Path(__file__).parents[1] / "collabteam" / "reporting" / "templates"
 EVERY = ("camera=glob(*)", "format=html")
@@ -147,7 +148,7 @@ def test_the_fleets_table_is_what_the_records_say(page: Path, fleet: Path) -> No
 
 def test_a_camera_in_detail_is_what_the_records_say(page: Path, fleet: Path) -> None:
     text = read(page).parts["sim"]
-    rounds = read_rounds(fleet / "sim")
+    rounds = read_rounds(Workspace(fleet / "sim"))
     for row in table1_rows(rounds):
         assert row.test is not None
         for recalls, mean in (

@@ -385,9 +385,9 @@ def test_labels_of_another_camera(catalog: Catalog, folder: Path, tmp_path: Path
 
 def test_a_camera_in_use(catalog: Catalog, folder: Path) -> None:
     other = Catalog.open(catalog.folder.parent, "S1")
-    with other.lock("train"), pytest.raises(UserError, match="in use"):
+    with other.workspace.transaction("train"), pytest.raises(UserError, match="in use"):
         ingest_crops(catalog, folder, "person")
-    with catalog.lock("ingest"):
+    with catalog.workspace.transaction("ingest"):
         assert ingest_crops(catalog, folder, "person").added == 6
 
 
@@ -460,7 +460,7 @@ def test_killed_at_any_moment_and_begun_again(much: Path, tmp_path: Path) -> Non
         assert start(root, much).communicate()[0] == "done\n"
         torn = Catalog.open(root, "S1")
         assert contents(torn) == whole
-        with torn.lock("train"):
+        with torn.workspace.transaction("train"):
             pass
     assert killed  # otherwise this has tested nothing
 

@@ -240,7 +240,7 @@ def test_bad_input_is_one_line(finished: Path, simulated: Path, tmp_path: Path, 
     one_line(call("label", *base, "threshold=risk"), "risk:0.05")
     one_line(call("label", *base, "threshold=risk:2"), "between 0 and 1")
     one_line(call("label", *base, "tracks=joined"), "tracks=joined")
-    with Catalog(finished / "sim").lock("train"):
+    with Catalog(finished / "sim").workspace.transaction("train"):
         one_line(call("label", *base), "in use by process")
     fresh = Path(shutil.copytree(simulated, tmp_path / "fresh"))
     one_line(call("label", f"root={fresh}", *LABEL), "no finished round", "collabteam.train")

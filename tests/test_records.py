@@ -14,6 +14,7 @@ import pytest
 from collabteam.errors import UserError
 from collabteam.rounds.records import RoundRecord, read_rounds
 from collabteam.storage.records import Count, Part, Record
+from collabteam.storage.workspace import Workspace
 
 DOCS = Path(__file__).parents[1] / "docs"
 RECALL = {"car": {"true": 0.9, "false": 1.0}, "bus": {"true": 0.7, "false": None}}
@@ -188,9 +189,9 @@ def test_records_of_older_schemas_are_migrated(
 
 def test_rounds_end_at_the_first_gap(tmp_path: Path) -> None:
     stored(tmp_path, {})
-    assert read_rounds(tmp_path) == []
+    assert read_rounds(Workspace(tmp_path)) == []
     (tmp_path / "round-0").mkdir()
     (tmp_path / "round-0" / "round.json").write_text(
         json.dumps(ROUND | {"round": 0, "increment": {}})
     )
-    assert [record.round for record in read_rounds(tmp_path)] == [0, 1]
+    assert [record.round for record in read_rounds(Workspace(tmp_path))] == [0, 1]

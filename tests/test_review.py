@@ -219,7 +219,7 @@ def test_two_reviewers_at_once(root: Path) -> None:
 
 def test_training_and_reviewing_do_not_stand_in_each_others_way(root: Path, call: Call) -> None:
     call("train", f"root={root}", "camera=sim", *PERSON)
-    with Catalog(root / "sim").lock("train"):
+    with Catalog(root / "sim").workspace.transaction("train"):
         with serving(root) as server:  # i0 is drawn: nothing is left that needs the camera alone
             assert visitor(server).page()["crops"]
         said = call("review", f"root={root}", "camera=sim", "queue=test", "open=false", "port=0")

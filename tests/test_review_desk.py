@@ -213,7 +213,7 @@ def test_an_answer_alone_puts_nothing_into_the_test_set(catalog: Catalog) -> Non
 def test_what_another_command_says_is_seen(catalog: Catalog) -> None:
     office, _ = desk(catalog)
     page = office.page("ana", "a", "seed", 10)
-    other = Catalog(catalog.folder)
+    other = Catalog(catalog.workspace)
     other.append_labels([LabelEvent(i, "car", "person") for i in ids(page)])
     said = office.state("ana", "a", "seed")
     assert (said["queues"][0]["done"], said["queues"][0]["left"]) == (10, 10)

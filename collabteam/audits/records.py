@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
 from collabteam.storage.records import Count, Flag, Name, Part, Record, Share, Text, Time
+from collabteam.storage.workspace import Workspace
 
 _REMEDY = "restore it from a backup"
 
@@ -219,25 +219,20 @@ class Certificate(Record):
     )
 
 
-def audit_folder(camera_folder: Path, number: int) -> Path:
-    """Where an audit lives."""
-    return camera_folder / "audits" / str(number)
-
-
-def read_audit(camera_folder: Path, number: int) -> AuditRecord:
+def read_audit(workspace: Workspace, number: int) -> AuditRecord:
     """What an audit was begun with.
 
     Raises:
         UserError: It is missing or broken, or a newer version made it.
     """
-    return AuditRecord.read(audit_folder(camera_folder, number) / "audit.json", _REMEDY)
+    return AuditRecord.read(workspace.audit(number).record, _REMEDY)
 
 
-def read_certificate(camera_folder: Path, number: int) -> Certificate | None:
+def read_certificate(workspace: Workspace, number: int) -> Certificate | None:
     """What an audit came to; None while it is open.
 
     Raises:
         UserError: The certificate is broken, or a newer version made it.
     """
-    file = audit_folder(camera_folder, number) / "certificate.json"
+    file = workspace.audit(number).certificate
     return Certificate.read(file, _REMEDY) if file.exists() else None

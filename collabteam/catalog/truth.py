@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from collabteam.catalog.catalog import Catalog
 from collabteam.catalog.records import TRUTH_SCHEMA
-from collabteam.storage.tables import Table
 
 
 def read_truth(catalog: Catalog) -> dict[str, str]:
@@ -20,7 +19,7 @@ def read_truth(catalog: Catalog) -> dict[str, str]:
     Raises:
         UserError: The table is damaged.
     """
-    rows = Table(catalog.folder / "truth.lance").read(["crop_id", "label"])
+    rows = catalog.workspace.table("truth").read(["crop_id", "label"])
     names, labels = rows["crop_id"].to_pylist(), rows["label"].to_pylist()
     # Reversed, so that the first word on a crop stands, also if two processes wrote at once.
     return dict(zip(reversed(names), reversed(labels), strict=True))
@@ -50,6 +49,6 @@ def append_truth(
             new.setdefault(crop_id, label)
     catalog.check_labels(new.values())
     columns = {"crop_id": list(new.keys()), "label": list(new.values())}
-    Table(catalog.folder / "truth.lance").append(pa.table(columns, schema=TRUTH_SCHEMA))
+    catalog.workspace.table("truth").append(pa.table(columns, schema=TRUTH_SCHEMA))
     known.update(new)
     return len(new)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from collabteam.errors import UserError, disk_errors
-from collabteam.settings import camera_folder, check_runtime
+from collabteam.settings import check_camera_name, check_runtime
 
 
 @dataclass(frozen=True)
@@ -195,17 +195,18 @@ class Command:
         """
         import yaml
 
-        from collabteam.catalog import registered
+        from collabteam.storage.workspace import registered
 
         given = dict(part.split("=", 1) for part in arguments if "=" in part)
         chosen = given.get("camera", "")
         named = [name for name in chosen.split(",") if name and "(" not in chosen]
         for name in named:
-            camera_folder("", name)
+            check_camera_name(name)
         cameras: dict[str, dict[str, Any]] = {}
         damaged: dict[str, str] = {}
         for root in given.get("root", "outputs").split(","):
-            for name, file in registered(root).items():
+            for name, workspace in registered(root).items():
+                file = workspace.manifest
                 try:
                     classes = yaml.safe_load(file.read_text(encoding="utf-8"))["classes"]
                     cameras[name] = {"name": name, "classes": list(classes)}
@@ -235,7 +236,7 @@ def _gather(arguments: list[str]) -> list[str]:
     from hydra.core.override_parser.types import Glob
     from hydra.errors import HydraException
 
-    from collabteam.catalog import registered
+    from collabteam.storage.workspace import registered
 
     words = [word for word in arguments if word.startswith("camera=")]
     try:

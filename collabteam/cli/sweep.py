@@ -7,7 +7,6 @@ of a job is known even where the launcher lost it.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import itertools
 import json
@@ -32,7 +31,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from collabteam.cli.command import Outcome
 from collabteam.errors import UserError, first_line
-from collabteam.storage.locks import Lock, LockHeld
+from collabteam.storage.files import write_json
+from collabteam.storage.locks import Lock, LockHeld, is_locked
 
 FOLDER = ".sweeps"
 """Under the root: what sweeps tell of themselves."""
@@ -392,9 +392,7 @@ def jobs_at_once(runtime: Any) -> int:
 
 
 def _keep(job: Job, outcome: Outcome) -> None:
-    partial = job.file("outcome").with_suffix(".part-outcome")
-    partial.write_text(json.dumps(asdict(outcome)))
-    partial.replace(job.file("outcome"))
+    write_json(job.file("outcome"), asdict(outcome))
 
 
 def _missing(job: Job) -> bool:
@@ -460,11 +458,7 @@ def _alone(job: Job) -> Iterator[None]:
 
 
 def _runs(job: Job) -> bool:
-    try:
-        Lock(job.file("lock"), {}).release()
-    except LockHeld:
-        return True
-    return False
+    return is_locked(job.file("lock"))
 
 
 @contextmanager
@@ -474,12 +468,8 @@ def _ending_with(lock: Path, wanted: bool) -> Iterator[None]:
 
     def watch() -> None:
         while not over.wait(1):
-            with lock.open() as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
-            os._exit(3)
+            if not is_locked(lock):
+                os._exit(3)
 
     if wanted:
         threading.Thread(target=watch, daemon=True).start()

@@ -139,7 +139,7 @@ def _certified(catalog: Catalog, selection: Selection) -> list[str]:
     certificate = selection.certificate
     if certificate is None:
         try:
-            newest = newest_certificate(catalog.folder)
+            newest = newest_certificate(catalog.workspace)
         except UserError as error:
             return [f"Not certified: {error}."]
         if newest is None:

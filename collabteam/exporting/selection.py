@@ -20,6 +20,7 @@ from collabteam.catalog.records import labels_hash, seeded_hash
 from collabteam.catalog.texts import TextColumn, Texts
 from collabteam.errors import UserError, first_line
 from collabteam.settings import UNKNOWN, UNUSABLE
+from collabteam.storage.workspace import Workspace
 
 TRAIN, VAL, TEST, HELD_OUT = "train", "val", "test", "held-out"
 SPLITS = (TRAIN, VAL, TEST, HELD_OUT)
@@ -318,23 +319,19 @@ def _said(
 # -- certificates ------------------------------------------------------------------------------
 
 
-def newest_certificate(folder: Path) -> Certificate | None:
+def newest_certificate(workspace: Workspace) -> Certificate | None:
     """The certificate of a camera's last audit that has one; None if no audit has.
 
     Args:
-        folder: The camera's.
+        workspace: The camera's files.
 
     Raises:
         UserError: It is damaged.
     """
-    numbers = [
-        int(file.parent.name)
-        for file in folder.glob("audits/*/certificate.json")
-        if file.parent.name.isdecimal()
-    ]
+    numbers = [n for n in workspace.audit_numbers() if workspace.audit(n).certificate.exists()]
     if not numbers:
         return None
-    file = folder / "audits" / str(max(numbers)) / "certificate.json"
+    file = workspace.audit(max(numbers)).certificate
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         results = {str(name): bool(result["passed"]) for name, result in content["classes"].items()}
@@ -357,7 +354,7 @@ def newest_certificate(folder: Path) -> Certificate | None:
 
 def _certificate(catalog: Catalog) -> Certificate:
     command = f"python -m collabteam.audit camera={catalog.name}"
-    certificate = newest_certificate(catalog.folder)
+    certificate = newest_certificate(catalog.workspace)
     if certificate is None:
         raise UserError(
             f"certified=true, but camera {catalog.name} has no certificate: {command} makes one"

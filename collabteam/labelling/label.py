@@ -38,8 +38,9 @@ from collabteam.labelling.calibration import (
 from collabteam.learners.fit import set_threads
 from collabteam.reporting.table1 import Round, read_rounds
 from collabteam.rounds import evaluation
-from collabteam.rounds.state import digest, read_json, round_folder, write_json
+from collabteam.rounds.state import digest
 from collabteam.settings import MOST_SAMPLES, LabelConfig, check_label, risk_of
+from collabteam.storage.files import read_json, write_json
 from collabteam.team.engines import Disagreement, check_engine, open_engine
 from collabteam.team.predictions import PredictionStore
 from collabteam.team.team import Engine, Team
@@ -105,7 +106,7 @@ def label_pool(config: LabelConfig, listener: Listener | None = None) -> LabelRe
         listener: Where progress and warnings go; silent if None.
 
     Returns:
-        What came of it; ``label.json`` in the camera's folder has the record.
+        What came of it, which is also on record in the camera's folder.
 
     Raises:
         UserError: There is no such round, the engine is missing or differs too much, or the disk is
@@ -114,8 +115,8 @@ def label_pool(config: LabelConfig, listener: Listener | None = None) -> LabelRe
     listener = listener or Listener()
     check_label(config)
     catalog = Catalog.open(config.root, config.camera.name)
-    with catalog.lock("label"):
-        rounds = read_rounds(catalog.folder)
+    with catalog.workspace.transaction("label"):
+        rounds = read_rounds(catalog.workspace)
         number = len(rounds) - 1 if config.round is None else config.round
         if not 0 <= number < len(rounds):
             raise UserError(
@@ -134,7 +135,7 @@ class _Labelling:
     ) -> None:
         self.config, self.catalog, self.team, self.listener = config, catalog, team, listener
         self.classes: list[str] = team["classes"]
-        self.folder = round_folder(catalog.folder, team["round"])
+        self.files = catalog.workspace.round(team["round"])
         self.joint: str = team["settings"]["team"]["joint"]
         self.index = catalog.index()
         self.seconds: dict[str, float] = {}
@@ -197,7 +198,7 @@ class _Labelling:
             "seconds": {stage: round(taken, 2) for stage, taken in self.seconds.items()},
             "finished": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
-        write_json(self.catalog.folder / "label.json", record)
+        write_json(self.catalog.workspace.label_record, record)
         return LabelResult(record, quality, new)
 
     # -- probabilities -------------------------------------------------------------------------
@@ -215,7 +216,7 @@ class _Labelling:
             # Nobody asked for bf16; a team with many close calls needs the digits.
             self.listener.warn(f"{error}; fp32 it is")
             engine, name, check = self._engine("fp32", rows)
-        scores = PredictionStore(self.folder / name, self.team["fingerprint"], self.classes)
+        scores = PredictionStore(self.files.scores(name), self.team["fingerprint"], self.classes)
         scores.fill(
             self.catalog, self.index, rows, engine, config.trainer.score_batch_size, self.listener,
             f"the team of round {self.team['round']} looks at {{}} crops ({engine.kind}, "
@@ -236,12 +237,12 @@ class _Labelling:
         """
         config = self.config
         engine = open_engine(
-            self.folder, config.engine, precision, config.trainer, self._calibration_crops
+            self.files, config.engine, precision, config.trainer, self._calibration_crops
         )
         # What training scored already, in the arithmetic of its machine, need not be scored again.
         trained = config.engine == "torch" and {precision, config.trainer.precision} == {"auto"}
-        name = "scores" if trained else f"scores-{engine.kind}-{engine.precision}"
-        return engine, name, self._check(engine, self.folder / f"{name}-check.json", rows)
+        name = "" if trained else f"{engine.kind}-{engine.precision}"
+        return engine, name, self._check(engine, self.files.scores_check(name), rows)
 
     def _check(self, engine: Engine, file: Path, rows: NDArray[np.int64]) -> dict[str, Any]:
         """Compare the engine with torch in fp32 on a sample, once for each team and engine.
@@ -258,7 +259,7 @@ class _Labelling:
             return said | {"crops": 0, "disagreement": 0.0, "largest_difference": 0.0}
         rng = np.random.default_rng([self.config.seed, *b"check"])
         sample = np.sort(rng.choice(rows, min(self.config.check, len(rows)), replace=False))
-        exact = Team.load(self.folder, replace(self.config.trainer, precision="fp32"))
+        exact = Team.load(self.files, replace(self.config.trainer, precision="fp32"))
         batch = self.config.trainer.score_batch_size
         with self.listener.stage(
             f"comparing {engine.kind} in {engine.precision} with torch in fp32", len(sample),
@@ -287,7 +288,7 @@ class _Labelling:
         Empty where an earlier version trained the round and left no names of the crops.
         """
         found = {}
-        for file in sorted(self.folder.glob("fold-*.npz")):
+        for fold, file in self.files.all_fold_predictions().items():
             try:
                 with np.load(file) as kept:
                     names, prob = kept["crop_id"], kept["prob"].astype(np.float64)
@@ -295,7 +296,7 @@ class _Labelling:
                 continue
             rows = self.index.crop_id.find(names.tolist())
             judged = (rows >= 0) & self.index.judged()[rows]
-            found[int(file.stem.removeprefix("fold-"))] = OutOfFold(
+            found[fold] = OutOfFold(
                 prob[judged],
                 self.index.targets(rows[judged], self.classes),
                 self.index.track_code[rows[judged]],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
@@ -18,6 +17,7 @@ from collabteam.storage.records import (
     Text,
     Time,
 )
+from collabteam.storage.workspace import Workspace
 
 
 class EngineCheck(Part):
@@ -196,12 +196,11 @@ class LabelRecord(Record):
     finished: Time = Field(description="When the labelling was complete, UTC, ISO 8601.")
 
 
-def read_label(folder: Path, camera: str) -> LabelRecord | None:
+def read_label(workspace: Workspace) -> LabelRecord | None:
     """The record of a camera's last labelling.
 
     Args:
-        folder: The camera's folder.
-        camera: Its name, for messages.
+        workspace: The camera's files.
 
     Returns:
         The record; None before the first labelling.
@@ -209,7 +208,7 @@ def read_label(folder: Path, camera: str) -> LabelRecord | None:
     Raises:
         UserError: ``label.json`` is broken, or a newer version made it.
     """
-    file = folder / "label.json"
-    if not file.exists():
+    if not workspace.label_record.exists():
         return None
-    return LabelRecord.read(file, f"'python -m collabteam.label camera={camera}' writes it again")
+    remedy = f"'python -m collabteam.label camera={workspace.name}' writes it again"
+    return LabelRecord.read(workspace.label_record, remedy)

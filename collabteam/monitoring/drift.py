@@ -33,7 +33,6 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -42,8 +41,8 @@ from scipy.stats import chi2_contingency, norm, rankdata
 
 from collabteam.catalog import CropIndex
 from collabteam.reporting.time_windows import last_verdicts
-from collabteam.rounds.initial import sample_file
-from collabteam.rounds.state import read_json
+from collabteam.storage.files import read_json
+from collabteam.storage.workspace import Workspace
 
 ALPHA = 0.01
 """Share of looks at footage without drift that may end in an alarm."""
@@ -227,11 +226,11 @@ class Drift:
         )
 
 
-def find_drift(folder: Path, index: CropIndex, seed: int = 0) -> Drift | None:
+def find_drift(workspace: Workspace, index: CropIndex, seed: int = 0) -> Drift | None:
     """Compare the newest stretch of a camera with what its team learned among.
 
     Args:
-        folder: The camera's, for ``round-0/sample.json``.
+        workspace: The camera's files, for the draw of i0.
         index: The camera's crops.
         seed: Of the choice of one crop of each track.
 
@@ -250,7 +249,7 @@ def find_drift(folder: Path, index: CropIndex, seed: int = 0) -> Drift | None:
     seen = verdicts | index.verified() | index.test
     first = np.full(int(index.track_code.max()) + 1, len(index), dtype=np.int64)
     np.minimum.at(first, index.track_code, np.arange(len(index)))
-    arrived = first >= learned_until(folder, index, number)
+    arrived = first >= learned_until(workspace, index, number)
     count = int(arrived[index.track_code[objects.rows]].sum())
     if min(count, len(objects.rows) - count) >= LEAST_OBJECTS:
         return compare(index, objects, seen, arrived, number, "arrived")
@@ -263,7 +262,7 @@ def find_drift(folder: Path, index: CropIndex, seed: int = 0) -> Drift | None:
     return compare(index, dated, seen, newest, number, "newest")
 
 
-def learned_until(folder: Path, index: CropIndex, number: int) -> int:
+def learned_until(workspace: Workspace, index: CropIndex, number: int) -> int:
     """Row behind the last crop that the team of a round can have learned among.
 
     i0 was drawn from all crops that were there then, and each increment from all that were there
@@ -271,7 +270,7 @@ def learned_until(folder: Path, index: CropIndex, number: int) -> int:
     and before the training proper, in which nothing was drawn of it, counts as new.
 
     Args:
-        folder: The camera's.
+        workspace: The camera's files.
         index: The camera's crops.
         number: The round, 0 or more.
 
@@ -281,7 +280,7 @@ def learned_until(folder: Path, index: CropIndex, number: int) -> int:
     Raises:
         UserError: The draw of i0 is broken.
     """
-    file = sample_file(folder)
+    file = workspace.round(0).sample
     drawn_from = int(read_json(file).get("drawn_from", 0)) if file.exists() else 0
     trained = (index.increment_round >= 1) & (index.increment_round <= number)
     trained |= (index.unsure_round >= 0) & (index.unsure_round < number)

@@ -24,7 +24,7 @@ from collabteam.monitoring.drift import find_drift
 from collabteam.reporting.fleet_page import CameraFacts, Sample, Verified, unlike
 from collabteam.reporting.table1 import Round, read_rounds
 from collabteam.reporting.time_windows import stretches
-from collabteam.rounds.state import read_json
+from collabteam.storage.files import read_json
 
 _SIDE = 96
 """Longest side of a picture on the page, in pixels."""
@@ -51,10 +51,10 @@ def camera_facts(root: str | Path, name: str, samples: int) -> CameraFacts:
 
 
 def _gather(catalog: Catalog, samples: int) -> CameraFacts:
-    rounds, label = read_rounds(catalog.folder), _label_record(catalog)
+    rounds, label = read_rounds(catalog.workspace), _label_record(catalog)
     index = catalog.index()
     audited = last_audited(catalog, index)
-    drift = find_drift(catalog.folder, index)
+    drift = find_drift(catalog.workspace, index)
     alarm = drift.alarm if drift else None
     following, why = next_step(catalog, index, rounds, label, audited, alarm)
     return CameraFacts(
@@ -84,7 +84,7 @@ def _label_record(catalog: Catalog) -> dict[str, Any] | None:
     Raises:
         UserError: It is broken.
     """
-    file = catalog.folder / "label.json"
+    file = catalog.workspace.label_record
     remedy = f"'python -m collabteam.label camera={catalog.name}' writes it again"
     return read_json(file, remedy) if file.exists() else None
 

@@ -24,7 +24,6 @@ from collabteam.catalog import Catalog, LabelEvent
 from collabteam.errors import UserError
 from collabteam.reviewing.answers import Words, cohen_kappa
 from collabteam.reviewing.queues import TITLES, Queue, build, next_training, share_of, why_empty
-from collabteam.rounds.initial import sample_file
 from collabteam.settings import ReviewConfig
 
 LEASE = 600.0
@@ -96,7 +95,7 @@ class ReviewSession:
         self, catalog: Catalog, config: ReviewConfig, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.catalog, self.config = catalog, config
-        self._pictures = Catalog(catalog.folder)
+        self._pictures = Catalog(catalog.workspace)
         self._clock = clock
         self._pulled = clock()
         self._lock = threading.RLock()
@@ -135,19 +134,20 @@ class ReviewSession:
     def _refresh(self) -> None:
         """See what other commands said or made meanwhile."""
         if self._clock() - self._pulled > _PULL_SECONDS:
-            self.catalog.pull()
+            self.catalog.workspace.refresh()
             self._pulled = self._clock()
         if self.catalog.log_version() != self._version or self._stages() != self._files:
             self._load()
 
     def _stages(self) -> tuple[int, ...]:
         """What tells that i0 was drawn, a round was finished, or an audit began or ended."""
-        folder = self.catalog.folder
-        drawn = sample_file(folder)
+        workspace = self.catalog.workspace
+        drawn = workspace.round(0).sample
+        finished = [k for k in workspace.round_numbers() if workspace.round(k).record.exists()]
         return (
             drawn.stat().st_mtime_ns if drawn.exists() else 0,
-            len(list(folder.glob("round-*/round.json"))),
-            open_audit(folder),
+            len(finished),
+            open_audit(workspace),
         )
 
     def _disputes(self) -> Queue:

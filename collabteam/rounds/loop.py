@@ -29,7 +29,7 @@ from collabteam.rounds.stages.score import ScorePool
 from collabteam.rounds.stages.select import RoundIncrement, Select
 from collabteam.rounds.stages.train import Elect, TrainFold
 from collabteam.rounds.stages.training_set import AssignFolds, GatherTrainingSet, ReadPictures
-from collabteam.rounds.state import check_settings, roll_back
+from collabteam.rounds.state import check_settings
 from collabteam.rounds.tracked import track
 from collabteam.settings import TrainConfig, check_train
 from collabteam.stages import Runner
@@ -57,10 +57,10 @@ def train_rounds(config: TrainConfig, listener: Listener | None = None) -> list[
     catalog.set_classes(config.camera.classes)
     # The catalog's order stands, however the command names the classes.
     config = replace(config, camera=replace(config.camera, classes=catalog.classes))
-    with catalog.lock("train"):
+    with catalog.workspace.transaction("train"):
         if config.rollback is not None:
             _roll_back(catalog, config.rollback, listener)
-        done = read_rounds(catalog.folder)
+        done = read_rounds(catalog.workspace)
         if done and config.rollback is None:
             check_settings(done[-1], config)
         if len(done) <= config.round:
@@ -70,7 +70,8 @@ def train_rounds(config: TrainConfig, listener: Listener | None = None) -> list[
         while len(done) <= config.round:
             before = done[-1] if done else None
             plan = RoundPlan(config, catalog, len(done), before, Device.of(config.trainer))
-            done.append(make_round(plan, Runner(listener, catalog.push)))
+            with catalog.workspace.transaction("train"):
+                done.append(make_round(plan, Runner(listener)))
             listener.say(messages.headline(done[-1]))
             track(config.logger, catalog, done)
         return done
@@ -90,7 +91,7 @@ def make_round(plan: RoundPlan, runner: Runner) -> Round:
         UserError: Crops have to be verified first, or settings do not fit the round before.
     """
     catalog, config = plan.catalog, plan.config
-    plan.folder.mkdir(parents=True, exist_ok=True)
+    plan.files.folder.mkdir(parents=True, exist_ok=True)
     set_threads(config.trainer.threads)
     if plan.number == 0:
         runner.run(DrawSample(catalog, config))
@@ -111,11 +112,11 @@ def make_round(plan: RoundPlan, runner: Runner) -> Round:
     voting = runner.run(Elect(plan, predictions))
     fold_figures = runner.run(EvaluateFolds(plan, predictions))
     team = Team.from_branches(
-        plan.folder, plan.classes, voting, config.team, config.data.image_size, plan.device
+        plan.files, plan.classes, voting, config.team, config.data.image_size, plan.device
     )
     scored = runner.run(
         ScorePool(
-            catalog, index, plan.pool(index), plan.number, plan.folder, training.fingerprint,
+            catalog, index, plan.pool(index), plan.number, plan.files, training.fingerprint,
             plan.classes, lambda: team, config.trainer.score_batch_size,
         )
     )  # fmt: skip
@@ -134,10 +135,10 @@ def make_round(plan: RoundPlan, runner: Runner) -> Round:
 def _roll_back(catalog: Catalog, to: int, listener: Listener) -> None:
     # Folders first: if a kill comes in between, rounds beyond ``to`` are unfinished, and their
     # draws are recognised as another team's and voided before anything is drawn again.
-    moved = roll_back(catalog.folder, to)
-    catalog.push()
+    with catalog.workspace.transaction("train"):
+        moved = catalog.workspace.set_rounds_aside(to)
     index = catalog.index()
     if (index.increment_round > to).any():
         catalog.append_labels([LabelEvent("", "", source="rollback", round=to)])
     if moved:
-        listener.say(messages.rolled_back(catalog.name, catalog.place, moved))
+        listener.say(messages.rolled_back(catalog.workspace, moved))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from collabteam.reporting.table1 import Round
 from collabteam.rounds.evaluation import wilson_lower
+from collabteam.storage.workspace import Workspace
 
 LOW_PRECISION = 0.95
 """Warn of an increment with a lower estimated precision: it may teach more wrong than right."""
@@ -33,11 +34,11 @@ def headline(record: Round) -> str:
     return ", ".join(parts)
 
 
-def rolled_back(camera: str, place: str, moved: list[int]) -> str:
+def rolled_back(workspace: Workspace, moved: list[int]) -> str:
     """Say which rounds were taken back and where their files are."""
     return (
-        f"took back rounds {min(moved)} to {max(moved)} of {camera}; "
-        f"their files are in {place}/rolled-back"
+        f"took back rounds {min(moved)} to {max(moved)} of {workspace.name}; "
+        f"their files are in {workspace.place_of(workspace.attic)}"
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +11,8 @@ from collabteam.catalog import Catalog, CropIndex
 from collabteam.errors import UserError
 from collabteam.reporting.table1 import Round
 from collabteam.rounds.initial import initial_rows
-from collabteam.rounds.state import round_folder
 from collabteam.settings import TrainConfig
+from collabteam.storage.layout import RoundFiles
 from collabteam.team.team import Device
 
 
@@ -41,17 +40,17 @@ class RoundPlan:
         return list(self.config.camera.classes)
 
     @property
-    def folder(self) -> Path:
-        """Where the round's files are."""
-        return round_folder(self.catalog.folder, self.number)
+    def files(self) -> RoundFiles:
+        """The round's files."""
+        return self.catalog.workspace.round(self.number)
 
     @property
-    def folder_before(self) -> Path:
-        """Where the files of the round before are."""
-        return round_folder(self.catalog.folder, self.number - 1)
+    def files_before(self) -> RoundFiles:
+        """The files of the round before."""
+        return self.catalog.workspace.round(self.number - 1)
 
-    def start_from(self) -> Path | None:
-        """Folder of the round whose networks are the start; None to start from scratch.
+    def start_from(self) -> RoundFiles | None:
+        """The round whose networks are the start; None to start from scratch.
 
         Raises:
             UserError: Those networks are of another kind.
@@ -67,7 +66,7 @@ class RoundPlan:
                 + "; ".join(f"team.{n} {old[n]} -> {new[n]}" for n in other)
                 + "; use team.init=scratch, or rollback=-1 to start over"
             )
-        return self.folder_before
+        return self.files_before
 
     def trains(self, index: CropIndex) -> NDArray[np.bool_]:
         """(N,) whether a crop trains in this round or trained in an earlier one."""
@@ -75,7 +74,7 @@ class RoundPlan:
         # A crop that an earlier team did not know and a person then verified teaches from here on.
         verified = (index.unsure_round >= 0) & index.verified()
         used |= verified & (index.unsure_round < self.number)
-        used[initial_rows(self.catalog.folder, index)] = True
+        used[initial_rows(self.catalog.workspace, index)] = True
         return used
 
     def pool(self, index: CropIndex) -> NDArray[np.bool_]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -26,6 +25,7 @@ from collabteam.storage.records import (
     Text,
     Time,
 )
+from collabteam.storage.workspace import Workspace
 
 
 class Reviewer(Part):
@@ -279,14 +279,14 @@ class RoundRecord(Record):
         return int(self.settings["data"]["image_size"])
 
 
-def read_rounds(folder: Path) -> list[RoundRecord]:
+def read_rounds(workspace: Workspace) -> list[RoundRecord]:
     """Complete rounds of one camera, in order.
 
     Reading stops at the first round without a ``round.json``: what comes after it is not part of
     the chain that led to the team.
 
     Args:
-        folder: The camera's folder, which holds ``round-0``, ``round-1``, ...
+        workspace: The camera's files.
 
     Returns:
         The record of each round; empty if no round is complete.
@@ -295,7 +295,7 @@ def read_rounds(folder: Path) -> list[RoundRecord]:
         UserError: A ``round.json`` cannot be read or is not one.
     """
     rounds: list[RoundRecord] = []
-    while (path := folder / f"round-{len(rounds)}" / "round.json").is_file():
+    while (path := workspace.round(len(rounds)).record).is_file():
         remedy = (
             f"restore it, or delete {path.parent.name} and every later round folder and train "
             f"again with round={len(rounds)}"

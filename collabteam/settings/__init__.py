@@ -11,7 +11,6 @@ the command line, and Python code builds them directly::
 from __future__ import annotations
 
 import math
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -634,11 +633,12 @@ class ExportConfig:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
 
-def camera_folder(root: str | Path, camera: str) -> Path:
-    """Folder of one camera.
+def check_camera_name(camera: str) -> None:
+    """Raise unless a camera may have this name.
 
     Raises:
-        UserError: The name is not up to 64 letters, digits, ``_``, ``.`` or ``-``.
+        UserError: The name is not up to 64 letters, digits, ``_``, ``.`` or ``-``, or reads as a
+            number or a truth value.
     """
     if not _NAME.fullmatch(camera):
         raise UserError(
@@ -650,17 +650,10 @@ def camera_folder(root: str | Path, camera: str) -> Path:
             f"camera={camera} reads as a number or a truth value, not as a name: put a letter in "
             f"front, such as c{camera}"
         )
-    return root_folder(root) / camera
 
 
-def cache_folder() -> Path:
-    """Where this machine keeps its copies of what lies in object stores."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(home) if home else Path.home() / ".cache") / "collabteam"
-
-
-def root_folder(root: str | Path) -> Path:
-    """The folder of a root on this machine; of an object store, the one with its copy.
+def check_root(root: str | Path) -> None:
+    """Raise unless cameras may lie under this root.
 
     Args:
         root: A folder, or ``s3://bucket/prefix``.
@@ -669,17 +662,12 @@ def root_folder(root: str | Path) -> Path:
         UserError: It is another kind of address, or one without a bucket.
     """
     scheme, separator, rest = str(root).partition("://")
-    if not separator:
-        return Path(root)
     parts = rest.removesuffix("/").split("/")
-    if scheme != "s3" or not all(_OBJECT.fullmatch(part) for part in parts):
+    if separator and (scheme != "s3" or not all(_OBJECT.fullmatch(part) for part in parts)):
         raise UserError(
             f"root={root}: expected a folder, or s3://bucket/prefix of letters, digits, '_', '.', "
             "'=' and '-'"
         )
-    # The same bucket of another server is another one.
-    server = os.environ.get("AWS_ENDPOINT_URL", "").partition("://")[2].strip("/") or "aws"
-    return cache_folder().joinpath(re.sub(r"[^A-Za-z0-9_.-]", "_", server), *parts)
 
 
 def check_classes(classes: list[str]) -> None:
@@ -735,7 +723,8 @@ def check_train(config: TrainConfig) -> None:
     Raises:
         UserError: Names the setting, what was expected and what came.
     """
-    camera_folder(config.root, config.camera.name)
+    check_camera_name(config.camera.name)
+    check_root(config.root)
     check_classes(config.camera.classes)
     _at_least("round", config.round, 0)
     _choice("reviewer", config.reviewer, ("person", "oracle"))
@@ -795,7 +784,8 @@ def check_ingest(config: IngestConfig) -> None:
     Raises:
         UserError: Names the setting, what was expected and what came.
     """
-    camera_folder(config.root, config.camera.name)
+    check_camera_name(config.camera.name)
+    check_root(config.root)
     if config.camera.classes:
         check_classes(config.camera.classes)
     _choice("source", config.source, ("crops", "video"))
@@ -863,7 +853,8 @@ def check_review(config: ReviewConfig) -> None:
     Raises:
         UserError: Names the setting, what was expected and what came.
     """
-    camera_folder(config.root, config.camera.name)
+    check_camera_name(config.camera.name)
+    check_root(config.root)
     check_seed(config.seed)
     _choice("queue", config.queue, ("seed", "test", "audit", "unsure", "conflict"))
     if config.reviewer and not is_reviewer(config.reviewer):
@@ -912,7 +903,8 @@ def check_label(config: LabelConfig) -> None:
     Raises:
         UserError: Names the setting, what was expected and what came.
     """
-    camera_folder(config.root, config.camera.name)
+    check_camera_name(config.camera.name)
+    check_root(config.root)
     check_seed(config.seed)
     if config.round is not None:
         _at_least("round", config.round, 0)
@@ -934,7 +926,8 @@ def check_audit(config: AuditConfig) -> None:
     Raises:
         UserError: Names the setting, what was expected and what came.
     """
-    camera_folder(config.root, config.camera.name)
+    check_camera_name(config.camera.name)
+    check_root(config.root)
     check_seed(config.seed)
     _between("precision", config.precision, 0.5, 0.9999)
     _between("confidence", config.confidence, 0.5, 0.9999)
@@ -950,7 +943,8 @@ def check_export(config: ExportConfig) -> None:
     Raises:
         UserError: Names the setting, what was expected and what came.
     """
-    camera_folder(config.root, config.camera.name)
+    check_camera_name(config.camera.name)
+    check_root(config.root)
     check_seed(config.seed)
     if not config.to:
         raise UserError("to is not given: expected the folder to make")

@@ -362,7 +362,7 @@ def ingest_source(
 ) -> IngestSummary:
     """Put the pictures of any source into a camera's catalog; see :func:`ingest_crops`."""
     start = time.monotonic()
-    with catalog.lock("ingest"):
+    with catalog.workspace.transaction("ingest"):
         _register_classes(catalog, source.labels)
         ingest = _Ingest(catalog, source.meaning)
         with disk_errors():
@@ -471,7 +471,7 @@ class _Ingest:
             self._logged[source, purpose][crop_id] = label
         self._truth = read_truth(catalog)
         self._names: set[str] | None = None
-        self._quarantine = catalog.folder / "quarantine.jsonl"
+        self._quarantine = catalog.workspace.quarantine
         self._reported = _read_quarantine(self._quarantine)
 
     def run(self, source: Source, progress: Callable[[int, int], None] | None) -> None:

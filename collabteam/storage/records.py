@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, Valida
 from pydantic.json_schema import GenerateJsonSchema
 
 from collabteam.errors import UserError
-from collabteam.storage.tables import write_atomically
+from collabteam.storage.files import write_json
 
 Count = Annotated[int, Field(strict=True, ge=0)]
 """Number of things, 0 or more."""
@@ -123,8 +123,7 @@ class Record(Part):
 
     def write(self, file: Path) -> None:
         """Write the record so that it is there whole or not at all, also after a power cut."""
-        text = json.dumps(self.to_json(), indent=1, allow_nan=False)
-        write_atomically(file, text + "\n")
+        write_json(file, self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain data for ``json.dumps``, keys in their order on disk."""

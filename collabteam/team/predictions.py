@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from collabteam.catalog import Catalog, CropIndex
 from collabteam.errors import UserError
 from collabteam.events import Listener
-from collabteam.rounds.state import read_json, write_json
+from collabteam.storage.files import read_json, replacing_folder, write_json, write_parquet
 
 if TYPE_CHECKING:
     # Whoever only reads scores need not wait for torch.
@@ -52,18 +51,9 @@ class PredictionStore:
     def __init__(self, folder: Path, fingerprint: str, classes: list[str]) -> None:
         self.folder, self.classes = folder, classes
         self.meta = {"team": fingerprint, "classes": ",".join(classes)}
-        if folder.exists() and read_json(folder / "team.json") != self.meta:
-            # Renamed first: a kill amid the removal must not leave half a folder.
-            stale = folder.with_name(folder.name + ".stale")
-            shutil.rmtree(stale, ignore_errors=True)
-            folder.replace(stale)
-            shutil.rmtree(stale)
-        if not folder.exists():
-            fresh = folder.with_name(folder.name + ".part")
-            shutil.rmtree(fresh, ignore_errors=True)
-            fresh.mkdir()
-            write_json(fresh / "team.json", self.meta)
-            fresh.replace(folder)
+        if not folder.exists() or read_json(folder / "team.json") != self.meta:
+            with replacing_folder(folder) as fresh:
+                write_json(fresh / "team.json", self.meta)
         self.files = sorted(folder.glob("part-*.parquet"))
         self.ids: set[str] = set()
         for file in self.files:
@@ -86,9 +76,7 @@ class PredictionStore:
         # A part that somebody removed leaves a gap; the last number decides.
         number = int(self.files[-1].stem.removeprefix("part-")) + 1 if self.files else 0
         file = self.folder / f"part-{number:05d}.parquet"
-        part = file.with_suffix(".part")
-        pq.write_table(table, part)
-        part.replace(file)
+        write_parquet(file, table)
         self.files.append(file)
         self.ids.update(table["crop_id"].to_pylist())
 

@@ -8,7 +8,6 @@ import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 
 from collabteam.catalog import CropIndex
 from collabteam.events import Listener
@@ -19,10 +18,11 @@ from collabteam.rounds.plan import RoundPlan
 from collabteam.rounds.stages.evaluate import FoldFigures, TestFigures, TruthFigures
 from collabteam.rounds.stages.select import RoundIncrement
 from collabteam.rounds.stages.training_set import TrainingSet
-from collabteam.rounds.state import result_settings, write_json
+from collabteam.rounds.state import result_settings
 from collabteam.settings import UNKNOWN
 from collabteam.stages import Stage
-from collabteam.team.team import branch_file
+from collabteam.storage.files import write_json
+from collabteam.storage.layout import RoundFiles
 from collabteam.team.voting import Verdicts
 
 TIMED = ("sample", "select", "read", "train", "score", "evaluate")
@@ -57,13 +57,12 @@ class FinishRound(Stage[Round]):
     truth: TruthFigures
     seconds: dict[str, float]
     name = "record"
-    is_milestone = True
 
     def compute(self, listener: Listener) -> Round:
         """Return the record."""
         plan, config, classes = self.plan, self.plan.config, self.plan.classes
         index, training = self.index, self.training
-        sample = initial_rows(plan.catalog.folder, index)
+        sample = initial_rows(plan.catalog.workspace, index)
         # From the labels themselves: a person may go on where the oracle answered before.
         is_simulated = (index.human_source[training.rows] == "oracle").any()
         coverage = evaluation.coverage(self.verdicts)
@@ -120,15 +119,15 @@ class FinishRound(Stage[Round]):
 
     def save(self, output: Round) -> None:
         """Remove networks that neither vote nor start the next round, then write the record."""
-        folder = self.plan.folder
+        files = self.plan.files
         if self.plan.config.team.init == "scratch":
-            _prune(folder, self.voting)
-        write_json(folder / "round.json", output)
+            _prune(files, self.voting)
+        write_json(files.record, output)
 
 
-def _prune(folder: Path, voting: dict[str, list[int]]) -> None:
-    kept = {branch_file(folder, name, fold) for name, folds in voting.items() for fold in folds}
-    for file in (folder / "branches").glob("*.safetensors"):
+def _prune(files: RoundFiles, voting: dict[str, list[int]]) -> None:
+    kept = {files.branch(name, fold) for name, folds in voting.items() for fold in folds}
+    for file in files.all_branches():
         if file not in kept:
             file.unlink()
 

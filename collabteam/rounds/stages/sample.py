@@ -12,12 +12,12 @@ from collabteam.catalog import Catalog, CropIndex, LabelEvent
 from collabteam.errors import UserError
 from collabteam.events import Listener
 from collabteam.rounds import messages
-from collabteam.rounds.initial import initial_rows, sample_file
+from collabteam.rounds.initial import initial_rows
 from collabteam.rounds.oracle import oracle_answers
 from collabteam.rounds.selection import sample_initial
-from collabteam.rounds.state import read_json, write_json
 from collabteam.settings import TrainConfig
 from collabteam.stages import Stage
+from collabteam.storage.files import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class DrawSample(Stage[Sample]):
-    """Draw i0 once; saved in ``round-0/sample.json``.
+    """Draw i0 once; the draw is saved in round 0.
 
     Attributes:
         catalog: The camera, which the caller has locked.
@@ -54,7 +54,7 @@ class DrawSample(Stage[Sample]):
         A draw that was rolled back serves again unless crops came since: verified labels would make
         a new one differ, and ask a person for more.
         """
-        file, key = sample_file(self.catalog.folder), self._key()
+        file, key = self.catalog.workspace.round(0).sample, self._key()
         if file.exists():
             drawn = read_json(file)
             if key.items() <= drawn.items():
@@ -62,8 +62,8 @@ class DrawSample(Stage[Sample]):
             listener.say(messages.sample_is_drawn_again(self.catalog.name))
             return None
         key["drawn_from"] = len(self.catalog.index())
-        earlier = self.catalog.folder.glob("rolled-back/round-0.*/sample.json")
-        for drawn in map(read_json, sorted(earlier, reverse=True)):
+        earlier = (files.sample for files in self.catalog.workspace.rolled_back(0))
+        for drawn in (read_json(file) for file in earlier if file.exists()):
             if key.items() <= drawn.items():
                 self.save(Sample(drawn))
                 return Sample(drawn)
@@ -110,7 +110,7 @@ class DrawSample(Stage[Sample]):
 
     def save(self, output: Sample) -> None:
         """Write ``sample.json``."""
-        file = sample_file(self.catalog.folder)
+        file = self.catalog.workspace.round(0).sample
         file.parent.mkdir(exist_ok=True)
         write_json(file, output.record)
 
@@ -149,8 +149,8 @@ class VerifySample(Stage[list[LabelEvent]]):
         config, index = self.config, self.catalog.index()
         missing = self._missing(index)
         if config.reviewer != "oracle":
-            file = sample_file(self.catalog.folder)
-            size = len(initial_rows(self.catalog.folder, index))
+            file = self.catalog.workspace.round(0).sample
+            size = len(initial_rows(self.catalog.workspace, index))
             proposed = index.proposed[missing]
             raise UserError(messages.unverified_sample(self.catalog.name, file, size, proposed))
         return oracle_answers(
@@ -166,7 +166,7 @@ class VerifySample(Stage[list[LabelEvent]]):
         self.catalog.append_labels(output)
 
     def _missing(self, index: CropIndex) -> NDArray[np.int64]:
-        rows = initial_rows(self.catalog.folder, index)
+        rows = initial_rows(self.catalog.workspace, index)
         missing: NDArray[np.int64] = rows[~index.verified()[rows]]
         return missing
 

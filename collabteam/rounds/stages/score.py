@@ -1,10 +1,9 @@
-"""Stage that lets a team vote on the pool; saved part by part in ``round-<k>/scores``."""
+"""Stage that lets a team vote on the pool; saved part by part."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from collabteam.catalog import Catalog, CropIndex
 from collabteam.events import Listener
 from collabteam.stages import Stage
+from collabteam.storage.layout import RoundFiles
 from collabteam.team.predictions import PredictionStore
 from collabteam.team.team import Team
 
@@ -38,7 +38,7 @@ class ScorePool(Stage[Predictions]):
         index: The catalog's crops.
         pool: (N,) which of them to score.
         number: Round of the team.
-        folder: The team's folder.
+        files: The team's round.
         fingerprint: Of the team; scores of another one are thrown away.
         classes: Names of the classes.
         team: Loads the team; called if there is anything to score.
@@ -49,7 +49,7 @@ class ScorePool(Stage[Predictions]):
     index: CropIndex
     pool: NDArray[np.bool_]
     number: int
-    folder: Path
+    files: RoundFiles
     fingerprint: str
     classes: list[str]
     team: Callable[[], Team]
@@ -58,7 +58,7 @@ class ScorePool(Stage[Predictions]):
 
     def compute(self, listener: Listener) -> Predictions:
         """Score what is missing and read all of it."""
-        store = PredictionStore(self.folder / "scores", self.fingerprint, self.classes)
+        store = PredictionStore(self.files.scores(), self.fingerprint, self.classes)
         rows = np.flatnonzero(self.pool)
         if store.missing(self.index.crop_id[rows]).any():
             store.fill(

@@ -15,8 +15,8 @@ from collabteam.rounds import messages
 from collabteam.rounds.plan import RoundPlan
 from collabteam.rounds.selection import select
 from collabteam.rounds.stages.score import Predictions, ScorePool
-from collabteam.rounds.state import read_json, write_json
 from collabteam.stages import Stage
+from collabteam.storage.files import read_json, write_json
 from collabteam.team.team import Team
 from collabteam.team.voting import ABSTAIN, vote
 
@@ -117,12 +117,12 @@ class Select(Stage[RoundIncrement]):
 
     def _predictions(self, index: CropIndex, listener: Listener) -> Predictions:
         """Votes of the team of the round before; crops that came since then are scored now."""
-        plan, folder = self.plan, self.plan.folder_before
+        plan, files = self.plan, self.plan.files_before
         return ScorePool(
-            plan.catalog, index, plan.pool(index), plan.number - 1, folder,
+            plan.catalog, index, plan.pool(index), plan.number - 1, files,
             self._before["fingerprint"], plan.classes,
             # With the settings that it was trained with, which a rollback lets change.
-            lambda: Team.load(folder, plan.config.trainer), plan.config.trainer.score_batch_size,
+            lambda: Team.load(files, plan.config.trainer), plan.config.trainer.score_batch_size,
         ).compute(listener)  # fmt: skip
 
     def _is_stale(self, index: CropIndex) -> bool:
@@ -140,4 +140,4 @@ class Select(Stage[RoundIncrement]):
 
     @property
     def _file(self) -> Path:
-        return self.plan.folder / "increment.json"
+        return self.plan.files.increment

@@ -19,6 +19,8 @@ from collabteam.rounds.stages.select import RoundIncrement
 from collabteam.rounds.stages.training_set import TrainingSet
 from collabteam.rounds.state import digest, result_settings
 from collabteam.stages import Stage
+from collabteam.storage.files import write_npz
+from collabteam.storage.layout import RoundFiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,7 @@ class FoldPredictions:
 
 @dataclass(frozen=True, eq=False)
 class TrainFold(Stage[FoldPredictions]):
-    """Train the networks of one fold; saved in ``fold-<f>.npz``, after the networks.
+    """Train the networks of one fold; saved after the networks.
 
     Attributes:
         plan: The round.
@@ -50,7 +52,7 @@ class TrainFold(Stage[FoldPredictions]):
         pictures: (N, 3, S, S) uint8.
         folds: (N,) fold in which each crop validates.
         fold: The fold to train.
-        start_from: Folder of the round whose networks are the start; None to start from scratch.
+        start_from: The round whose networks are the start; None to start from scratch.
         increment: For the logger.
     """
 
@@ -59,7 +61,7 @@ class TrainFold(Stage[FoldPredictions]):
     pictures: torch.Tensor
     folds: NDArray[np.int64]
     fold: int
-    start_from: Path | None
+    start_from: RoundFiles | None
     increment: RoundIncrement
     name = "train"
 
@@ -86,7 +88,7 @@ class TrainFold(Stage[FoldPredictions]):
         is_later = plan.number > 0
         epochs = (config.optim.epochs_later if is_later else 0) or config.optim.epochs
         logger = fold_logger(
-            config.logger, plan.folder, config.camera.name, plan.number, self.fold,
+            config.logger, plan.files, config.camera.name, plan.number, self.fold,
             {**result_settings(config), "round": plan.number, "fold": self.fold,
              "train_size": len(training.rows), "increment": self.increment.report},
         )  # fmt: skip
@@ -98,7 +100,7 @@ class TrainFold(Stage[FoldPredictions]):
         try:
             with listener.stage(title, total, "crops") as advance:
                 outcome = fit_fold(
-                    plan.folder, plan.classes, self.pictures, training.labels, self.folds,
+                    plan.files, plan.classes, self.pictures, training.labels, self.folds,
                     self.fold, team=config.team, data=config.data, optim=config.optim,
                     later=is_later, start_from=self.start_from,
                     seed=int(digest([config.seed, plan.number, self.fold])[:8], 16),
@@ -119,15 +121,13 @@ class TrainFold(Stage[FoldPredictions]):
 
     def save(self, output: FoldPredictions) -> None:
         """Write the predictions and the names of their crops."""
-        part = self._file.with_suffix(".part.npz")
-        np.savez(
-            part,
-            prob=output.prob_VB,
-            crop_id=self.training.crop_id[self.folds == self.fold],
-            fingerprint=self.training.fingerprint,
-            seconds=output.seconds,
-        )
-        part.replace(self._file)
+        arrays = {
+            "prob": output.prob_VB,
+            "crop_id": self.training.crop_id[self.folds == self.fold],
+            "fingerprint": self.training.fingerprint,
+            "seconds": output.seconds,
+        }
+        write_npz(self._file, arrays)
 
     def _predictions(self, prob_VB: NDArray[np.float32], seconds: float) -> FoldPredictions:
         here = self.folds == self.fold
@@ -136,7 +136,7 @@ class TrainFold(Stage[FoldPredictions]):
 
     @property
     def _file(self) -> Path:
-        return self.plan.folder / f"fold-{self.fold}.npz"
+        return self.plan.files.fold_predictions(self.fold)
 
 
 @dataclass(frozen=True, eq=False)

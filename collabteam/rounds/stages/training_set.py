@@ -16,8 +16,9 @@ from collabteam.features.images import decode
 from collabteam.learners.folds import assign_folds
 from collabteam.rounds import messages
 from collabteam.rounds.plan import RoundPlan
-from collabteam.rounds.state import digest, read_json, result_settings, training_digest, write_json
+from collabteam.rounds.state import digest, result_settings, training_digest
 from collabteam.stages import Stage
+from collabteam.storage.files import read_json, write_json
 from collabteam.team.predictions import PART
 
 
@@ -114,7 +115,7 @@ class ReadPictures(Stage[torch.Tensor]):
 
 @dataclass(frozen=True, eq=False)
 class AssignFolds(Stage[NDArray[np.int64]]):
-    """Give each training crop the fold in which it validates; saved in ``folds.json``.
+    """Give each training crop the fold in which it validates; saved by track.
 
     The file is written each time, because the training set may have changed since a kill.
 
@@ -130,7 +131,7 @@ class AssignFolds(Stage[NDArray[np.int64]]):
     def compute(self, listener: Listener) -> NDArray[np.int64]:
         """Return the folds (N,); tracks keep the folds that they had in the round before."""
         plan = self.plan
-        known: dict[str, int] = read_json(plan.folder_before / "folds.json") if plan.number else {}
+        known: dict[str, int] = read_json(plan.files_before.folds) if plan.number else {}
         data = plan.config.data
         return assign_folds(
             self.training.labels, self.training.track, data.folds, plan.config.seed, known
@@ -139,4 +140,4 @@ class AssignFolds(Stage[NDArray[np.int64]]):
     def save(self, output: NDArray[np.int64]) -> None:
         """Write the fold of each track."""
         fold_of = zip(map(str, self.training.track), output.tolist(), strict=True)
-        write_json(self.plan.folder / "folds.json", dict(fold_of))
+        write_json(self.plan.files.folds, dict(fold_of))
