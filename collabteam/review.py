@@ -47,9 +47,11 @@ def run(config: ReviewConfig) -> Outcome:
     from collabteam.catalog import Catalog
     from collabteam.errors import UserError
     from collabteam.reporting.terminal import Terminal
+    from collabteam.reviewing.exchange.base import EXCHANGE_FORMATS
     from collabteam.settings import check_review, is_reviewer
 
     check_review(config)
+    EXCHANGE_FORMATS.check(config.format, "format")
     catalog = Catalog.open(config.root, config.camera.name)
     if not catalog.classes:
         raise UserError(
@@ -100,11 +102,13 @@ def _export(catalog: Catalog, config: ReviewConfig, console: Terminal) -> Outcom
     from pathlib import Path
 
     from collabteam.errors import UserError
-    from collabteam.reviewing.exchange import Task, check_target, write_tasks
+    from collabteam.reviewing.exchange.base import EXCHANGE_FORMATS, Task
+    from collabteam.reviewing.exchange.tasks import write_tasks
     from collabteam.reviewing.queues import prepare
     from collabteam.reviewing.session import ReviewSession
 
-    check_target(config.format, Path(config.export))  # before anything is drawn
+    format = EXCHANGE_FORMATS.load(config.format)()
+    format.check_target(Path(config.export))  # before anything is drawn
     prepare(catalog, config, console)
     tasks = [
         Task(crop, asked) for crop, asked in ReviewSession(catalog, config).open_tasks(config.queue)
@@ -112,7 +116,7 @@ def _export(catalog: Catalog, config: ReviewConfig, console: Terminal) -> Outcom
     if not tasks:
         raise UserError(f"queue={config.queue} of camera {catalog.name} has nothing to verify")
     with console.stage(f"writing {config.export}", len(tasks), "crops") as advance:
-        lines = write_tasks(catalog, tasks, config.format, Path(config.export), advance)
+        lines = write_tasks(catalog, tasks, format, Path(config.export), advance)
     print("\n".join(lines))
     print(
         f"next: verify them there, then python -m collabteam.review camera={catalog.name} "
@@ -124,11 +128,15 @@ def _export(catalog: Catalog, config: ReviewConfig, console: Terminal) -> Outcom
 def _import(catalog: Catalog, config: ReviewConfig, reviewer: str) -> Outcome:
     from pathlib import Path
 
-    from collabteam.reviewing.exchange import read_answers
+    from collabteam.reviewing.exchange.answers import read_answers
+    from collabteam.reviewing.exchange.base import EXCHANGE_FORMATS
     from collabteam.reviewing.session import ReviewSession
     from collabteam.settings import is_reviewer
 
-    answers = read_answers(catalog, Path(config.import_))
+    # Of another package's formats only the one that the user names is known.
+    names = dict.fromkeys([config.format, *EXCHANGE_FORMATS.names()])
+    formats = [EXCHANGE_FORMATS.load(name)() for name in names]
+    answers = read_answers(catalog, Path(config.import_), formats)
     desk = ReviewSession(catalog, config)
     problems = list(answers.problems)
     said = []

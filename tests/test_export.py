@@ -45,7 +45,7 @@ from collabteam.exporting.selection import (
     select_labels,
     validation_part,
 )
-from collabteam.reviewing.exchange import read_answers
+from collabteam.reviewing.exchange.answers import read_answers
 
 CLASSES = ["ship", "car", "plane"]
 FORMATS = EXPORT_FORMATS.names()

@@ -869,7 +869,6 @@ def check_review(config: ReviewConfig) -> None:
     _at_least("audit_per_class", config.audit_per_class, 1)
     _between("double", config.double, 0, 1)
     _between("port", config.port, 0, 65535)
-    _choice("format", config.format, ("labelstudio", "cvat", "csv"))
     if config.url and not re.fullmatch(r"https?://[^\s/?#@]+/?", config.url):
         raise UserError(f"url={config.url}: expected http://HOST or https://HOST, without a path")
     if config.export and config.import_:
