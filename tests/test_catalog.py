@@ -21,10 +21,10 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from logs import builder
 
 from collabteam.catalog import Catalog, Crop, CropIndex, LabelEvent
 from collabteam.catalog import catalog as catalog_module
-from collabteam.catalog.index import CROP_COLUMNS, LOG_COLUMNS, derive
 from collabteam.catalog.records import HUMAN_SOURCES, crops_to_table, events_to_table
 from collabteam.catalog.truth import append_truth, read_truth
 from collabteam.errors import UserError
@@ -212,7 +212,6 @@ def expected(crops: list[Crop], log: list[LabelEvent]) -> list[dict[str, object]
         verdict = ([word for word in team if word.purpose == "verdict"] or [none])[-1]
         row |= {"verdict": verdict.label, "verdict_round": verdict.round}
         row |= {"verdict_by": verdict.by, "verdict_run": verdict.commit}
-        row["current"] = row["human"] or (team or [none])[-1].label
         tracks = [other["track"] for other in rows.values() if other["test"]]
         row["held_out"] = row["track"] in tracks
     return list(rows.values())
@@ -232,9 +231,7 @@ def as_rows(index: CropIndex) -> list[dict[str, object]]:
 def test_the_index_is_what_the_log_says(count: int, drawn: list[tuple]) -> None:  # type: ignore[type-arg]
     crops = [crop(number) for number in range(count)]
     log = [event(one, crops) for one in drawn]
-    index = derive(
-        crops_to_table(crops).select(CROP_COLUMNS), events_to_table(log).select(LOG_COLUMNS)
-    )
+    index = builder(crops_to_table(crops), events_to_table(log)).index()
     assert as_rows(index) == expected(crops, log)
     same = index.track[:, None] == index.track[None]
     assert (same == (index.track_code[:, None] == index.track_code[None])).all()
@@ -281,16 +278,16 @@ def test_a_rollback_voids_the_later_rounds_before_it_only(tmp_path: Path) -> Non
 
     def say(label: str, around: int) -> str:
         catalog.append_labels([LabelEvent(name, label, "team", "increment", around)])
-        return str(catalog.index().current[0])
+        return str(catalog.index().training_labels(np.array([0]))[0])
 
     assert say("car", 1) == "car"
     assert say("ship", 2) == "ship"
     catalog.append_labels([LabelEvent("", "", "rollback", round=1)])
-    assert catalog.index().current[0] == "car"
+    assert catalog.index().increment_label[0] == "car"
     assert catalog.index().increment_round[0] == 1
     assert say("ship", 2) == "ship"  # round 2 done again
     catalog.append_labels([LabelEvent("", "", "rollback", round=0)])
-    assert catalog.index().current[0] == ""
+    assert catalog.index().increment_label[0] == ""
     catalog.append_labels([LabelEvent(name, "car", "person", "seed")])
     assert say("ship", 1) == "car"  # a person's word stands above a later one of the team
 
@@ -369,7 +366,7 @@ def test_a_large_index_is_fast() -> None:
         }
     )
     start = time.process_time()
-    assert len(derive(crops, log)) == count
+    assert len(builder(crops, log).index()) == count
     assert time.process_time() - start < 1  # 0.07 s on one idle core
 
 

@@ -42,8 +42,8 @@ def everything(catalog: Catalog) -> str:
     rows = range(len(fresh))
     index = fresh.index()
     return repr((
-        index.crop_id.tolist(), index.current.tolist(), fresh.images(rows), fresh.origins(rows),
-        fresh.log().to_pylist(), read_truth(fresh),
+        index.crop_id.tolist(), index.human.tolist(), index.verdict.tolist(),
+        fresh.images(rows), fresh.origins(rows), fresh.log().to_pylist(), read_truth(fresh),
     ))  # fmt: skip
 
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import CLASSES, Call
+from logs import builder
 from PIL import Image
 from rich.console import Console
 from scipy.stats import binom, mannwhitneyu
 from test_reporting import fake_rounds, write
 
 from collabteam.catalog import Catalog, Crop, CropIndex, LabelEvent
-from collabteam.catalog.index import derive
 from collabteam.catalog.records import crops_to_table, events_to_table
 from collabteam.errors import UserError
 from collabteam.monitoring.drift import (
@@ -79,7 +79,8 @@ def said(
 
 def index_of(crops: Sequence[RoundRun]) -> CropIndex:
     events = [event for one in crops for event in one.events]
-    return derive(crops_to_table([one.crop for one in crops]), events_to_table(events))
+    tables = crops_to_table([one.crop for one in crops]), events_to_table(events)
+    return builder(*tables).index()
 
 
 def day(

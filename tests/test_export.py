@@ -30,11 +30,13 @@ import pytest
 from conftest import REPOSITORY, Call, command, environment, fingerprints, one_line, read_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from logs import builder
 from PIL import Image
 
 import collabteam
 from collabteam.catalog import Catalog, Crop, LabelEvent
-from collabteam.catalog.index import CROP_COLUMNS, derive
+from collabteam.catalog.annotations import Annotations
+from collabteam.catalog.index import CropIndex
 from collabteam.catalog.records import crops_to_table, events_to_table
 from collabteam.exporting import crops as reading
 from collabteam.exporting.base import EXPORT_FORMATS
@@ -693,14 +695,14 @@ class Pretended:
     def __init__(self, events: Sequence[LabelEvent]) -> None:
         tracks = ["t", "t", "u", ""]
         crops = crops_to_table([Crop(b"x", "v", track) for track in tracks])
-        self._crops = crops.set_column(0, "crop_id", pa.chunked_array([IDS])).select(CROP_COLUMNS)
-        self._log = events_to_table(events)
+        crops = crops.set_column(0, "crop_id", pa.chunked_array([IDS]))
+        self._read = builder(crops, events_to_table(events))
 
-    def index(self) -> Any:
-        return derive(self._crops, self._log)
+    def index(self) -> CropIndex:
+        return self._read.index()
 
-    def log(self, columns: Sequence[str]) -> pa.Table:
-        return self._log.select(list(columns))
+    def annotations(self) -> Annotations:
+        return self._read.annotations()
 
 
 def select(events: Sequence[LabelEvent], least: float, unknown: bool) -> Selection:

@@ -180,7 +180,7 @@ def test_a_persons_word_makes_its_track_silent_where_it_differs(finished: Path, 
     label(call, finished)
     index = Catalog(finished / "sim").index()
     assert set(index.verdict[others]) == {""}
-    assert index.current[first] == other
+    assert index.human[first] == other
 
 
 def test_a_risk_releases_only_what_is_sure_enough(finished: Path, call: Call) -> None:

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from collabteam.catalog.index import CROP_COLUMNS, LOG_COLUMNS, CropIndex, IndexBuilder
+from collabteam.catalog.annotations import LOG_COLUMNS, Annotations
+from collabteam.catalog.index import CROP_COLUMNS, CropIndex, IndexBuilder
 from collabteam.catalog.records import (
     CROP_SCHEMA,
     LABEL_SCHEMA,
@@ -182,8 +183,9 @@ class Catalog:
         if not self._read.crops and len(crop_ids) <= BATCH_CROPS:
             # Whoever asks once need not have all names in memory.
             return crop_ids - self._crops.holding("crop_id", crop_ids)
-        self._catch_up()
-        return self._read.lacking(crop_ids)
+        asked = list(crop_ids)
+        rows = self.rows(asked)
+        return {crop_id for crop_id, row in zip(asked, rows.tolist(), strict=True) if row < 0}
 
     def add_crops(self, crops: Iterable[Crop]) -> list[tuple[str, bool]]:
         """Add crops; those that are there already, or come twice, are added once.
@@ -201,7 +203,8 @@ class Catalog:
         self._catch_up()
         result: list[tuple[str, bool]] = []
         for batch in _batched(crops):
-            lacking = self._read.lacking({crop.crop_id for crop in batch})
+            rows = self._read.find([crop.crop_id for crop in batch]).tolist()
+            lacking = {crop.crop_id for crop, row in zip(batch, rows, strict=True) if row < 0}
             new: list[Crop] = []
             for crop in batch:
                 result.append((crop.crop_id, crop.crop_id in lacking))
@@ -285,6 +288,22 @@ class Catalog:
         Raises:
             UserError: A table is damaged.
         """
+        self._read_log()
+        with self._reading:
+            return self._read.index()
+
+    def annotations(self) -> Annotations:
+        """Everything that was said about the crops.
+
+        Raises:
+            UserError: A table is damaged.
+        """
+        self._read_log()
+        with self._reading:
+            return self._read.annotations()
+
+    def _read_log(self) -> None:
+        """Read the events, and the crops, that came since this object read last."""
         # The log first: every crop that it speaks of is then in the crops that follow.
         self._labels.refresh()
         events = len(self._labels)
@@ -294,7 +313,22 @@ class Catalog:
             self._read.reserve(0, events)
             for batch in self._labels.batches(LOG_COLUMNS, self._read.events, events):
                 self._read.add_events(batch)
-            return self._read.index()
+
+    def rows(self, crop_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Row numbers of :class:`CropIndex` by name.
+
+        Args:
+            crop_ids: K names.
+
+        Returns:
+            Shape ``(K,)``: -1 for names that no crop has.
+
+        Raises:
+            UserError: The table is damaged.
+        """
+        self._catch_up()
+        with self._reading:
+            return self._read.find(crop_ids)
 
     def compact(
         self, advance: Callable[[int], None] | None = None

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from collabteam.catalog.catalog import Catalog
 from collabteam.catalog.index import CropIndex
 from collabteam.catalog.records import labels_hash, seeded_hash
-from collabteam.catalog.texts import TextColumn, Texts
+from collabteam.catalog.texts import Texts
 from collabteam.errors import UserError, first_line
 from collabteam.settings import UNKNOWN, UNUSABLE
 from collabteam.storage.workspace import Workspace
@@ -37,8 +37,6 @@ NOT_SURE = "the team was less sure than min_confidence"
 NOT_COVERED = "the certificate does not cover them"
 REASONS = (NOT_COVERED, NO_LABEL, NOT_KNOWN, IS_UNUSABLE, IS_UNKNOWN, FOREIGN, NOT_SURE)
 """Why a crop is left out; the first that holds counts."""
-
-_EVENTS = ("crop_id", "label", "source", "purpose", "round", "confidence", "by")
 
 
 @dataclass(frozen=True)
@@ -132,7 +130,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class _Words:
+class _TeamLabels:
     """Shape ``(N,)`` each: a team's label of every crop, and how it came about."""
 
     label: Texts
@@ -175,14 +173,14 @@ def select_labels(
     index = catalog.index()
     covered = np.ones(len(index), dtype=bool)
     if certificate:
-        words = _frozen(catalog, index, certificate)
-        covered = words.label != ""
+        said = _frozen(catalog, index, certificate)
+        covered = said.label != ""
     else:
-        words = _current(catalog, index)
+        said = _current(catalog, index)
     classes = [*catalog.classes, *([UNKNOWN] if unknown else [])]
     is_team = ~index.verified()
-    label = np.where(is_team, words.label, index.human)
-    reason = _reasons(index, label, words.confidence, covered, classes, min_confidence)
+    label = np.where(is_team, said.label, index.human)
+    reason = _reasons(index, label, said.confidence, covered, classes, min_confidence)
     rows = np.flatnonzero(reason < 0)
     of_team = is_team[rows]
     held_out = np.where(index.held_out[rows], HELD_OUT, TRAIN)
@@ -192,9 +190,9 @@ def select_labels(
         rows=rows,
         label=label[rows].astype(object),
         source=np.where(of_team, "team", index.human_source[rows]).astype(object),
-        confidence=np.where(of_team, words.confidence[rows], np.nan),
-        round=np.where(of_team, words.round[rows], -1),
-        team=np.where(of_team, words.team[rows], "").astype(object),
+        confidence=np.where(of_team, said.confidence[rows], np.nan),
+        round=np.where(of_team, said.round[rows], -1),
+        team=np.where(of_team, said.team[rows], "").astype(object),
         split=np.where(index.test[rows], TEST, held_out).astype(object),
         left_out={text: int((reason == number).sum()) for number, text in enumerate(REASONS)},
         certificate=certificate,
@@ -231,26 +229,23 @@ def _reasons(
 # -- what a team said --------------------------------------------------------------------------
 
 
-def _current(catalog: Catalog, index: CropIndex) -> _Words:
+def _current(catalog: Catalog, index: CropIndex) -> _TeamLabels:
     """The last verdicts, and the labels of increments where there was never one."""
     judged = index.verdict_round >= 0
     confidence = index.verdict_confidence
-    label = np.where(judged, index.verdict, index.increment_label)
     joined = ~judged & (index.increment_round >= 0)
     if joined.any():
-        _, found, _, _ = _said(
-            catalog, index, np.where(joined, label, ""), index.increment_round, index.increment_by
-        )
-        confidence = np.where(joined, found, confidence)
-    return _Words(
-        label=label,
+        drawn = catalog.annotations().team("increment").confidence[: len(index)]
+        confidence = np.where(joined, drawn, confidence)
+    return _TeamLabels(
+        label=np.where(judged, index.verdict, index.increment_label),
         confidence=confidence,
         round=np.where(judged, index.verdict_round, index.increment_round),
         team=np.where(judged, index.verdict_by, index.increment_by),
     )
 
 
-def _frozen(catalog: Catalog, index: CropIndex, certificate: Certificate) -> _Words:
+def _frozen(catalog: Catalog, index: CropIndex, certificate: Certificate) -> _TeamLabels:
     """The labels that a certificate covers, ``""`` elsewhere."""
     file = certificate.file
     try:
@@ -263,57 +258,16 @@ def _frozen(catalog: Catalog, index: CropIndex, certificate: Certificate) -> _Wo
     crops, labels = (column.to_pylist() for column in columns)
     if labels_hash(crops, labels) != certificate.hash:
         raise _damaged(file, f"it is not what was frozen for audit {certificate.audit}")
-    label = np.full(len(index), "", dtype=object)
-    rows = index.crop_id.find(crops).tolist()
-    for crop_id, row, frozen in zip(crops, rows, labels, strict=True):
-        if frozen in certificate.passed:
-            if row < 0:
-                raise _damaged(file, f"crop {crop_id} is not in the catalog")
-            label[row] = frozen
-    confidence, round_, team = _said(catalog, index, label)[1:]
-    return _Words(label, confidence, round_, team)
-
-
-def _said(
-    catalog: Catalog,
-    index: CropIndex,
-    label: Texts,
-    round_: npt.NDArray[np.int64] | None = None,
-    team: TextColumn | None = None,
-) -> tuple[Texts, npt.NDArray[np.float64], npt.NDArray[np.int64], Texts]:
-    """Find the last event in which a team called a crop so.
-
-    Args:
-        catalog: The camera.
-        index: Its N crops.
-        label: Shape ``(N,)``: what the team said, ``""`` where nothing is looked for.
-        round_: Shape ``(N,)``: in which round, if only that one counts.
-        team: Shape ``(N,)``: which team, if only that one counts.
-
-    Returns:
-        Label, confidence, round and fingerprint, shape ``(N,)`` each; "", NaN, -1 and "" where
-        there is no such event.
-    """
-    log = catalog.log(_EVENTS)
-    log = log.filter(pc.equal(log["source"], "team"))
-    row_E = index.crop_id.find(log["crop_id"].combine_chunks())
-    event = np.flatnonzero(row_E >= 0)
-    row_E = row_E[event]
-    texts = {name: log[name].to_numpy()[event] for name in ("label", "by")}
-    confidence_E = log["confidence"].to_numpy()[event]
-    round_E = log["round"].to_numpy()[event].astype(np.int64)
-    match = (texts["label"] == label[row_E]) & (texts["label"] != "")
-    if round_ is not None:
-        match &= round_E == round_[row_E]
-    if team is not None:
-        match &= texts["by"] == team[row_E]
-    count = len(index)
-    said, by = np.full(count, "", dtype=object), np.full(count, "", dtype=object)
-    confidence, rounds = np.full(count, np.nan), np.full(count, -1, dtype=np.int64)
-    place = row_E[match]  # of repeated places the last value stays
-    said[place], by[place] = texts["label"][match], texts["by"][match]
-    confidence[place], rounds[place] = confidence_E[match], round_E[match]
-    return said, confidence, rounds, by
+    passed = np.isin(np.array(labels, dtype=str), certificate.passed)
+    rows = index.crop_id.find(crops)
+    if (lost := np.flatnonzero(passed & (rows < 0))).size:
+        raise _damaged(file, f"crop {crops[lost[0]]} is not in the catalog")
+    annotations = catalog.annotations()
+    label = np.full(len(annotations.names), "", dtype=object)
+    label[rows[passed]] = np.array(labels, dtype=object)[passed]
+    said = annotations.team_said(label)
+    here = slice(len(index))  # others may have added crops since
+    return _TeamLabels(label[here], said.confidence[here], said.round[here], said.text("by")[here])
 
 
 # -- certificates ------------------------------------------------------------------------------
