@@ -83,13 +83,13 @@ def plain_loop(folder: Path, images: Path, workers: int, batch_size: int) -> Cal
 
 def ours(engine: Engine, catalog: Catalog, rows: NDArray[np.int64], batch_size: int) -> object:
     """From the catalog to parts on disk, as ``label`` does it; returns the probabilities."""
-    crop_ids, found = catalog.index().crop_id, []
+    index, found = catalog.index(), []
     with tempfile.TemporaryDirectory() as folder:
-        scores = PredictionStore(Path(folder) / "scores", "benchmark", engine.classes)
+        scores = PredictionStore(Path(folder) / "scores", "benchmark", engine.classes, index)
         for start in range(0, len(rows), PART):
             chunk = rows[start : start + PART]
             prob = np.concatenate(list(engine.score_rows(catalog, chunk, batch_size)))
-            scores.add(crop_ids[chunk], prob)
+            scores.add(chunk, prob)
             found.append(prob)
     return np.concatenate(found)
 

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import Call, Said, environment, fingerprints, one_line, read_json
+from logs import truth_of
 from scipy.stats import binom
 
 from collabteam.audits import audit as release
@@ -33,7 +34,7 @@ from collabteam.audits.audit import (
 )
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog.records import labels_hash
-from collabteam.catalog.truth import append_truth, read_truth
+from collabteam.catalog.truth import append_truth
 from collabteam.events import Listener
 from collabteam.reviewing.queues import prepare
 from collabteam.reviewing.session import ReviewSession
@@ -107,7 +108,7 @@ def answer(
 
 
 def answer_truly(catalog: Catalog, number: int = 1) -> None:
-    truth, record = read_truth(catalog), record_of(catalog, number)
+    truth, record = truth_of(catalog), record_of(catalog, number)
     for row in record["classes"].values():
         for crop in row["sample"]:
             answer(catalog, [crop], truth[crop])

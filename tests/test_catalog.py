@@ -21,12 +21,18 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from logs import builder
+from logs import builder, truth_of
 
 from collabteam.catalog import Catalog, Crop, CropIndex, LabelEvent
 from collabteam.catalog import catalog as catalog_module
-from collabteam.catalog.records import HUMAN_SOURCES, crops_to_table, events_to_table
-from collabteam.catalog.truth import append_truth, read_truth
+from collabteam.catalog.records import (
+    HUMAN_SOURCES,
+    TRUTH_SCHEMA,
+    crops_to_table,
+    events_to_table,
+)
+from collabteam.catalog.texts import LabelsByRow
+from collabteam.catalog.truth import append_truth
 from collabteam.errors import UserError
 from collabteam.storage import tables
 
@@ -375,15 +381,29 @@ def test_a_large_index_is_fast() -> None:
 
 def test_truth_keeps_the_first_word(tmp_path: Path) -> None:
     catalog = Catalog.register(tmp_path, "S1", CLASSES)
-    assert read_truth(catalog) == {}
-    assert append_truth(catalog, [("a", "car"), ("b", "ship"), ("a", "ship")]) == 2
-    assert append_truth(catalog, [("a", "ship"), ("c", "unknown")]) == 1
-    assert read_truth(catalog) == {"a": "car", "b": "ship", "c": "unknown"}
-    known = read_truth(catalog)
-    assert append_truth(catalog, [("d", "car")], known) == 1
-    assert known["d"] == "car"
+    a, b, c, d = (name for name, _ in catalog.add_crops(map(crop, range(4))))
+    assert truth_of(catalog) == {}
+    assert append_truth(catalog, [(a, "car"), (b, "ship"), (a, "ship")]) == 2
+    assert append_truth(catalog, [(a, "ship"), (c, "unknown")]) == 1
+    assert truth_of(catalog) == {a: "car", b: "ship", c: "unknown"}
+    # As two processes that wrote at once.
+    again = {"crop_id": [d, a, d], "label": ["ship", "ship", "car"]}
+    catalog.workspace.table("truth").append(pa.table(again, schema=TRUTH_SCHEMA))
+    assert truth_of(catalog) == {a: "car", b: "ship", c: "unknown", d: "ship"}
+    assert append_truth(catalog, [(d, "car")]) == 0
     with pytest.raises(UserError, match="no class plane"):
-        append_truth(catalog, [("e", "plane")])
+        append_truth(catalog, [(catalog.add_crops([crop(5)])[0][0], "plane")])
+    with pytest.raises(ValueError, match="1 crops are not in"):
+        append_truth(catalog, [("e", "car")])
+
+
+def test_truth_that_is_known_need_not_be_read_again(tmp_path: Path) -> None:
+    catalog = Catalog.register(tmp_path, "S1", CLASSES)
+    a, b = (name for name, _ in catalog.add_crops(map(crop, range(2))))
+    known = LabelsByRow()
+    assert append_truth(catalog, [(b, "car")], known) == 1
+    assert append_truth(catalog, [(b, "ship"), (a, "ship")], known) == 1
+    assert [known[row] for row in range(3)] == ["ship", "car", ""]
 
 
 def test_importing_the_catalog_is_light_and_leaves_truth_alone() -> None:

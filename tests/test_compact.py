@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from conftest import Call, command, environment, one_line
+from logs import truth_of
 
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog import catalog as catalog_module
 from collabteam.catalog.texts import Encoder, Names, words_of
-from collabteam.catalog.truth import append_truth, read_truth
+from collabteam.catalog.truth import append_truth
 from collabteam.storage import tables
 from collabteam.storage.tables import Table
 
@@ -43,7 +44,7 @@ def everything(catalog: Catalog) -> str:
     index = fresh.index()
     return repr((
         index.crop_id.tolist(), index.human.tolist(), index.verdict.tolist(),
-        fresh.images(rows), fresh.origins(rows), fresh.log().to_pylist(), read_truth(fresh),
+        fresh.images(rows), fresh.origins(rows), fresh.log().to_pylist(), truth_of(fresh),
     ))  # fmt: skip
 
 

@@ -16,13 +16,13 @@ from collections import Counter
 from pathlib import Path
 from urllib.parse import quote
 
+import logs
 import numpy as np
 import pytest
 from conftest import CLASSES, SMALL, Call, command, environment, one_line, read_json, run
 from reviewing import Client, serving, start, verify_all, visitor
 
 from collabteam.catalog import Catalog, Crop, LabelEvent
-from collabteam.catalog.truth import read_truth
 from collabteam.reviewing.queues import build
 from collabteam.settings import CameraConfig, ReviewConfig
 from collabteam.team.predictions import PredictionStore
@@ -31,7 +31,7 @@ PERSON = tuple("reviewer=person" if one == "reviewer=oracle" else one for one in
 
 
 def truth_of(root: Path) -> dict[str, str]:
-    return read_truth(Catalog(root / "sim"))
+    return logs.truth_of(Catalog(root / "sim"))
 
 
 # --- from crops to a team ------------------------------------------------------------------------
@@ -89,10 +89,10 @@ def test_what_the_team_does_not_know_teaches_the_next_one(finished: Path, call: 
     index = Catalog(folder).index()
     config = ReviewConfig(camera=CameraConfig("sim", CLASSES))
     queue = build(Catalog(folder), index, "unsure", config)
-    scores = PredictionStore(folder / "round-2" / "scores", last["fingerprint"], last["classes"])
-    rows, prob = scores.of(index, np.ones(len(index), dtype=bool))
-    prob_of = dict(zip(rows.tolist(), prob.astype(float), strict=True))
-    asked = np.array([prob_of[row] for row in queue.rows])
+    scores = PredictionStore(
+        folder / "round-2" / "scores", last["fingerprint"], last["classes"], index
+    )
+    asked = scores.of(queue.rows).astype(float)
     assert ((asked > 0.5).sum(axis=1) != 1).all()  # every one is an "I don't know"
     clipped = asked.clip(1e-7, 1 - 1e-7)
     entropy = -(clipped * np.log(clipped) + (1 - clipped) * np.log(1 - clipped)).sum(axis=1)

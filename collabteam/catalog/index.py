@@ -171,7 +171,8 @@ class IndexBuilder:
     def __init__(self) -> None:
         self.crops = 0
         self._words = Numbers(np.uint64, NAME_WORDS)
-        self._sorted = Names(self._words.all())
+        # Names up to some time, and those that came since.
+        self._sorted = self._later = Names(self._words.all())
         self._tracks: tuple[TextColumn, npt.NDArray[np.int64]] | None = None
         self._video, self._track = Encoder(), Encoder()
         self._time = Numbers(np.float64)
@@ -193,6 +194,7 @@ class IndexBuilder:
         """The crops' names."""
         if len(self._sorted) < self.crops:
             self._sorted = Names(self._words.all())
+            self._later = Names(self._words.all()[self.crops :])
         return self._sorted
 
     def find(self, crop_ids: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -202,8 +204,10 @@ class IndexBuilder:
             return self.names.find(crop_ids)
         # Sorting a few apart takes less than sorting them in with the others.
         found = self._sorted.find(crop_ids)
-        new = Names(self._words.all()[known:]).find(crop_ids)
-        rows: npt.NDArray[np.int64] = np.where((found < 0) & (new >= 0), known + new, found)
+        if known + len(self._later) < self.crops:
+            self._later = Names(self._words.all()[known:])
+        later = self._later.find(crop_ids)
+        rows: npt.NDArray[np.int64] = np.where((found < 0) & (later >= 0), known + later, found)
         return rows
 
     def add_crops(self, batch: pa.RecordBatch) -> None:

@@ -198,6 +198,33 @@ class Encoder:
         return same
 
 
+class LabelsByRow:
+    """A label for each row, ``""`` for none; rows that come later have none until they get one.
+
+    Args:
+        column: Shape ``(N,)``: the labels to begin with.
+    """
+
+    def __init__(self, column: TextColumn | None = None) -> None:
+        self._texts = [""] if column is None else column.texts.to_pylist()
+        self._number = {text: number for number, text in enumerate(self._texts)}
+        self._none = self._number[""]
+        self._codes = np.zeros(0, np.int32) if column is None else column.codes.astype(np.int32)
+
+    def __getitem__(self, row: int) -> str:
+        return self._texts[self._codes[row]] if row < len(self._codes) else ""
+
+    def __setitem__(self, row: int, label: str) -> None:
+        if row >= len(self._codes):
+            codes = np.full(row + 1 + row // 8, self._none, dtype=np.int32)
+            codes[: len(self._codes)] = self._codes
+            self._codes = codes
+        number = self._number.setdefault(label, len(self._texts))
+        if number == len(self._texts):
+            self._texts.append(label)
+        self._codes[row] = number
+
+
 class Names(TextColumn):
     """Names of crops, 24 bytes each, and where they stand: 60 bytes a name in all.
 

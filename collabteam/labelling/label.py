@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collabteam.catalog import NONE, Catalog, LabelEvent, class_numbers
+from collabteam.catalog.texts import TextColumn
 from collabteam.catalog.truth import read_truth
 from collabteam.errors import UserError
 from collabteam.events import Listener
@@ -167,7 +168,7 @@ class _Labelling:
         )
         self.seconds["write"] = time.perf_counter() - began
         quality, on_test = self._measure(rows, raw, prob, verdicts, judged[rows])
-        truth = read_truth(self.catalog)
+        truth = read_truth(self.catalog, index.crop_id)
         counts = np.bincount(verdicts.branch[mine] + 1, minlength=len(self.classes) + 1)
         record = {
             "schema": 1,
@@ -216,16 +217,15 @@ class _Labelling:
             # Nobody asked for bf16; a team with many close calls needs the digits.
             self.listener.warn(f"{error}; fp32 it is")
             engine, name, check = self._engine("fp32", rows)
-        scores = PredictionStore(self.files.scores(name), self.team["fingerprint"], self.classes)
+        scores = PredictionStore(
+            self.files.scores(name), self.team["fingerprint"], self.classes, self.index
+        )
         scores.fill(
-            self.catalog, self.index, rows, engine, config.trainer.score_batch_size, self.listener,
+            self.catalog, rows, engine, config.trainer.score_batch_size, self.listener,
             f"the team of round {self.team['round']} looks at {{}} crops ({engine.kind}, "
             f"{engine.precision})",
         )  # fmt: skip
-        wanted = np.zeros(len(self.index), dtype=bool)
-        wanted[rows] = True
-        rows, prob = scores.of(self.index, wanted)
-        return rows, prob.astype(np.float64), check
+        return rows, scores.of(rows).astype(np.float64), check
 
     def _engine(
         self, precision: str, rows: NDArray[np.int64]
@@ -476,7 +476,7 @@ class _Labelling:
         verdicts: Verdicts,
         mine: NDArray[np.bool_],
         judged: NDArray[np.bool_],
-        truth: dict[str, str],
+        truth: TextColumn,
     ) -> dict[str, list[dict[str, Any]]]:
         """Crops to look at, one of a track: the surest of each class, unsure ones, wrong ones.
 
@@ -494,7 +494,7 @@ class _Labelling:
         rng = np.random.default_rng([self.config.seed, *b"samples"])
         unsure = rng.permutation(np.flatnonzero(mine & (branch == ABSTAIN)))
         names = np.array([*self.classes, ""], dtype=object)
-        actual = np.array([truth.get(str(i), "") for i in index.crop_id[rows]], dtype=object)
+        actual = truth[rows]
         actual[judged] = index.human[rows[judged]]
         is_wrong = (branch != ABSTAIN) & (actual != "") & (actual != names[branch])
         wrong = surest[is_wrong[surest]]
@@ -534,10 +534,10 @@ class _Labelling:
         return list(kept.values())
 
     def _against_truth(
-        self, rows: NDArray[np.int64], branch: NDArray[np.int64], truth: dict[str, str]
+        self, rows: NDArray[np.int64], branch: NDArray[np.int64], truth: TextColumn
     ) -> dict[str, Any] | None:
         """How right the labels are where hidden truth is known; nothing here feeds back."""
-        known = np.array([truth.get(str(i), "") for i in self.index.crop_id[rows]], dtype=object)
+        known = truth[rows]
         if not (known != "").any():
             return None
         actual = class_numbers(known, self.classes)

@@ -264,8 +264,9 @@ def _unsure(
     folder = catalog.workspace.round(number).scores()
     if not folder.exists():
         return nothing, suggested, number
-    scores = PredictionStore(folder, records[-1]["fingerprint"], records[-1]["classes"])
-    rows, prob_NB = scores.of(index, index.trainable())
+    scores = PredictionStore(folder, records[-1]["fingerprint"], records[-1]["classes"], index)
+    rows = np.flatnonzero(index.trainable())
+    prob_NB = scores.of(rows)
     scored = ~np.isnan(prob_NB).any(axis=1)
     rows, prob_NB = rows[scored], prob_NB[scored].astype(np.float64)
     abstains = vote(prob_NB).branch == ABSTAIN if len(rows) else np.zeros(0, dtype=bool)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collabteam.catalog import Catalog, CropIndex, LabelEvent
+from collabteam.catalog.texts import TextColumn
 from collabteam.catalog.truth import read_truth
 from collabteam.events import Listener
 from collabteam.rounds import evaluation, messages
@@ -200,8 +201,7 @@ class CompareWithTruth(Stage[TruthFigures]):
     def compute(self, listener: Listener) -> TruthFigures:
         """Return the figures."""
         index, classes = self.index, self.plan.classes
-        truth = read_truth(self.plan.catalog)
-        known = np.array([truth.get(str(crop_id), "") for crop_id in index.crop_id], dtype=object)
+        known = read_truth(self.plan.catalog, index.crop_id)
         new = index.increment_round == self.plan.number
         precision = {}
         for name in classes:
@@ -220,8 +220,8 @@ class CompareWithTruth(Stage[TruthFigures]):
             self._unknown(known, new),
         )
 
-    def _unknown(self, known: NDArray[np.object_], new: NDArray[np.bool_]) -> dict[str, Any] | None:
-        is_unknown = (known != "") & ~np.isin(known.astype(str), self.plan.classes)
+    def _unknown(self, known: TextColumn, new: NDArray[np.bool_]) -> dict[str, Any] | None:
+        is_unknown = ~known.is_any(["", *self.plan.classes])
         in_pool, taken = is_unknown[self.pool], new & is_unknown
         if not (in_pool.any() or taken.any()):
             return None

@@ -58,11 +58,11 @@ class ScorePool(Stage[Predictions]):
 
     def compute(self, listener: Listener) -> Predictions:
         """Score what is missing and read all of it."""
-        store = PredictionStore(self.files.scores(), self.fingerprint, self.classes)
+        store = PredictionStore(self.files.scores(), self.fingerprint, self.classes, self.index)
         rows = np.flatnonzero(self.pool)
-        if store.missing(self.index.crop_id[rows]).any():
+        if store.missing(rows).any():
             store.fill(
-                self.catalog, self.index, rows, self.team(), self.batch_size, listener,
+                self.catalog, rows, self.team(), self.batch_size, listener,
                 f"round {self.number}, the team votes on {{}} crops",
             )  # fmt: skip
-        return Predictions(*store.of(self.index, self.pool))
+        return Predictions(rows, store.of(rows))
