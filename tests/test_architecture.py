@@ -15,6 +15,7 @@ FILES = sorted((ROOT / "collabteam").rglob("*.py"))
 RANK = {
     "errors": 0,
     "events": 1,
+    "machine": 1,
     "registry": 1,
     "settings": 2,
     "annotation_tools": 3,
@@ -78,7 +79,7 @@ def _part(module: str) -> str:
     names = module.split(".")
     if len(names) == 1:
         return "facade"
-    if names[1] in ("errors", "events", "registry", "stages"):
+    if names[1] in ("errors", "events", "machine", "registry", "stages"):
         return names[1]
     is_package = len(names) > 2 or MODULES[module].name == "__init__.py"
     return names[1] if is_package else "commands"

@@ -36,7 +36,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +58,7 @@ from collabteam.catalog import Catalog, CropIndex, LabelEvent
 from collabteam.catalog.records import HUMAN_SOURCES, UNDO, labels_hash
 from collabteam.errors import UserError, disk_errors
 from collabteam.events import Listener
+from collabteam.machine import utc_stamp
 from collabteam.rounds.oracle import oracle_answers
 from collabteam.settings import AuditConfig, check_audit
 from collabteam.storage.files import read_json, write_json, write_parquet
@@ -227,10 +227,6 @@ def read_release(workspace: Workspace, record: Record) -> pa.Table:
     return table
 
 
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 # -- begin -----------------------------------------------------------------------------------------
 
 
@@ -327,7 +323,7 @@ def _begin(catalog: Catalog, config: AuditConfig, number: int, listener: Listene
         "schema": 1,
         "camera": catalog.name,
         "audit": number,
-        "begun": _now(),
+        "begun": utc_stamp(),
         "log_events": events,
         "settings": {name: getattr(config, name) for name in SETTINGS},
         "release": {
@@ -518,7 +514,7 @@ def _conclude(catalog: Catalog, record: Record, file: Path) -> None:
             "schema": 1,
             "camera": record["camera"],
             "audit": record["audit"],
-            "created": _now(),
+            "created": utc_stamp(),
             "release": record["release"],
             "teams": record["teams"],
             "settings": record["settings"],

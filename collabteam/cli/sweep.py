@@ -31,6 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from collabteam.cli.command import Outcome
 from collabteam.errors import UserError, first_line
+from collabteam.machine import processors
 from collabteam.storage.files import write_json
 from collabteam.storage.locks import Lock, LockHeld, is_locked
 
@@ -383,9 +384,8 @@ def jobs_at_once(runtime: Any) -> int:
     """
     if runtime.jobs:
         return int(runtime.jobs)
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    return max(1, min((cpus or 1) // int(runtime.cpus), int(memory / float(runtime.memory_gb))))
+    return max(1, min(processors() // int(runtime.cpus), int(memory / float(runtime.memory_gb))))
 
 
 # -- what jobs leave for the driver -------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import platform
 from collections.abc import Iterable
 from importlib import metadata
@@ -17,6 +16,7 @@ from collabteam.exporting.selection import (
     Selection,
     newest_certificate,
 )
+from collabteam.machine import utc_stamp
 
 README = "README.md"
 NOT_CERTIFIED = "not certified: nobody has audited these labels"
@@ -44,7 +44,7 @@ def dataset_readme(
         command: The command line of the export, ``""`` if there was none.
         report: What the format said when it had written the crops.
     """
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    now = utc_stamp()
     lines = [
         f"# {to.name}: labelled crops of camera {catalog.name}",
         "",

@@ -13,7 +13,6 @@ import time
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from collabteam.labelling.calibration import (
     risk_thresholds,
 )
 from collabteam.learners.fit import set_threads
+from collabteam.machine import utc_stamp
 from collabteam.reporting.table1 import Round, read_rounds
 from collabteam.rounds import evaluation
 from collabteam.rounds.state import digest
@@ -197,7 +197,7 @@ class _Labelling:
             "measured": self._against_truth(rows[mine], verdicts.branch[mine], truth),
             "new": new,
             "seconds": {stage: round(taken, 2) for stage, taken in self.seconds.items()},
-            "finished": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "finished": utc_stamp(),
         }
         write_json(self.catalog.workspace.label_record, record)
         return LabelResult(record, quality, new)

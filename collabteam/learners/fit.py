@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from collabteam.features.images import CropDataModule
 from collabteam.learners.modules import TeamModule, branch_weights
+from collabteam.machine import processors
 from collabteam.settings import DataConfig, OptimConfig, TeamConfig
 from collabteam.storage.layout import RoundFiles
 from collabteam.team.team import Device, Team, load_weights, save_branch
@@ -51,8 +51,7 @@ class _Advance(pl.Callback):
 
 def set_threads(threads: int) -> int:
     """Give torch its CPU threads; 0 means every core this process may use."""
-    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    count = threads or mine or 1
+    count = threads or processors()
     torch.set_num_threads(count)
     return count
 

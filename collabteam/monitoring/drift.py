@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -40,6 +39,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2_contingency, norm, rankdata
 
 from collabteam.catalog import CropIndex
+from collabteam.machine import utc_stamp, utc_time
 from collabteam.reporting.time_windows import last_verdicts
 from collabteam.storage.files import read_json
 from collabteam.storage.workspace import Workspace
@@ -169,12 +169,12 @@ class Drift:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for ``json.dumps``: the attributes, ``since`` in ISO 8601."""
-        since = None if self.since is None else _utc(self.since).strftime("%Y-%m-%dT%H:%M:%SZ")
+        since = None if self.since is None else utc_stamp(self.since)
         return {**asdict(self), "since": since}
 
     def in_words(self, camera: str) -> str:
         """What a person shall read, in one or two sentences."""
-        since = "" if self.since is None else f" (since {_utc(self.since):%Y-%m-%d %H:%M} UTC)"
+        since = "" if self.since is None else f" (since {utc_time(self.since):%Y-%m-%d %H:%M} UTC)"
         newest = f"the newest {self.objects:,} objects{since}"
         if self.alarm is None:
             return (
@@ -392,7 +392,3 @@ def _mix(index: CropIndex, seen: NDArray[np.bool_], late: NDArray[np.bool_]) -> 
         p = float(chi2_contingency(table, correction=False).pvalue)
     before, stretch = (dict(zip(map(str, names), side.tolist(), strict=True)) for side in shares)
     return Mix(p, before, stretch)
-
-
-def _utc(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)

@@ -16,7 +16,6 @@ again: a script must call `simulate` below `if __name__ == "__main__":`.
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -28,6 +27,7 @@ from typing import Literal
 import numpy as np
 from numpy.random import Generator
 
+from collabteam.machine import processors
 from collabteam.settings import SimulationConfig
 from collabteam.simulator import figures as fg
 from collabteam.simulator import scene as sc
@@ -94,8 +94,7 @@ def simulate(
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"simulation: seed must be a whole number >= 0, got {seed!r}")
     if workers is None:
-        has_affinity = hasattr(os, "sched_getaffinity")
-        workers = (len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()) or 1
+        workers = processors()
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise ValueError(f"simulation: workers must be a whole number >= 1, got {workers!r}")
     return _stream(config, seed, workers)

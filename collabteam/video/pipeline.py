@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from collabteam.catalog import Catalog, Crop
 from collabteam.errors import UserError, first_line
 from collabteam.events import Advance, Listener
+from collabteam.machine import processors
 from collabteam.settings import UNKNOWN, IngestConfig, check_ingest
 from collabteam.storage.workspace import CameraInUse, Workspace, registered
 from collabteam.video.crops import (
@@ -757,8 +758,7 @@ def _deaf() -> Iterator[None]:
 
 def _work(parent: Connection, config: IngestConfig, detector: Detector) -> None:
     """A worker: read the videos that it is told, until nobody tells any more."""
-    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = max(1, (mine or 1) // config.workers)
+    threads = max(1, processors() // config.workers)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # for torch, if it is still to come
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)

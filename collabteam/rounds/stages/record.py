@@ -6,11 +6,11 @@ import platform
 import resource
 import sys
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 
 from collabteam.catalog import CropIndex
 from collabteam.events import Listener
+from collabteam.machine import utc_stamp
 from collabteam.reporting.table1 import Round
 from collabteam.rounds import evaluation
 from collabteam.rounds.initial import initial_rows
@@ -114,7 +114,7 @@ class FinishRound(Stage[Round]):
             "unknown": self.truth.unknown,
             "seconds": {name: round(self.seconds.get(name, 0.0), 2) for name in TIMED},
             "peak_memory_mb": _peak_memory_mb(),
-            "finished": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "finished": utc_stamp(),
         }
 
     def save(self, output: Round) -> None:
