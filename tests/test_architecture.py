@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -173,6 +174,61 @@ def test_wandb_appears_in_one_file() -> None:
 
 def test_only_one_file_speaks_to_object_stores() -> None:
     assert _importers("obstore") == {"collabteam.storage.store"}
+
+
+def test_nothing_outside_storage_speaks_to_the_copy_of_a_store() -> None:
+    for part in ("mirror", "store"):
+        importers = _importers(f"collabteam.storage.{part}")
+        assert all(module.startswith("collabteam.storage.") for module in importers), importers
+
+
+NAMES_OF_FILES = re.compile(
+    r"\.lance|\.safetensors|(^|/)(round|fold)-($|\d|[/*])|camera\.yaml|rolled-back"
+    r"|(round|audit|certificate|label|sample|increment|folds|logged)\.json|release\.parquet"
+)
+"""Parts of names that no text but a file's name has."""
+FOLDERS = {"audits", "branches", "incoming", "openvino", "review", "scores", "videos"}
+"""Names that are words as well: only where a path is made of them."""
+MAKE_PATHS = {"glob", "rglob", "joinpath", "with_name"}
+ALIAS = ("collabteam.reporting.wandb_runs", "round-")
+"""An alias of artifacts on W&B, which is no file."""
+
+
+def _docstrings(tree: ast.Module) -> set[ast.AST]:
+    found: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        for statement in body if isinstance(body, list) else []:
+            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+                found.add(statement.value)
+    return found
+
+
+def _parts_of_paths(tree: ast.Module) -> Iterator[ast.expr]:
+    """Expressions that become a part of a path."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            yield node.right
+        called = node.func if isinstance(node, ast.Call) else None
+        if isinstance(called, ast.Attribute) and called.attr in MAKE_PATHS:
+            yield from node.args
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if ".storage" not in m])
+def test_only_storage_spells_the_names_of_a_cameras_files(module: str) -> None:
+    tree = _tree(module)
+    prose = _docstrings(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in prose:
+            found = NAMES_OF_FILES.search(node.value)
+            if (module, node.value) == ALIAS:
+                continue
+            assert not found, f"{module}:{node.lineno} spells {found}"
+    for part in _parts_of_paths(tree):
+        for node in ast.walk(part):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                names = set(node.value.split("/"))
+                assert not names & FOLDERS, f"{module}:{node.lineno} spells {node.value!r}"
 
 
 @pytest.mark.parametrize("package", ["ultralytics", "boxmot"])

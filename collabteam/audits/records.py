@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from collabteam.storage.layout import AUDIT_RECORD, CERTIFICATE
 from collabteam.storage.records import Count, Flag, Name, Part, Record, Share, Text, Time
 from collabteam.storage.workspace import Workspace
 
@@ -155,7 +156,7 @@ class AuditReviewer(Part):
 class AuditRecord(Record):
     """What an audit was begun with: the release, and the sample of each class."""
 
-    model_config = ConfigDict(title="audit.json")
+    model_config = ConfigDict(title=AUDIT_RECORD)
 
     camera: Name = Field(description="The camera's name, also that of its folder.")
     audit: Positive = Field(
@@ -186,7 +187,7 @@ class Certificate(Record):
     confidence or more are all true with at least that confidence.
     """
 
-    model_config = ConfigDict(title="certificate.json")
+    model_config = ConfigDict(title=CERTIFICATE)
 
     camera: Name = Field(description="The camera's name, also that of its folder.")
     audit: Positive = Field(

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
+from collabteam.storage.layout import LABEL_RECORD
 from collabteam.storage.records import (
     Count,
     Digest,
@@ -156,7 +157,7 @@ class Samples(Part):
 class LabelRecord(Record):
     """What a team said of a camera's crops. Rates are fractions from 0 to 1."""
 
-    model_config = ConfigDict(title="label.json")
+    model_config = ConfigDict(title=LABEL_RECORD)
 
     camera: Name = Field(description="The camera's name, also that of its folder.")
     round: Count = Field(description="The round whose team labelled.")

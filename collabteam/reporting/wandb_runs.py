@@ -30,7 +30,7 @@ from collabteam.errors import UserError
 from collabteam.reporting.table1 import Round
 from collabteam.settings import LoggerConfig
 from collabteam.storage.files import write_json
-from collabteam.storage.layout import RoundFiles
+from collabteam.storage.layout import ROUND_RECORD, RoundFiles
 
 if TYPE_CHECKING:
     import numpy as np
@@ -413,7 +413,7 @@ def _team(record: Round, files: Sequence[Path]) -> Artifact:
     for file in files:
         # Left where they lie: they are large, and nothing changes them.
         artifact.add_file(str(file.resolve()), policy="immutable", skip_cache=True)
-    with artifact.new_file("round.json") as text:
+    with artifact.new_file(ROUND_RECORD) as text:
         json.dump(record, text, indent=1)
     return artifact
 

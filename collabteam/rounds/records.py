@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from collabteam.errors import UserError
+from collabteam.storage.layout import ROUND_RECORD
 from collabteam.storage.records import (
     ClassName,
     Count,
@@ -156,7 +157,7 @@ class RoundRecord(Record):
     """
 
     model_config = ConfigDict(
-        title="round.json",
+        title=ROUND_RECORD,
         json_schema_extra={
             "if": {"properties": {"round": {"const": 0}}},
             "then": {"properties": {"increment": {"maxProperties": 0}}},

@@ -26,15 +26,15 @@ TABLE = ".lance"
 TABLES_LOCK = "labels.lock"
 """One lock for all tables of a camera: appends hold it shared, a merge holds it alone."""
 
-_ROUND_RECORD = "round.json"
-_AUDIT_RECORD = "audit.json"
-_CERTIFICATE = "certificate.json"
-_LABEL_RECORD = "label.json"
+ROUND_RECORD = "round.json"
+AUDIT_RECORD = "audit.json"
+CERTIFICATE = "certificate.json"
+LABEL_RECORD = "label.json"
 
 # Of this machine alone: locks, review sessions, crops of footage that wait for the catalog.
 _LOCAL = {LOCK, REVIEW, INCOMING}
 # Each says that the files beside it are complete.
-_MARKS = {MANIFEST, _ROUND_RECORD, _AUDIT_RECORD, _CERTIFICATE, _LABEL_RECORD}
+_MARKS = {MANIFEST, ROUND_RECORD, AUDIT_RECORD, CERTIFICATE, LABEL_RECORD}
 _UNDER_LOCK = re.compile(rf"({ROUND}\d+|{AUDITS})/")
 
 
@@ -51,7 +51,7 @@ class RoundFiles:
     @property
     def record(self) -> Path:
         """The round's record, written last: with it the round is finished."""
-        return self.folder / _ROUND_RECORD
+        return self.folder / ROUND_RECORD
 
     @property
     def sample(self) -> Path:
@@ -133,7 +133,7 @@ class AuditFiles:
     @property
     def record(self) -> Path:
         """What was drawn, written last when an audit begins."""
-        return self.folder / _AUDIT_RECORD
+        return self.folder / AUDIT_RECORD
 
     @property
     def release(self) -> Path:
@@ -143,7 +143,7 @@ class AuditFiles:
     @property
     def certificate(self) -> Path:
         """What came of it, written when the last class is decided."""
-        return self.folder / _CERTIFICATE
+        return self.folder / CERTIFICATE
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ class CameraFiles:
     @property
     def label_record(self) -> Path:
         """What the last labelling came to."""
-        return self.folder / _LABEL_RECORD
+        return self.folder / LABEL_RECORD
 
     @property
     def review(self) -> ReviewFiles:
