@@ -8,7 +8,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,6 +46,7 @@ from collabteam.reviewing.session import ReviewSession
 from collabteam.settings import CameraConfig, ReviewConfig
 from collabteam.storage import mirror, tables
 from collabteam.storage import store as store_module
+from collabteam.storage.files import write_json
 from collabteam.storage.workspace import CameraInUse, Workspace, registered
 from collabteam.video.spool import Spool, VideoRecord, commit
 
@@ -506,6 +509,40 @@ def test_classes_are_registered_once(root: str, machine: Elsewhere) -> None:
     with pytest.raises(UserError, match="camera dock has the classes ship, boat, not car, van"):
         catalog.set_classes(["car", "van"])
     assert Catalog.open(root, "dock").classes == ["ship", "boat"]
+
+
+def test_a_copy_knows_its_store(root: str, machine: Elsewhere, tmp_path: Path) -> None:
+    catalog, crops = camera(root)
+    machine("there")  # the copy is told by itself, not by where copies lie
+    workspace = Workspace(catalog.folder)
+    assert workspace.place == f"{root}/dock"
+    assert pickle.loads(pickle.dumps(workspace)).place == f"{root}/dock"
+    assert len(Catalog(workspace).index()) == len(crops)
+    # Brought to another root by hand, it is a folder among others.
+    shutil.copytree(catalog.folder, tmp_path / "outputs" / "dock")
+    assert Workspace.at(tmp_path / "outputs", "dock").place == str(tmp_path / "outputs" / "dock")
+
+
+def test_the_end_of_an_inner_transaction_brings_up_what_was_made(root: str) -> None:
+    workspace = camera(root)[0].workspace
+    with workspace.transaction("train"):
+        with workspace.transaction("train"):
+            write_json(workspace.label_record, {})
+            assert "dock/label.json" not in names(root)
+        assert "dock/label.json" in names(root)
+        with pytest.raises(KeyError), workspace.transaction("train"):
+            _fail(workspace.report("table1.csv"))
+        assert "dock/table1.csv" not in names(root)
+    assert "dock/table1.csv" in names(root)
+    with workspace.publishing(workspace.report("table1.png")) as files:
+        files[0].write_bytes(b"plot")
+        assert "dock/table1.png" not in names(root)
+    assert "dock/table1.png" in names(root)
+
+
+def _fail(file: Path) -> None:
+    file.write_text("half")
+    raise KeyError
 
 
 def test_a_store_without_conditional_writes_is_refused(root: str, server: Server) -> None:
