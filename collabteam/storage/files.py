@@ -7,17 +7,17 @@ and two writers of the same file never share one.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from collabteam.errors import UserError, disk_errors
+from collabteam.storage.locks import file_lock
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -163,36 +163,32 @@ def _partial(
     path: Path, name: str, private: bool = False, ending: str = ".part"
 ) -> Iterator[tuple[Path, int]]:
     """A hidden file beside ``path`` and its descriptor; renamed to ``path`` at the end."""
-    with disk_errors():
-        partial, descriptor = _claim(path, name, private, ending)
+    with disk_errors(), ExitStack() as stack:
+        partial, descriptor = _claim(stack, path, name, ending)
         try:
-            try:
-                yield partial, descriptor
-                # By name, for a library may have replaced the file that it was given.
-                with partial.open("rb") as written:
-                    os.fsync(written.fileno())
-                partial.replace(path)
-            except BaseException:
-                partial.unlink(missing_ok=True)
-                raise
-        finally:
-            os.close(descriptor)
+            if private:
+                os.fchmod(descriptor, 0o600)
+            os.ftruncate(descriptor, 0)
+            yield partial, descriptor
+            # By name, for a library may have replaced the file that it was given.
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
 
-def _claim(path: Path, name: str, private: bool, ending: str) -> tuple[Path, int]:
-    mode = 0o600 if private else 0o666
+def _claim(stack: ExitStack, path: Path, name: str, ending: str) -> tuple[Path, int]:
+    """The usual hidden file, or one for this call alone if another writer has that."""
     usual = path.with_name(name + ending)
-    descriptor = os.open(usual, os.O_RDWR | os.O_CREAT, mode)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    # No lock, too, where the file system knows none.
+    with suppress(OSError):
+        descriptor = stack.enter_context(file_lock(usual, wait=False))
         # Its last writer may have renamed it in the meantime.
         if os.path.samestat(os.fstat(descriptor), usual.stat()):
-            if private:
-                os.fchmod(descriptor, mode)
-            os.ftruncate(descriptor, 0)
             return usual, descriptor
-    except OSError:  # another writer has it, or the file system knows no locks
-        pass
-    os.close(descriptor)
     own = path.with_name(f"{name}.{uuid.uuid4().hex[:8]}{ending}")
-    return own, os.open(own, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
+    descriptor = os.open(own, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    stack.callback(os.close, descriptor)
+    return own, descriptor

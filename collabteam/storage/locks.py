@@ -122,7 +122,7 @@ def is_locked(path: Path) -> bool:
 @contextmanager
 def file_lock(
     path: Path, shared: bool = False, wait: bool = True, make: bool = True
-) -> Iterator[None]:
+) -> Iterator[int]:
     """Hold a lock on a file, or on a folder, for a moment; the content is left alone.
 
     Args:
@@ -130,6 +130,9 @@ def file_lock(
         shared: Whether others may hold it at the same time, if they share it, too.
         wait: Whether to wait for others to let go.
         make: Whether to make the file if it is missing.
+
+    Yields:
+        The descriptor of the file, open until the block ends.
 
     Raises:
         BlockingIOError: Somebody holds it, and ``wait`` is false.
@@ -140,6 +143,6 @@ def file_lock(
     try:
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
