@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from collabteam.annotation_tools.staging import staging_folder, write_errors
 from collabteam.catalog.catalog import Catalog
 from collabteam.errors import UserError, disk_errors
 from collabteam.exporting.base import ExportFormat
 from collabteam.exporting.crops import read_crops
 from collabteam.exporting.readme import README, dataset_readme
 from collabteam.exporting.selection import Selection
+from collabteam.storage.staging import staging_folder, write_errors
 
 
 def export_dataset(

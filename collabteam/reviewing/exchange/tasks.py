@@ -12,11 +12,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from collabteam.annotation_tools.pictures import read_header
-from collabteam.annotation_tools.staging import staging_folder, write_errors
 from collabteam.catalog.catalog import Catalog
 from collabteam.errors import UserError, disk_errors
 from collabteam.reviewing.exchange.base import ExchangeFormat, Task, TaskList, WrittenTask
 from collabteam.settings import UNKNOWN, UNUSABLE
+from collabteam.storage.staging import staging_folder, write_errors
 
 READ_AT_ONCE = 64
 """Pictures in memory at a time."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from collabteam.errors import UserError, first_line
+from collabteam.storage.locks import file_lock
 
 
 @contextmanager
@@ -37,10 +37,9 @@ def staging_folder(folder: Path, to: Path) -> Iterator[Path]:
         UserError: Another command uses the folder at the moment.
     """
     folder.mkdir(exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            descriptor = stack.enter_context(file_lock(folder, wait=False))
             is_ours = os.path.samestat(os.fstat(descriptor), folder.stat())
         except (BlockingIOError, FileNotFoundError):
             is_ours = False  # another command holds it, or has just finished
@@ -52,5 +51,3 @@ def staging_folder(folder: Path, to: Path) -> Iterator[Path]:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        os.close(descriptor)
