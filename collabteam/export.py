@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from collabteam.cli.command import Command, Outcome
-from collabteam.settings import ExportConfig
+from collabteam.errors import UserError
+from collabteam.exporting.base import EXPORT_FORMATS
+from collabteam.settings import CommandConfig, RuntimeConfig
+from collabteam.settings.fields import group, setting
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -39,6 +43,45 @@ From Python: collabteam.LabelledCrops is the same selection as a torch dataset.
 """
 
 
+@dataclass
+class ExportConfig(CommandConfig):
+    """Settings of ``collabteam.export``."""
+
+    seed: int = setting(0, ge=0, help="of yolo's split into train and val")
+    format: str = setting(
+        "imagefolder",
+        choices=EXPORT_FORMATS,
+        help="format of the dataset",
+    )
+    to: str = setting(
+        "",
+        affects="place",
+        metavar="DIR",
+        help="the folder to make; nothing that is there is overwritten",
+    )
+    certified: bool = setting(False, help="only labels that the last certificate covers")
+    min_confidence: float = setting(
+        0.0, ge=0, le=1, help="leave out labels of which the team was less sure; persons' stay"
+    )
+    unknown: bool = setting(
+        False, help="also crops that persons called none of the classes, as 'unknown'"
+    )
+    licence: str = setting(
+        "", metavar="TEXT", help="what the dataset's README.md says about rights to the pictures"
+    )
+    runtime: RuntimeConfig = group(RuntimeConfig, preset="core", help="one job of a sweep")
+
+    def check_together(self) -> None:
+        """Raise unless there is a folder to make.
+
+        Raises:
+            UserError: ``to`` is missing, or the camera's name is not usable.
+        """
+        super().check_together()
+        if not self.to:
+            raise UserError("to is not given: expected the folder to make")
+
+
 def run(config: ExportConfig) -> Outcome:
     """Export, and say what came of it."""
     import shlex
@@ -48,14 +91,10 @@ def run(config: ExportConfig) -> Outcome:
     from rich.console import Console as RichConsole
 
     from collabteam.catalog import Catalog
-    from collabteam.exporting.base import EXPORT_FORMATS
     from collabteam.exporting.folder import export_dataset
     from collabteam.exporting.selection import select_labels
     from collabteam.reporting.terminal import Terminal
-    from collabteam.settings import check_export
 
-    check_export(config)
-    EXPORT_FORMATS.check(config.format, "format")
     catalog = Catalog.open(config.root, config.camera.name)
     selection = select_labels(catalog, config.certified, config.min_confidence, config.unknown)
     format = EXPORT_FORMATS.load(config.format)()

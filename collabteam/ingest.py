@@ -19,7 +19,6 @@ Put crops into a camera's catalog; a new camera name is registered.
   labels=proposed    what a given label is: proposed (by a detector), person (verified by one),
                      truth (hidden; only a simulated reviewer and the measuring see it)
   root=outputs       folder, or s3://bucket/prefix, under which every camera has its own
-  seed=0             not used; every command takes it
 
 Of footage (pip install 'collabteam[video]'):
   path=              a video, a folder, a pattern in quotes, or a stream (rtsp://, http://);
@@ -47,9 +46,6 @@ Then: python -m collabteam.review camera=NAME
 
 def run(config: IngestConfig) -> Outcome:
     """Ingest and say what came of it."""
-    from collabteam.settings import check_ingest
-
-    check_ingest(config)
     return _run_video(config) if config.source == "video" else _run_crops(config)
 
 

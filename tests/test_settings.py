@@ -15,9 +15,17 @@ from hypothesis import strategies as st
 
 from collabteam.errors import UserError
 from collabteam.registry import Registry
+from collabteam.rounds.state import digest
+from collabteam.settings import (
+    CameraConfig,
+    DataConfig,
+    OptimConfig,
+    TeamConfig,
+    TrainConfig,
+)
 from collabteam.settings.checks import build, check, nearest, resolve_group
 from collabteam.settings.fields import group, implementation, setting, settings_of
-from collabteam.settings.records import changed_settings, from_record, result_values
+from collabteam.settings.records import changed_settings, from_record, result_settings
 
 # --- an invented schema --------------------------------------------------------------------------
 
@@ -59,7 +67,7 @@ class Outer:
     inner: Inner = group(Inner, help="a group")
     method: dict[str, Any] = implementation(METHODS, PLAIN, help="a method")
 
-    def check(self) -> None:
+    def check_together(self) -> None:
         if self.count > 10 and self.kind == "b":
             raise UserError("count above 10 needs kind=a")
 
@@ -123,16 +131,16 @@ def test_names_that_are_like_a_wrong_one() -> None:
 
 
 def test_a_setting_at_its_absent_value_leaves_no_trace() -> None:
-    values = result_values(Outer())
+    values = result_settings(Outer())
     assert values == {
         "count": 4, "kind": "a", "parts": [1, 2], "most": None, "inner": {"share": 0.25}
     }  # fmt: skip
     fancy = Outer(method={"name": FANCY, "steps": 2})
-    assert result_values(fancy)["method"] == {"name": FANCY, "rate": 0.5}
+    assert result_settings(fancy)["method"] == {"name": FANCY, "rate": 0.5}
 
 
 def test_only_what_differs_is_named() -> None:
-    recorded = json.loads(json.dumps(result_values(Outer())))
+    recorded = json.loads(json.dumps(result_settings(Outer())))
     assert changed_settings(recorded, Outer()) == []
     other = Outer(count=5, inner=Inner(0.5, "there"))
     assert changed_settings(recorded, other) == ["count 4 -> 5", "inner.share 0.25 -> 0.5"]
@@ -145,7 +153,7 @@ def test_only_what_differs_is_named() -> None:
 
 
 def test_what_is_gone_counts_only_where_it_changed_something() -> None:
-    recorded = result_values(Outer())
+    recorded = result_settings(Outer())
     recorded["inner"]["gone"] = 7
     assert changed_settings(recorded, Outer()) == []
     recorded["inner"]["gone"] = 8
@@ -159,6 +167,33 @@ def test_settings_are_read_from_a_record_of_any_version() -> None:
     made = from_record(Outer, {"count": 9, "inner": {"share": 0.5, "gone": 8}, "later": 1})
     assert made == Outer(count=9, inner=Inner(0.5))
     assert from_record(Fancy.Settings, {"rate": 0.1}) == Fancy.Settings(0.1, steps=2)
+
+
+def test_fingerprints_of_existing_cameras_stay() -> None:
+    """As the first version with records made them; another digest would refuse every camera."""
+    camera = CameraConfig("S10-08", ["pedestrian", "cyclist", "motorcyclist"])
+    paper = TrainConfig(camera=camera)
+    quick = TrainConfig(
+        camera=camera, root="x", round=3, reviewer="oracle", seed_unknown=250, rollback=1,
+        data=DataConfig(
+            image_size=64, train_folds=[0], augment="affine", augment_later="strong",
+            batch_size=32, eval_batch_size=8,
+        ),
+        team=TeamConfig(init="previous", stem="small"),
+        optim=OptimConfig(lr=0.05, nesterov=True, warmup=0.2, epochs=24, epochs_later=16),
+    )  # fmt: skip
+    assert digest(result_settings(paper)) == "0471d006fb072519"
+    assert digest(result_settings(quick)) == "a708352806720f56"
+
+
+def test_older_cameras_go_on_without_the_settings_that_came_later() -> None:
+    config = TrainConfig(camera=CameraConfig("c", ["a", "b"]))
+    recorded = json.loads(json.dumps(result_settings(config)))
+    del recorded["team"]["stem"], recorded["data"]["augment_later"], recorded["seed_unknown"]
+    assert changed_settings(recorded, config) == []
+    config.team.stem = "small"
+    assert changed_settings(recorded, config) == ["team.stem standard -> small"]
+    assert from_record(TeamConfig, recorded["team"]) == TeamConfig()
 
 
 # --- any schema ----------------------------------------------------------------------------------
@@ -191,7 +226,7 @@ def schemas(draw: st.DrawFn) -> tuple[type, dict[str, Any]]:
 def test_records_and_settings_agree(drawn: tuple[type, dict[str, Any]]) -> None:
     schema, values = drawn
     made = build(schema, values)
-    recorded = json.loads(json.dumps(result_values(made)))
+    recorded = json.loads(json.dumps(result_settings(made)))
     assert changed_settings(recorded, made) == []
     assert from_record(schema, recorded) == made
     rules = {name: one.rule.when_absent for name, one in settings_of(schema).items()}
@@ -205,7 +240,7 @@ def test_one_other_value_is_one_line(
     schema, values = drawn
     name = data.draw(st.sampled_from(sorted(values)))
     other = data.draw(KINDS[settings_of(schema)[name].kind].filter(lambda v: v != values[name]))
-    recorded = result_values(build(schema, values))
+    recorded = result_settings(build(schema, values))
     changed = changed_settings(recorded, build(schema, {**values, name: other}))
     assert [line.split()[0] for line in changed] == [name]
 

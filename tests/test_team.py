@@ -40,7 +40,7 @@ from collabteam.settings import (
     TeamConfig,
     TrainConfig,
     TrainerConfig,
-    check_train,
+    check,
 )
 from collabteam.storage.layout import RoundFiles
 from collabteam.team.team import Device, Team, load_weights, save_branch
@@ -158,7 +158,7 @@ def test_experiment_paper_is_the_defaults() -> None:
     classes = ["pedestrian", "cyclist", "motorcyclist"]
     assert config == TrainConfig(camera=CameraConfig("S10-08", classes))
     assert OmegaConf.to_object(plain) == config
-    check_train(config)
+    check(config)
 
 
 def _attach(module: pl.LightningModule, steps: int) -> tuple[Any, Any]:

@@ -60,7 +60,7 @@ from collabteam.errors import UserError, disk_errors
 from collabteam.events import Listener
 from collabteam.machine import utc_stamp
 from collabteam.rounds.oracle import oracle_answers
-from collabteam.settings import AuditConfig, check_audit
+from collabteam.settings import AuditConfig, check
 from collabteam.storage.files import read_json, write_json, write_parquet
 from collabteam.storage.workspace import Workspace
 
@@ -125,7 +125,7 @@ def certify(config: AuditConfig, listener: Listener | None = None) -> AuditResul
             ``expected_error``; the oracle lacks hidden truth; another command holds the camera; or
             something that was written is broken. No audit was begun then.
     """
-    check_audit(config)
+    check(config)
     listener = listener or Listener()
     catalog = Catalog.open(config.root, config.camera.name)
     if _is_due(catalog, config):

@@ -40,7 +40,7 @@ from collabteam.machine import utc_stamp
 from collabteam.reporting.table1 import Round, read_rounds
 from collabteam.rounds import evaluation
 from collabteam.rounds.state import digest
-from collabteam.settings import MOST_SAMPLES, LabelConfig, check_label, risk_of
+from collabteam.settings import MOST_SAMPLES, LabelConfig, check, risk_of
 from collabteam.storage.files import read_json, write_json
 from collabteam.team.engines import Disagreement, check_engine, open_engine
 from collabteam.team.predictions import PredictionStore
@@ -114,7 +114,7 @@ def label_pool(config: LabelConfig, listener: Listener | None = None) -> LabelRe
             full; what was done is kept.
     """
     listener = listener or Listener()
-    check_label(config)
+    check(config)
     catalog = Catalog.open(config.root, config.camera.name)
     with catalog.workspace.transaction("label"):
         rounds = read_rounds(catalog.workspace)

@@ -31,7 +31,7 @@ from collabteam.rounds.stages.train import Elect, TrainFold
 from collabteam.rounds.stages.training_set import AssignFolds, GatherTrainingSet, ReadPictures
 from collabteam.rounds.state import check_settings
 from collabteam.rounds.tracked import track
-from collabteam.settings import TrainConfig, check_train
+from collabteam.settings import TrainConfig, check
 from collabteam.stages import Runner
 from collabteam.team.team import Device, Team
 from collabteam.team.voting import vote
@@ -51,7 +51,7 @@ def train_rounds(config: TrainConfig, listener: Listener | None = None) -> list[
         UserError: Something only the user can change; nothing that was there is lost.
     """
     listener = listener or Listener()
-    check_train(config)
+    check(config)
     check_picture_size(config.team, config.data.image_size)
     catalog = Catalog.open(config.root, config.camera.name)
     catalog.set_classes(config.camera.classes)

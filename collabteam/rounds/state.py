@@ -5,22 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
-from typing import Any
 
 from collabteam.errors import UserError
 from collabteam.reporting.table1 import Round
-from collabteam.settings import TrainConfig
-
-
-def result_settings(config: TrainConfig) -> dict[str, Any]:
-    """The settings that make a round what it is; not where it runs, how far, or who watches."""
-    settings = asdict(config)
-    for name in ("root", "round", "rollback", "trainer", "logger", "runtime"):
-        del settings[name]
-    del settings["data"]["eval_batch_size"]
-    del settings["camera"]["footage"]
-    return settings
+from collabteam.settings import TrainConfig, changed_settings
 
 
 def digest(content: object) -> str:
@@ -40,13 +28,7 @@ def check_settings(record: Round, config: TrainConfig) -> None:
     Raises:
         UserError: Names every differing setting and the two ways on.
     """
-    old, new = _flat(record["settings"]), _flat(result_settings(config))
-    changed = [
-        f"{name} {old.get(name, 'unset')} -> {new.get(name, 'unset')}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name, "unset") != new.get(name, "unset")
-    ]
-    if changed:
+    if changed := changed_settings(record["settings"], config):
         done = record["round"]
         raise UserError(
             f"round {done} of camera {config.camera.name} was made with other settings "
@@ -54,13 +36,3 @@ def check_settings(record: Round, config: TrainConfig) -> None:
             f"take rounds back with rollback=K (rollback={done} keeps round {done} as it is and "
             "goes on with the new settings, rollback=-1 begins anew)"
         )
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{name}."))
-        else:
-            flat[prefix + name] = value
-    return flat

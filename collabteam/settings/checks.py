@@ -1,7 +1,7 @@
 """One check for every setting, from its declaration.
 
-A schema may have a method ``check(self) -> None`` that raises :class:`UserError`, for what one
-declaration cannot say: what two settings allow together.
+A schema may have a method ``check_together(self) -> None`` that raises :class:`UserError`, for what
+one declaration cannot say: which values two settings allow together.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def _check(config: Any, prefix: str) -> None:
         inner = getattr(config, part.name)
         if dataclasses.is_dataclass(inner):
             _check(inner, f"{prefix}{part.name}.")
-    if (together := getattr(config, "check", None)) is not None:
+    if (together := getattr(config, "check_together", None)) is not None:
         together()
 
 

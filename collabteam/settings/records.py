@@ -20,7 +20,7 @@ from collabteam.settings.fields import UNSET, Setting, default_of, groups, rule_
 T = TypeVar("T")
 
 
-def result_values(config: Any) -> dict[str, Any]:
+def result_settings(config: Any) -> dict[str, Any]:
     """The settings that results depend on, as nested mappings of JSON-able values.
 
     A setting that has its ``when_absent`` is left out, so that a fingerprint over this is the same
@@ -51,7 +51,7 @@ def changed_settings(recorded: Mapping[str, Any], config: Any) -> list[str]:
     """The settings that make ``config`` another one than what a record was made with.
 
     Args:
-        recorded: From :func:`result_values`, now or by an earlier version.
+        recorded: From :func:`result_settings`, now or by an earlier version.
         config: An instance of the schema, checked.
 
     Returns:
@@ -111,7 +111,7 @@ def _value(config: Any, one: Setting) -> Any:
         return copy.deepcopy(value)
     assert one.rule.registry is not None
     chosen = resolve_group(one.rule.registry, value, one.name)
-    return {"name": value["name"], **result_values(chosen)}
+    return {"name": value["name"], **result_settings(chosen)}
 
 
 def _changed_implementation(

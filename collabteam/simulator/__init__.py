@@ -4,7 +4,7 @@ Every crop is drawn in code from articulated figures before a street, so nobody'
 needed. The truth of every crop is known, the labels a detector would propose are wrong at a
 rate that can be set, and the distribution can be made to drift over the simulated hours:
 
-    from collabteam.simulator import SimulationConfig, simulate
+    from collabteam.simulator import SimulationConfig, check, simulate
 
     for crop in simulate(SimulationConfig(crops=600, drift=0.5), seed=1):
         print(crop.video, crop.frame, crop.truth, crop.proposed, len(crop.jpeg))
@@ -28,7 +28,7 @@ import numpy as np
 from numpy.random import Generator
 
 from collabteam.machine import processors
-from collabteam.settings import SimulationConfig
+from collabteam.settings import SimulationConfig, check
 from collabteam.simulator import figures as fg
 from collabteam.simulator import scene as sc
 
@@ -88,9 +88,10 @@ def simulate(
         An iterator that draws as it is read.
 
     Raises:
-        ValueError: If a value is out of its range.
+        UserError: A setting is out of its range.
+        ValueError: The seed or the number of workers is.
     """
-    config = replace(config)  # Checks again: fields may have been assigned since.
+    check(config)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"simulation: seed must be a whole number >= 0, got {seed!r}")
     if workers is None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from collabteam.errors import UserError
 from collabteam.features.backbones import build_branch, processor_has_bf16
 from collabteam.features.images import decode, normalize
-from collabteam.settings import TeamConfig, TrainerConfig
+from collabteam.settings import TeamConfig, TrainerConfig, from_record
 from collabteam.storage.files import replacing_path
 from collabteam.storage.layout import RoundFiles
 
@@ -197,7 +197,7 @@ class Team(Engine):
             record = json.loads(files.record.read_text())
         except (OSError, ValueError) as error:
             raise UserError(f"{files.folder}: expected a finished round, got {error}") from error
-        team = TeamConfig(**record["settings"]["team"])
+        team = from_record(TeamConfig, record["settings"]["team"])
         return cls.from_branches(
             files, record["classes"], record["voting"], team,
             record["settings"]["data"]["image_size"], Device.of(trainer or TrainerConfig()),

@@ -35,7 +35,7 @@ from collabteam.catalog import Catalog, Crop
 from collabteam.errors import UserError, first_line
 from collabteam.events import Advance, Listener
 from collabteam.machine import processors
-from collabteam.settings import UNKNOWN, IngestConfig, check_ingest
+from collabteam.settings import UNKNOWN, IngestConfig, check
 from collabteam.storage.workspace import CameraInUse, Workspace, registered
 from collabteam.video.crops import (
     BestShots,
@@ -120,7 +120,7 @@ def ingest_footage(
     """
     began = time.monotonic()
     listener = listener or Listener()
-    check_ingest(config)
+    check(config)
     check_footage(config.camera.footage)
     paths = _not_our_own(find_videos(config.path), config.root)
     config = _with_classes(config)

@@ -18,8 +18,7 @@ from collabteam.rounds.plan import RoundPlan
 from collabteam.rounds.stages.evaluate import FoldFigures, TestFigures, TruthFigures
 from collabteam.rounds.stages.select import RoundIncrement
 from collabteam.rounds.stages.training_set import TrainingSet
-from collabteam.rounds.state import result_settings
-from collabteam.settings import UNKNOWN
+from collabteam.settings import UNKNOWN, result_settings
 from collabteam.stages import Stage
 from collabteam.storage.files import write_json
 from collabteam.storage.layout import RoundFiles

@@ -17,7 +17,8 @@ from collabteam.rounds import evaluation, messages
 from collabteam.rounds.plan import RoundPlan
 from collabteam.rounds.stages.select import RoundIncrement
 from collabteam.rounds.stages.training_set import TrainingSet
-from collabteam.rounds.state import digest, result_settings
+from collabteam.rounds.state import digest
+from collabteam.settings import result_settings
 from collabteam.stages import Stage
 from collabteam.storage.files import write_npz
 from collabteam.storage.layout import RoundFiles

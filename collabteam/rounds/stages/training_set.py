@@ -16,7 +16,8 @@ from collabteam.features.images import decode
 from collabteam.learners.folds import assign_folds
 from collabteam.rounds import messages
 from collabteam.rounds.plan import RoundPlan
-from collabteam.rounds.state import digest, result_settings, training_digest
+from collabteam.rounds.state import digest, training_digest
+from collabteam.settings import result_settings
 from collabteam.stages import Stage
 from collabteam.storage.files import read_json, write_json
 from collabteam.team.predictions import PART
