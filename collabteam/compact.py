@@ -34,7 +34,7 @@ def run(config: CommandConfig) -> Outcome:
     print(
         f"{catalog.name}: {before.files:,} files of {before.bytes / 1e6:,.1f} MB are now "
         f"{after.files:,} of {after.bytes / 1e6:,.1f} MB, in {catalog.place}"
-        f"{_LATER if '://' in catalog.place else ''}\n"
+        f"{_LATER if catalog.workspace.keeps_replaced_files else ''}\n"
         "next: nothing has changed for the other commands; again when it has grown"
     )
     return Outcome(note=f"{before.files:,} files are now {after.files:,}")

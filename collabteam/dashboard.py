@@ -66,7 +66,7 @@ def run(config: DashboardConfig) -> Outcome:
     from rich.console import Console as RichConsole
 
     from collabteam.reporting import wandb_workspace as workspace
-    from collabteam.storage.workspace import root_folder
+    from collabteam.storage.roots import root_folder
 
     cameras = _cameras(config)
     entity = workspace.sign_in() if config.publish else ""

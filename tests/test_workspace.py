@@ -32,7 +32,8 @@ from collabteam.storage.files import (
 )
 from collabteam.storage.layout import CameraFiles, is_mark, is_shared, is_under_lock
 from collabteam.storage.locks import Lock, LockHeld, file_lock, is_locked
-from collabteam.storage.workspace import CameraInUse, Workspace, registered, root_folder
+from collabteam.storage.roots import root_folder, work_folder
+from collabteam.storage.workspace import CameraInUse, Workspace, registered
 
 # -- names -------------------------------------------------------------------------------------
 
@@ -296,6 +297,19 @@ def test_other_addresses_are_refused(root: str) -> None:
         Workspace.at(root, "S1")
     with pytest.raises(UserError, match="expected a folder"):
         root_folder(root)
+
+
+def test_folders_of_a_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    copies = tmp_path / "collabteam"
+    assert root_folder("s3://bucket/a/b/") == copies / "aws" / "bucket" / "a" / "b"
+    monkeypatch.setenv(
+        "AWS_ENDPOINT_URL", "http://[::1]:9000/"
+    )  # the same bucket of another server
+    assert root_folder("s3://bucket/a/b") == copies / "___1__9000" / "bucket" / "a" / "b"
+    assert root_folder("outputs") == work_folder("outputs") == Path("outputs")
+    assert work_folder("s3://bucket/a/b") == Path("outputs")
 
 
 def test_transactions_may_be_nested_and_end_with_an_exception(tmp_path: Path) -> None:

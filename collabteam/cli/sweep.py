@@ -34,6 +34,7 @@ from collabteam.errors import UserError, first_line
 from collabteam.machine import processors
 from collabteam.storage.files import write_json
 from collabteam.storage.locks import Lock, LockHeld, is_locked
+from collabteam.storage.roots import work_folder
 
 FOLDER = ".sweeps"
 """Under the root: what sweeps tell of themselves."""
@@ -212,9 +213,7 @@ def plan(command: str, varies: str, arguments: Sequence[str], cameras: Sequence[
     root = roots[0]
     launcher = values.get("hydra/launcher", ["basic"])[0]
     name = f"{command}-{hashlib.blake2b(repr(grid).encode(), digest_size=4).hexdigest()}"
-    # Of an object store, what a sweep tells of itself stays on this machine.
-    base = Path("outputs") if "://" in root else Path(root)
-    folder = base.absolute() / FOLDER / name
+    folder = work_folder(root).absolute() / FOLDER / name
     jobs = []
     for number, chosen in enumerate(grid):
         camera = chosen.get("camera", "")

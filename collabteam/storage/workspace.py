@@ -8,21 +8,22 @@ needs to know which of the two a camera is: a transaction brings up what was mad
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
 
 from collabteam.errors import UserError, disk_errors
-from collabteam.settings import check_camera_name, check_root
+from collabteam.settings import check_camera_name
 from collabteam.storage.files import write_bytes, write_text
 from collabteam.storage.layout import MANIFEST, CameraFiles, TableName
 from collabteam.storage.locks import Lock, LockHeld
 from collabteam.storage.mirror import Mirror, address_of
+from collabteam.storage.roots import root_folder, store_address
 from collabteam.storage.store import Store, together
 from collabteam.storage.tables import Table
 
@@ -64,15 +65,18 @@ class Workspace(CameraFiles):
     def __init__(self, folder: Path, address: str | None = None) -> None:
         super().__init__(folder)
         self.name = folder.name
-        address = address_of(folder) if address is None else address
-        self._mirror = Mirror(folder, Store(address)) if address else None
-        self.place = address or str(folder)
+        self._address = address_of(folder) if address is None else address
+        self.place = self._address or str(folder)
         self._lock: Lock | None = None
         self._depth = 0
 
     def __reduce__(self) -> tuple[type[Workspace], tuple[Path, str]]:
-        address = "" if self._mirror is None else self.place
-        return Workspace, (self.folder.absolute(), address)
+        return Workspace, (self.folder.absolute(), self._address)
+
+    @cached_property
+    def _mirror(self) -> Mirror | None:
+        # Made when needed, for whoever asks for paths alone needs no client of the store.
+        return Mirror(self.folder, Store(self._address)) if self._address else None
 
     @classmethod
     def at(cls, root: str | Path, camera: str) -> Workspace:
@@ -226,9 +230,7 @@ class Workspace(CameraFiles):
         Table.create(self.table_folder(name), schema, self._table_store(name))
 
     def _table_store(self, name: TableName) -> Store | None:
-        if self._mirror is None:
-            return None
-        return Store(f"{self.place}/{self.table_folder(name).name}")
+        return Store(f"{self._address}/{self.table_folder(name).name}") if self._address else None
 
     def table_size(self, *names: TableName) -> StorageSize:
         """What tables take where the camera lives."""
@@ -243,6 +245,11 @@ class Workspace(CameraFiles):
                     if file.is_file():
                         sizes.append(file.stat().st_size)
         return StorageSize(len(sizes), sum(sizes))
+
+    @property
+    def keeps_replaced_files(self) -> bool:
+        """Whether files that a merge of tables replaced stay until a later one, as in a store."""
+        return bool(self._address)
 
     def copy_tables(
         self, to: Workspace, names: tuple[TableName, ...], finish: Callable[[Workspace], None]
@@ -295,42 +302,6 @@ def _link(source: str, to: str) -> None:
         os.link(source, to)
     except OSError:  # another file system, or one without links
         shutil.copy2(source, to)
-
-
-# -- roots -----------------------------------------------------------------------------------------
-
-
-def cache_folder() -> Path:
-    """Where this machine keeps its copies of cameras in object stores."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(home) if home else Path.home() / ".cache") / "collabteam"
-
-
-def store_address(root: str | Path) -> str:
-    """The address of a root in an object store, without a slash at the end; ``""`` for a folder.
-
-    Raises:
-        UserError: The root is another kind of address, or one without a bucket.
-    """
-    check_root(root)
-    return str(root).removesuffix("/") if "://" in str(root) else ""
-
-
-def root_folder(root: str | Path) -> Path:
-    """The folder of a root on this machine; for an object store, the one of its copies.
-
-    Args:
-        root: A folder, or ``s3://bucket/prefix``.
-
-    Raises:
-        UserError: It is another kind of address, or one without a bucket.
-    """
-    if not (address := store_address(root)):
-        return Path(root)
-    # The same bucket of another server is another one.
-    server = os.environ.get("AWS_ENDPOINT_URL", "").partition("://")[2].strip("/") or "aws"
-    inside = address.partition("://")[2]
-    return cache_folder() / re.sub(r"[^A-Za-z0-9_.-]", "_", server) / inside
 
 
 def registered(root: str | Path) -> dict[str, Workspace]:
