@@ -10,7 +10,8 @@ from collabteam.settings import AuditConfig
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
-    from collabteam.audits.audit import AuditResult, Record
+    from collabteam.audits.audit import AuditResult
+    from collabteam.audits.records import Certificate, JudgedClass
 
 HELP = """
 Certify the labels that a team released: a random sample of each class is looked at by a person, and
@@ -51,8 +52,8 @@ def run(config: AuditConfig) -> Outcome:
     out.print("\n".join(lines), markup=False, soft_wrap=True)
     if certificate is None:
         return Outcome("waits for answers in the queue audit of the review page")
-    statement = " ".join(certificate["statement"].split())
-    passed = certificate["passed"]
+    statement = " ".join(certificate.statement.split())
+    passed = certificate.passed
     return Outcome(statement, "done" if passed else "failed", 0 if passed else 1)
 
 
@@ -63,8 +64,8 @@ def _table(audited: AuditResult, out: RichConsole) -> None:
     from collabteam.audits.audit import floored
 
     record = audited.record
-    title = f"Camera {record['camera']}, audit {record['audit']}"
-    if record["settings"]["reviewer"] == "oracle":
+    title = f"Camera {record.camera}, audit {record.audit}"
+    if record.settings.reviewer == "oracle":
         title += ", simulated reviewer"
     table = Table(box=box.SIMPLE_HEAD, title=title)
     table.add_column("class", no_wrap=True)
@@ -73,18 +74,18 @@ def _table(audited: AuditResult, out: RichConsole) -> None:
     table.add_column("result")
     table.add_column("right", justify="right")
     for name, row in audited.classes.items():
-        counts = [row[key] for key in ("released", "sample", "answered", "errors", "allowed")]
-        bound = "-" if row["bound"] is None else f"≥ {floored(row['bound'])}"
+        counts = (row.released, row.sample, row.answered, row.errors, row.allowed)
+        bound = "-" if row.bound is None else f"≥ {floored(row.bound)}"
         table.add_row(name, *map(str, counts), _result(row), bound)
     out.print(table)
 
 
-def _result(row: Record) -> str:
-    if row["left_out"]:
-        return str(row["left_out"])
-    if row["passed"] is None:
+def _result(row: JudgedClass) -> str:
+    if row.left_out:
+        return row.left_out
+    if row.passed is None:
         return "open"
-    return "certified" if row["passed"] else "stopped: failed" if row["stopped"] else "failed"
+    return "certified" if row.passed else "stopped: failed" if row.stopped else "failed"
 
 
 def _open(audited: AuditResult) -> list[str]:
@@ -92,30 +93,30 @@ def _open(audited: AuditResult) -> list[str]:
     from collabteam.audits.audit import command
 
     record, classes = audited.record, audited.classes
-    answered = sum(row["answered"] for row in classes.values())
-    asked = sum(row["sample"] for row in classes.values())
+    answered = sum(row.answered for row in classes.values())
+    asked = sum(row.sample for row in classes.values())
     lines = [
-        f"{record['camera']}: audit {record['audit']} is open, {answered} of {asked} crops are "
+        f"{record.camera}: audit {record.audit} is open, {answered} of {asked} crops are "
         "answered; nothing is certified yet"
     ]
     lines += [
-        f"{name} has failed: {row['errors']} were wrong and {row['allowed']} allowed; its other "
-        f"{row['sample'] - row['answered']} crops need no answer, but only with them it is said "
+        f"{name} has failed: {row.errors} were wrong and {row.allowed} allowed; its other "
+        f"{row.sample - row.answered} crops need no answer, but only with them it is said "
         "how right it is"
         for name, row in classes.items()
-        if row["stopped"]
+        if row.stopped
     ]
     lines.append(
-        f"next: python -m collabteam.review camera={record['camera']} queue=audit\n"
+        f"next: python -m collabteam.review camera={record.camera} queue=audit\n"
         f"then: {command(record)}"
     )
     return lines
 
 
-def _done(audited: AuditResult, certificate: Record) -> list[str]:
-    camera = certificate["camera"]
-    lines = [certificate["statement"], *audited.notes, f"the certificate: {audited.file}"]
-    if certificate["passed"]:
+def _done(audited: AuditResult, certificate: Certificate) -> list[str]:
+    camera = certificate.camera
+    lines = [certificate.statement, *audited.notes, f"the certificate: {audited.file}"]
+    if certificate.passed:
         lines.append(f"next: python -m collabteam.export camera={camera} certified=true to=FOLDER")
     else:
         lines.append(

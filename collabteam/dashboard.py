@@ -10,7 +10,7 @@ from collabteam.errors import UserError
 from collabteam.settings.fields import setting
 
 if TYPE_CHECKING:
-    from collabteam.reporting.table1 import Round
+    from collabteam.rounds.records import RoundRecord
 
 HELP = """
 Build a W&B workspace over the rounds of all cameras: recall of each branch, coverage, "I don't
@@ -90,12 +90,12 @@ def run(config: DashboardConfig) -> Outcome:
     return Outcome(lines[0])
 
 
-def _cameras(config: DashboardConfig) -> dict[str, list[Round]]:
+def _cameras(config: DashboardConfig) -> dict[str, list[RoundRecord]]:
     """Finished rounds of the cameras that are asked for and that logged to the project."""
     from fnmatch import fnmatchcase
 
-    from collabteam.reporting.table1 import read_rounds
     from collabteam.reporting.wandb_runs import is_logged
+    from collabteam.rounds.records import read_rounds
     from collabteam.storage.workspace import registered
 
     found = {}

@@ -13,7 +13,7 @@ from collabteam.settings.fields import setting
 
 if TYPE_CHECKING:
     from collabteam.monitoring.drift import Drift
-    from collabteam.reporting.time_windows import TimeWindows
+    from collabteam.monitoring.windows import TimeWindows
 
 HELP = """
 Show a camera's Table 1, and per round coverage, "I don't know", increments and label quality.
@@ -100,8 +100,8 @@ def _page(config: ReportConfig) -> Outcome:
 
     from rich.console import Console as RichConsole
 
-    from collabteam.monitoring.facts import camera_facts
-    from collabteam.reporting.fleet_page import CameraFacts, write_fleet
+    from collabteam.monitoring.facts import CameraFacts, camera_facts
+    from collabteam.reporting.fleet_page import write_fleet
     from collabteam.reporting.terminal import Terminal
 
     to, names = Path(config.to), config.cameras or [config.camera.name]
@@ -135,9 +135,10 @@ def _camera(config: ReportConfig) -> Outcome:
     from rich.console import Console as RichConsole
 
     from collabteam.catalog import Catalog
-    from collabteam.reporting import time_windows as stretches
+    from collabteam.reporting import time_windows
     from collabteam.reporting.plots import plot_rounds
-    from collabteam.reporting.table1 import read_rounds, render, to_csv, to_json
+    from collabteam.reporting.table1 import render, to_csv, to_json
+    from collabteam.rounds.records import read_rounds
     from collabteam.storage.files import write_json, write_text
 
     workspace = Catalog.open(config.root, config.camera.name).workspace
@@ -147,11 +148,11 @@ def _camera(config: ReportConfig) -> Outcome:
             f"camera {config.camera.name} has no finished round under {config.root}: "
             f"python -m collabteam.train camera={config.camera.name} round=0"
         )
-    found = _stretches(config)
+    found = _windows(config)
     content: dict[str, Any] = to_json(rounds)
     if found is not None:
         content["stretches"] = {
-            **stretches.to_json(found[0]),
+            **time_windows.to_json(found[0]),
             "drift": found[1].to_json(),
         }
     if config.format == "json":
@@ -169,29 +170,31 @@ def _camera(config: ReportConfig) -> Outcome:
         plot_rounds(rounds, files["table1.png"])
         if found is not None:
             tables, drift = found
-            stretches.render(tables, console)
+            time_windows.render(tables, console)
             console.print(f"\n{drift.in_words(config.camera.name)}", markup=False, soft_wrap=True)
-            write_text(files["stretches.csv"], stretches.to_csv(tables))
+            write_text(files["stretches.csv"], time_windows.to_csv(tables))
             newest = None if drift.alarm is None else drift.since
-            stretches.plot_time_windows(tables, config.camera.name, newest, files["stretches.png"])
+            time_windows.plot_time_windows(
+                tables, config.camera.name, newest, files["stretches.png"]
+            )
     console.print(
         f"wrote {', '.join(names[:-1])} and {names[-1]} in {workspace.folder}\n"
         f"next: python -m collabteam.train camera={config.camera.name} "
-        f"round={rounds[-1]['round'] + 1}",
+        f"round={rounds[-1].round + 1}",
         markup=False, soft_wrap=True,
     )  # fmt: skip
     return Outcome()
 
 
-def _stretches(config: ReportConfig) -> tuple[TimeWindows, Drift] | None:
+def _windows(config: ReportConfig) -> tuple[TimeWindows, Drift] | None:
     """What the last labelling said over time, and what its newest stretch tells; None before it."""
     from collabteam.catalog import Catalog
     from collabteam.monitoring.drift import find_drift
-    from collabteam.reporting.time_windows import stretches
+    from collabteam.monitoring.windows import time_windows
 
     catalog = Catalog.open(config.root, config.camera.name)
     index = catalog.index()
-    tables = stretches(index, catalog.classes)
+    tables = time_windows(index, catalog.classes)
     drift = find_drift(catalog.workspace, index)
     return None if tables is None or drift is None else (tables, drift)
 

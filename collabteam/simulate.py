@@ -41,11 +41,11 @@ def run(config: SimulateConfig) -> Outcome:
     from collabteam.catalog import Catalog
     from collabteam.errors import UserError
     from collabteam.events import counting
-    from collabteam.reporting.plots import contact_sheet
     from collabteam.reporting.terminal import Terminal
     from collabteam.simulator import CLASSES
     from collabteam.simulator.source import SimulatedSource
     from collabteam.sources.crops import ingest_source
+    from collabteam.video.contact_sheet import contact_sheet
 
     if config.camera.classes and set(config.camera.classes) != set(CLASSES):
         raise UserError(

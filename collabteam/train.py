@@ -41,23 +41,26 @@ All settings: --cfg job, and docs/settings.md. Then: python -m collabteam.report
 
 def run(config: TrainConfig) -> Outcome:
     """Bring the camera to the round and show Table 1."""
-    from collabteam.reporting.table1 import read_rounds, render
+    from collabteam.events import Listeners
+    from collabteam.reporting.table1 import render
     from collabteam.reporting.terminal import Terminal
+    from collabteam.reporting.tracking import Tracking
     from collabteam.rounds.loop import train_rounds
     from collabteam.rounds.messages import headline
+    from collabteam.rounds.records import read_rounds
     from collabteam.storage.workspace import Workspace
 
     console = Terminal()
     workspace = Workspace.at(config.root, config.camera.name)
     workspace.refresh()
     before = read_rounds(workspace)
-    records = train_rounds(config, console)
+    records = train_rounds(config, Listeners(console, Tracking(config.logger)))
     render(records, console.rich)
     console.say(
-        f"{config.camera.name} is at round {records[-1]['round']}: "
-        f"{workspace.place_of(workspace.round(records[-1]['round']).record)}\n"
+        f"{config.camera.name} is at round {records[-1].round}: "
+        f"{workspace.place_of(workspace.round(records[-1].round).record)}\n"
         f"next: python -m collabteam.report camera={config.camera.name}, or train with "
-        f"round={records[-1]['round'] + 1}"
+        f"round={records[-1].round + 1}"
     )
     unchanged = bool(before) and before[-1] == records[-1]
     return Outcome(headline(records[-1]), "skipped" if unchanged else "done")

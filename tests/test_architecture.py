@@ -46,23 +46,7 @@ RANK = {
 
 KNOWN: set[tuple[str, str]] = {
     ("collabteam.features.images", "collabteam.learners.modules"),
-    ("collabteam.labelling.label", "collabteam.reporting.table1"),
-    ("collabteam.monitoring.drift", "collabteam.reporting.time_windows"),
-    ("collabteam.monitoring.facts", "collabteam.reporting.fleet_page"),
-    ("collabteam.monitoring.facts", "collabteam.reporting.table1"),
-    ("collabteam.monitoring.facts", "collabteam.reporting.time_windows"),
-    ("collabteam.reviewing.queues", "collabteam.reporting.table1"),
-    ("collabteam.rounds.loop", "collabteam.reporting.table1"),
-    ("collabteam.rounds.messages", "collabteam.reporting.table1"),
-    ("collabteam.rounds.plan", "collabteam.reporting.table1"),
-    ("collabteam.rounds.stages.record", "collabteam.reporting.table1"),
-    ("collabteam.rounds.stages.select", "collabteam.reporting.table1"),
-    ("collabteam.rounds.stages.train", "collabteam.reporting.wandb_runs"),
-    ("collabteam.rounds.state", "collabteam.reporting.table1"),
-    ("collabteam.rounds.tracked", "collabteam.reporting.table1"),
-    ("collabteam.rounds.tracked", "collabteam.reporting.wandb_runs"),
     ("collabteam.team.engines", "collabteam.learners.fit"),
-    ("collabteam.video.preview", "collabteam.reporting.plots"),
 }
 """Imports against the ranks that are still there; each goes, none comes."""
 

@@ -28,9 +28,15 @@ from collabteam.audits.audit import (
     certify,
     judge_classes,
     plan_classes,
-    read_audit,
     read_release,
     statement,
+)
+from collabteam.audits.records import (
+    AuditRecord,
+    AuditSettings,
+    PlannedClass,
+    read_audit,
+    read_certificate,
 )
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog.records import labels_hash
@@ -39,6 +45,7 @@ from collabteam.events import Listener
 from collabteam.reviewing.queues import prepare
 from collabteam.reviewing.session import ReviewSession
 from collabteam.settings import AuditConfig, CameraConfig, ReviewConfig
+from collabteam.storage.records import Record
 
 CLASSES = ["car", "ship"]
 SCHEMA = read_json(Path(__file__).parents[1] / "docs" / "certificate.schema.json")
@@ -84,7 +91,29 @@ def audit(call: Call, catalog: Catalog, *settings: str) -> Said:
 
 
 def record_of(catalog: Catalog, number: int = 1) -> dict[str, Any]:
-    return read_audit(catalog.workspace, number)
+    return read_audit(catalog.workspace, number).to_json()
+
+
+def begun(planned: dict[str, PlannedClass], precision: float, confidence: float) -> AuditRecord:
+    """The first audit of a release."""
+    settings = AuditConfig(precision=precision, confidence=confidence)
+    return AuditRecord.model_validate(
+        {
+            "camera": "S1",
+            "audit": 1,
+            "begun": "2026-11-22T13:40:00Z",
+            "log_events": 0,
+            "settings": {name: getattr(settings, name) for name in AuditSettings.model_fields},
+            "release": {
+                "file": "audits/1/release.parquet",
+                "hash": "0" * 64,
+                "crops": 1,
+                "by_class": {},
+            },
+            "teams": [{"fingerprint": "fp", "round": 1, "run": "label-x", "crops": 1}],
+            "classes": planned,
+        }
+    )
 
 
 def certificate_of(catalog: Catalog, number: int = 1) -> dict[str, Any]:
@@ -93,7 +122,10 @@ def certificate_of(catalog: Catalog, number: int = 1) -> dict[str, Any]:
     jsonschema.validate(found, SCHEMA, cls=jsonschema.Draft202012Validator)
     assert isinstance(found, dict)
     assert found["release"]["crops"] == sum(found["release"]["by_class"].values())
-    assert found["statement"] == statement(found)
+    written = read_certificate(catalog.workspace, number)
+    assert written is not None
+    begun_with = read_audit(catalog.workspace, number)
+    assert written.statement == statement(begun_with, written.classes, written.reviewers)
     answered = sum(row["answered"] for row in found["classes"].values())
     assert answered == sum(row["answers"] for row in found["reviewers"])
     return found
@@ -177,7 +209,7 @@ def test_a_person_answers_through_the_desk(tmp_path: Path, call: Call) -> None:
     assert again in begun.out
     record = record_of(catalog)
     sample = {crop for row in record["classes"].values() for crop in row["sample"]}
-    frozen = read_release(catalog.workspace, record).to_pylist()
+    frozen = read_release(catalog.workspace, read_audit(catalog.workspace, 1)).to_pylist()
     label = {row["crop_id"]: row["label"] for row in frozen}
 
     shown: list[str] = []
@@ -316,12 +348,12 @@ def test_a_class_without_a_plan_is_left_out_and_recorded(monkeypatch: pytest.Mon
     monkeypatch.setattr(release, "plan", lambda n, *rest: None if n == 50 else plan(n, *rest))
     batches = {"car": np.arange(50).astype(str), "ship": np.arange(50, 400).astype(str)}
     planned = plan_classes(batches, AuditConfig(), 1)
-    assert planned["car"]["left_out"] == "hopeless with expected_error=0.01"
-    assert planned["car"]["sample"] == []
-    record = {"settings": {"precision": 0.95, "confidence": 0.95}, "audit": 1, "classes": planned}
-    found = judge_classes(record, dict.fromkeys(planned["ship"]["sample"], "ship"))
-    assert found["car"]["passed"] is None
-    assert found["ship"]["passed"]
+    assert planned["car"].left_out == "hopeless with expected_error=0.01"
+    assert planned["car"].sample == []
+    record = begun(planned, 0.95, 0.95)
+    found = judge_classes(record, dict.fromkeys(planned["ship"].sample, "ship"))
+    assert found["car"].passed is None
+    assert found["ship"].passed
 
 
 def test_small_batches_are_looked_at_in_full(tmp_path: Path, call: Call) -> None:
@@ -399,7 +431,7 @@ def test_only_what_no_person_judged_is_released(tmp_path: Path, call: Call) -> N
     audit(call, catalog)
     record = record_of(catalog)
     assert record["release"]["by_class"] == {"car": 91, "ship": 103}
-    table = read_release(catalog.workspace, record).to_pylist()
+    table = read_release(catalog.workspace, read_audit(catalog.workspace, 1)).to_pylist()
     assert not {row["crop_id"] for row in table} & set(cars[:6])
     assert {row["crop_id"]: row["label"] for row in table}[cars[6]] == "ship"
     assert record["teams"] == [
@@ -418,16 +450,16 @@ def test_words_from_before_the_audit_do_not_count(tmp_path: Path, call: Call) ->
     assert audit(call, catalog).code == 0
     record, office = record_of(catalog), desk(catalog)
     sample = record["classes"]["car"]["sample"]
-    assert answers(catalog, record) == {}
+    assert answers(catalog, read_audit(catalog.workspace, 1)) == {}
     assert office.left("audit") == len(sample)
     page = office.page("ana", "t", "audit", 500)
     office.commit("ana", "page-0012", "audit", page["page"], dict.fromkeys(ids(page), "car"))
     assert office.left("audit") == 0
-    assert len(answers(catalog, record)) == len(sample)
+    assert len(answers(catalog, read_audit(catalog.workspace, 1))) == len(sample)
     office.undo("ana", "t", "audit", "page-0012")  # this says "ship" again, of 'earlier-1'
     for opened in (office, desk(catalog)):
         assert opened.left("audit") == len(sample)
-    assert answers(catalog, record) == {}
+    assert answers(catalog, read_audit(catalog.workspace, 1)) == {}
     assert "0 of" in audit(call, catalog).out
 
 
@@ -438,7 +470,7 @@ def test_the_last_word_given_for_the_audit_counts(tmp_path: Path, call: Call) ->
     first, second, third, fourth, *_ = record["classes"]["car"]["sample"]
 
     def heard(crop: str) -> str:
-        found = answers(catalog, record).get(crop)
+        found = answers(catalog, read_audit(catalog.workspace, 1)).get(crop)
         return found.label if found else ""
 
     answer(catalog, [first], "ship", "ana")
@@ -483,7 +515,7 @@ def test_the_desk_and_the_audit_hear_the_same(tmp_path: Path, call: Call) -> Non
             office.commit(who, f"page-{number:04}", queue, "", said)
             stands.append((f"page-{number:04}", who, queue))
         left = {crop for crop, _ in office.open_tasks("audit")}
-        assert {*drawn} - left == answers(catalog, record).keys()
+        assert {*drawn} - left == answers(catalog, read_audit(catalog.workspace, 1)).keys()
         assert {crop for crop, _ in desk(catalog).open_tasks("audit")} == left
 
 
@@ -545,7 +577,7 @@ def test_a_new_audit_after_a_fail_is_of_the_rest_and_has_to_be_surer(
     again = audit(call, catalog, "new=true")
     assert again.code == 0
     record = record_of(catalog, 2)
-    rest = read_release(catalog.workspace, record)["crop_id"].to_pylist()
+    rest = read_release(catalog.workspace, read_audit(catalog.workspace, 2))["crop_id"].to_pylist()
     audited = record_of(catalog)["classes"]["car"]["sample"]
     assert len(rest) == 900 - first["sample"]
     assert not set(rest) & set(audited)
@@ -564,7 +596,7 @@ def test_a_new_audit_after_a_fail_is_of_the_rest_and_has_to_be_surer(
         0.95, 2, 4
     )
     # What was said for an earlier one does not count for a later one.
-    assert answers(catalog, record_of(catalog, 4)) == {}
+    assert answers(catalog, read_audit(catalog.workspace, 4)) == {}
     answer_truly(catalog, 4)
     audit(call, catalog)
     assert certificate_of(catalog, 4)["audit"] == 4
@@ -615,7 +647,7 @@ def _kill_at(monkeypatch: pytest.MonkeyPatch, moment: int, after: bool) -> None:
 
         return writes_or_dies
 
-    for owner, name in ((release, "write_parquet"), (release, "write_json")):
+    for owner, name in ((release, "write_parquet"), (Record, "write")):
         monkeypatch.setattr(owner, name, deadly(getattr(owner, name)))
     monkeypatch.setattr(Catalog, "append_labels", deadly(Catalog.append_labels))
 
@@ -654,15 +686,15 @@ def test_killed_between_any_two_writes(
 
 KILL = """
 import os, signal, sys
-from collabteam.audits import audit as release
-write, moment = release.write_json, int(sys.argv.pop(1))
+from collabteam.storage.records import Record
+write, moment = Record.write, int(sys.argv.pop(1))
 def write_or_die(*arguments):
     global moment
     moment -= 1
     if moment < 0:
         os.kill(os.getpid(), signal.SIGKILL)
     write(*arguments)
-release.write_json = write_or_die
+Record.write = write_or_die
 from collabteam.audit import main
 main()
 """
@@ -733,18 +765,17 @@ def test_bad_releases_are_certified_no_more_often_than_allowed(
         truth |= {str(i): "unknown" if n < wrong else name for n, i in enumerate(batch)}
     releases, confidence, attempts = 2000, 0.9, 4
     passed = np.zeros((releases, attempts, len(sizes)), dtype=bool)
+    first = begun({}, precision, confidence)
     for number in range(releases):
         config = AuditConfig(
             seed=number, precision=precision, confidence=confidence, expected_error=0.02, power=0.3
         )
         for attempt in range(1, attempts + 1):
-            record = {
-                "settings": {"precision": precision, "confidence": confidence},
-                "audit": attempt,
-                "classes": plan_classes(batches, config, attempt),
-            }
-            found = judge_classes(record, truth)
-            passed[number, attempt - 1] = [row["passed"] for row in found.values()]
+            planned = plan_classes(batches, config, attempt)
+            found = judge_classes(
+                first.model_copy(update={"audit": attempt, "classes": planned}), truth
+            )
+            passed[number, attempt - 1] = [row.passed for row in found.values()]
 
     def limit(alpha: float) -> float:
         return float(binom.ppf(1 - 1e-4, releases, alpha))
@@ -758,7 +789,7 @@ def test_bad_releases_are_certified_no_more_often_than_allowed(
     # The draws of classes and audits have nothing to do with each other.
     alike = dict.fromkeys("abc", batches["ship"])
     samples = [
-        tuple(row["sample"][:9])
+        tuple(row.sample[:9])
         for attempt in (1, 2)
         for row in plan_classes(alike, AuditConfig(), attempt).values()
     ]
@@ -774,15 +805,11 @@ def test_good_releases_pass_as_often_as_planned(monkeypatch: pytest.MonkeyPatch)
         for name, batch in batches.items()
         for n, i in enumerate(batch)
     }
-    passed = 0
+    passed, first = 0, begun({}, 0.95, 0.95)
     for seed in range(600):
         config = AuditConfig(seed=seed)
-        record = {
-            "settings": {"precision": 0.95, "confidence": 0.95},
-            "audit": 1,
-            "classes": plan_classes(batches, config, 1),
-        }
-        passed += sum(bool(row["passed"]) for row in judge_classes(record, truth).values())
+        record = first.model_copy(update={"classes": plan_classes(batches, config, 1)})
+        passed += sum(bool(row.passed) for row in judge_classes(record, truth).values())
     assert passed >= binom.ppf(1e-4, 1200, 0.8)
 
 

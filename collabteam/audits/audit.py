@@ -34,7 +34,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,18 @@ from collabteam.audits.certificate import (
     share_out,
     smallest_sample,
 )
+from collabteam.audits.records import (
+    AuditRecord,
+    AuditReviewer,
+    AuditSettings,
+    Certificate,
+    JudgedClass,
+    LabellingTeam,
+    PlannedClass,
+    Release,
+    read_audit,
+    read_certificate,
+)
 from collabteam.catalog import Catalog, CropIndex, LabelEvent
 from collabteam.catalog.records import HUMAN_SOURCES, UNDO, labels_hash
 from collabteam.errors import UserError, disk_errors
@@ -61,18 +73,8 @@ from collabteam.events import Listener
 from collabteam.machine import utc_stamp
 from collabteam.rounds.oracle import oracle_answers
 from collabteam.settings import AuditConfig, check
-from collabteam.storage.files import read_json, write_json, write_parquet
+from collabteam.storage.files import write_parquet
 from collabteam.storage.workspace import Workspace
-
-Record = dict[str, Any]
-"""What ``audit.json`` or ``certificate.json`` (``docs/certificate.schema.json``) holds."""
-
-SETTINGS = (
-    "precision", "confidence", "expected_error", "power", "reviewer", "oracle_error", "seed"
-)  # fmt: skip
-"""What an audit is begun with and keeps."""
-
-_REMEDY = "restore it from a backup"
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,9 @@ class AuditResult:
         notes: What has changed since, line by line, for a person to read.
     """
 
-    record: Record
-    classes: Record
-    certificate: Record | None
+    record: AuditRecord
+    classes: dict[str, JudgedClass]
+    certificate: Certificate | None
     file: Path
     notes: tuple[str, ...]
 
@@ -135,7 +137,7 @@ def certify(config: AuditConfig, listener: Listener | None = None) -> AuditResul
                 _begin(catalog, config, last_audit(catalog.workspace) + 1, listener)
     record = read_audit(catalog.workspace, last_audit(catalog.workspace))
     _check_settings(record, config)
-    file = catalog.workspace.audit(record["audit"]).certificate
+    file = catalog.workspace.audit(record.audit).certificate
     if not file.exists():
         if config.reviewer == "oracle":
             _answer_as_oracle(catalog, record)
@@ -160,14 +162,14 @@ def last_audited(catalog: Catalog, index: CropIndex) -> AuditResult | None:
     return _standing(catalog, read_audit(catalog.workspace, number), index) if number else None
 
 
-def _standing(catalog: Catalog, record: Record, index: CropIndex) -> AuditResult:
-    file = catalog.workspace.audit(record["audit"]).certificate
+def _standing(catalog: Catalog, record: AuditRecord, index: CropIndex) -> AuditResult:
+    file = catalog.workspace.audit(record.audit).certificate
     heard = answers(catalog, record)
-    if not file.exists():
+    certificate = read_certificate(catalog.workspace, record.audit)
+    if certificate is None:
         return AuditResult(record, judge_classes(record, _labels(heard)), None, file, ())
-    certificate = read_json(file, _REMEDY)
     notes = _changes(catalog, record, certificate, heard, index)
-    return AuditResult(record, certificate["classes"], certificate, file, tuple(notes))
+    return AuditResult(record, certificate.classes, certificate, file, tuple(notes))
 
 
 # -- what is written -------------------------------------------------------------------------------
@@ -188,21 +190,12 @@ def open_audit(workspace: Workspace) -> int:
     return 0 if workspace.audit(number).certificate.exists() else number
 
 
-def read_audit(workspace: Workspace, number: int) -> Record:
-    """What an audit was begun with.
-
-    Raises:
-        UserError: It is missing or broken.
-    """
-    return read_json(workspace.audit(number).record, _REMEDY)
-
-
-def read_release(workspace: Workspace, record: Record) -> pa.Table:
+def read_release(workspace: Workspace, record: AuditRecord | Certificate) -> pa.Table:
     """The labels that an audit or its certificate speaks of.
 
     Args:
         workspace: The camera's files.
-        record: ``audit.json`` or ``certificate.json``.
+        record: The audit or its certificate.
 
     Returns:
         ``crop_id``, ``label`` and ``confidence`` (0 to 1), by ``crop_id``.
@@ -210,7 +203,7 @@ def read_release(workspace: Workspace, record: Record) -> pa.Table:
     Raises:
         UserError: The file is missing, broken, or not the one that was frozen.
     """
-    file = workspace.folder / record["release"]["file"]
+    file = workspace.folder / record.release.file
     try:
         table = pq.read_table(file)
         found = labels_hash(table["crop_id"].to_pylist(), table["label"].to_pylist())
@@ -219,9 +212,9 @@ def read_release(workspace: Workspace, record: Record) -> pa.Table:
             f"{file}: expected the labels that were audited, got {error}: restore it from a "
             "backup, or begin another audit with new=true"
         ) from error
-    if found != record["release"]["hash"]:
+    if found != record.release.hash:
         raise UserError(
-            f"{file} is not what was frozen for audit {record['audit']} (its hash is {found}): "
+            f"{file} is not what was frozen for audit {record.audit} (its hash is {found}): "
             "restore it from a backup, or begin another audit with new=true"
         )
     return table
@@ -243,7 +236,7 @@ def released(index: CropIndex, classes: list[str]) -> NDArray[np.int64]:
 
 def plan_classes(
     batches: Mapping[str, NDArray[np.str_]], config: AuditConfig, attempt: int
-) -> Record:
+) -> dict[str, PlannedClass]:
     """Plan the audit of every class and draw its sample.
 
     Args:
@@ -252,12 +245,10 @@ def plan_classes(
         attempt: Number of the audit, from 1.
 
     Returns:
-        Per class ``released`` (crops), ``confidence`` (of this one test, 0 to 1), ``sample`` (crops
-        in random order), ``allowed`` (wrong labels among them), ``chance`` (to pass if as good as
-        expected), and ``left_out``: why it is not audited, ``""`` if it is.
+        Per class its plan and its sample.
     """
     own = share_out(config.confidence, len(batches), attempt)
-    classes: Record = {}
+    classes: dict[str, PlannedClass] = {}
     for number, (name, batch) in enumerate(batches.items()):
         audit, why = None, "no crops"
         if len(batch):
@@ -270,14 +261,14 @@ def plan_classes(
             # Each audit and class has a draw of its own, all of them from one seed on record.
             seed = [config.seed, *b"audit", attempt, number]
             sample = audit_sample(batch, audit.size, seed).tolist()
-        classes[name] = {
-            "released": len(batch),
-            "confidence": own,
-            "sample": sample,
-            "allowed": audit.allowed if audit else 0,
-            "chance": audit.chance if audit else 0.0,
-            "left_out": "" if audit else why,
-        }
+        classes[name] = PlannedClass(
+            released=len(batch),
+            confidence=own,
+            sample=sample,
+            allowed=audit.allowed if audit else 0,
+            chance=audit.chance if audit else 0.0,
+            left_out="" if audit else why,
+        )
     return classes
 
 
@@ -310,7 +301,7 @@ def _begin(catalog: Catalog, config: AuditConfig, number: int, listener: Listene
     ids, labels = index.crop_id[rows].astype(str), index.verdict[rows].astype(str)
     batches = {name: ids[labels == name] for name in catalog.classes}
     classes = plan_classes(batches, config, number)
-    if not any(row["sample"] for row in classes.values()):
+    if not any(row.sample for row in classes.values()):
         raise UserError(
             f"expected_error={config.expected_error:g} is no less than 1 - precision="
             f"{1 - config.precision:g}, so no audit could be expected to pass: expect fewer "
@@ -319,25 +310,24 @@ def _begin(catalog: Catalog, config: AuditConfig, number: int, listener: Listene
     files = catalog.workspace.audit(number)
     rounds = index.verdict_round[rows].tolist()
     teams = Counter(zip(index.verdict_by[rows], rounds, index.verdict_run[rows], strict=True))
-    record = {
-        "schema": 1,
-        "camera": catalog.name,
-        "audit": number,
-        "begun": utc_stamp(),
-        "log_events": events,
-        "settings": {name: getattr(config, name) for name in SETTINGS},
-        "release": {
-            "file": files.release.relative_to(catalog.folder).as_posix(),
-            "hash": labels_hash(ids.tolist(), labels.tolist()),
-            "crops": len(rows),
-            "by_class": {name: len(batch) for name, batch in batches.items()},
-        },
-        "teams": [
-            {"fingerprint": by, "round": round_, "run": run, "crops": count}
+    record = AuditRecord(
+        camera=catalog.name,
+        audit=number,
+        begun=utc_stamp(),
+        log_events=events,
+        settings=AuditSettings.model_validate(_asked_for(config)),
+        release=Release(
+            file=files.release.relative_to(catalog.folder).as_posix(),
+            hash=labels_hash(ids.tolist(), labels.tolist()),
+            crops=len(rows),
+            by_class={name: len(batch) for name, batch in batches.items()},
+        ),
+        teams=[
+            LabellingTeam(fingerprint=by, round=round_, run=run, crops=count)
             for (by, round_, run), count in sorted(teams.items())
         ],
-        "classes": classes,
-    }
+        classes=classes,
+    )
     if config.reviewer == "oracle":
         _simulated_answers(catalog, index, record, {})  # raises where it would have none
     confidence = index.verdict_confidence[rows]
@@ -346,56 +336,57 @@ def _begin(catalog: Catalog, config: AuditConfig, number: int, listener: Listene
     write_parquet(
         files.release, pa.table({"crop_id": ids, "label": labels, "confidence": confidence})
     )
-    write_json(files.record, record)
-    asked = sum(len(row["sample"]) for row in classes.values())
+    record.write(files.record)
+    asked = sum(len(row.sample) for row in classes.values())
     listener.say(
         f"audit {number} of {catalog.name} begins: {asked} of {len(rows)} crops to look at"
     )
 
 
-def _differing(record: Record, config: AuditConfig) -> list[str]:
-    old = record["settings"]
-    return [
-        f"{name} {old[name]} -> {getattr(config, name)}"
-        for name in SETTINGS
-        if old[name] != getattr(config, name)
-    ]
+def _asked_for(config: AuditConfig) -> dict[str, Any]:
+    """What an audit is begun with and keeps."""
+    return {name: getattr(config, name) for name in AuditSettings.model_fields}
 
 
-def _check_settings(record: Record, config: AuditConfig) -> None:
+def _differing(record: AuditRecord, config: AuditConfig) -> list[str]:
+    old, new = record.settings.model_dump(), _asked_for(config)
+    return [f"{name} {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]
+
+
+def _check_settings(record: AuditRecord, config: AuditConfig) -> None:
     if changed := _differing(record, config):
         raise UserError(
-            f"audit {record['audit']} of camera {record['camera']} was begun with other settings "
+            f"audit {record.audit} of camera {record.camera} was begun with other settings "
             f"({'; '.join(changed)}): keep those ('{command(record)}'), or begin another audit, "
             "which has to be surer of each class, with new=true"
         )
 
 
-def command(record: Record) -> str:
+def command(record: AuditRecord) -> str:
     """The command that goes on with an audit."""
     default = AuditConfig()
     changed = [
         f" {name}={value}"
-        for name, value in record["settings"].items()
+        for name, value in record.settings.model_dump().items()
         if value != getattr(default, name)
     ]
-    return f"python -m collabteam.audit camera={record['camera']}{''.join(changed)}"
+    return f"python -m collabteam.audit camera={record.camera}{''.join(changed)}"
 
 
 # -- hear ------------------------------------------------------------------------------------------
 
 
-def answers(catalog: Catalog, record: Record) -> dict[str, Answer]:
+def answers(catalog: Catalog, record: AuditRecord) -> dict[str, Answer]:
     """What was answered for an audit and not taken back, by sampled crop.
 
     Raises:
         UserError: The log is damaged.
     """
-    sample = {crop for row in record["classes"].values() for crop in row["sample"]}
+    sample = record.sampled()
     log = catalog.log(("crop_id", "label", "source", "purpose", "by", "commit"))
-    log = log.slice(record["log_events"])
+    log = log.slice(record.log_events)
     # What a simulated reviewer says is nothing in an audit by persons.
-    simulated = record["settings"]["reviewer"] == "oracle"
+    simulated = record.settings.reviewer == "oracle"
     sources = [s for s in HUMAN_SOURCES if simulated or s != "oracle"]
     log = log.filter(pc.is_in(log["source"], value_set=pa.array(sources)))
     is_undo = pc.starts_with(log["commit"], UNDO)
@@ -418,7 +409,7 @@ def _labels(heard: Mapping[str, Answer]) -> dict[str, str]:
     return {crop: answer.label for crop, answer in heard.items()}
 
 
-def _answer_as_oracle(catalog: Catalog, record: Record) -> None:
+def _answer_as_oracle(catalog: Catalog, record: AuditRecord) -> None:
     """Answer what is unanswered from hidden truth, all of it in one commit."""
     with catalog.workspace.transaction("audit"):
         heard, index = answers(catalog, record), catalog.index()
@@ -426,19 +417,19 @@ def _answer_as_oracle(catalog: Catalog, record: Record) -> None:
 
 
 def _simulated_answers(
-    catalog: Catalog, index: CropIndex, record: Record, heard: Mapping[str, Answer]
+    catalog: Catalog, index: CropIndex, record: AuditRecord, heard: Mapping[str, Answer]
 ) -> list[LabelEvent]:
     """What the oracle says of all sampled crops that nobody judged."""
-    sample = {crop for row in record["classes"].values() for crop in row["sample"]}
+    sample = record.sampled()
     rows = index.crop_id.find([crop for crop in sample if crop not in heard])
-    error, seed = record["settings"]["oracle_error"], record["settings"]["seed"]
+    error, seed = record.settings.oracle_error, record.settings.seed
     return oracle_answers(catalog, index, np.unique(rows[rows >= 0]), error, seed, "audit")
 
 
 # -- judge -----------------------------------------------------------------------------------------
 
 
-def judge_classes(record: Record, called: Mapping[str, str]) -> Record:
+def judge_classes(record: AuditRecord, called: Mapping[str, str]) -> dict[str, JudgedClass]:
     """What an audit has found so far, per class.
 
     A class whose sample is answered in full is judged exactly as planned. One that has more errors
@@ -446,60 +437,54 @@ def judge_classes(record: Record, called: Mapping[str, str]) -> Record:
     on what was found (:func:`~collabteam.audits.certificate.fails`).
 
     Args:
-        record: ``settings``, ``audit`` and ``classes`` of ``audit.json``.
+        record: What the audit was begun with.
         called: What sampled crops were called.
 
     Returns:
-        Per class ``released``, ``sample``, ``answered`` and ``errors`` (crops), ``allowed`` (wrong
-        labels), ``precision`` (asked for) and ``confidence`` (of this one test), 0 to 1;
-        ``passed``, None where that is open or where the class is not audited; ``stopped``: whether
-        it failed before all was answered; ``bound``: share of right labels that is certified
-        instead or in any case, None unless all was answered; ``further``: if it failed, the fewest
-        crops to look at in a next audit, all of them right, else 0; and ``left_out``, as in
-        :func:`plan_classes`.
+        Per class what was found.
     """
-    settings, attempt, planned = record["settings"], record["audit"], record["classes"]
-    precision, confidence = settings["precision"], settings["confidence"]
-    result: Record = {}
+    attempt, planned = record.audit, record.classes
+    precision, confidence = record.settings.precision, record.settings.confidence
+    result: dict[str, JudgedClass] = {}
     for name, row in planned.items():
-        population, sample = row["released"], row["sample"]
+        population, sample = row.released, row.sample
         said = [called[crop] for crop in sample if crop in called]
         errors = sum(label != name for label in said)
-        found: Record = {
-            "released": population,
-            "sample": len(sample),
-            "answered": len(said),
-            "errors": errors,
-            "allowed": row["allowed"],
-            "precision": precision,
-            "confidence": row["confidence"],
-            "passed": None,
-            "stopped": False,
-            "bound": None,
-            "further": 0,
-            "left_out": row["left_out"],
-        }
+        passed: bool | None = None
+        bound: float | None = None
+        stopped, further = False, 0
         if sample and len(said) == len(sample):
             judged = judge(
                 len(sample), errors, population, precision, confidence, len(planned), attempt
             )
-            found |= {
-                "passed": judged.passed, "bound": judged.bound, "further": judged.further
-            }  # fmt: skip
-        elif fails(Plan(len(sample), row["allowed"], row["chance"]), errors):
+            passed, bound, further = judged.passed, judged.bound, judged.further
+        elif fails(Plan(len(sample), row.allowed, row.chance), errors):
             following = share_out(confidence, len(planned), attempt + 1)
             rest = population - len(said)
             further = smallest_sample(rest, precision, following, allowed=0)
-            found |= {"passed": False, "stopped": True, "further": further}
-        result[name] = found
+            passed, stopped = False, True
+        result[name] = JudgedClass(
+            released=population,
+            sample=len(sample),
+            answered=len(said),
+            errors=errors,
+            allowed=row.allowed,
+            precision=precision,
+            confidence=row.confidence,
+            passed=passed,
+            stopped=stopped,
+            bound=bound,
+            further=further,
+            left_out=row.left_out,
+        )
     return result
 
 
-def _conclude(catalog: Catalog, record: Record, file: Path) -> None:
+def _conclude(catalog: Catalog, record: AuditRecord, file: Path) -> None:
     """Write the certificate, if every class is decided."""
 
-    def is_open(classes: Record) -> bool:
-        return any(row["passed"] is None and not row["left_out"] for row in classes.values())
+    def is_open(classes: dict[str, JudgedClass]) -> bool:
+        return any(row.passed is None and not row.left_out for row in classes.values())
 
     if is_open(judge_classes(record, _labels(answers(catalog, record)))):
         return
@@ -510,24 +495,24 @@ def _conclude(catalog: Catalog, record: Record, file: Path) -> None:
             return
         read_release(catalog.workspace, record)
         by = Counter((answer.by, answer.source) for answer in heard.values())
-        certificate = {
-            "schema": 1,
-            "camera": record["camera"],
-            "audit": record["audit"],
-            "created": utc_stamp(),
-            "release": record["release"],
-            "teams": record["teams"],
-            "settings": record["settings"],
-            "reviewers": [
-                {"name": name, "source": source, "answers": count}
-                for (name, source), count in sorted(by.items())
-            ],
-            "simulated": any(source == "oracle" for _, source in by),
-            "answers_hash": _answers_hash(heard),
-            "classes": classes,
-            "passed": all(row["passed"] for row in classes.values() if not row["left_out"]),
-        }
-        write_json(file, {**certificate, "statement": statement(certificate)})
+        reviewers = [
+            AuditReviewer.model_validate({"name": name, "source": source, "answers": count})
+            for (name, source), count in sorted(by.items())
+        ]
+        Certificate(
+            camera=record.camera,
+            audit=record.audit,
+            created=utc_stamp(),
+            release=record.release,
+            teams=record.teams,
+            settings=record.settings,
+            reviewers=reviewers,
+            simulated=any(source == "oracle" for _, source in by),
+            answers_hash=_answers_hash(heard),
+            classes=classes,
+            passed=all(row.passed for row in classes.values() if not row.left_out),
+            statement=statement(record, classes, reviewers),
+        ).write(file)
 
 
 def _answers_hash(heard: Mapping[str, Answer]) -> str:
@@ -538,34 +523,37 @@ def _answers_hash(heard: Mapping[str, Answer]) -> str:
 # -- say -------------------------------------------------------------------------------------------
 
 
-def statement(certificate: Record) -> str:
-    """What a certificate says, for whoever relies on the labels.
+def statement(
+    record: AuditRecord, classes: Mapping[str, JudgedClass], reviewers: Sequence[AuditReviewer]
+) -> str:
+    """What a certificate says, for everybody who relies on the labels.
 
     Args:
-        certificate: All of it but the statement.
+        record: What the audit was begun with.
+        classes: Per class what was found.
+        reviewers: Who judged.
     """
-    classes: dict[str, Record] = certificate["classes"]
-    number, settings = certificate["audit"], certificate["settings"]
-    precision, confidence = percent(settings["precision"]), percent(settings["confidence"])
-    who = _who(certificate)
+    number, settings = record.audit, record.settings
+    precision, confidence = percent(settings.precision), percent(settings.confidence)
+    who = _who(reviewers)
 
     def looked(names: Iterable[str], by: str = "") -> str:
         parts = [
-            f"{classes[name]['answered']:,} of {classes[name]['released']:,} {name} crops looked at"
-            f"{by if not place else ''}, {classes[name]['errors']:,} wrong"
+            f"{classes[name].answered:,} of {classes[name].released:,} {name} crops looked at"
+            f"{by if not place else ''}, {classes[name].errors:,} wrong"
             for place, name in enumerate(names)
         ]
         return "; ".join(parts)
 
-    passed = [name for name, row in classes.items() if row["passed"]]
-    failed = [name for name, row in classes.items() if row["passed"] is False]
+    passed = [name for name, row in classes.items() if row.passed]
+    failed = [name for name, row in classes.items() if row.passed is False]
     provided = "provided the reviewers are right"
     parts = []
     if passed:
         named = " labels"
         what = []
         for name in passed:
-            what.append(f"of the {classes[name]['released']:,}{named} called {name}")
+            what.append(f"of the {classes[name].released:,}{named} called {name}")
             named = ""
         of_all = " for all of them together" if len(passed) > 1 else ""
         parts.append(
@@ -585,28 +573,28 @@ def _listed(parts: list[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
-def _shortfall(name: str, row: Record) -> str:
+def _shortfall(name: str, row: JudgedClass) -> str:
     """Why a class is not certified, and what would do."""
     text = (
-        f"the {row['released']:,} labels called {name}: {row['errors']:,} of "
-        f"{row['answered']:,} looked at were wrong and {row['allowed']:,} allowed, "
+        f"the {row.released:,} labels called {name}: {row.errors:,} of "
+        f"{row.answered:,} looked at were wrong and {row.allowed:,} allowed, "
     )
-    if row["stopped"]:
-        text += f"which ended it before all {row['sample']:,} were looked at"
+    if row.bound is None:
+        text += f"which ended it before all {row.sample:,} were looked at"
     else:
-        text += f"so that at least {floored(row['bound'])} are right at the same confidence"
-    if row["further"]:
+        text += f"so that at least {floored(row.bound)} are right at the same confidence"
+    if row.further:
         text += (
-            f" (with these corrected, {row['further']:,} further ones or more in another audit, "
+            f" (with these corrected, {row.further:,} further ones or more in another audit, "
             "all of them right, would certify the rest)"
         )
     return text
 
 
-def _who(certificate: Record) -> str:
-    persons = {row["name"] for row in certificate["reviewers"] if row["source"] != "oracle"}
+def _who(reviewers: Sequence[AuditReviewer]) -> str:
+    persons = {one.name for one in reviewers if one.source != "oracle"}
     real = "a person" if len(persons) == 1 else f"{len(persons)} persons"
-    if not certificate["simulated"]:
+    if all(one.source != "oracle" for one in reviewers):
         return real
     made_up = "a simulated reviewer, who is no person"
     return f"{made_up}, and {real}" if persons else made_up
@@ -640,7 +628,7 @@ class _Coverage:
     gone: int
 
 
-def _coverage(catalog: Catalog, record: Record, index: CropIndex) -> _Coverage:
+def _coverage(catalog: Catalog, record: AuditRecord, index: CropIndex) -> _Coverage:
     frozen = read_release(catalog.workspace, record)
     label_of = dict(zip(frozen["crop_id"].to_pylist(), frozen["label"].to_pylist(), strict=True))
     rows = released(index, catalog.classes)
@@ -652,8 +640,8 @@ def _coverage(catalog: Catalog, record: Record, index: CropIndex) -> _Coverage:
 
 def _changes(
     catalog: Catalog,
-    record: Record,
-    certificate: Record,
+    record: AuditRecord,
+    certificate: Certificate,
     heard: Mapping[str, Answer],
     index: CropIndex,
 ) -> list[str]:
@@ -666,10 +654,10 @@ def _changes(
         )
     if covers.gone:
         notes.append(
-            f"{covers.gone:,} of the {certificate['release']['crops']:,} labels that it speaks of "
+            f"{covers.gone:,} of the {certificate.release.crops:,} labels that it speaks of "
             "are no longer released as such; of the others alone it says nothing"
         )
-    if _answers_hash(heard) != certificate["answers_hash"]:
+    if _answers_hash(heard) != certificate.answers_hash:
         notes.append("answers were changed or taken back since; it stands on those given then")
     if notes:
         notes[-1] += "; new=true audits anew"

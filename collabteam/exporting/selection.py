@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from collabteam.audits.records import read_certificate
 from collabteam.catalog.catalog import Catalog
 from collabteam.catalog.index import CropIndex
 from collabteam.catalog.records import labels_hash, seeded_hash
@@ -285,24 +284,16 @@ def newest_certificate(workspace: Workspace) -> Certificate | None:
     numbers = [n for n in workspace.audit_numbers() if workspace.audit(n).certificate.exists()]
     if not numbers:
         return None
-    file = workspace.audit(max(numbers)).certificate
-    try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        results = {str(name): bool(result["passed"]) for name, result in content["classes"].items()}
-        release, statement = content["release"], content["statement"]
-        texts = (statement, release["file"], release["hash"])
-        if not all(isinstance(text, str) for text in texts):
-            raise ValueError("expected texts as 'statement', 'release.file' and 'release.hash'")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(file, f"{type(error).__name__} {first_line(error)}") from error
+    certificate = read_certificate(workspace, max(numbers))
+    if certificate is None:
+        return None
     return Certificate(
-        audit=max(numbers),
-        passed=[name for name, passed in results.items() if passed],
-        failed=[name for name, passed in results.items() if not passed],
-        statement=statement,
-        # Beside it, whatever it is relative to.
-        file=file.with_name(Path(release["file"]).name),
-        hash=release["hash"],
+        audit=certificate.audit,
+        passed=[name for name, found in certificate.classes.items() if found.passed],
+        failed=[name for name, found in certificate.classes.items() if not found.passed],
+        statement=certificate.statement,
+        file=workspace.folder / certificate.release.file,
+        hash=certificate.release.hash,
     )
 
 

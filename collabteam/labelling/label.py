@@ -24,6 +24,7 @@ from collabteam.catalog.texts import TextColumn
 from collabteam.catalog.truth import read_truth
 from collabteam.errors import UserError
 from collabteam.events import Listener
+from collabteam.labelling import records
 from collabteam.labelling.calibration import (
     Reliability,
     RiskCoverage,
@@ -35,10 +36,26 @@ from collabteam.labelling.calibration import (
     risk_coverage,
     risk_thresholds,
 )
+from collabteam.labelling.records import (
+    Accuracy,
+    CalibrationError,
+    ClassPrecision,
+    Curve,
+    EngineCheck,
+    LabelledSample,
+    LabelRecord,
+    MeasuredAccuracy,
+    ReliabilityPair,
+    Samples,
+    TestQuality,
+    Threshold,
+    UnsureSample,
+    WrongSample,
+)
 from collabteam.learners.fit import set_threads
 from collabteam.machine import utc_stamp
-from collabteam.reporting.table1 import Round, read_rounds
 from collabteam.rounds import evaluation
+from collabteam.rounds.records import RoundRecord, read_rounds
 from collabteam.rounds.state import digest
 from collabteam.settings import MOST_SAMPLES, LabelConfig, check, risk_of
 from collabteam.storage.files import read_json, write_json
@@ -89,12 +106,12 @@ class LabelResult:
     """What came of labelling.
 
     Attributes:
-        record: The content of ``label.json``.
+        record: What ``label.json`` holds.
         quality: On the frozen test set; None if there is none.
         new: Verdicts that the log did not have.
     """
 
-    record: dict[str, Any]
+    record: LabelRecord
     quality: LabelQuality | None
     new: int
 
@@ -132,12 +149,12 @@ class _Labelling:
     """One run of one team over one camera."""
 
     def __init__(
-        self, config: LabelConfig, catalog: Catalog, team: Round, listener: Listener
+        self, config: LabelConfig, catalog: Catalog, team: RoundRecord, listener: Listener
     ) -> None:
         self.config, self.catalog, self.team, self.listener = config, catalog, team, listener
-        self.classes: list[str] = team["classes"]
-        self.files = catalog.workspace.round(team["round"])
-        self.joint: str = team["settings"]["team"]["joint"]
+        self.classes = team.classes
+        self.files = catalog.workspace.round(team.round)
+        self.joint = team.joint
         self.index = catalog.index()
         self.seconds: dict[str, float] = {}
 
@@ -160,7 +177,7 @@ class _Labelling:
             "calibrate": self.config.calibrate, "engine": check["kind"],
             "precision": check["precision"],
         }  # fmt: skip
-        run = f"label-{digest([self.team['fingerprint'], settings])}"
+        run = f"label-{digest([self.team.fingerprint, settings])}"
         began = time.perf_counter()
         mine = pool[rows]
         new = self._write(
@@ -170,36 +187,38 @@ class _Labelling:
         quality, on_test = self._measure(rows, raw, prob, verdicts, judged[rows])
         truth = read_truth(self.catalog, index.crop_id)
         counts = np.bincount(verdicts.branch[mine] + 1, minlength=len(self.classes) + 1)
-        record = {
-            "schema": 1,
-            "camera": self.catalog.name,
-            "round": self.team["round"],
-            "team": self.team["fingerprint"],
-            "run": run,
-            "settings": settings,
-            "check": check,
-            "pool": int(mine.sum()),
-            "labelled": {
+        record = LabelRecord(
+            camera=self.catalog.name,
+            round=self.team.round,
+            team=self.team.fingerprint,
+            run=run,
+            settings=settings,
+            check=EngineCheck.model_validate(check),
+            pool=int(mine.sum()),
+            labelled={
                 name: int(count) for name, count in zip(self.classes, counts[1:], strict=True)
             },
-            "abstained": int(counts[0]),
-            "conflicts": int(conflicts[mine].sum()),
-            "coverage": float(1 - counts[0] / mine.sum()) if mine.any() else None,
-            "temperatures": dict(zip(self.classes, temperatures.tolist(), strict=True)),
-            "thresholds": None
+            abstained=int(counts[0]),
+            conflicts=int(conflicts[mine].sum()),
+            coverage=float(1 - counts[0] / mine.sum()) if mine.any() else None,
+            temperatures=dict(zip(self.classes, temperatures.tolist(), strict=True)),
+            thresholds=None
             if thresholds is None
             else {
-                name: {**asdict(found), "threshold": _finite(found.threshold)}
+                name: Threshold(
+                    threshold=_finite(found.threshold), crops=found.crops, errors=found.errors,
+                    bound=found.bound,
+                )
                 for name, found in zip(self.classes, thresholds, strict=True)
             },
-            "test": on_test,
-            "samples": self._samples(rows, prob, verdicts, mine, judged[rows], truth),
-            "measured": self._against_truth(rows[mine], verdicts.branch[mine], truth),
-            "new": new,
-            "seconds": {stage: round(taken, 2) for stage, taken in self.seconds.items()},
-            "finished": utc_stamp(),
-        }
-        write_json(self.catalog.workspace.label_record, record)
+            test=on_test,
+            samples=self._samples(rows, prob, verdicts, mine, judged[rows], truth),
+            measured=self._against_truth(rows[mine], verdicts.branch[mine], truth),
+            new=new,
+            seconds={stage: round(taken, 2) for stage, taken in self.seconds.items()},
+            finished=utc_stamp(),
+        )  # fmt: skip
+        record.write(self.catalog.workspace.label_record)
         return LabelResult(record, quality, new)
 
     # -- probabilities -------------------------------------------------------------------------
@@ -218,11 +237,11 @@ class _Labelling:
             self.listener.warn(f"{error}; fp32 it is")
             engine, name, check = self._engine("fp32", rows)
         scores = PredictionStore(
-            self.files.scores(name), self.team["fingerprint"], self.classes, self.index
+            self.files.scores(name), self.team.fingerprint, self.classes, self.index
         )
         scores.fill(
             self.catalog, rows, engine, config.trainer.score_batch_size, self.listener,
-            f"the team of round {self.team['round']} looks at {{}} crops ({engine.kind}, "
+            f"the team of round {self.team.round} looks at {{}} crops ({engine.kind}, "
             f"{engine.precision})",
         )  # fmt: skip
         return rows, scores.of(rows).astype(np.float64), check
@@ -251,7 +270,7 @@ class _Labelling:
             UserError: More than ``MOST_DISAGREEMENT`` of the verdicts differ.
         """
         said: dict[str, Any] = {
-            "team": self.team["fingerprint"], "kind": engine.kind, "precision": engine.precision
+            "team": self.team.fingerprint, "kind": engine.kind, "precision": engine.precision
         }  # fmt: skip
         if file.exists() and (known := read_json(file)).items() >= said.items():
             return dict(known)
@@ -310,11 +329,11 @@ class _Labelling:
             return temperatures
         if not unseen:
             self.listener.warn(
-                f"round {self.team['round']} kept no crops to calibrate on: confidences stay as "
+                f"round {self.team.round} kept no crops to calibrate on: confidences stay as "
                 "the networks give them; training the round again keeps them"
             )
         for branch, name in enumerate(self.classes):
-            folds = [unseen[fold] for fold in self.team["voting"][name] if fold in unseen]
+            folds = [unseen[fold] for fold in self.team.voting[name] if fold in unseen]
             if folds:
                 prob = np.concatenate([one.prob_NB for one in folds])
                 labels = np.concatenate([one.labels_N for one in folds])
@@ -330,7 +349,7 @@ class _Labelling:
             return None
         if not unseen:
             raise UserError(
-                f"threshold={self.config.threshold}: round {self.team['round']} kept no crops to "
+                f"threshold={self.config.threshold}: round {self.team.round} kept no crops to "
                 "choose a threshold on: train it again, or use threshold=paper"
             )
         folds = list(unseen.values())
@@ -415,8 +434,8 @@ class _Labelling:
                     [
                         LabelEvent(
                             str(index.crop_id[rows[n]]), str(names[n]), "team", "verdict",
-                            self.team["round"], float(verdicts.confidence[n]),
-                            self.team["fingerprint"], run, now,
+                            self.team.round, float(verdicts.confidence[n]),
+                            self.team.fingerprint, run, now,
                         )
                         for n in part
                     ]
@@ -433,7 +452,7 @@ class _Labelling:
         prob: NDArray[np.float64],
         verdicts: Verdicts,
         judged: NDArray[np.bool_],
-    ) -> tuple[LabelQuality | None, dict[str, Any] | None]:
+    ) -> tuple[LabelQuality | None, TestQuality | None]:
         """On the frozen test set: calibration, risk over coverage, what the labels are worth."""
         if not judged.any():
             self.listener.warn(
@@ -448,25 +467,25 @@ class _Labelling:
             true = labels == branch
             before[name] = reliability(raw[:, branch], true, _BINS)
             after[name] = reliability(calibrated[:, branch], true, _BINS)
-            errors[name] = {
-                "before": expected_calibration_error(raw[:, branch], true, _BINS),
-                "after": expected_calibration_error(calibrated[:, branch], true, _BINS),
-            }
+            errors[name] = CalibrationError(
+                before=expected_calibration_error(raw[:, branch], true, _BINS),
+                after=expected_calibration_error(calibrated[:, branch], true, _BINS),
+            )
         alone = vote(calibrated, self.joint)
         curve = risk_coverage(alone, labels)
         as_labelled = Verdicts(verdicts.branch[judged], verdicts.confidence[judged])
-        record = {
-            "crops": len(labels),
-            "calibration_error": errors,
-            "reliability": {
-                name: {"before": _bins(before[name]), "after": _bins(after[name])}
+        record = TestQuality(
+            crops=len(labels),
+            calibration_error=errors,
+            reliability={
+                name: ReliabilityPair(before=_bins(before[name]), after=_bins(after[name]))
                 for name in self.classes
             },
-            "risk_coverage": _thinned(curve),
-            "risk_coverage_area": curve.area,
-            "apart": _worth(alone, labels, self.classes),
-            "as_labelled": _worth(as_labelled, labels, self.classes),
-        }
+            risk_coverage=_thinned(curve),
+            risk_coverage_area=curve.area,
+            apart=_accuracy(alone, labels, self.classes),
+            as_labelled=_accuracy(as_labelled, labels, self.classes),
+        )
         return LabelQuality(before, after, curve), record
 
     def _samples(
@@ -477,7 +496,7 @@ class _Labelling:
         mine: NDArray[np.bool_],
         judged: NDArray[np.bool_],
         truth: TextColumn,
-    ) -> dict[str, list[dict[str, Any]]]:
+    ) -> Samples:
         """Crops to look at, one of a track: the surest of each class, unsure ones, wrong ones.
 
         Those that nobody knows (``unsure``) are a seeded random draw. Wrong is what a person called
@@ -499,30 +518,34 @@ class _Labelling:
         is_wrong = (branch != ABSTAIN) & (actual != "") & (actual != names[branch])
         wrong = surest[is_wrong[surest]]
 
-        def crop(k: int) -> dict[str, Any]:
-            return {
-                "crop_id": str(index.crop_id[rows[k]]),
-                "label": str(names[branch[k]]),
-                "confidence": float(verdicts.confidence[k]),
-            }
+        def said(k: int) -> tuple[str, str, float]:
+            label = str(names[branch[k]])
+            return str(index.crop_id[rows[k]]), label, float(verdicts.confidence[k])
 
-        return {
-            "sure": [crop(k) for k in sure[:MOST_SAMPLES]],
-            "unsure": [
-                {
-                    "crop_id": str(index.crop_id[rows[k]]),
-                    "claimed_by": [str(name) for name in names[:-1][prob[k] > 0.5]],
-                }
+        return Samples(
+            sure=[
+                LabelledSample(crop_id=crop_id, label=label, confidence=confidence)
+                for crop_id, label, confidence in map(said, sure[:MOST_SAMPLES])
+            ],
+            unsure=[
+                UnsureSample(
+                    crop_id=str(index.crop_id[rows[k]]),
+                    claimed_by=[str(name) for name in names[:-1][prob[k] > 0.5]],
+                )
                 for k in self._one_of_a_track(rows, unsure)
             ],
-            "wrong": [
-                crop(k) | {
-                    "actual": str(actual[k]),
-                    "source": str(index.human_source[rows[k]]) if judged[k] else "truth",
-                }
+            wrong=[
+                WrongSample(
+                    crop_id=crop_id,
+                    label=label,
+                    confidence=confidence,
+                    actual=str(actual[k]),
+                    source=str(index.human_source[rows[k]]) if judged[k] else "truth",
+                )
                 for k in self._one_of_a_track(rows, wrong)
+                for crop_id, label, confidence in (said(k),)
             ],
-        }  # fmt: skip
+        )
 
     def _one_of_a_track(self, rows: NDArray[np.int64], chosen: Iterable[int]) -> list[int]:
         """The first ``MOST_SAMPLES`` of them, without a second crop of any track."""
@@ -535,7 +558,7 @@ class _Labelling:
 
     def _against_truth(
         self, rows: NDArray[np.int64], branch: NDArray[np.int64], truth: TextColumn
-    ) -> dict[str, Any] | None:
+    ) -> MeasuredAccuracy | None:
         """How right the labels are where hidden truth is known; nothing here feeds back."""
         known = truth[rows]
         if not (known != "").any():
@@ -543,42 +566,43 @@ class _Labelling:
         actual = class_numbers(known, self.classes)
         has = known != ""
         stranger = has & (actual == NONE)
-        return {
-            **_worth(Verdicts(branch[has], np.ones(int(has.sum()))), actual[has], self.classes),
-            "strangers": int(stranger.sum()),
-            "strangers_labelled": int((branch[stranger] != ABSTAIN).sum()),
-        }
+        known_only = Verdicts(branch[has], np.ones(int(has.sum())))
+        return MeasuredAccuracy(
+            **_accuracy(known_only, actual[has], self.classes).model_dump(),
+            strangers=int(stranger.sum()),
+            strangers_labelled=int((branch[stranger] != ABSTAIN).sum()),
+        )
 
 
-def _worth(verdicts: Verdicts, labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
+def _accuracy(verdicts: Verdicts, labels: NDArray[np.int64], classes: Sequence[str]) -> Accuracy:
     """Coverage, share of right labels, and that of each class; None where there is nothing."""
     per_class = {}
     for branch, name in enumerate(classes):
         called = verdicts.branch == branch
         right = float((labels[called] == branch).mean()) if called.any() else None
-        per_class[name] = {"labelled": int(called.sum()), "precision": right}
-    return {
-        "coverage": evaluation.coverage(verdicts),
-        "accuracy": evaluation.consensus_accuracy(verdicts, labels),
-        "classes": per_class,
-    }
+        per_class[name] = ClassPrecision(labelled=int(called.sum()), precision=right)
+    return Accuracy(
+        coverage=evaluation.coverage(verdicts),
+        accuracy=evaluation.consensus_accuracy(verdicts, labels),
+        classes=per_class,
+    )
 
 
-def _bins(found: Reliability) -> dict[str, list[float]]:
-    """The bins that hold crops, as :class:`Reliability` has them."""
+def _bins(found: Reliability) -> records.Reliability:
+    """The bins that hold crops."""
     held = found.count > 0
-    return {
-        "confidence": found.confidence[held].tolist(),
-        "share": found.share[held].tolist(),
-        "count": found.count[held].tolist(),
-    }
+    return records.Reliability(
+        confidence=found.confidence[held].tolist(),
+        share=found.share[held].tolist(),
+        count=found.count[held].tolist(),
+    )
 
 
-def _thinned(curve: RiskCoverage) -> dict[str, list[float]]:
+def _thinned(curve: RiskCoverage) -> Curve:
     """The curve at about evenly spaced coverages, both ends among them."""
     points = len(curve.coverage)
     at = np.unique(np.linspace(0, points - 1, _CURVE).round().astype(np.int64))[:points]
-    return {"coverage": curve.coverage[at].tolist(), "risk": curve.risk[at].tolist()}
+    return Curve(coverage=curve.coverage[at].tolist(), risk=curve.risk[at].tolist())
 
 
 def _finite(value: float) -> float | None:

@@ -109,11 +109,12 @@ class TestQuality(Part):
     calibration_error: dict[str, CalibrationError] = Field(
         description="Expected calibration error per class."
     )
-    reliability: dict[str, ReliabilityPair] = Field(
-        default_factory=dict, description="Reliability per class."
+    reliability: dict[str, ReliabilityPair] | None = Field(
+        default=None, description="Reliability per class; null in records of early versions."
     )
-    risk_coverage: Curve = Field(
-        default=Curve(coverage=[], risk=[]), description="Risk over coverage of single crops."
+    risk_coverage: Curve | None = Field(
+        default=None,
+        description="Risk over coverage of single crops; null in records of early versions.",
     )
     risk_coverage_area: Annotated[Number, Field(ge=0)] = Field(description="Area under that curve.")
     apart: Accuracy = Field(description="Of single crops, with every consensus as a label.")

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from collabteam.audits.audit import Record, command, open_audit, read_audit
+from collabteam.audits.audit import command, open_audit
+from collabteam.audits.records import AuditRecord, read_audit
 from collabteam.catalog import Catalog, CropIndex, LabelEvent
 from collabteam.catalog.records import seeded_hash
 from collabteam.catalog.texts import TextColumn
 from collabteam.errors import UserError
 from collabteam.events import Listener
-from collabteam.reporting.table1 import read_rounds
 from collabteam.rounds.initial import initial_rows
+from collabteam.rounds.records import read_rounds
 from collabteam.rounds.selection import draw
 from collabteam.rounds.stages.sample import DrawSample
 from collabteam.settings import UNKNOWN, ReviewConfig, TrainConfig
@@ -105,7 +106,7 @@ def build(catalog: Catalog, index: CropIndex, name: str, config: ReviewConfig) -
     elif name == "audit" and (number := open_audit(workspace)):
         record = read_audit(workspace, number)
         rows, suggested = _frozen_sample(index, record)
-        since, then = record["log_events"], command(record)
+        since, then = record.log_events, command(record)
     elif name == "audit":
         suggested, rows = index.increment_label, _audit_rows(index, config)
         then = f"python -m collabteam.report camera={catalog.name}"
@@ -222,10 +223,10 @@ def _draw_test(catalog: Catalog, config: ReviewConfig, listener: Listener) -> No
 
 
 def _frozen_sample(
-    index: CropIndex, record: Record
+    index: CropIndex, record: AuditRecord
 ) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
     """The sample of an audit that was begun: its rows, and every row's label as it was frozen."""
-    drawn = {crop: name for name, row in record["classes"].items() for crop in row["sample"]}
+    drawn = record.sampled()
     rows = index.crop_id.find(list(drawn))
     suggested = np.full(len(index), "", dtype=object)
     suggested[rows[rows >= 0]] = np.array(list(drawn.values()), dtype=object)[rows >= 0]
@@ -264,7 +265,7 @@ def _unsure(
     folder = catalog.workspace.round(number).scores()
     if not folder.exists():
         return nothing, suggested, number
-    scores = PredictionStore(folder, records[-1]["fingerprint"], records[-1]["classes"], index)
+    scores = PredictionStore(folder, records[-1].fingerprint, records[-1].classes, index)
     rows = np.flatnonzero(index.trainable())
     prob_NB = scores.of(rows)
     scored = ~np.isnan(prob_NB).any(axis=1)
@@ -273,7 +274,7 @@ def _unsure(
     rows, prob_NB = rows[abstains], prob_NB[abstains]
     clipped = prob_NB.clip(1e-7, 1 - 1e-7)
     entropy = -(clipped * np.log(clipped) + (1 - clipped) * np.log(1 - clipped)).sum(axis=1)
-    classes = np.array(records[-1]["classes"], dtype=object)
+    classes = np.array(records[-1].classes, dtype=object)
     suggested[rows] = classes[prob_NB.argmax(axis=1)]
     order = np.lexsort((index.crop_id[rows].astype(str), -entropy))
     rows = rows[order]

@@ -14,9 +14,9 @@ from collabteam.catalog import Catalog, LabelEvent
 from collabteam.events import Listener
 from collabteam.features.backbones import build_branch, check_picture_size
 from collabteam.learners.fit import set_threads
-from collabteam.reporting.table1 import Round, read_rounds
 from collabteam.rounds import messages
 from collabteam.rounds.plan import RoundPlan
+from collabteam.rounds.records import RoundRecord, read_rounds
 from collabteam.rounds.stages.evaluate import (
     CompareWithTruth,
     EvaluateFolds,
@@ -30,19 +30,19 @@ from collabteam.rounds.stages.select import RoundIncrement, Select
 from collabteam.rounds.stages.train import Elect, TrainFold
 from collabteam.rounds.stages.training_set import AssignFolds, GatherTrainingSet, ReadPictures
 from collabteam.rounds.state import check_settings
-from collabteam.rounds.tracked import track
 from collabteam.settings import TrainConfig, check
 from collabteam.stages import Runner
 from collabteam.team.team import Device, Team
 from collabteam.team.voting import vote
 
 
-def train_rounds(config: TrainConfig, listener: Listener | None = None) -> list[Round]:
+def train_rounds(config: TrainConfig, listener: Listener | None = None) -> list[RoundRecord]:
     """Bring a camera to ``config.round``, doing every round that is missing.
 
     Args:
         config: All settings.
-        listener: Where progress and warnings go; silent if None.
+        listener: Where progress, warnings and curves go. If None, the work is silent and nothing is
+            logged, whatever ``config.logger`` says: ``reporting.tracking.Tracking`` logs.
 
     Returns:
         The records (``round.json``) of rounds 0 to the last one finished.
@@ -66,18 +66,18 @@ def train_rounds(config: TrainConfig, listener: Listener | None = None) -> list[
         if len(done) <= config.round:
             build_branch(config.team)  # a wrong name should show before anything is drawn
         # What a kill kept from being logged, or an earlier command was told not to log.
-        track(config.logger, catalog, done)
+        listener.rounds_finished(catalog.folder)
         while len(done) <= config.round:
             before = done[-1] if done else None
             plan = RoundPlan(config, catalog, len(done), before, Device.of(config.trainer))
             with catalog.workspace.transaction("train"):
                 done.append(make_round(plan, Runner(listener)))
             listener.say(messages.headline(done[-1]))
-            track(config.logger, catalog, done)
+            listener.rounds_finished(catalog.folder)
         return done
 
 
-def make_round(plan: RoundPlan, runner: Runner) -> Round:
+def make_round(plan: RoundPlan, runner: Runner) -> RoundRecord:
     """Go through the stages of one round.
 
     Args:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from collabteam.catalog import Catalog, CropIndex
 from collabteam.errors import UserError
-from collabteam.reporting.table1 import Round
 from collabteam.rounds.initial import initial_rows
+from collabteam.rounds.records import RoundRecord
 from collabteam.settings import TrainConfig
 from collabteam.storage.layout import RoundFiles
 from collabteam.team.team import Device
@@ -31,7 +31,7 @@ class RoundPlan:
     config: TrainConfig
     catalog: Catalog
     number: int
-    before: Round | None
+    before: RoundRecord | None
     device: Device
 
     @property
@@ -58,7 +58,7 @@ class RoundPlan:
         if self.before is None or self.config.team.init == "scratch":
             return None
         # A rollback lets settings change, but not the networks that are to go on.
-        old, new = self.before["settings"]["team"], asdict(self.config.team)
+        old, new = self.before.settings["team"], asdict(self.config.team)
         other = [n for n in ("backbone", "attention", "stem") if old[n] != new[n]]
         if other:
             raise UserError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -12,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from collabteam.errors import UserError
+from collabteam.errors import UserError, first_line
 from collabteam.storage.layout import ROUND_RECORD
 from collabteam.storage.records import (
     ClassName,
@@ -30,7 +32,7 @@ from collabteam.storage.workspace import Workspace
 
 
 class Reviewer(Part):
-    """Who gave the human labels."""
+    """The reviewer whose answers the human labels are."""
 
     kind: Literal["person", "oracle"] = Field(
         description="'person', or 'oracle' for a simulated reviewer that answers from hidden truth."
@@ -52,8 +54,8 @@ class ExpectedPrecision(Part):
     crops: Count = Field(description="Crops that the share rests on.")
 
 
-class ClassIncrement(Part):
-    """Crops of one class, labelled by the team of the round before."""
+class DrawnClass(Part):
+    """Crops of one class that are drawn for an increment."""
 
     candidates: Count = Field(description="Crops confident enough to be drawn from.")
     taken: Count = Field(description="Crops drawn, which joined the training set.")
@@ -62,6 +64,11 @@ class ClassIncrement(Part):
         description="Share of the taken crops whose label is right, as estimated from "
         "human-labelled folds; null where they do not tell."
     )
+
+
+class ClassIncrement(DrawnClass):
+    """Crops of one class, labelled by the team of the round before."""
+
     precision: Share | None = Field(
         description="Share of the taken crops whose label is right; null where the truth is not "
         "known."
@@ -278,6 +285,21 @@ class RoundRecord(Record):
     def image_size(self) -> int:
         """Side of the letterboxed square, in pixels: the setting ``data.image_size``."""
         return int(self.settings["data"]["image_size"])
+
+
+def read_increment(file: Path) -> dict[str, DrawnClass]:
+    """What a round drew per class, from ``increment.json``.
+
+    Raises:
+        UserError: The file is broken.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return {name: DrawnClass.model_validate(row) for name, row in content.items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{file} is broken ({first_line(error)}): delete it, and training draws again"
+        ) from error
 
 
 def read_rounds(workspace: Workspace) -> list[RoundRecord]:

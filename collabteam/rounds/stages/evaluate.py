@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from collabteam.rounds import evaluation, messages
 from collabteam.rounds.evaluation import Recall
 from collabteam.rounds.oracle import oracle_answers
 from collabteam.rounds.plan import RoundPlan
+from collabteam.rounds.records import UnknownObjects
 from collabteam.rounds.stages.train import FoldPredictions
 from collabteam.rounds.stages.training_set import TrainingSet
 from collabteam.settings import UNKNOWN, TrainConfig
@@ -171,12 +171,12 @@ class TruthFigures:
     Attributes:
         precision: Per class of the increment, share of right labels.
         label_noise: Share of wrong labels in the training set.
-        unknown: Crops of none of the classes: ``pool``, ``abstain_rate`` and ``increment``.
+        unknown: Crops of none of the classes.
     """
 
     precision: dict[str, float | None]
     label_noise: float | None
-    unknown: dict[str, Any] | None
+    unknown: UnknownObjects | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,14 +220,14 @@ class CompareWithTruth(Stage[TruthFigures]):
             self._unknown(known, new),
         )
 
-    def _unknown(self, known: TextColumn, new: NDArray[np.bool_]) -> dict[str, Any] | None:
+    def _unknown(self, known: TextColumn, new: NDArray[np.bool_]) -> UnknownObjects | None:
         is_unknown = ~known.is_any(["", *self.plan.classes])
         in_pool, taken = is_unknown[self.pool], new & is_unknown
         if not (in_pool.any() or taken.any()):
             return None
         abstained = self.verdicts.branch[in_pool] == ABSTAIN
-        return {
-            "pool": int(in_pool.sum()),
-            "abstain_rate": float(abstained.mean()) if in_pool.any() else None,
-            "increment": int(taken.sum()),
-        }
+        return UnknownObjects(
+            pool=int(in_pool.sum()),
+            abstain_rate=float(abstained.mean()) if in_pool.any() else None,
+            increment=int(taken.sum()),
+        )

@@ -1,59 +1,102 @@
-"""What of finished rounds is worth a look elsewhere: for the boards that log it.
-
-All of it is read from the disk, so that a round can be logged at any time after it was finished.
-"""
+"""The listener that logs training: curves while folds train, and rounds when they are finished."""
 
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.compute as pc
 
 from collabteam.catalog import Catalog, CropIndex
+from collabteam.events import Fit, Listener
 from collabteam.features.images import letterbox
-from collabteam.reporting.table1 import Round
-from collabteam.reporting.wandb_runs import RoundRun, Sample, log_rounds
+from collabteam.reporting.wandb_runs import (
+    RoundRun,
+    Sample,
+    finish,
+    fold_logger,
+    log_metrics,
+    log_rounds,
+)
+from collabteam.rounds.records import RoundRecord, read_rounds
 from collabteam.settings import UNKNOWN, LoggerConfig
+from collabteam.storage.workspace import Workspace
 from collabteam.team.voting import ABSTAIN, vote
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
 
 SAMPLES = 8
 """Crops of each kind that a round shows: surest, unsure, wrong."""
 UNSURE = "I don't know"
 
 
-def track(config: LoggerConfig, catalog: Catalog, rounds: list[Round]) -> None:
-    """Log the finished rounds of a camera that are not logged yet.
+class Tracking(Listener):
+    """Sends the curves of every fold, and finished rounds, to W&B or to CSV files.
+
+    Finished rounds are logged from the disk. So a round is logged after ``round.json`` is there, by
+    the command that finished it or by the next one.
 
     Args:
         config: Which logger.
-        catalog: The camera.
-        rounds: Records of rounds 0 to the last finished one.
-
-    Raises:
-        UserError: W&B is to be used online and refuses; the rounds are logged by a later command.
     """
-    log_rounds(config, catalog.workspace, rounds, partial(_made, catalog, rounds))
+
+    def __init__(self, config: LoggerConfig) -> None:
+        self._config = config
+        self._logger: Logger | None = None
+
+    @contextmanager
+    def fit(self, fit: Fit) -> Iterator[Logger | None]:
+        """Follow the training of one fold.
+
+        Raises:
+            UserError: W&B is to be used online and there is no account or no connection.
+        """
+        self._logger = fold_logger(self._config, fit)
+        try:
+            yield self._logger
+        finally:
+            finish(self._logger)
+            self._logger = None
+
+    def metrics(self, round_: int, values: Mapping[str, float]) -> None:
+        """Log figures beside the curves of the fold."""
+        log_metrics(self._logger, round_, values)
+
+    def rounds_finished(self, folder: Path) -> None:
+        """Log the finished rounds of a camera that are not logged yet.
+
+        Raises:
+            UserError: W&B is to be used online and refuses; a later command logs the rounds.
+        """
+        if self._config.kind == "wandb":
+            workspace = Workspace(folder)
+            rounds = read_rounds(workspace)
+            log_rounds(self._config, workspace, rounds, partial(_made, workspace, rounds))
 
 
-def _made(catalog: Catalog, rounds: list[Round], record: Round) -> RoundRun:
-    number, index = record["round"], catalog.index()
+def _made(workspace: Workspace, rounds: list[RoundRecord], record: RoundRecord) -> RoundRun:
+    number, catalog = record.round, Catalog(workspace)
+    index = catalog.index()
     return RoundRun(
-        team=_voters(catalog, record),
-        team_before=_voters(catalog, rounds[number - 1]) if number else [],
+        team=_voters(workspace, record),
+        team_before=_voters(workspace, rounds[number - 1]) if number else [],
         increment=_increment(catalog, index, number) if number else [],
         samples=_samples(catalog, index, record),
     )
 
 
-def _voters(catalog: Catalog, record: Round) -> list[Path]:
+def _voters(workspace: Workspace, record: RoundRecord) -> list[Path]:
     """Files of the networks that vote, of those that are still there."""
-    files = catalog.workspace.round(record["round"])
+    files = workspace.round(record.round)
     return [
         file
-        for name, folds in record["voting"].items()
+        for name, folds in record.voting.items()
         for fold in folds
         if (file := files.branch(name, fold)).exists()
     ]
@@ -72,12 +115,12 @@ def _increment(catalog: Catalog, index: CropIndex, number: int) -> list[tuple[st
     return [(name, label, confidence[name]) for name, label in zip(ids, labels, strict=True)]
 
 
-def _samples(catalog: Catalog, index: CropIndex, record: Round) -> list[Sample]:
+def _samples(catalog: Catalog, index: CropIndex, record: RoundRecord) -> list[Sample]:
     """The surest of the right verdicts, the closest calls and the surest of the wrong ones.
 
     Of crops that a person judged, each by the networks of the fold that did not train on it.
     """
-    files, classes = catalog.workspace.round(record["round"]), record["classes"]
+    files, classes = catalog.workspace.round(record.round), record.classes
     row_of = {str(crop_id): row for row, crop_id in enumerate(index.crop_id)}
     names, probs = [], []
     for file in files.all_fold_predictions().values():
@@ -92,7 +135,7 @@ def _samples(catalog: Catalog, index: CropIndex, record: Round) -> list[Sample]:
     rows = np.array([row_of.get(str(name), -1) for name in np.concatenate(names)], dtype=np.int64)
     judged = (rows >= 0) & index.judged()[rows]
     rows = rows[judged]
-    verdicts = vote(np.concatenate(probs)[judged], record["settings"]["team"]["joint"])
+    verdicts = vote(np.concatenate(probs)[judged], record.joint)
     said = np.array([*classes, UNSURE], dtype=object)[verdicts.branch]
     person = np.where(np.isin(index.human[rows].astype(str), classes), index.human[rows], UNKNOWN)
     decided, right = verdicts.branch != ABSTAIN, said == person
@@ -106,7 +149,7 @@ def _samples(catalog: Catalog, index: CropIndex, record: Round) -> list[Sample]:
         for at in ranked[chosen[ranked]][:SAMPLES]:
             found.append((kind, at))
     pictures = catalog.images([rows[at] for _, at in found])
-    side = record["settings"]["data"]["image_size"]
+    side = record.image_size
     return [
         Sample(
             kind, str(index.crop_id[rows[at]]), str(person[at]), str(said[at]),
