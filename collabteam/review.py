@@ -136,12 +136,12 @@ def _export(catalog: Catalog, config: ReviewCommandConfig, console: Terminal) ->
 
     from collabteam.reviewing.exchange.base import Task
     from collabteam.reviewing.exchange.tasks import write_tasks
-    from collabteam.reviewing.queues import prepare
+    from collabteam.reviewing.review_queue import REVIEW_QUEUES
     from collabteam.reviewing.session import ReviewSession
 
     format = EXCHANGE_FORMATS.load(config.format)()
     format.check_target(Path(config.export))  # before anything is drawn
-    prepare(catalog, config, console)
+    REVIEW_QUEUES.load(config.queue)().prepare(catalog, config, console)
     tasks = [
         Task(crop, asked) for crop, asked in ReviewSession(catalog, config).open_tasks(config.queue)
     ]

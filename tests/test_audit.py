@@ -42,7 +42,7 @@ from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog.records import labels_hash
 from collabteam.catalog.truth import append_truth
 from collabteam.events import Listener
-from collabteam.reviewing.queues import prepare
+from collabteam.reviewing.review_queue import REVIEW_QUEUES
 from collabteam.reviewing.session import ReviewSession
 from collabteam.settings import AuditConfig, CameraConfig, ReviewConfig
 from collabteam.storage.records import Record
@@ -148,7 +148,7 @@ def answer_truly(catalog: Catalog, number: int = 1) -> None:
 
 def desk(catalog: Catalog) -> ReviewSession:
     config = ReviewConfig(camera=CameraConfig("S1", CLASSES), queue="audit")
-    prepare(catalog, config, Listener())
+    REVIEW_QUEUES.load(config.queue)().prepare(catalog, config, Listener())
     return ReviewSession(catalog, config)
 
 
