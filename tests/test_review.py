@@ -420,7 +420,7 @@ def test_other_machines_only_where_asked_and_with_a_warning(root: Path) -> None:
 def test_bad_input_is_one_line(root: Path, call: Call) -> None:
     base = (f"root={root}", "open=false", "port=0")
     one_line(call("review", *base, "camera=sin"), "sin")
-    one_line(call("review", *base, "camera=sim", "queue=sed"), "queue=sed", "seed, test, audit")
+    one_line(call("review", *base, "camera=sim", "queue=sed"), "queue=sed", "expected seed")
     one_line(call("review", *base, "camera=sim", "queue=audit"), "no team has labelled", "round=1")
     one_line(call("review", *base, "camera=sim", "queue=unsure"), "no team has voted", "round=0")
     one_line(call("review", *base, "camera=sim", "queue=conflict"), "double=0.1")
