@@ -746,7 +746,7 @@ def _probabilities(folder: Path) -> dict[str, tuple[float, ...]]:
     found: dict[str, tuple[float, ...]] = {}
     for file in sorted(folder.glob("part-*.parquet")):
         for row in pq.read_table(file).to_pylist():
-            found[row.pop("crop_id")] = tuple(row.values())
+            found[row["crop_id"]] = tuple(one for one in row.values() if isinstance(one, float))
     return found
 
 
