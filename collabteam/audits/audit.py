@@ -41,7 +41,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -67,7 +66,8 @@ from collabteam.audits.records import (
     read_certificate,
 )
 from collabteam.catalog import Catalog, CropIndex, LabelEvent
-from collabteam.catalog.records import HUMAN_SOURCES, UNDO, labels_hash
+from collabteam.catalog.annotations import Annotation
+from collabteam.catalog.records import labels_hash
 from collabteam.errors import UserError, disk_errors
 from collabteam.events import Listener
 from collabteam.machine import utc_stamp
@@ -75,21 +75,6 @@ from collabteam.rounds.oracle import oracle_answers
 from collabteam.settings import AuditConfig, check
 from collabteam.storage.files import write_parquet
 from collabteam.storage.workspace import Workspace
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a sampled crop was called.
-
-    Attributes:
-        label: A class, ``unknown`` or ``unusable``.
-        by: The reviewer.
-        source: ``person``, ``import`` or ``oracle``.
-    """
-
-    label: str
-    by: str
-    source: str
 
 
 @dataclass(frozen=True)
@@ -230,8 +215,7 @@ def released(index: CropIndex, classes: list[str]) -> NDArray[np.int64]:
         index: The camera's crops.
         classes: Its classes.
     """
-    rows = np.flatnonzero(index.released(classes))
-    return rows[np.argsort(index.crop_id[rows].astype(str))]
+    return index.crop_id.in_order(np.flatnonzero(index.released(classes)))
 
 
 def plan_classes(
@@ -376,36 +360,22 @@ def command(record: AuditRecord) -> str:
 # -- hear ------------------------------------------------------------------------------------------
 
 
-def answers(catalog: Catalog, record: AuditRecord) -> dict[str, Answer]:
+def answers(catalog: Catalog, record: AuditRecord) -> dict[str, Annotation]:
     """What was answered for an audit and not taken back, by sampled crop.
 
     Raises:
         UserError: The log is damaged.
     """
-    sample = record.sampled()
-    log = catalog.log(("crop_id", "label", "source", "purpose", "by", "commit"))
-    log = log.slice(record.log_events)
+    annotations, sample = catalog.annotations(), list(record.sampled())
     # What a simulated reviewer says is nothing in an audit by persons.
     simulated = record.settings.reviewer == "oracle"
-    sources = [s for s in HUMAN_SOURCES if simulated or s != "oracle"]
-    log = log.filter(pc.is_in(log["source"], value_set=pa.array(sources)))
-    is_undo = pc.starts_with(log["commit"], UNDO)
-    undone = {name.removeprefix(UNDO) for name in log.filter(is_undo)["commit"].to_pylist()}
-    # What an undo says again was said before, and counts where it stands first.
-    log = log.filter(pc.invert(is_undo))
-    log = log.filter(pc.or_(pc.equal(log["purpose"], "audit"), pc.equal(log["label"], "")))
-    said: dict[str, dict[str, Answer]] = {crop: {} for crop in sample}
-    for event in log.to_pylist():
-        if event["crop_id"] not in sample or event["commit"] in undone:
-            continue
-        words = said[event["crop_id"]]
-        words.pop(event["by"], None)
-        if event["label"]:
-            words[event["by"]] = Answer(event["label"], event["by"], event["source"])
-    return {crop: [*words.values()][-1] for crop, words in said.items() if words}
+    said = annotations.audit_answers(record.log_events, simulated)
+    rows = annotations.names.find(sample).tolist()
+    last = {crop: said.last(row) for crop, row in zip(sample, rows, strict=True) if row >= 0}
+    return {crop: answer for crop, answer in last.items() if answer is not None}
 
 
-def _labels(heard: Mapping[str, Answer]) -> dict[str, str]:
+def _labels(heard: Mapping[str, Annotation]) -> dict[str, str]:
     return {crop: answer.label for crop, answer in heard.items()}
 
 
@@ -417,7 +387,7 @@ def _answer_as_oracle(catalog: Catalog, record: AuditRecord) -> None:
 
 
 def _simulated_answers(
-    catalog: Catalog, index: CropIndex, record: AuditRecord, heard: Mapping[str, Answer]
+    catalog: Catalog, index: CropIndex, record: AuditRecord, heard: Mapping[str, Annotation]
 ) -> list[LabelEvent]:
     """What the oracle says of all sampled crops that nobody judged."""
     sample = record.sampled()
@@ -515,7 +485,7 @@ def _conclude(catalog: Catalog, record: AuditRecord, file: Path) -> None:
         ).write(file)
 
 
-def _answers_hash(heard: Mapping[str, Answer]) -> str:
+def _answers_hash(heard: Mapping[str, Annotation]) -> str:
     lines = (f"{crop}\t{answer.label}\t{answer.by}\n" for crop, answer in sorted(heard.items()))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -630,19 +600,19 @@ class _Coverage:
 
 def _coverage(catalog: Catalog, record: AuditRecord, index: CropIndex) -> _Coverage:
     frozen = read_release(catalog.workspace, record)
-    label_of = dict(zip(frozen["crop_id"].to_pylist(), frozen["label"].to_pylist(), strict=True))
-    rows = released(index, catalog.classes)
-    pairs = zip(index.crop_id[rows].tolist(), index.verdict[rows].tolist(), strict=True)
-    covered = sum(label_of.get(crop) == label for crop, label in pairs)
-    verified = sum(crop in label_of for crop in index.crop_id[index.verified()].tolist())
-    return _Coverage(len(rows), covered, len(label_of) - covered - verified)
+    rows = index.crop_id.find(frozen["crop_id"].combine_chunks())
+    rows, label = rows[rows >= 0], frozen["label"].to_numpy()[rows >= 0]
+    now = index.released(catalog.classes)
+    covered = int((now[rows] & (index.verdict[rows] == label)).sum())
+    verified = int(index.verified()[rows].sum())
+    return _Coverage(int(now.sum()), covered, len(frozen) - covered - verified)
 
 
 def _changes(
     catalog: Catalog,
     record: AuditRecord,
     certificate: Certificate,
-    heard: Mapping[str, Answer],
+    heard: Mapping[str, Annotation],
     index: CropIndex,
 ) -> list[str]:
     """What has changed since a certificate was written."""

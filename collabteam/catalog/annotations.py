@@ -523,18 +523,20 @@ class Answers:
             name: Of the page, one of ``pages``.
         """
         page, undo = self.page(name), UNDO + name
-        code = self._events.code("commit", name)
+        rows = np.array(list(page.answers), dtype=np.int64)
+        before = self._stand(self._about(rows), without=self._events.code("commit", name))
+        stood: dict[int, list[Annotation]] = defaultdict(list)
+        for word in self._annotations(before):
+            stood[word.row].append(word)
         events = []
-        for row in page.answers:
-            crop_id = str(self._names[row])
-            before = self._stand(self._about(np.array([row])), without=code)
+        for row, crop_id in zip(page.answers, self._names[rows].tolist(), strict=True):
             events.append(LabelEvent(crop_id, "", "person", page.purpose, by=page.by, commit=undo))
             events += [
                 LabelEvent(
                     crop_id, word.label, word.source, word.purpose, word.round, by=word.by,
                     commit=undo,
                 )
-                for word in self._annotations(before)
+                for word in stood[row]
             ]  # fmt: skip
         return events
 

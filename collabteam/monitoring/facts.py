@@ -13,15 +13,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
 from collabteam.audits.audit import AuditResult, command, last_audited
 from collabteam.audits.records import AuditRecord, Certificate, JudgedClass
 from collabteam.catalog import Catalog, CropIndex
-from collabteam.catalog.records import HUMAN_SOURCES, UNDO
 from collabteam.errors import UserError
 from collabteam.labelling.records import (
     LabelledSample,
@@ -69,7 +66,7 @@ class Verified:
         source: ``person``, ``import`` or ``oracle``.
         by: The reviewer's name.
         purpose: The queue, ``""`` for none.
-        count: Words in the log, also such as were taken back later.
+        count: Answers in the log, those taken back later included.
     """
 
     source: str
@@ -237,16 +234,9 @@ def next_step(
 
 
 def _verified(catalog: Catalog) -> list[Verified]:
-    """Who verified how much for what, the most first; what an undo says again was said before."""
-    log = catalog.log(("label", "source", "by", "purpose", "commit"))
-    human = pc.is_in(log["source"], value_set=pa.array(HUMAN_SOURCES))
-    said = pc.and_(human, pc.not_equal(log["label"], ""))
-    said = pc.and_(said, pc.invert(pc.starts_with(log["commit"], UNDO)))
-    counts = log.filter(said).group_by(["source", "by", "purpose"]).aggregate([("label", "count")])
-    found = [
-        Verified(row["source"], row["by"], row["purpose"], row["label_count"])
-        for row in counts.to_pylist()
-    ]
+    """Who verified how much for what, the most first."""
+    counts = catalog.annotations().count_answers()
+    found = [Verified(*said, count) for said, count in counts.items()]
     return sorted(found, key=lambda one: (-one.count, one.source, one.by, one.purpose))
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow.compute as pc
 
 from collabteam.catalog import Catalog, CropIndex
 from collabteam.events import Fit, Listener
@@ -104,15 +103,10 @@ def _voters(workspace: Workspace, record: RoundRecord) -> list[Path]:
 
 def _increment(catalog: Catalog, index: CropIndex, number: int) -> list[tuple[str, str, float]]:
     """Crop id, label and confidence of what joined in a round."""
-    log = catalog.log(("crop_id", "purpose", "round", "confidence"))
-    mine = pc.and_(pc.equal(log["purpose"], "increment"), pc.equal(log["round"], number))
-    log = log.filter(mine)
-    # In the order of the log: a draw that was repeated after a rollback has the last word.
-    confidence = dict(zip(log["crop_id"].to_pylist(), log["confidence"].to_pylist(), strict=True))
     rows = np.flatnonzero(index.increment_round == number)
-    ids = [str(crop_id) for crop_id in index.crop_id[rows]]
-    labels = [str(label) for label in index.increment_label[rows]]
-    return [(name, label, confidence[name]) for name, label in zip(ids, labels, strict=True)]
+    confidence = catalog.annotations().team("increment").confidence[rows].tolist()
+    ids, labels = index.crop_id[rows].tolist(), index.increment_label[rows].tolist()
+    return list(zip(ids, labels, confidence, strict=True))
 
 
 def _samples(catalog: Catalog, index: CropIndex, record: RoundRecord) -> list[Sample]:
@@ -121,7 +115,6 @@ def _samples(catalog: Catalog, index: CropIndex, record: RoundRecord) -> list[Sa
     Of crops that a person judged, each by the networks of the fold that did not train on it.
     """
     files, classes = catalog.workspace.round(record.round), record.classes
-    row_of = {str(crop_id): row for row, crop_id in enumerate(index.crop_id)}
     names, probs = [], []
     for file in files.all_fold_predictions().values():
         try:
@@ -132,7 +125,7 @@ def _samples(catalog: Catalog, index: CropIndex, record: RoundRecord) -> list[Sa
             continue
     if not names:
         return []
-    rows = np.array([row_of.get(str(name), -1) for name in np.concatenate(names)], dtype=np.int64)
+    rows = index.crop_id.find(np.concatenate(names).tolist())
     judged = (rows >= 0) & index.judged()[rows]
     rows = rows[judged]
     verdicts = vote(np.concatenate(probs)[judged], record.joint)
