@@ -34,6 +34,7 @@ from collabteam.errors import UserError, disk_errors, first_line
 from collabteam.features.images import decode, normalize
 from collabteam.learners.fit import set_threads
 from collabteam.settings import MOST_DISAGREEMENT, TrainerConfig
+from collabteam.storage.files import replacing_folder, write_json
 from collabteam.storage.layout import RoundFiles
 from collabteam.team.team import Engine, ImageReader, Team
 from collabteam.team.voting import vote
@@ -213,19 +214,16 @@ class OpenVino(Engine):
             images = decode(crops, self.image_size, pool).numpy()
         # Errors are measured on other crops than ranges, so that they are not flattered.
         ranges, errors = images[::2], images[1::2] if len(images) > 1 else images
-        part = folder.with_name("preparing")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        if self.precision == "int8":
-            quantised = _quantise(network, ranges, self.image_size)
-            openvino.save_model(quantised, part / "network.xml", compress_to_fp16=False)
-        *coarse, exact = (stage(errors) for stage in self._load(network, finer, part))
-        off = [np.abs(prob - exact).max(axis=1) for prob in coarse]
-        margins = [min(0.5, float(np.quantile(one, _EXACT, method="higher"))) for one in off]
-        (part / "margins.json").write_text(json.dumps({"margins": margins, "crops": len(errors)}))
-        for stale in folder.parent.glob(f"{self.precision}-*"):
-            shutil.rmtree(stale)
-        part.replace(folder)
+        with replacing_folder(folder) as part:
+            if self.precision == "int8":
+                quantised = _quantise(network, ranges, self.image_size)
+                openvino.save_model(quantised, part / "network.xml", compress_to_fp16=False)
+            *coarse, exact = (stage(errors) for stage in self._load(network, finer, part))
+            off = [np.abs(prob - exact).max(axis=1) for prob in coarse]
+            margins = [min(0.5, float(np.quantile(one, _EXACT, method="higher"))) for one in off]
+            write_json(part / "margins.json", {"margins": margins, "crops": len(errors)})
+            for stale in folder.parent.glob(f"{self.precision}-*"):
+                shutil.rmtree(stale)
 
 
 class _Compiled:
