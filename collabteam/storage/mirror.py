@@ -409,9 +409,10 @@ class Mirror:
 def address_of(folder: Path) -> str:
     """The address of the camera that a folder is the copy of; ``""`` if it is no copy."""
     try:
-        return str(json.loads((folder / _SYNCED).read_text(encoding="utf-8")).get("store", ""))
+        state = json.loads((folder / _SYNCED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ""
+    return str(state.get("store", "")) if isinstance(state, dict) else ""
 
 
 def _now() -> float:

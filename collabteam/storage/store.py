@@ -49,7 +49,8 @@ Result = TypeVar("Result")
 # Servers that somebody has waited for in vain, and that nobody waits for again meanwhile.
 _gave_up: set[str] = set()
 
-# Where Lance and the client say in text alone what the store answered.
+# Lance hands on the store's answers as text alone. Its text and the client's come from the same Rust
+# crate, so one reading of the text serves both, where the client's types would serve only one.
 _STATUS = re.compile(r"status code: (\d{3})|StatusCode\((\d{3})\)")
 _NO_CREDENTIALS = re.compile(r"failed to get aws credentials|169\.254\.|no credentials", re.I)
 _AWAY = re.compile(
