@@ -948,15 +948,15 @@ def test_certificates_that_do_not_serve(tmp_path: Path, call: Call) -> None:
     (folder / "certificate.json").write_text(good)
     shutil.rmtree(to)
     certify(catalog, 3, {"0" * 24: "ship"}, {"ship": True})
-    one_line(call("export", *base, "certified=true"), "release.parquet is damaged", "not in the")
+    one_line(call("export", *base, "certified=true"), "is not in the catalog", "new=true")
     shutil.rmtree(catalog.folder / "audits" / "3")
     pq.write_table(pa.table({"crop_id": [crop], "label": ["car"]}), folder / "release.parquet")
     one_line(call("export", *base, "certified=true"), "not what was frozen for audit 2")
     for content in (b"", b"PAR1"):
         (folder / "release.parquet").write_bytes(content)
-        one_line(call("export", *base, "certified=true"), "release.parquet is damaged")
+        one_line(call("export", *base, "certified=true"), "release.parquet: expected the labels")
     (folder / "release.parquet").unlink()
-    one_line(call("export", *base, "certified=true"), "release.parquet is damaged")
+    one_line(call("export", *base, "certified=true"), "release.parquet: expected the labels")
     assert not to.exists()
 
 

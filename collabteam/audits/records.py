@@ -219,6 +219,10 @@ class Certificate(Record):
         description="All of it in words, for everybody who relies on the labels."
     )
 
+    def classes_that(self, passed: bool) -> list[str]:
+        """The classes that passed, or those that did not or were not audited."""
+        return [name for name, found in self.classes.items() if bool(found.passed) is passed]
+
 
 def read_audit(workspace: Workspace, number: int) -> AuditRecord:
     """What an audit was begun with.
