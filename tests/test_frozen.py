@@ -27,9 +27,15 @@ from frozen import freeze
 from frozen.freeze import Code, Facts
 
 FIXTURE = json.loads((freeze.HERE / "digests.json").read_text(encoding="utf-8"))
-TOLERANCE = {"recall": 0.35, "coverage": 0.3, "train_size": 12, "label": 0.3}
-"""By what a figure on another processor may differ. A team of two classes' worth of mistakes is
-outside, a network that learned a little otherwise inside."""
+TOLERANCE = {
+    "recall": 0.1,
+    "consensus_accuracy_test": 0.2,
+    "coverage": 0.35,
+    "train_size": 10,
+    "abstained": 0.25,
+}
+"""By what a figure on another processor may differ: about twice as much as with torch and oneDNN
+held to AVX2 or SSE4.1. The mean recall of a network that has learned nothing is 0.5."""
 
 ALL = pytest.mark.skipif(
     os.environ.get("COLLABTEAM_FROZEN") != "all", reason="COLLABTEAM_FROZEN=all runs it"
