@@ -139,6 +139,6 @@ def _roll_back(catalog: Catalog, to: int, listener: Listener) -> None:
         moved = catalog.workspace.set_rounds_aside(to)
     index = catalog.index()
     if (index.increment_round > to).any():
-        catalog.append_labels([LabelEvent("", "", source="rollback", round=to)])
+        catalog.append_labels([LabelEvent.rollback(to)])
     if moved:
         listener.say(messages.rolled_back(catalog.workspace, moved))

@@ -78,8 +78,5 @@ def _draw(catalog: Catalog, config: ReviewConfig, listener: Listener) -> None:
                 f"test_per_class={wanted}; the camera has no more that did not train"
             )
         free &= ~np.isin(index.track_code, index.track_code[taken])
-        events += [
-            LabelEvent(str(crop_id), "", source="ingest", purpose="test")
-            for crop_id in index.crop_id[taken]
-        ]
+        events += map(LabelEvent.test_mark, index.crop_id[taken].tolist())
     catalog.append_labels(events)

@@ -87,7 +87,7 @@ class FinishRound(Stage[RoundRecord]):
             reviewer=Reviewer(
                 kind="oracle" if is_simulated else "person",
                 error_rate=config.oracle_error if is_simulated else 0.0,
-                answers=int((index.human[sample] != "").sum()),
+                answers=int(index.verified()[sample].sum()),
             ),
             expected_precision={
                 name: ExpectedPrecision(share=share, crops=count)

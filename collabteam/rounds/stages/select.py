@@ -58,7 +58,7 @@ class Select(Stage[RoundIncrement]):
     def discard(self) -> None:
         """Void labels that another team or a lost round drew."""
         if self._is_stale(self.plan.catalog.index()):
-            rollback = LabelEvent("", "", source="rollback", round=self.plan.number - 1)
+            rollback = LabelEvent.rollback(self.plan.number - 1)
             self.plan.catalog.append_labels([rollback])
             self._file.unlink(missing_ok=True)
 
