@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from collabteam.cli.command import Command, Outcome
+from collabteam.cli.command import Command
+from collabteam.cli.outcome import Outcome
 from collabteam.settings import AuditConfig
 
 if TYPE_CHECKING:
@@ -12,29 +13,6 @@ if TYPE_CHECKING:
 
     from collabteam.audits.audit import AuditResult
     from collabteam.audits.records import Certificate, JudgedClass
-
-HELP = """
-Certify the labels that a team released: a random sample of each class is looked at by a person, and
-what was wrong there bounds what is wrong in all. The same command begins, shows how far it is, and
-ends with a certificate.
-
-  python -m collabteam.audit camera=NAME [setting=value ...]
-  python -m collabteam.review camera=NAME queue=audit        in between: the sample, in the browser
-
-  camera=NAME          the camera
-  precision=0.95       share of right labels to certify, of each class
-  confidence=0.95      of all classes together, and of all audits of the camera
-  expected_error=0.01  share of wrong labels that you expect; it decides how many crops to look at
-  power=0.8            chance of each class to pass if you expect rightly
-  reviewer=person      or oracle: a simulated reviewer who knows the hidden truth
-  oracle_error=0       share of the oracle's answers that are wrong
-  new=true             begin another audit, of what is released now; every audit that was begun
-                       makes the next one look at more crops
-  root=outputs  seed=0
-
-Exit code 0: certified, or open, which is no error; 1: not certified; 2: bad input.
-Then: python -m collabteam.export camera=NAME certified=true to=FOLDER
-"""
 
 
 def run(config: AuditConfig) -> Outcome:
@@ -126,7 +104,23 @@ def _done(audited: AuditResult, certificate: Certificate) -> list[str]:
     return lines
 
 
-main = Command("audit", AuditConfig, run, HELP)
+main = Command(
+    "audit",
+    AuditConfig,
+    run,
+    about="Certify the labels that a team released: a person looks at a random sample of each "
+    "class, and the errors found there bound the errors in all. The same command begins, shows "
+    "how far it is, and ends with a certificate.",
+    usage=(
+        ("camera=NAME [setting=value ...]", ""),
+        ("camera=NAME new=true", "another audit, of what is released now"),
+    ),
+    notes=(
+        "In between: python -m collabteam.review camera=NAME queue=audit",
+        "Exit code 0: certified, or open, which is no error; 1: not certified; 2: bad input.",
+    ),
+    then="python -m collabteam.export camera=NAME certified=true to=FOLDER",
+)
 
 if __name__ == "__main__":
     main()

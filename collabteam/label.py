@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from collabteam.cli.command import Command, Outcome
+from collabteam.cli.command import Command
+from collabteam.cli.outcome import Outcome
 from collabteam.settings import LabelConfig
 
 if TYPE_CHECKING:
@@ -14,28 +15,6 @@ if TYPE_CHECKING:
 
     from collabteam.labelling.label import LabelResult
     from collabteam.storage.workspace import Workspace
-
-HELP = """
-Let a camera's team label every crop that no person has judged; again labels only what is new.
-
-  python -m collabteam.label camera=NAME [setting=value ...]
-
-  camera=NAME          the camera
-  round=K              whose team; else the last one's
-  threshold=paper      every consensus is a label; or risk:0.05: of each class only what is so sure
-                       that at most this share is wrong
-  confidence=0.95      of threshold=risk
-  tracks=combine       the crops of one track get one label; apart: each crop for itself
-  correlation=0.5      how alike the crops of a track are, 0 to 1
-  calibrate=true       calibrate confidences on human-labelled crops that did not train
-  engine=torch         or openvino (pip install 'collabteam[openvino]')
-  precision=auto       bf16 where the processor has it, else fp32; fp32, bf16; int8 of openvino
-  check=1000           crops on which the engine is compared with torch in fp32 before it is used
-  trainer.accelerator=auto  trainer.threads=0  trainer.score_batch_size=256
-  root=outputs  seed=0
-
-Then: python -m collabteam.audit camera=NAME
-"""
 
 
 def run(config: LabelConfig) -> Outcome:
@@ -138,7 +117,15 @@ def _plot(labelled: LabelResult, workspace: Workspace) -> Path:
     return to
 
 
-main = Command("label", LabelConfig, run, HELP)
+main = Command(
+    "label",
+    LabelConfig,
+    run,
+    about="Let a camera's team label every crop that no person has judged; the second time it "
+    "labels only new crops.",
+    usage=(("camera=NAME [setting=value ...]", ""),),
+    then="python -m collabteam.audit camera=NAME",
+)
 
 if __name__ == "__main__":
     main()

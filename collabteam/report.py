@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from collabteam.cli.command import Command, Outcome
+from collabteam.cli.command import Command
+from collabteam.cli.outcome import Outcome
 from collabteam.errors import UserError
 from collabteam.settings import MOST_SAMPLES, CommandConfig, check_camera_name
 from collabteam.settings.fields import setting
@@ -14,26 +15,6 @@ from collabteam.settings.fields import setting
 if TYPE_CHECKING:
     from collabteam.monitoring.drift import Drift
     from collabteam.monitoring.windows import TimeWindows
-
-HELP = """
-Show a camera's Table 1, and per round coverage, "I don't know", increments and label quality.
-After 'label' also what was labelled by hour and by video, and whether the newest stretch differs.
-Or one page on all cameras, to open without a network and to hand on.
-
-  python -m collabteam.report camera=NAME [format=table|json]
-  python -m collabteam.report 'camera=glob(*)' format=html to=report.html
-
-  camera=NAME    the camera; of format=html also several: camera=a,b or 'camera=glob(S10-*)'
-  format=table   print the tables; table1.csv, table1.json and table1.png go to the camera's folder,
-                 after 'label' also stretches.csv and stretches.png
-  format=json    print JSON on standard output and write nothing
-  format=html    one page: the fleet's table with what to do next; of each camera curves, Table 1,
-                 calibration, crops, drift and provenance
-  to=FILE        of format=html: the file to write, .html
-  samples=8      of format=html: crops shown of each kind (sure, unsure, wrong), at most 24; 0: the
-                 page holds no picture of anybody
-  root=outputs
-"""
 
 
 @dataclass
@@ -199,7 +180,19 @@ def _windows(config: ReportConfig) -> tuple[TimeWindows, Drift] | None:
     return None if tables is None or drift is None else (tables, drift)
 
 
-main = Command("report", ReportConfig, run, HELP, gathers=True)
+main = Command(
+    "report",
+    ReportConfig,
+    run,
+    about="Show a camera's Table 1, and per round coverage, \"I don't know\", increments and label "
+    "quality; after 'label' also labels by hour and video, and whether the newest time window "
+    "differs. Or write one page on all cameras.",
+    usage=(
+        ("camera=NAME [format=table|json]", ""),
+        ("'camera=glob(*)' format=html to=report.html", "one page on all cameras"),
+    ),
+    cameras="many",
+)
 
 if __name__ == "__main__":
     main()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from collabteam.cli.command import Command, Outcome
+from collabteam.cli.command import Command
+from collabteam.cli.outcome import Outcome
 from collabteam.errors import UserError
 from collabteam.reviewing.exchange.base import EXCHANGE_FORMATS
 from collabteam.settings import ReviewConfig
@@ -14,34 +15,6 @@ from collabteam.settings.fields import setting
 if TYPE_CHECKING:
     from collabteam.catalog import Catalog
     from collabteam.reporting.terminal import Terminal
-
-HELP = """
-Verify crops in the browser: a page full of one class, mark what is wrong, Enter.
-
-  python -m collabteam.review camera=NAME [queue=seed] [setting=value ...]
-  python -m collabteam.review camera=NAME export=tasks.json format=labelstudio    another tool's job
-  python -m collabteam.review camera=NAME import=answers.json                     ... and back
-
-  camera=NAME          the camera
-  queue=seed           seed: i0, what the team learns from; test: the frozen test set; audit: what a
-                       team labelled; unsure: what the last team does not know; conflict: where
-                       reviewers disagree
-  reviewer=ana         who verifies; else the name of the system's user
-  seed_per_class=1000  crops per proposed class in i0, if it is not drawn yet
-  seed_unknown=0       and crops proposed as 'unknown'
-  test_per_class=200   objects per proposed class in the frozen test set
-  audit_per_class=200  crops per class in the queue 'audit', while no audit is open
-  double=0             share that a second reviewer verifies again, such as 0.1; their agreement
-                       is shown
-  host=127.0.0.1  port=8130   where to listen; a second reviewer runs the same command
-  url=https://...      the page's address, where a proxy stands in front
-  open=true            open the browser
-  export=FILE format=labelstudio|cvat|csv   write the queue as tasks, pictures beside it
-  import=FILE          take answers in: Label Studio's JSON, CVAT for images 1.1, or CSV
-  root=outputs  seed=0
-
-Then: python -m collabteam.train camera=NAME round=0
-"""
 
 
 @dataclass
@@ -200,7 +173,19 @@ def _import(catalog: Catalog, config: ReviewCommandConfig, reviewer: str) -> Out
     return Outcome()
 
 
-main = Command("review", ReviewCommandConfig, run, HELP, words=(("import", "import_"),))
+main = Command(
+    "review",
+    ReviewCommandConfig,
+    run,
+    about="Verify crops in the browser: a page full of one class, mark those that are wrong, "
+    "Enter. A second reviewer runs the same command.",
+    usage=(
+        ("camera=NAME [queue=seed] [setting=value ...]", ""),
+        ("camera=NAME export=tasks.json format=labelstudio", "for another tool"),
+        ("camera=NAME import=answers.json", "and back"),
+    ),
+    then="python -m collabteam.train camera=NAME round=0",
+)
 
 if __name__ == "__main__":
     main()

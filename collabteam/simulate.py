@@ -4,28 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from collabteam.cli.command import Command, Outcome
+from collabteam.cli.command import Command
+from collabteam.cli.outcome import Outcome
 from collabteam.settings import CommandConfig, RuntimeConfig, SimulationConfig
 from collabteam.settings.fields import group, setting
-
-HELP = """
-Make a simulated camera: crops of walkers, cyclists and motorcyclists drawn in code, truth known.
-
-  python -m collabteam.simulate camera=NAME [setting=value ...]
-
-  camera=NAME          the camera; a new name is registered
-  crops=6000           number of crops
-  crops_per_track=3    mean number of crops of one object
-  hours=24             simulated span
-  drift=0.3            0: the same all along; 1: the last hour looks very unlike the first
-  proposal_error=0.08  share of wrong proposals of the simulated detector
-  unknown_share=0.06   share of crops that show none of the classes
-  hard_share=0.15      share of hard cases: pushed bicycles, occlusion, tiny, dark, two together
-  test_share=0.15      share of tracks set apart as the frozen test set
-  root=outputs  seed=0
-
-Then: python -m collabteam.train camera=NAME round=2 experiment=quick reviewer=oracle
-"""
 
 
 @dataclass
@@ -70,7 +52,17 @@ def run(config: SimulateConfig) -> Outcome:
     return Outcome()
 
 
-main = Command("simulate", SimulateConfig, run, HELP, registers=True, varies="anything")
+main = Command(
+    "simulate",
+    SimulateConfig,
+    run,
+    about="Make a simulated camera: crops of walkers, cyclists and motorcyclists drawn in code, "
+    "truth known.",
+    usage=(("camera=NAME [setting=value ...]", ""),),
+    then="python -m collabteam.train camera=NAME round=2 experiment=quick reviewer=oracle",
+    cameras="new",
+    varies="anything",
+)
 
 if __name__ == "__main__":
     main()

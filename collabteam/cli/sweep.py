@@ -29,7 +29,7 @@ from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from collabteam.cli.command import Outcome
+from collabteam.cli.outcome import Outcome
 from collabteam.errors import UserError, first_line
 from collabteam.machine import processors
 from collabteam.storage.files import write_json

@@ -42,7 +42,8 @@ class DataConfig:
         choices=("", *_AUGMENT),
         when_absent="",
         always_recorded=True,
-        help="augmentation of later rounds; nothing: as augment",
+        metavar="strong",
+        help="augmentation of later rounds, else as augment",
     )
     batch_size: int = setting(64, ge=2, help="crops per training step (paper: 64)")
     eval_batch_size: int = setting(
