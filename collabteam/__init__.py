@@ -21,6 +21,15 @@ A whole camera, as ``python -m collabteam.train`` does it::
 
     camera = CameraConfig("S10-08", ["pedestrian", "cyclist", "motorcyclist"])
     train_rounds(TrainConfig(camera=camera, round=2))
+
+Without a listener this is silent and logs nothing. Progress on a terminal and runs on W&B::
+
+    from collabteam.events import Listeners
+    from collabteam.reporting.terminal import Terminal
+    from collabteam.reporting.tracking import Tracking
+
+    config = TrainConfig(camera=camera, round=2)
+    train_rounds(config, Listeners(Terminal(), Tracking(config.logger)))
 """
 
 from __future__ import annotations
