@@ -34,6 +34,7 @@ Without a listener this is silent and logs nothing. Progress on a terminal and r
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -86,7 +87,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Loaded when asked for: every command imports this package, and --help must not wait for torch.
     if name in _HOME:
-        from importlib import import_module
-
         return getattr(import_module(f"collabteam.{_HOME[name]}"), name)
     raise AttributeError(f"module 'collabteam' has no attribute {name!r}")
