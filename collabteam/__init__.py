@@ -21,10 +21,20 @@ A whole camera, as ``python -m collabteam.train`` does it::
 
     camera = CameraConfig("S10-08", ["pedestrian", "cyclist", "motorcyclist"])
     train_rounds(TrainConfig(camera=camera, round=2))
+
+Without a listener this is silent and logs nothing. Progress on a terminal and runs on W&B::
+
+    from collabteam.events import Listeners
+    from collabteam.reporting.terminal import Terminal
+    from collabteam.reporting.tracking import Tracking
+
+    config = TrainConfig(camera=camera, round=2)
+    train_rounds(config, Listeners(Terminal(), Tracking(config.logger)))
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -77,7 +87,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Loaded when asked for: every command imports this package, and --help must not wait for torch.
     if name in _HOME:
-        from importlib import import_module
-
         return getattr(import_module(f"collabteam.{_HOME[name]}"), name)
     raise AttributeError(f"module 'collabteam' has no attribute {name!r}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
+from collabteam.events import Listener
 from collabteam.settings import AuditConfig
 
 if TYPE_CHECKING:
@@ -15,14 +16,13 @@ if TYPE_CHECKING:
     from collabteam.audits.records import Certificate, JudgedClass
 
 
-def run(config: AuditConfig) -> Outcome:
+def run(config: AuditConfig, listener: Listener) -> Outcome:
     """Begin, go on or judge, and show where the audit stands."""
     from rich.console import Console as RichConsole
 
     from collabteam.audits.audit import certify
-    from collabteam.reporting.terminal import Terminal
 
-    audited = certify(config, Terminal())
+    audited = certify(config, listener)
     out = RichConsole(highlight=False)
     _table(audited, out)
     certificate = audited.certificate

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
+from collabteam.events import Listener
 from collabteam.settings import CommandConfig
 
 _LATER = "; what this hour replaced is removed by the next compact after it"
 
 
-def run(config: CommandConfig) -> Outcome:
+def run(config: CommandConfig, listener: Listener) -> Outcome:
     """Compact the camera's tables, and say what it saved."""
     from collabteam.catalog import Catalog
-    from collabteam.reporting.terminal import Terminal
 
     catalog = Catalog.open(config.root, config.camera.name)
-    with Terminal().stage(f"merging small files of {catalog.name}", None, "rows") as advance:
+    with listener.stage(f"merging small files of {catalog.name}", None, "rows") as advance:
         before, after = catalog.compact(advance)
     print(
         f"{catalog.name}: {before.files:,} files of {before.bytes / 1e6:,.1f} MB are now "

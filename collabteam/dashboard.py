@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
 from collabteam.errors import UserError
+from collabteam.events import Listener
 from collabteam.settings.fields import setting
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ class DashboardConfig:
             raise UserError("cameras=[]: expected names or patterns, such as 'camera=glob(S10-*)'")
 
 
-def run(config: DashboardConfig) -> Outcome:
+def run(config: DashboardConfig, listener: Listener) -> Outcome:
     """Build the workspace, write it, and publish it if that is asked for."""
     from rich.console import Console as RichConsole
 
@@ -74,8 +76,6 @@ def run(config: DashboardConfig) -> Outcome:
 
 def _cameras(config: DashboardConfig) -> dict[str, list[RoundRecord]]:
     """Finished rounds of the cameras that are asked for and that logged to the project."""
-    from fnmatch import fnmatchcase
-
     from collabteam.reporting.wandb_runs import is_logged
     from collabteam.rounds.records import read_rounds
     from collabteam.storage.workspace import registered

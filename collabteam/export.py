@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
 from collabteam.errors import UserError
+from collabteam.events import Listener
 from collabteam.exporting.base import EXPORT_FORMATS
 from collabteam.settings import CommandConfig, RuntimeConfig
 from collabteam.settings.fields import group, setting
@@ -58,24 +62,19 @@ class ExportConfig(CommandConfig):
             raise UserError("to is not given: expected the folder to make")
 
 
-def run(config: ExportConfig) -> Outcome:
+def run(config: ExportConfig, listener: Listener) -> Outcome:
     """Export, and say what came of it."""
-    import shlex
-    import sys
-    from pathlib import Path
-
     from rich.console import Console as RichConsole
 
     from collabteam.catalog import Catalog
     from collabteam.exporting.folder import export_dataset
     from collabteam.exporting.selection import select_labels
-    from collabteam.reporting.terminal import Terminal
 
     catalog = Catalog.open(config.root, config.camera.name)
     selection = select_labels(catalog, config.certified, config.min_confidence, config.unknown)
     format = EXPORT_FORMATS.load(config.format)()
     command = shlex.join(["python", "-m", "collabteam.export", *sys.argv[1:]])
-    with Terminal().stage(f"writing {config.to}", len(selection), "crops") as advance:
+    with listener.stage(f"writing {config.to}", len(selection), "crops") as advance:
         written = export_dataset(
             catalog, selection, format, Path(config.to), config.seed, config.licence, command,
             advance,

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
+from collabteam.events import Listener, counting
 from collabteam.settings import IngestConfig
 
 
-def run(config: IngestConfig) -> Outcome:
+def run(config: IngestConfig, listener: Listener) -> Outcome:
     """Ingest and say what came of it."""
-    return _run_video(config) if config.source == "video" else _run_crops(config)
+    return (
+        _run_video(config, listener) if config.source == "video" else _run_crops(config, listener)
+    )
 
 
-def _run_video(config: IngestConfig) -> Outcome:
+def _run_video(config: IngestConfig, listener: Listener) -> Outcome:
     from rich.console import Console as RichConsole
 
-    from collabteam.reporting.terminal import Terminal
     from collabteam.storage.workspace import Workspace
     from collabteam.video.pipeline import ingest_footage
     from collabteam.video.summary import footage_table
 
-    summary = ingest_footage(config, Terminal())
+    summary = ingest_footage(config, listener)
     name, workspace = config.camera.name, Workspace.at(config.root, config.camera.name)
     crops = sum(record.crops for record in summary.read)
     objects = sum(sum(record.objects.values()) for record in summary.read)
@@ -56,14 +60,10 @@ def _run_video(config: IngestConfig) -> Outcome:
     )
 
 
-def _run_crops(config: IngestConfig) -> Outcome:
-    from typing import cast
-
+def _run_crops(config: IngestConfig, listener: Listener) -> Outcome:
     from rich.console import Console as RichConsole
 
     from collabteam.catalog import Catalog
-    from collabteam.events import counting
-    from collabteam.reporting.terminal import Terminal
     from collabteam.settings import UNKNOWN, UNUSABLE, check_classes
     from collabteam.sources.crops import Labels, ingest_source, open_source
     from collabteam.storage.workspace import registered
@@ -75,8 +75,7 @@ def _run_crops(config: IngestConfig) -> Outcome:
     if seen and not config.camera.classes and name not in registered(config.root):
         check_classes(seen)
     catalog = Catalog.register(config.root, name, config.camera.classes)
-    console = Terminal()
-    with console.stage(f"reading {config.path}", source.total, "crops") as advance:
+    with listener.stage(f"reading {config.path}", source.total, "crops") as advance:
         summary = ingest_source(catalog, source, counting(advance))
     rate = (summary.added + summary.known) / max(summary.seconds, 1e-9)
     lines = [

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
+from collabteam.events import Listener
 from collabteam.settings import LabelConfig
 
 if TYPE_CHECKING:
@@ -17,15 +18,14 @@ if TYPE_CHECKING:
     from collabteam.storage.workspace import Workspace
 
 
-def run(config: LabelConfig) -> Outcome:
+def run(config: LabelConfig, listener: Listener) -> Outcome:
     """Label, and show what came of it."""
     from rich.console import Console as RichConsole
 
     from collabteam.labelling.label import label_pool
-    from collabteam.reporting.terminal import Terminal
     from collabteam.storage.workspace import Workspace
 
-    labelled = label_pool(config, Terminal())
+    labelled = label_pool(config, listener)
     name = config.camera.name
     workspace = Workspace.at(config.root, name)
     out = RichConsole(highlight=False)

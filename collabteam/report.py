@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
 from collabteam.errors import UserError
+from collabteam.events import Listener
 from collabteam.settings import MOST_SAMPLES, CommandConfig, check_camera_name
 from collabteam.settings.fields import setting
 
@@ -71,19 +74,16 @@ class ReportConfig(CommandConfig):
             raise UserError(f"to={self.to}: only format=html writes there")
 
 
-def run(config: ReportConfig) -> Outcome:
+def run(config: ReportConfig, listener: Listener) -> Outcome:
     """Print the report, or write the page."""
-    return _page(config) if config.format == "html" else _camera(config)
+    return _page(config, listener) if config.format == "html" else _camera(config)
 
 
-def _page(config: ReportConfig) -> Outcome:
-    from collections.abc import Iterator
-
+def _page(config: ReportConfig, listener: Listener) -> Outcome:
     from rich.console import Console as RichConsole
 
     from collabteam.monitoring.facts import CameraFacts, camera_facts
     from collabteam.reporting.fleet_page import write_fleet
-    from collabteam.reporting.terminal import Terminal
 
     to, names = Path(config.to), config.cameras or [config.camera.name]
     if to.is_dir():
@@ -92,7 +92,7 @@ def _page(config: ReportConfig) -> Outcome:
         raise UserError(f"to={to}: the folder {to.parent} is not there: make it first")
 
     def gathered() -> Iterator[CameraFacts]:
-        with Terminal().stage("gathering", len(names), "cameras") as advance:
+        with listener.stage("gathering", len(names), "cameras") as advance:
             for name in names:
                 yield camera_facts(config.root, name, config.samples)
                 advance(1)
@@ -111,8 +111,6 @@ def _page(config: ReportConfig) -> Outcome:
 
 
 def _camera(config: ReportConfig) -> Outcome:
-    import json
-
     from rich.console import Console as RichConsole
 
     from collabteam.catalog import Catalog

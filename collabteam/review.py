@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import getpass
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
 from collabteam.errors import UserError
+from collabteam.events import Listener
 from collabteam.reviewing.exchange.base import EXCHANGE_FORMATS
 from collabteam.settings import ReviewConfig
 from collabteam.settings.fields import setting
 
 if TYPE_CHECKING:
     from collabteam.catalog import Catalog
-    from collabteam.reporting.terminal import Terminal
 
 
 @dataclass
@@ -48,12 +50,9 @@ class ReviewCommandConfig(ReviewConfig):
             raise UserError("export= and import= are two commands: give one of them")
 
 
-def run(config: ReviewCommandConfig) -> Outcome:
+def run(config: ReviewCommandConfig, listener: Listener) -> Outcome:
     """Serve the page, or exchange tasks and answers with another tool."""
-    import getpass
-
     from collabteam.catalog import Catalog
-    from collabteam.reporting.terminal import Terminal
     from collabteam.settings import is_reviewer
 
     catalog = Catalog.open(config.root, config.camera.name)
@@ -68,20 +67,19 @@ def run(config: ReviewCommandConfig) -> Outcome:
         reviewer = ""
     if not is_reviewer(reviewer):
         raise UserError("the system's user has no name that could stand for you: say reviewer=NAME")
-    console = Terminal()
     if config.export:
-        return _export(catalog, config, console)
+        return _export(catalog, config, listener)
     if config.import_:
         return _import(catalog, config, reviewer)
-    return _serve(catalog, config, reviewer, console)
+    return _serve(catalog, config, reviewer, listener)
 
 
 def _serve(
-    catalog: Catalog, config: ReviewCommandConfig, reviewer: str, console: Terminal
+    catalog: Catalog, config: ReviewCommandConfig, reviewer: str, listener: Listener
 ) -> Outcome:
     from collabteam.web.server import serve
 
-    served = serve(catalog, config, reviewer, console)
+    served = serve(catalog, config, reviewer, listener)
     if served is None:
         return Outcome()
     lines = [f"{catalog.name}: {served.verified} crops verified, in {catalog.place}"]
@@ -104,9 +102,7 @@ def _serve(
     return Outcome()
 
 
-def _export(catalog: Catalog, config: ReviewCommandConfig, console: Terminal) -> Outcome:
-    from pathlib import Path
-
+def _export(catalog: Catalog, config: ReviewCommandConfig, listener: Listener) -> Outcome:
     from collabteam.reviewing.exchange.base import Task
     from collabteam.reviewing.exchange.tasks import write_tasks
     from collabteam.reviewing.review_queue import REVIEW_QUEUES
@@ -114,13 +110,13 @@ def _export(catalog: Catalog, config: ReviewCommandConfig, console: Terminal) ->
 
     format = EXCHANGE_FORMATS.load(config.format)()
     format.check_target(Path(config.export))  # before anything is drawn
-    REVIEW_QUEUES.load(config.queue)().prepare(catalog, config, console)
+    REVIEW_QUEUES.load(config.queue)().prepare(catalog, config, listener)
     tasks = [
         Task(crop, asked) for crop, asked in ReviewSession(catalog, config).open_tasks(config.queue)
     ]
     if not tasks:
         raise UserError(f"queue={config.queue} of camera {catalog.name} has nothing to verify")
-    with console.stage(f"writing {config.export}", len(tasks), "crops") as advance:
+    with listener.stage(f"writing {config.export}", len(tasks), "crops") as advance:
         lines = write_tasks(catalog, tasks, format, Path(config.export), advance)
     print("\n".join(lines))
     print(
@@ -131,8 +127,6 @@ def _export(catalog: Catalog, config: ReviewCommandConfig, console: Terminal) ->
 
 
 def _import(catalog: Catalog, config: ReviewCommandConfig, reviewer: str) -> Outcome:
-    from pathlib import Path
-
     from collabteam.reviewing.exchange.answers import read_answers
     from collabteam.reviewing.session import ReviewSession
     from collabteam.settings import is_reviewer

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
+from collabteam.errors import UserError
+from collabteam.events import Listener, counting
 from collabteam.settings import CommandConfig, RuntimeConfig, SimulationConfig
 from collabteam.settings.fields import group, setting
 
@@ -18,12 +20,9 @@ class SimulateConfig(SimulationConfig, CommandConfig):
     runtime: RuntimeConfig = group(RuntimeConfig, preset="core", help="one job of a sweep")
 
 
-def run(config: SimulateConfig) -> Outcome:
+def run(config: SimulateConfig, listener: Listener) -> Outcome:
     """Draw the crops, put them into the catalog, and leave a contact sheet."""
     from collabteam.catalog import Catalog
-    from collabteam.errors import UserError
-    from collabteam.events import counting
-    from collabteam.reporting.terminal import Terminal
     from collabteam.simulator import CLASSES
     from collabteam.simulator.source import SimulatedSource
     from collabteam.sources.crops import ingest_source
@@ -35,9 +34,8 @@ def run(config: SimulateConfig) -> Outcome:
             f"simulation draws {', '.join(CLASSES)}: simulate a camera of another name"
         )
     catalog = Catalog.register(config.root, config.camera.name, config.camera.classes)
-    console = Terminal()
     source = SimulatedSource(config, config.seed)
-    with console.stage(f"drawing {config.crops} crops", config.crops, "crops") as advance:
+    with listener.stage(f"drawing {config.crops} crops", config.crops, "crops") as advance:
         summary = ingest_source(catalog, source, counting(advance))
     to = catalog.workspace.report("contact-sheet.png")
     with catalog.workspace.publishing(to):

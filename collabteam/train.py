@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import sys
+
 from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
+from collabteam.events import Listener, Listeners
 from collabteam.settings import TrainConfig
 
 
-def run(config: TrainConfig) -> Outcome:
+def run(config: TrainConfig, listener: Listener) -> Outcome:
     """Bring the camera to the round and show Table 1."""
-    from collabteam.events import Listeners
+    from rich.console import Console as RichConsole
+
     from collabteam.reporting.table1 import render
-    from collabteam.reporting.terminal import Terminal
     from collabteam.rounds.messages import headline
     from collabteam.rounds.ready import check_ready
     from collabteam.storage.workspace import Workspace
 
-    console = Terminal()
     workspace = Workspace.at(config.root, config.camera.name)
-    before = check_ready(config, console)
+    before = check_ready(config, listener)
     # PyTorch takes seconds to import; a refusal does not wait for it.
     from collabteam.reporting.tracking import Tracking
     from collabteam.rounds.loop import train_rounds
 
-    records = train_rounds(config, Listeners(console, Tracking(config.logger)))
-    render(records, console.rich)
-    console.say(
+    records = train_rounds(config, Listeners(listener, Tracking(config.logger)))
+    render(records, RichConsole(file=sys.stderr, highlight=False))
+    listener.say(
         f"{config.camera.name} is at round {records[-1].round}: "
         f"{workspace.place_of(workspace.round(records[-1].round).record)}\n"
         f"next: python -m collabteam.report camera={config.camera.name}, or train with "

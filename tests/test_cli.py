@@ -304,7 +304,7 @@ from collabteam.settings.fields import setting
 class CountConfig(CommandConfig):
     times: int = setting(1, ge=1, help="how often to say it")
 
-def run(config):
+def run(config, listener):
     from collabteam.catalog import Catalog
     crops = len(Catalog.open(config.root, config.camera.name))
     print(f"{crops} crops\\n" * config.times, end="")

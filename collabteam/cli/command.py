@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from collabteam.cli.help import help_text
 from collabteam.cli.outcome import Outcome
 from collabteam.cli.words import SWEEP, given, is_pattern, only_tells, read_words
 from collabteam.errors import UserError, disk_errors
+from collabteam.events import Listener
 from collabteam.settings import check, check_camera_name
 from collabteam.settings.checks import nearest
 from collabteam.settings.fields import groups, settings_of
@@ -43,7 +45,7 @@ class Command:
     Attributes:
         name: The command's name.
         schema: The dataclass of its settings.
-        run: The work; takes an instance of the schema, checked.
+        run: The work; takes an instance of the schema, checked, and who hears of the progress.
         about: What it is for, one paragraph; the first sentence stands in the list of commands.
         usage: Ways to call it, each with a note; the words after ``python -m collabteam.<name>``.
         then: The command that follows; empty for none.
@@ -59,7 +61,7 @@ class Command:
 
     name: str
     schema: type
-    run: Callable[[Any], Outcome]
+    run: Callable[[Any, Listener], Outcome]
     about: str
     usage: tuple[tuple[str, str], ...]
     then: str = ""
@@ -223,14 +225,16 @@ class Command:
         from omegaconf import DictConfig
         from omegaconf.errors import OmegaConfBaseException
 
+        from collabteam.reporting.terminal import Terminal
+
         codes: list[int] = []
         sweeps = bool(SWEEP & set(words)) and "--cfg" not in words
         here = Path.cwd()
 
-        def work(composed: DictConfig) -> Outcome:
+        def work(composed: DictConfig, listener: Listener) -> Outcome:
             if "camera" in composed and (why := damaged.get(composed.camera.name)):
                 raise UserError(why)
-            return self._work(composed)
+            return self._work(composed, listener)
 
         def job(composed: DictConfig) -> None:
             if sweeps:
@@ -242,10 +246,10 @@ class Command:
                 mine = plan.jobs[HydraConfig.get().job.num]
                 if plan.own_roots:
                     composed.root = f"{plan.root}/{mine.setting}"
-                run_job(mine, self.name, plan.launcher, lambda: work(composed))
+                run_job(mine, self.name, plan.launcher, partial(work, composed))
                 return
             try:
-                codes.append(work(composed).code)
+                codes.append(work(composed, Terminal()).code)
             except UserError as error:
                 _complain(self.name, str(error))
                 codes.append(2)
@@ -283,7 +287,7 @@ class Command:
             return 130
         return max(codes, default=0)
 
-    def _work(self, composed: Any) -> Outcome:
+    def _work(self, composed: Any, listener: Listener) -> Outcome:
         """Turn what Hydra composed into the dataclass, check it, and run.
 
         Raises:
@@ -307,7 +311,7 @@ class Command:
                 trainer.threads = runtime.cpus
         try:
             with disk_errors():
-                return self.run(config)
+                return self.run(config, listener)
         except SystemExit as error:
             # Lightning's answer to ^C and SIGTERM during a fit; its code may be 0.
             raise KeyboardInterrupt from error
