@@ -70,6 +70,7 @@ class Command:
                 f"{name}={part.removeprefix(f'{word}=')}" if part.startswith(f"{word}=") else part
                 for part in sys.argv[1:]
             ]
+        sys.argv[1:] = _implementation_words(self.schema, sys.argv[1:])
         if "seed" not in settings_of(self.schema):
             sys.argv[1:] = self._without_seed(sys.argv[1:])
         arguments = sys.argv[1:]
@@ -233,6 +234,25 @@ class Command:
             for name in named:
                 cameras.setdefault(name, {"name": name, "classes": []})
         return cameras, damaged
+
+
+def _implementation_words(schema: type, words: list[str]) -> list[str]:
+    """Say in Hydra's terms which implementation of a seam is wanted, and its settings.
+
+    ``team.vote=margin team.vote.margin=0.3`` sets the name and adds a key; where ``conf/`` has a
+    group of the name, Hydra itself knows what to do.
+    """
+    names = [one.name for one in settings_of(schema).values() if one.is_implementation]
+    names = [name for name in names if not (_conf() / name).is_dir()]
+    said = []
+    for word in words:
+        for name in names:
+            if word.startswith(f"{name}="):
+                word = f"{name}.name={word.removeprefix(f'{name}=')}"
+            elif word.startswith(f"{name}."):
+                word = f"++{word}"
+        said.append(word)
+    return said
 
 
 def _gather(arguments: list[str]) -> list[str]:
