@@ -38,6 +38,7 @@ from collabteam.storage.layout import RoundFiles
 from collabteam.team.engines import Engine, disagreement, open_engine
 from collabteam.team.predictions import PART, PredictionStore
 from collabteam.team.team import load_weights
+from collabteam.team.votes.consensus import Consensus
 
 ENGINES = ("torch-fp32", "torch-bf16", "openvino-fp32", "openvino-bf16", "openvino-int8")
 
@@ -144,7 +145,8 @@ def main() -> None:
         for name in given.only.split(","):
             prob = lines[name]()
             print(
-                f"{name}: {disagreement(reference, prob):.2%} of verdicts differ from torch-fp32, "
+                f"{name}: {disagreement(reference, prob, Consensus()):.2%} of verdicts differ from "
+                "torch-fp32, "
                 f"largest difference {np.abs(prob - reference).max():.4f}"
             )
 

@@ -39,7 +39,7 @@ def _table(audited: AuditResult, out: RichConsole) -> None:
     from rich import box
     from rich.table import Table
 
-    from collabteam.audits.audit import floored
+    from collabteam.audits.statement import floored
 
     record = audited.record
     title = f"Camera {record.camera}, audit {record.audit}"
@@ -68,7 +68,7 @@ def _result(row: JudgedClass) -> str:
 
 def _open(audited: AuditResult) -> list[str]:
     """What is left to do, and that nothing is wrong with that."""
-    from collabteam.audits.audit import command
+    from collabteam.audits.statement import command
 
     record, classes = audited.record, audited.classes
     answered = sum(row.answered for row in classes.values())

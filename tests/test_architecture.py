@@ -306,7 +306,7 @@ def test_hidden_truth_has_few_readers() -> None:
     assert _importers(TRUTH) == {
         "collabteam.rounds.oracle",
         "collabteam.rounds.stages.evaluate",
-        "collabteam.labelling.label",
+        "collabteam.labelling.stages.measure",
         "collabteam.sources.crops",
     }
 

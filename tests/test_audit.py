@@ -21,23 +21,22 @@ from conftest import Call, Said, environment, fingerprints, one_line, read_json
 from logs import truth_of
 from scipy.stats import binom
 
-from collabteam.audits import audit as release
-from collabteam.audits import certificate
-from collabteam.audits.audit import (
-    answers,
-    certify,
-    judge_classes,
-    plan_classes,
-    read_release,
-    statement,
-)
+from collabteam.audits import begin, certificate
+from collabteam.audits import judge as judging
+from collabteam.audits.answers import answers
+from collabteam.audits.audit import certify
+from collabteam.audits.begin import BeginAudit, plan_classes
+from collabteam.audits.judge import judge_classes
 from collabteam.audits.records import (
     AuditRecord,
     AuditSettings,
     PlannedClass,
+    last_audit,
     read_audit,
     read_certificate,
 )
+from collabteam.audits.release import read_release
+from collabteam.audits.statement import statement
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog.records import labels_hash
 from collabteam.catalog.truth import append_truth
@@ -344,8 +343,8 @@ def test_a_hopeless_audit_is_refused_and_counts_for_nothing(tmp_path: Path, call
 
 def test_a_class_without_a_plan_is_left_out_and_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     """As things are a plan is hopeless for all classes or for none; should that change: ..."""
-    plan = release.plan
-    monkeypatch.setattr(release, "plan", lambda n, *rest: None if n == 50 else plan(n, *rest))
+    plan = begin.plan
+    monkeypatch.setattr(begin, "plan", lambda n, *rest: None if n == 50 else plan(n, *rest))
     batches = {"car": np.arange(50).astype(str), "ship": np.arange(50, 400).astype(str)}
     planned = plan_classes(batches, AuditConfig(), 1)
     assert planned["car"].left_out == "hopeless with expected_error=0.01"
@@ -382,7 +381,7 @@ def test_bad_input(tmp_path: Path, call: Call) -> None:
     catalog.add_crops(made)
     catalog.append_labels(verdicts([crop.crop_id for crop in made], "car"))
     one_line(audit(call, catalog, ORACLE), "needs the hidden truth")
-    assert release.last_audit(catalog.workspace) == 0
+    assert last_audit(catalog.workspace) == 0
 
 
 def test_other_settings_are_refused_with_both_ways_on(tmp_path: Path, call: Call) -> None:
@@ -552,7 +551,7 @@ def test_what_changed_since_is_said(tmp_path: Path, call: Call) -> None:
     assert "covers" not in audit(call, catalog).out  # the audited ones left, no more
     add(catalog, {"car": 40}, {}, "second")
     left = 350 - asked
-    covers = f"the certificate covers {left} of {left + 40} labels released now; new=true audits"
+    covers = f"the certificate covers {left} of {left + 40} labels released now"
     assert covers in audit(call, catalog).out
     index = catalog.index()
     rows = np.flatnonzero((index.human == "") & (index.verdict == "ship"))[:7]
@@ -585,11 +584,11 @@ def test_a_new_audit_after_a_fail_is_of_the_rest_and_has_to_be_surer(
     # Asked twice before the first answer, it is still the second audit.
     assert audit(call, catalog, "new=true").code == 0
     assert record_of(catalog, 2) == record
-    assert release.last_audit(catalog.workspace) == 2
+    assert last_audit(catalog.workspace) == 2
     # With answers, or if more is released, it is given up and counts.
     add(catalog, {"car": 10}, {}, "second")
     audit(call, catalog, "new=true")
-    assert release.last_audit(catalog.workspace) == 3
+    assert last_audit(catalog.workspace) == 3
     answer(catalog, record_of(catalog, 3)["classes"]["car"]["sample"][:1], "car")
     audit(call, catalog, "new=true")
     assert record_of(catalog, 4)["classes"]["car"]["confidence"] == certificate.share_out(
@@ -647,7 +646,7 @@ def _kill_at(monkeypatch: pytest.MonkeyPatch, moment: int, after: bool) -> None:
 
         return writes_or_dies
 
-    for owner, name in ((release, "write_parquet"), (Record, "write")):
+    for owner, name in ((begin, "write_parquet"), (Record, "write")):
         monkeypatch.setattr(owner, name, deadly(getattr(owner, name)))
     monkeypatch.setattr(Catalog, "append_labels", deadly(Catalog.append_labels))
 
@@ -674,7 +673,7 @@ def test_killed_between_any_two_writes(
     was_done = moment == 3 and after
     # Asked again with new=true what is finished is finished, and another one is meant.
     certify(settings(roots[0], new and not was_done))
-    assert release.last_audit(killed.workspace) == 1
+    assert last_audit(killed.workspace) == 1
     assert strip(record_of(killed)) == strip(record_of(whole))
     assert strip(certificate_of(killed)) == strip(certificate_of(whole))
     assert sorted(path.name for path in (killed.folder / "audits" / "1").iterdir()) == [
@@ -714,7 +713,7 @@ def test_killed_by_the_system(tmp_path: Path, call: Call, moment: int) -> None:
     before = drawn.read_bytes() if moment else b""
     assert audit(call, catalog, ORACLE).code == 0
     assert not moment or drawn.read_bytes() == before
-    assert certificate_of(catalog)["audit"] == release.last_audit(catalog.workspace) == 1
+    assert certificate_of(catalog)["audit"] == last_audit(catalog.workspace) == 1
 
 
 def test_two_at_once(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -723,19 +722,19 @@ def test_two_at_once(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
         one_line(audit(call, catalog), "in use", "'label'")
         assert not (catalog.folder / "audits").exists()
     # One that waited outside while another began goes on with that one.
-    due, asked = release._is_due, []
+    saved, found = BeginAudit.saved, []
 
-    def is_due(*arguments: Any) -> bool:
-        found = due(*arguments)
-        asked.append(found)
-        if len(asked) == 1:
+    def look(self: BeginAudit, listener: Listener) -> Any:
+        begun = saved(self, listener)
+        found.append(begun)
+        if len(found) == 1:
             certify(AuditConfig(CameraConfig("S1"), str(tmp_path)))
-        return found
+        return begun
 
-    monkeypatch.setattr(release, "_is_due", is_due)
+    monkeypatch.setattr(BeginAudit, "saved", look)
     assert audit(call, catalog).code == 0
-    assert asked == [True, True, True, False]
-    assert release.last_audit(catalog.workspace) == 1
+    assert [begun is None for begun in found] == [True, True, True, False]
+    assert last_audit(catalog.workspace) == 1
     # To look on takes no lock.
     with catalog.workspace.transaction("train"):
         assert audit(call, catalog).code == 0
@@ -753,8 +752,8 @@ def test_bad_releases_are_certified_no_more_often_than_allowed(
     A release counts once, if any class is certified in any audit. Each class and each audit must
     stay within its own share as well, which a confidence that is not shared out would break.
     """
-    for name in ("plan", "judge", "smallest_sample"):
-        monkeypatch.setattr(release, name, functools.cache(getattr(certificate, name)))
+    for module, name in ((begin, "plan"), (judging, "judge"), (judging, "smallest_sample")):
+        monkeypatch.setattr(module, name, functools.cache(getattr(certificate, name)))
     sizes = {"car": 120, "ship": 250, "plane": 61}
     truth: dict[str, str] = {}
     batches = {}
@@ -797,8 +796,8 @@ def test_bad_releases_are_certified_no_more_often_than_allowed(
 
 
 def test_good_releases_pass_as_often_as_planned(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("plan", "judge", "smallest_sample"):
-        monkeypatch.setattr(release, name, functools.cache(getattr(certificate, name)))
+    for module, name in ((begin, "plan"), (judging, "judge"), (judging, "smallest_sample")):
+        monkeypatch.setattr(module, name, functools.cache(getattr(certificate, name)))
     batches = {name: np.array([f"{name}{n:03}" for n in range(500)]) for name in CLASSES}
     truth = {
         str(i): "unknown" if n < 5 else name

@@ -224,6 +224,21 @@ class Certificate(Record):
         return [name for name, found in self.classes.items() if bool(found.passed) is passed]
 
 
+def last_audit(workspace: Workspace) -> int:
+    """Number of the last audit that was begun, from 1; 0 if there was none."""
+    numbers = reversed(workspace.audit_numbers())
+    return next((number for number in numbers if workspace.audit(number).record.exists()), 0)
+
+
+def open_audit(workspace: Workspace) -> int:
+    """Number of the audit that was begun and has no certificate yet; 0 if there is none.
+
+    Cheap enough to ask at every request of a page.
+    """
+    number = last_audit(workspace)
+    return 0 if workspace.audit(number).certificate.exists() else number
+
+
 def read_audit(workspace: Workspace, number: int) -> AuditRecord:
     """What an audit was begun with.
 

@@ -199,6 +199,8 @@ class Command:
             if part.rule.preset:
                 defaults.append({part.name: part.rule.preset})
         for one in self._implementations():
+            if "." in one.name:  # a setting of a group, and no group of Hydra's own
+                continue
             defaults.append({one.name: one.default["name"]})
             wanted = chosen.get(one.name, "").split(",")
             for name in {*one.rule.names(), *filter(None, wanted)} - set(_files(one.name)):

@@ -104,7 +104,8 @@ class _Reader:
             raise UserError(f"{word}: expected name=value{near and f', such as {near[0]}=...'}")
         if name in self.options:
             self._check_choice(name, value)
-            return word
+            # Hydra's groups are not nested: within one, the name is a setting like any other.
+            return word.replace("=", ".name=", 1) if "." in name else word
         if (setting := self.settings.get(name)) is not None:
             for one in self._values(name, value):
                 _check_text(setting, one)
@@ -120,9 +121,13 @@ class _Reader:
         raise unknown_setting(name, [*self.settings, *self.options])
 
     def _implementation(self, name: str) -> str | None:
-        first = name.split(".")[0]
-        setting = self.settings.get(first)
-        return first if setting is not None and setting.is_implementation else None
+        """The setting that chooses an implementation to which a name belongs, if any does."""
+        parts = name.split(".")
+        for count in range(1, len(parts) + 1):
+            setting = self.settings.get(".".join(parts[:count]))
+            if setting is not None and setting.is_implementation:
+                return setting.typed
+        return None
 
     def _check_choice(self, name: str, value: str) -> None:
         for one in self._values(name, value):

@@ -167,6 +167,11 @@ class LabelRecord(Record):
     settings: dict[str, Any] = Field(
         description="Every setting of the labelling that counts for its results."
     )
+    vote: dict[str, Any] = Field(
+        default={},
+        description="The vote policy: name, settings, joint confidence and thresholds. Empty in "
+        "records of earlier versions, whose teams vote by consensus.",
+    )
     check: EngineCheck = Field(description="The engine that scored, compared with the reference.")
     pool: Count = Field(description="Crops that no person has judged, without the test set.")
     labelled: dict[str, Count] = Field(description="Of these, crops that got each label.")

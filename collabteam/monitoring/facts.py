@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from collabteam.audits.audit import AuditResult, command, last_audited
+from collabteam.audits.audit import AuditResult, last_audited
 from collabteam.audits.records import AuditRecord, Certificate, JudgedClass
+from collabteam.audits.statement import command
 from collabteam.catalog import Catalog, CropIndex
 from collabteam.errors import UserError
 from collabteam.labelling.records import (

@@ -25,7 +25,7 @@ from collabteam.reporting.wandb_runs import (
 from collabteam.rounds.records import RoundRecord, read_rounds
 from collabteam.settings import UNKNOWN, LoggerConfig
 from collabteam.storage.workspace import Workspace
-from collabteam.team.voting import ABSTAIN, vote
+from collabteam.team.voting import ABSTAIN
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -128,7 +128,7 @@ def _samples(catalog: Catalog, index: CropIndex, record: RoundRecord) -> list[Sa
     rows = index.crop_id.find(np.concatenate(names).tolist())
     judged = (rows >= 0) & index.judged()[rows]
     rows = rows[judged]
-    verdicts = vote(np.concatenate(probs)[judged], record.joint)
+    verdicts = record.policy.vote(np.concatenate(probs)[judged])
     said = np.array([*classes, UNSURE], dtype=object)[verdicts.branch]
     person = np.where(np.isin(index.human[rows].astype(str), classes), index.human[rows], UNKNOWN)
     decided, right = verdicts.branch != ABSTAIN, said == person

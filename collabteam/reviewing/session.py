@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from collabteam.audits.audit import open_audit
+from collabteam.audits.records import open_audit
 from collabteam.catalog import Catalog, CropIndex, LabelEvent
 from collabteam.catalog.annotations import Answers
 from collabteam.errors import UserError

@@ -17,6 +17,7 @@ from collabteam.learners.fit import set_threads
 from collabteam.rounds import messages
 from collabteam.rounds.plan import RoundPlan
 from collabteam.rounds.records import RoundRecord, read_rounds
+from collabteam.rounds.selection import selection_rule
 from collabteam.rounds.stages.evaluate import (
     CompareWithTruth,
     EvaluateFolds,
@@ -33,7 +34,7 @@ from collabteam.rounds.state import check_settings
 from collabteam.settings import TrainConfig, check
 from collabteam.stages import Runner
 from collabteam.team.team import Device, Team
-from collabteam.team.voting import vote
+from collabteam.team.voting import team_policy
 
 
 def train_rounds(config: TrainConfig, listener: Listener | None = None) -> list[RoundRecord]:
@@ -52,6 +53,9 @@ def train_rounds(config: TrainConfig, listener: Listener | None = None) -> list[
     """
     listener = listener or Listener()
     check(config)
+    # A wrong policy or rule should show before anything is drawn.
+    team_policy(config.team)
+    selection_rule(config)
     check_picture_size(config.team, config.data.image_size)
     catalog = Catalog.open(config.root, config.camera.name)
     catalog.set_classes(config.camera.classes)
@@ -116,11 +120,12 @@ def make_round(plan: RoundPlan, runner: Runner) -> RoundRecord:
     )
     scored = runner.run(
         ScorePool(
-            catalog, index, plan.pool(index), plan.number, plan.files, training.fingerprint,
+            catalog, index, plan.pool(index), plan.files.scores(), training.fingerprint,
             plan.classes, lambda: team, config.trainer.score_batch_size,
+            messages.scoring(plan.number),
         )
     )  # fmt: skip
-    verdicts = vote(scored.prob_NB, config.team.joint)
+    verdicts = plan.policy.vote(scored.prob_NB)
     runner.run(VerifyTest(catalog, config))
     test = runner.run(EvaluateTest(plan, team))
     truth = runner.run(CompareWithTruth(plan, index, training, scored.rows, verdicts))

@@ -29,6 +29,11 @@ def headline(record: RoundRecord) -> str:
     return ", ".join(parts)
 
 
+def scoring(number: int) -> str:
+    """Title of the scoring of the pool, with a place for the number of crops: ``{}``."""
+    return f"round {number}, the team votes on {{}} crops"
+
+
 def rolled_back(workspace: Workspace, moved: list[int]) -> str:
     """Say which rounds were taken back and where their files are."""
     return (

@@ -11,9 +11,11 @@ from collabteam.catalog import Catalog, CropIndex
 from collabteam.errors import UserError
 from collabteam.rounds.initial import initial_rows
 from collabteam.rounds.records import RoundRecord
+from collabteam.rounds.selection import SelectionRule, selection_rule
 from collabteam.settings import TrainConfig
 from collabteam.storage.layout import RoundFiles
 from collabteam.team.team import Device
+from collabteam.team.voting import VotePolicy, team_policy
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,16 @@ class RoundPlan:
     def classes(self) -> list[str]:
         """Names of the classes, in the order of the branches."""
         return list(self.config.camera.classes)
+
+    @property
+    def policy(self) -> VotePolicy:
+        """How the team votes."""
+        return team_policy(self.config.team)
+
+    @property
+    def rule(self) -> SelectionRule:
+        """How the round selects its increment."""
+        return selection_rule(self.config)
 
     @property
     def files(self) -> RoundFiles:

@@ -15,6 +15,8 @@ from pydantic import (
 )
 
 from collabteam.errors import UserError, first_line
+from collabteam.settings import TeamConfig
+from collabteam.settings.records import from_record
 from collabteam.storage.layout import ROUND_RECORD
 from collabteam.storage.records import (
     ClassName,
@@ -29,6 +31,7 @@ from collabteam.storage.records import (
     Time,
 )
 from collabteam.storage.workspace import Workspace
+from collabteam.team.voting import VotePolicy, team_policy
 
 
 class Reviewer(Part):
@@ -277,9 +280,13 @@ class RoundRecord(Record):
         return self
 
     @property
-    def joint(self) -> str:
-        """How the branches' probabilities make a joint confidence: the setting ``team.joint``."""
-        return str(self.settings["team"]["joint"])
+    def policy(self) -> VotePolicy:
+        """How the team votes: the settings ``team.vote`` and ``team.joint``.
+
+        Raises:
+            UserError: The package that holds the policy is not installed.
+        """
+        return team_policy(from_record(TeamConfig, self.settings["team"]))
 
     @property
     def image_size(self) -> int:

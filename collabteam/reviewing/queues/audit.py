@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from collabteam.audits.audit import command, open_audit
-from collabteam.audits.records import AuditRecord, read_audit
+from collabteam.audits.records import AuditRecord, open_audit, read_audit
+from collabteam.audits.statement import command
 from collabteam.catalog import CropIndex
 from collabteam.catalog.records import seeded_hash
 from collabteam.catalog.texts import TextColumn

@@ -9,7 +9,7 @@ from collabteam.reviewing.next_step import next_training
 from collabteam.reviewing.review_queue import QueuedCrops, ReviewQueue, ReviewState
 from collabteam.rounds.records import read_rounds
 from collabteam.team.predictions import PredictionStore
-from collabteam.team.voting import ABSTAIN, vote
+from collabteam.team.voting import ABSTAIN
 
 
 class Unsure(ReviewQueue):
@@ -40,7 +40,7 @@ class Unsure(ReviewQueue):
         prob_NB = predictions.of(rows)
         scored = ~np.isnan(prob_NB).any(axis=1)
         rows, prob_NB = rows[scored], prob_NB[scored].astype(np.float64)
-        abstains = vote(prob_NB).branch == ABSTAIN if len(rows) else np.zeros(0, dtype=bool)
+        abstains = last.policy.vote(prob_NB).branch == ABSTAIN
         rows, prob_NB = rows[abstains], prob_NB[abstains]
         suggested = np.full(len(index), "", dtype=object)
         suggested[rows] = np.array(last.classes, dtype=object)[prob_NB.argmax(axis=1)]

@@ -21,7 +21,7 @@ from collabteam.rounds.stages.training_set import TrainingSet
 from collabteam.settings import UNKNOWN, TrainConfig
 from collabteam.stages import Stage
 from collabteam.team.team import Team
-from collabteam.team.voting import ABSTAIN, Verdicts, vote
+from collabteam.team.voting import ABSTAIN, Verdicts
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class EvaluateFolds(Stage[FoldFigures]):
 
     def compute(self, listener: Listener) -> FoldFigures:
         """Return the figures."""
-        classes, config = self.plan.classes, self.plan.config
+        classes = self.plan.classes
         folds, human_folds = {}, []
         human_prob = [one.prob_VB[one.is_human_V] for one in self.predictions]
         human_labels = [one.labels_V[one.is_human_V] for one in self.predictions]
@@ -66,7 +66,7 @@ class EvaluateFolds(Stage[FoldFigures]):
             human_folds.append(evaluation.branch_recall(prob, labels, classes))
         estimates = evaluation.expected_precision(
             np.concatenate(human_prob), np.concatenate(human_labels),
-            len(classes), config.team.joint, config.quantile,
+            len(classes), self.plan.policy, self.plan.rule,
         )  # fmt: skip
         return FoldFigures(
             evaluation.mean_recall(list(folds.values())),
@@ -155,7 +155,7 @@ class EvaluateTest(Stage[TestFigures]):
         batches = self.team.score_rows(plan.catalog, rows, config.trainer.score_batch_size)
         prob = np.concatenate(list(batches))
         labels = index.targets(rows, plan.classes)
-        verdicts = vote(prob, config.team.joint)
+        verdicts = plan.policy.vote(prob)
         return TestFigures(
             len(rows),
             evaluation.branch_recall(prob, labels, plan.classes),

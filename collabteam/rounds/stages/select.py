@@ -12,12 +12,10 @@ from collabteam.events import Listener
 from collabteam.rounds import messages
 from collabteam.rounds.plan import RoundPlan
 from collabteam.rounds.records import DrawnClass, RoundRecord, read_increment
-from collabteam.rounds.selection import select
 from collabteam.rounds.stages.score import Predictions, ScorePool
 from collabteam.stages import Stage
 from collabteam.storage.files import write_json
 from collabteam.team.team import Team
-from collabteam.team.voting import ABSTAIN, vote
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,13 +66,12 @@ class Select(Stage[RoundIncrement]):
         before = self._before
         index = plan.catalog.index()
         scored = self._predictions(index, listener)
-        verdicts = vote(scored.prob_NB, config.team.joint)
+        verdicts = plan.policy.vote(scored.prob_NB)
         # One object, one row: a track that trains already would only add near copies.
         tracks = index.track_code[scored.rows]
-        verdicts.branch[np.isin(tracks, index.track_code[plan.trains(index)])] = ABSTAIN
-        increments = select(
+        increments = plan.rule.select(
             verdicts, tracks, len(plan.classes), config.increment_per_class,
-            config.quantile, [config.seed, plan.number],
+            [config.seed, plan.number], np.isin(tracks, index.track_code[plan.trains(index)]),
         )  # fmt: skip
         report: dict[str, DrawnClass] = {}
         labels = []
@@ -117,10 +114,11 @@ class Select(Stage[RoundIncrement]):
         """Votes of the team of the round before; crops that came since then are scored now."""
         plan, files = self.plan, self.plan.files_before
         return ScorePool(
-            plan.catalog, index, plan.pool(index), plan.number - 1, files,
-            self._before.fingerprint, plan.classes,
+            plan.catalog, index, plan.pool(index), files.scores(), self._before.fingerprint,
+            plan.classes,
             # With the settings that it was trained with, which a rollback lets change.
             lambda: Team.load(files, plan.config.trainer), plan.config.trainer.score_batch_size,
+            messages.scoring(plan.number - 1),
         ).compute(listener)  # fmt: skip
 
     def _is_stale(self, index: CropIndex) -> bool:
