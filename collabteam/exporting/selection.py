@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from collabteam.audits.audit import read_release
 from collabteam.audits.records import Certificate, read_certificate
+from collabteam.audits.release import read_release
 from collabteam.catalog.catalog import Catalog
 from collabteam.catalog.index import CropIndex
 from collabteam.catalog.records import seeded_hash
