@@ -204,6 +204,7 @@ class Annotations:
         self.names, self._events = names, events
 
     def __len__(self) -> int:
+        """Number of events in the log."""
         return len(self._events)
 
     def proposal(self) -> LastEvents:

@@ -122,8 +122,8 @@ class WriteVerdicts(Stage[int]):
                     [
                         LabelEvent(
                             str(index.crop_id[rows[n]]), str(names[n]), "team", "verdict",
-                            plan.team.round, float(confidence[n]), plan.team.fingerprint,
-                            self.run, now,
+                            round=plan.team.round, confidence=float(confidence[n]),
+                            by=plan.team.fingerprint, commit=self.run, time=now,
                         )
                         for n in part
                     ]
