@@ -295,19 +295,39 @@ def test_a_command_by_its_name(root: Path) -> None:
 
 ANOTHER = """
 from dataclasses import dataclass
+from typing import Any
 from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
 from collabteam.settings import CommandConfig
-from collabteam.settings.fields import setting
+from collabteam.registry import Registry
+from collabteam.settings.checks import resolve_group
+from collabteam.settings.fields import implementation, setting
+
+class Way:
+    pass
+
+class Plainly(Way):
+    @dataclass
+    class Settings:
+        pass
+
+class Loudly(Way):
+    @dataclass
+    class Settings:
+        marks: int = setting(1, ge=1, help="exclamation marks")
+
+WAYS = Registry("way", "counting:Way", "collabteam.cli")
 
 @dataclass
 class CountConfig(CommandConfig):
     times: int = setting(1, ge=1, help="how often to say it")
+    way: dict[str, Any] = implementation(WAYS, "counting:Plainly", help="how it is said")
 
 def run(config, listener):
     from collabteam.catalog import Catalog
+    marks = getattr(resolve_group(WAYS, config.way, "way"), "marks", 0)
     crops = len(Catalog.open(config.root, config.camera.name))
-    print(f"{crops} crops\\n" * config.times, end="")
+    print(f"{crops} crops{'!' * marks}\\n" * config.times, end="")
     return Outcome(f"{crops} crops")
 
 main = Command("count", CountConfig, run, about="Count crops.", usage=(("camera=NAME", ""),))
@@ -331,6 +351,12 @@ def test_a_command_is_one_module(root: Path, tmp_path: Path) -> None:
     done = count("count", "camera=sim", "times=2")
     assert done.stdout == "600 crops\n600 crops", done.stderr
     one_line(count("count", "camera=sim", "times=0"), "count: times=0: expected 1 or more")
+    loudly = ("count", "camera=sim", "way=counting:Loudly")
+    assert count(*loudly).stdout == "600 crops!"
+    assert count(*loudly, "way.marks=3").stdout == "600 crops!!!"
+    one_line(count(*loudly, "way.mark=3"), "no such setting: way.mark; nearest: way.marks")
+    one_line(count(*loudly, "way.marks=0"), "way.marks=0: expected 1 or more")
+    one_line(count("count", "camera=sim", "way=loud"), "way=loud: no such way")
 
 
 # --- crops that do not make a team -------------------------------------------------------------

@@ -149,7 +149,7 @@ def test_the_defaults_are_section_3_1() -> None:
 
 
 def test_experiment_paper_is_the_defaults() -> None:
-    train.main.store({}, {})
+    train.main.store({})
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         composed = compose("train", ["camera=S10-08", "experiment=paper"])
         plain = compose("train", ["camera=S10-08"])

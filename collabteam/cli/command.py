@@ -87,15 +87,17 @@ class Command:
             for part in groups(self.schema)[1:]
             if part.rule.preset and part.name != "camera"
         }
-        found |= {one.name: one.rule.names() for one in self._implementations()}
+        found |= {name: _files(name) for name in self._implementations()}
         if self.experiment:
             found["experiment"] = _files("experiment")
         if self.cameras == "all" or any(part.name == "camera" for part in groups(self.schema)):
             found["camera"] = []
         return found
 
-    def _implementations(self) -> list[Any]:
-        return [one for one in settings_of(self.schema).values() if one.is_implementation]
+    def _implementations(self) -> list[str]:
+        """The settings that name an implementation and have a folder of files."""
+        every = settings_of(self.schema).values()
+        return [one.name for one in every if one.is_implementation and _files(one.name)]
 
     def __call__(self) -> None:
         """Compose the settings from ``sys.argv`` and run; exits with 2 on bad input."""
@@ -183,30 +185,21 @@ class Command:
 
     # -- Hydra -----------------------------------------------------------------------------------
 
-    def store(self, cameras: Mapping[str, Mapping[str, Any]], chosen: Mapping[str, str]) -> None:
+    def store(self, cameras: Mapping[str, Mapping[str, Any]]) -> None:
         """Tell Hydra of the schema, of what it starts from, and of the cameras.
 
         Args:
             cameras: Name and classes of every camera.
-            chosen: The settings on the command line.
         """
         from hydra.core.config_store import ConfigStore
-        from omegaconf import DictConfig
 
         store = ConfigStore.instance()
         defaults: list[Any] = [f"{self.name}_schema"]
         for part in groups(self.schema)[1:]:
             if part.rule.preset:
                 defaults.append({part.name: part.rule.preset})
-        for one in self._implementations():
-            if "." in one.name:  # a setting of a group, and no group of Hydra's own
-                continue
-            defaults.append({one.name: one.default["name"]})
-            wanted = chosen.get(one.name, "").split(",")
-            for name in {*one.rule.names(), *filter(None, wanted)} - set(_files(one.name)):
-                # Its settings are its own: any name may be added, and is checked later.
-                node = DictConfig({"name": name}, flags={"struct": False})
-                store.store(group=one.name, name=name, node=node)
+        for name in self._implementations():
+            defaults.append({name: settings_of(self.schema)[name].default["name"]})
         defaults.append("_self_")
         if self.experiment:
             defaults.append({"experiment": self.experiment})
@@ -261,7 +254,7 @@ class Command:
 
         try:
             cameras, damaged = self._composable(words)
-            self.store(cameras, given(words))
+            self.store(cameras)
             _resolvers()
             if sweeps:
                 from hydra.core.plugins import Plugins

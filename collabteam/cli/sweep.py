@@ -171,7 +171,7 @@ def plan(command: str, varies: str, arguments: Sequence[str], cameras: Sequence[
         if part.startswith("-") or "=" not in part:
             flags.append(part)  # Hydra wants them together
             continue
-        name = part.partition("=")[0]
+        name = part.partition("=")[0].lstrip("+")
         try:
             override = parser.parse_override(part)
         except HydraException as error:

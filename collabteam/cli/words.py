@@ -88,6 +88,7 @@ def check_option(name: str, value: str, known: Collection[str], remedy: str = ""
 class _Reader:
     def __init__(self, schema: type, options: Mapping[str, Collection[str]], sweeps: bool) -> None:
         self.settings = {one.typed: one for one in settings_of(schema).values()}
+        self.implementations = [n for n, one in self.settings.items() if one.is_implementation]
         self.groups = {part.name: part for part in groups(schema)[1:]}
         self.options, self.sweeps = options, sweeps
 
@@ -102,17 +103,21 @@ class _Reader:
         if not equals:
             near = nearest(name, [*self.settings, *self.options])
             raise UserError(f"{word}: expected name=value{near and f', such as {near[0]}=...'}")
+        setting = self.settings.get(name)
+        if setting is not None and setting.is_implementation:
+            return self._implementation(setting, word, value)
         if name in self.options:
-            self._check_choice(name, value)
-            # Hydra's groups are not nested: within one, the name is a setting like any other.
-            return word.replace("=", ".name=", 1) if "." in name else word
-        if (setting := self.settings.get(name)) is not None:
+            if name != "camera":  # cameras are checked by whoever knows the root
+                for one in self._values(name, value):
+                    check_option(name, one, self.options[name])
+            return word
+        if setting is not None:
             for one in self._values(name, value):
                 _check_text(setting, one)
             return word.replace(name, setting.name, 1)
-        if (owner := self._implementation(name)) is not None:
+        if any(name.startswith(f"{owner}.") for owner in self.implementations):
             # Hydra does not know the settings of an implementation: add them.
-            return f"++{word.lstrip('+')}" if name != owner else word
+            return f"++{word.lstrip('+')}"
         if name in self.groups:
             if value.startswith(("{", "$")):
                 return word
@@ -120,22 +125,15 @@ class _Reader:
             raise UserError(f"{word}: {name} is a group; set one of its settings: {inside}, ...")
         raise unknown_setting(name, [*self.settings, *self.options])
 
-    def _implementation(self, name: str) -> str | None:
-        """The setting that chooses an implementation to which a name belongs, if any does."""
-        parts = name.split(".")
-        for count in range(1, len(parts) + 1):
-            setting = self.settings.get(".".join(parts[:count]))
-            if setting is not None and setting.is_implementation:
-                return setting.typed
-        return None
-
-    def _check_choice(self, name: str, value: str) -> None:
-        for one in self._values(name, value):
-            setting = self.settings.get(name)
-            if setting is not None and setting.rule.registry is not None:
-                setting.rule.registry.check(one, name)
-            elif name != "camera":  # cameras are checked by whoever knows the root
-                check_option(name, one, self.options[name])
+    def _implementation(self, setting: Setting, word: str, value: str) -> str:
+        """The word that names an implementation: a file of its group, or else the name alone."""
+        assert setting.rule.registry is not None
+        values = self._values(setting.name, value)
+        for one in values:
+            setting.rule.registry.check(one, setting.name)
+        if not values or set(values) <= set(self.options.get(setting.name, ())):
+            return word
+        return f"{setting.name}.name={value}"
 
     def _values(self, name: str, value: str) -> list[str]:
         """The values that a word gives; none if only Hydra can read it."""
