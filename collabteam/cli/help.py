@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from collabteam.settings.checks import expected, shown
@@ -154,7 +155,10 @@ def _pages(
             if part.name and part.schema not in shared:
                 yield from (f"### {command.name}: {part.name}", "", _sentence(part), "")
             if part.schema not in shared:
-                yield from _table(part)
+                yield from _table(part.settings)
+        for one in settings_of(command.schema).values():
+            if one.is_implementation:
+                yield from _implementations(command, one)
         links = [
             f"[{part.name}](#group-{part.name.replace('.', '')})"
             for part in _groups(command)[1:]
@@ -170,19 +174,29 @@ def _pages(
         if whole := options.get(part.name):
             listed = ", ".join(f"`{part.name}={name}`" for name in whole)
             yield from (f"As a whole: {listed}.", "")
-        yield from _table(part)
+        yield from _table(part.settings)
+
+
+def _implementations(command: Command, one: Setting) -> Iterator[str]:
+    """The settings of every implementation that a setting can name."""
+    assert one.rule.registry is not None
+    for name in one.rule.names():
+        own = groups(one.rule.registry.load(name).Settings)[0].settings
+        if own:
+            yield from (f"### {command.name}: {one.typed}={name}", "")
+            yield from _table([replace(each, name=f"{one.name}.{each.name}") for each in own])
 
 
 def _sentence(part: Group) -> str:
     return f"{part.rule.help[0].upper()}{part.rule.help[1:]}."
 
 
-def _table(part: Group) -> Iterator[str]:
-    if not part.settings:
+def _table(settings: Sequence[Setting]) -> Iterator[str]:
+    if not settings:
         return
     yield "| setting | default | values | meaning | changes |"
     yield "|---|---|---|---|---|"
-    for one in part.settings:
+    for one in settings:
         default = _default(one)
         cells = (
             f"`{one.typed}`",
