@@ -275,7 +275,7 @@ def test_the_commands_and_the_cameras_with_what_comes_next(finished: Path) -> No
     assert "not labelled by this team\n       next: collabteam label camera=sim" in done.stdout
     (finished / "sim" / "round-2" / "round.json").write_text("{")
     done, _ = with_imports(finished.parent, "collabteam")
-    assert "sim  a record is damaged" in done.stdout
+    assert "sim  damaged: " in done.stdout
     done, _ = with_imports(finished.parent, "collabteam", "root=nowhere")
     assert "no cameras under nowhere" in done.stdout
 

@@ -375,7 +375,7 @@ def test_importing_the_reports_is_light() -> None:
         "import sys\n"
         "import collabteam.reporting.plots, collabteam.reporting.table1\n"
         "import collabteam.reporting.wandb_runs\n"
-        "heavy = {'torch', 'lightning', 'wandb', 'matplotlib', 'PIL'}\n"
+        "heavy = {'torch', 'lightning', 'wandb', 'matplotlib', 'PIL', 'pandas', 'lance'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(

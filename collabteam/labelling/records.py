@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from collabteam.storage.layout import LABEL_RECORD
+from collabteam.storage.layout import LABEL_RECORD, CameraFiles
 from collabteam.storage.records import (
     Count,
     Digest,
@@ -18,7 +18,6 @@ from collabteam.storage.records import (
     Text,
     Time,
 )
-from collabteam.storage.workspace import Workspace
 
 
 class EngineCheck(Part):
@@ -203,11 +202,11 @@ class LabelRecord(Record):
     finished: Time = Field(description="When the labelling was complete, UTC, ISO 8601.")
 
 
-def read_label(workspace: Workspace) -> LabelRecord | None:
+def read_label(files: CameraFiles) -> LabelRecord | None:
     """The record of a camera's last labelling.
 
     Args:
-        workspace: The camera's files.
+        files: The camera's files.
 
     Returns:
         The record; None before the first labelling.
@@ -215,7 +214,7 @@ def read_label(workspace: Workspace) -> LabelRecord | None:
     Raises:
         UserError: ``label.json`` is broken, or a newer version made it.
     """
-    if not workspace.label_record.exists():
+    if not files.label_record.exists():
         return None
-    remedy = f"'python -m collabteam.label camera={workspace.name}' writes it again"
-    return LabelRecord.read(workspace.label_record, remedy)
+    remedy = f"'python -m collabteam.label camera={files.folder.name}' writes it again"
+    return LabelRecord.read(files.label_record, remedy)

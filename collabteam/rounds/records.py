@@ -17,7 +17,7 @@ from pydantic import (
 from collabteam.errors import UserError, first_line
 from collabteam.settings import TeamConfig
 from collabteam.settings.records import from_record
-from collabteam.storage.layout import ROUND_RECORD
+from collabteam.storage.layout import ROUND_RECORD, CameraFiles
 from collabteam.storage.records import (
     ClassName,
     Count,
@@ -30,7 +30,6 @@ from collabteam.storage.records import (
     Text,
     Time,
 )
-from collabteam.storage.workspace import Workspace
 from collabteam.team.voting import VotePolicy, team_policy
 
 
@@ -309,14 +308,14 @@ def read_increment(file: Path) -> dict[str, DrawnClass]:
         ) from error
 
 
-def read_rounds(workspace: Workspace) -> list[RoundRecord]:
+def read_rounds(files: CameraFiles) -> list[RoundRecord]:
     """Complete rounds of one camera, in order.
 
     Reading stops at the first round without a ``round.json``: what comes after it is not part of
     the chain that led to the team.
 
     Args:
-        workspace: The camera's files.
+        files: The camera's files.
 
     Returns:
         The record of each round; empty if no round is complete.
@@ -325,7 +324,7 @@ def read_rounds(workspace: Workspace) -> list[RoundRecord]:
         UserError: A ``round.json`` cannot be read or is not one.
     """
     rounds: list[RoundRecord] = []
-    while (path := workspace.round(len(rounds)).record).is_file():
+    while (path := files.round(len(rounds)).record).is_file():
         remedy = (
             f"restore it, or delete {path.parent.name} and every later round folder and train "
             f"again with round={len(rounds)}"
