@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from collabteam.registry import Registry
-from collabteam.settings import review
+from collabteam.settings import seams
 
 if TYPE_CHECKING:  # the names of the queues are listed without Arrow and NumPy
     import numpy as np
@@ -122,7 +122,7 @@ class ReviewQueue(ABC):
         """
 
 
-REVIEW_QUEUES: Registry[ReviewQueue] = review.REVIEW_QUEUES
+REVIEW_QUEUES: Registry[ReviewQueue] = seams.REVIEW_QUEUES
 """All review queues."""
 
 
