@@ -1,18 +1,18 @@
-"""How the catalog bears a fleet: 3.5 million crops of one camera, or of 193.
+"""Benchmark the catalog at fleet size: 3.5 million crops of one camera, or of 193.
 
     python benchmarks/catalog.py FOLDER                        # one camera with all of them
     python benchmarks/catalog.py FOLDER --cameras 193          # the paper's fleet
     python benchmarks/catalog.py FOLDER --against CHECKOUT     # beside another version's catalog
 
-The catalogs are made below FOLDER (about 5 GB) and grow from one size to the next; what is measured
-is the catalog as it grew, and at the last size also after `collabteam.compact`. Pictures are real
-JPEGs of about 700 bytes, names are random as hashes are; videos of an hour, tracks of three crops,
-frames, times and boxes are like those of footage. The log has, of every crop, what a detector
-proposed and what a team said of it (a tenth "I don't know"), 4,000 verified crops, 600 of a test
-set, and five increments of 3,000.
+The catalogs are created in FOLDER (about 5 GB) and grow from one size to the next. Each size is
+measured as it grew, and the last one also after `collabteam.compact`. Pictures are real JPEGs of
+about 700 bytes and crop ids are random like hashes. Videos of an hour, tracks of three crops,
+frames, times and boxes are like those of footage. The log has a proposal and a prediction of every
+crop (a tenth of them "I don't know"), 4,000 verified crops, 600 test crops, and five increments of
+3,000.
 
-Each figure comes from a process of its own, so the peak is that of the one thing alone; the time
-begins after the imports, whose own memory is in the first line. The file cache is warm.
+Each measurement runs in its own process, so its peak memory is not affected by the others. The time
+starts after the imports, whose memory is in the first line. The file cache is warm.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CLASSES = ["cyclist", "motorcyclist", "pedestrian"]
 FLEET = 193
 COMMIT = 4096
 PER_VIDEO = 600
-"""Crops of an hour."""
+"""Crops per video of one hour."""
 BEGAN = 1_700_000_000
 
 
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def grow(root: Path, number: int, size: int) -> None:
-    """Bring a camera to a size, in commits as `ingest` makes them."""
+    """Grow a camera to a size, with commits like those of `ingest`."""
     from collabteam.catalog import Catalog
     from collabteam.catalog.records import CROP_SCHEMA
     from collabteam.storage.tables import Table
@@ -85,7 +85,7 @@ def grow(root: Path, number: int, size: int) -> None:
         side = rng.integers(32, 120, (len(row), 2)).astype(float)
         columns = {
             "crop_id": ids,
-            # Readers of JPEG stop at the end of the picture; the number keeps contents apart.
+            # JPEG readers ignore the appended number, which makes the contents distinct.
             "image": [pictures[n % len(pictures)] + b"%08d" % n for n in row.tolist()],
             "video": [f"C{number:03d}_{n // PER_VIDEO:06d}.mp4" for n in row.tolist()],
             "track": [str(n % PER_VIDEO // 3) for n in row.tolist()],
@@ -101,7 +101,7 @@ def grow(root: Path, number: int, size: int) -> None:
 
 
 def said(ids: list[str], rng: np.random.Generator) -> Iterator[pa.Table]:
-    """What a detector proposes and what a team says of crops, a commit each."""
+    """Append a detector's proposals and a team's predictions of crops, one commit each."""
     label = np.array(CLASSES, dtype=object)[rng.choice(3, len(ids), p=[0.2, 0.1, 0.7])]
     yield events(ids, label, "detector", "proposal")
     unsure = rng.random(len(ids)) < 0.1
@@ -109,7 +109,7 @@ def said(ids: list[str], rng: np.random.Generator) -> Iterator[pa.Table]:
 
 
 def say_once(catalog: object, rng: np.random.Generator) -> None:
-    """Verified crops, the test set, and five increments of the first crops."""
+    """Append the verified crops, the test set and five increments, from the first crops."""
     from collabteam.storage.tables import Table
 
     folder: Path = catalog.folder  # type: ignore[attr-defined]
@@ -150,7 +150,7 @@ def jpegs() -> list[bytes]:
     return found
 
 
-# --- what is measured --------------------------------------------------------------------------
+# --- measurements ------------------------------------------------------------------------------
 
 MEASURES = {
     "imports": "pass",
@@ -192,7 +192,7 @@ for start in range(0, len(catalog), 4096):
     catalog.images(range(start, min(start + 4096, len(catalog))))
 """,
 }
-"""What is timed, by name; ``clock()`` begins the time anew."""
+"""The code of each measurement, by name; ``clock()`` restarts the time."""
 
 SCRIPT = """
 import json, os, sys, time
@@ -225,7 +225,7 @@ def environment(tree: Path) -> dict[str, str]:
 
 
 def report(root: Path, trees: dict[str, Path], size: int) -> None:
-    """Print what each thing takes, in each version; their turns alternate."""
+    """Print each measurement for each version; the versions take turns."""
     from collabteam.catalog import Catalog
 
     folder = min(root.glob("C*"))
@@ -250,7 +250,7 @@ def report(root: Path, trees: dict[str, Path], size: int) -> None:
 
 
 def once(root: Path, tree: Path, measure: str, ids: str) -> list[float]:
-    """Seconds, seconds of a core, and MB at the peak, of a measure in a fresh process."""
+    """Run one measurement in a new process; return seconds, CPU seconds and peak MB."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.replace("{measure}", measure), str(root)],
         env=environment(tree), cwd=root, input=ids, capture_output=True, text=True, check=False,

@@ -1,16 +1,17 @@
-"""Columns of texts in memory: ours (`collabteam/catalog/texts.py`), pyarrow's, and polars'.
+"""Benchmark text columns in memory: ours (`collabteam/catalog/texts.py`), pyarrow's and polars'.
 
     python benchmarks/columns.py [--crops 3500000] [--events 7000000] [--turns 3]
 
-The work is what an index does: collect a column of the log batch by batch, ask where it is one text
-or one of some, take the text of one event per crop, and read some rows as Python texts; collect the
-crops' names, and find names among them. pyarrow holds such columns as dictionary arrays
-(``dictionary_encode``, 32-bit codes) and finds names with ``index_in``; polars as ``Categorical``
-or ``String``, and finds names with a join. polars is left out where it is not installed.
+The steps are those of the catalog's index: collect a column of the log batch by batch, find the
+rows with one text or one of several, select the text of one event per crop, and read some rows as
+Python strings; collect the crop ids, and look up ids among them. pyarrow stores such columns as
+dictionary arrays (``dictionary_encode``, 32-bit codes) and looks up ids with ``index_in``; polars
+stores them as ``Categorical`` or ``String`` and looks up ids with a join. polars is skipped if it
+is not installed.
 
-Every step of every library runs in a process of its own. A figure is the median of the turns and
-begins after the imports and the making of the data; ``held`` is the size of
-the result as the library counts it, ``peak`` the most memory that the step took on top of the data.
+Every step of every library runs in its own process. A figure is the median of the turns; the time
+starts after the imports and the creation of the data. ``held`` is the size of the result as the
+library reports it; ``peak`` is the most memory that the step used in addition to the data.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ STEPS = {
         "[find(kept, asked) for _ in range(10)]",
     ),
 }
-"""What comes before the clock starts, and what is timed."""
+"""For each step, the setup code and the timed code."""
 
 RUN = """
 def turn():
@@ -181,7 +182,7 @@ def main() -> None:
 
 
 def once(library: str, prepare: str, step: str, crops: int, events: int) -> list[float]:
-    """Seconds, MB held and MB at the peak of one step in a fresh process."""
+    """Run one step in a new process; return seconds, MB held and peak MB."""
     script = DATA + LIBRARIES[library] + RUN.format(prepare=prepare, step=step)
     done = subprocess.run(
         [sys.executable, "-c", script, str(crops), str(events)],

@@ -1,17 +1,15 @@
-"""How often the report speaks of drift, where there is none and where there is.
+"""Measure how often the report warns of drift, without drift and with it.
 
     python benchmarks/drift.py             # 8 simulated cameras, about 11 minutes on one core
 
-Each camera is watched for a day, trained for three rounds by the commands themselves, and watched
-on: for two days on which nothing changes, and, three times over, for the last half day of four in
-which the simulation drifts (drift=0.25, 0.5, 1). The camera's street and the people are others on
-each camera; on one camera the drifting days have the people of the days without drift. What came
-later is cut into stretches that share no object; each is compared with the first day as the report
-would, had nothing else come.
+Each camera is simulated for a day and trained for three rounds with the real commands. Then later
+crops follow: two days without change, and in three variants the last half day of four in which the
+simulation drifts (drift=0.25, 0.5, 1). Street and people differ between cameras; for one camera,
+the drifting days have the same people as the days without drift. The later crops are divided into
+segments that share no object. Each segment is compared with the first day, as the report does it.
 
-The stretches of a camera have their reference in common, so they are not independent: the
-intervals (95%, Clopper and Pearson) are rather too short, and the rates of the cameras stand beside
-them.
+The segments of a camera share their reference, so they are not independent: the intervals (95%,
+Clopper and Pearson) are rather too short. Therefore the rates of the cameras are printed as well.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ from scipy.stats import binomtest
 from collabteam import Catalog
 from collabteam.monitoring.drift import ALPHA, comparable, compare, find_drift
 from collabteam.monitoring.windows import last_verdicts
-from collabteam.simulator import CLASSES, SimulatedCrop, SimulationConfig, _draw, plan_slots
+from collabteam.simulator import CLASSES, SimulatedCrop, SimulationConfig, _draw_tracks, plan_slots
 
 # The demo's recipe with a smaller network, smaller pictures and fewer crops.
 RECIPE = (
@@ -44,17 +42,17 @@ RECIPE = (
 )  # fmt: skip
 DRIFTS = (0.0, 0.25, 0.5, 1.0)
 SIZES = (60, 100, 300)
-"""Objects in a stretch."""
+"""Objects in a segment."""
 
 
 def footage(config: SimulationConfig, seed: int, begin: float, end: float) -> list[SimulatedCrop]:
-    """The crops of a part of a simulation; ``begin`` and ``end`` are shares of its span."""
+    """Draw the crops of a part of a simulation; ``begin`` and ``end`` are shares of its span."""
     slots = [s for s in plan_slots(config, seed) if begin <= s.before / config.crops < end]
-    return _draw(config, seed, slots)
+    return _draw_tracks(config, seed, slots)
 
 
 def write(crops: list[SimulatedCrop], name: str, to: Path, has_test: bool) -> Path:
-    """A Parquet file as `ingest` takes it; ``name`` keeps videos of one hour apart."""
+    """Write a Parquet file for `ingest`; ``name`` makes the names of videos distinct."""
     rows = [
         {
             "image": crop.jpeg, "proposed": crop.proposed, "truth": crop.truth,
@@ -68,7 +66,7 @@ def write(crops: list[SimulatedCrop], name: str, to: Path, has_test: bool) -> Pa
 
 
 def command(name: str, root: Path, *settings: str) -> None:
-    """A command as a person types it, one thread, its words in a file."""
+    """Run a command in a process with one thread, with its output in a file."""
     with (root.parent / "commands.log").open("a") as log:
         subprocess.run(
             [sys.executable, "-m", f"collabteam.{name}", f"root={root}", "camera=c", *settings],
@@ -77,7 +75,7 @@ def command(name: str, root: Path, *settings: str) -> None:
 
 
 def watch(folder: Path, crops: int, seed: int) -> Catalog:
-    """A camera that is trained on its first day and has later days, all of them labelled."""
+    """Train a camera on its first day, add the later days and label all crops."""
     still = SimulationConfig(crops=4 * crops, crops_per_track=2, hours=96, drift=0)
     root = folder / "outputs"
     first = write(footage(still, seed, 0, 0.25), "first", folder, has_test=True)
@@ -93,7 +91,7 @@ def watch(folder: Path, crops: int, seed: int) -> Catalog:
 
 
 def looks(catalog: Catalog, seed: int) -> dict[tuple[float, int], list[tuple[bool, float]]]:
-    """For each drift and size of the stretches: whether each is an alarm, and its p."""
+    """For each drift and segment size: whether each segment is an alarm, and its p-value."""
     index = catalog.index()
     verdicts = last_verdicts(index)
     objects = comparable(index, verdicts)

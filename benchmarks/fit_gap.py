@@ -1,6 +1,6 @@
-"""How well a team does on what it trained on, and on what it did not: is it capacity that lacks?
+"""Compare a team's recall on crops that it trained on and on others: does it lack capacity?
 
-python benchmarks/fit_gap.py outputs cifar 1        # root, camera, round; hidden truth is needed
+python benchmarks/fit_gap.py outputs cifar 1        # root, camera, round; needs hidden truth
 """
 
 from __future__ import annotations

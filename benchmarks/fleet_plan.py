@@ -1,12 +1,12 @@
-"""What the paper's fleet costs with this code: 193 cameras, 50,000 hours, 3.5 million objects.
+"""Estimate the cost of the paper's fleet: 193 cameras, 50,000 hours, 3.5 million objects.
 
     python benchmarks/fleet_plan.py                      # measures and prints the plan
     python benchmarks/fleet_plan.py --train S --score S  # with figures measured before
 
-Two figures are measured here, in seconds of one core and on noise, which costs what pictures cost:
-training one crop for one epoch, and scoring one crop, both for a team of three with the settings of
-`experiment=paper`. The others stand in ``MEASURED``, with where they come from; ``ASSUMED`` was not
-measured by anybody here. docs/fleet-plan.md is what this prints, in words.
+Two figures are measured here, in seconds of one core: training one crop for one epoch, and scoring
+one crop, both for a team of three with the settings of `experiment=paper`. The crops are noise,
+which costs the same as real pictures. ``MEASURED`` lists other measured figures with their sources;
+``ASSUMED`` lists figures that were not measured here. docs/fleet-plan.md explains the output.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ASSUMED = {
 
 
 def training() -> float:
-    """Seconds of a core to train a team of three on one crop once."""
+    """Measure the core seconds to train a team of three on one crop for one epoch."""
     rng = np.random.default_rng(0)
     count, data = 320, DataConfig()
     images = torch.from_numpy(
@@ -59,12 +59,12 @@ def training() -> float:
                 device=Device.of(TrainerConfig()), logger=None, advance=lambda count: None,
             )  # fmt: skip
         spent.append(time.process_time() - began)
-    # The difference of the two is an epoch without what a fit costs once.
+    # The difference of the two is one epoch, without the fixed cost of a fit.
     return (spent[1] - spent[0]) / (count * 4 / 5)
 
 
 def scoring() -> float:
-    """Seconds of a core to score one crop that is decoded already."""
+    """Measure the core seconds to score one decoded crop."""
     data = DataConfig()
     images = torch.randint(0, 255, (256, 3, data.image_size, data.image_size), dtype=torch.uint8)
     networks = [[build_branch(TeamConfig())] for _ in range(CLASSES)]
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def plan(train: float, score: float) -> list[tuple[str, float, str]]:
-    """What is to be done, how much of it there is, and in which unit."""
+    """Compute the plan: each task, its amount and the unit."""
     measured, assumed = MEASURED, ASSUMED
     data, optim = DataConfig(), OptimConfig()
     fits = CAMERAS * ROUNDS * len(data.train_folds)

@@ -1,11 +1,11 @@
-"""What footage costs: the whole line, its detector alone, and ultralytics' own tracking.
+"""Benchmark footage: the whole pipeline, the detector alone, and ultralytics' own tracking.
 
 python benchmarks/footage.py VIDEO YOLO_WEIGHTS [--fps 0] [--image-size 768] [--frames 300]
 python benchmarks/footage.py VIDEO YOLO_WEIGHTS --hour    # memory over an hour: the clip in a loop
 
-The three are timed in turns on the same frames, in one process: the detector on frames that lie in
-memory; ``model.track`` as ultralytics ships it (decoding included, no crops); and ``ingest
-source=video`` (decode, detect, fuse, track, link, crop, write).
+The three take turns on the same frames in one process: the detector on frames in memory;
+``model.track`` as ultralytics ships it (with decoding, without crops); and ``ingest source=video``
+(decode, detect, fuse, track, link, crop, write).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import av
 from collabteam.settings import CameraConfig, DetectorConfig, IngestConfig
 from collabteam.video.detection import open_detector
 from collabteam.video.footage import open_footage
-from collabteam.video.pipeline import CLASSES, ingest_footage, wanted
+from collabteam.video.pipeline import CLASSES, detector_kinds, ingest_footage
 
 
 def remux(video: Path, to: Path, frames: int, times: int = 1) -> None:
-    """The first frames of a clip, so many times one after the other, without encoding anew."""
+    """Repeat the first frames of a clip several times, without re-encoding."""
     with av.open(str(to), "w") as whole:
         copy = None
         shift = 0
@@ -63,7 +63,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
     clip = folder / f"clip{Path(arguments.video).suffix}"
     remux(Path(arguments.video), clip, arguments.frames)
     settings = config(arguments, clip, folder / "0")
-    detector = open_detector(settings.detector, wanted(settings))
+    detector = open_detector(settings.detector, detector_kinds(settings))
     with open_footage(str(clip), arguments.fps) as footage:
         images = [frame.image for frame in footage]
     times: dict[str, list[float]] = {"detector alone": [], "model.track": [], "ingest": []}

@@ -1,14 +1,14 @@
-"""How fast a team labels crops, by engine and precision, against a plain loop over timm networks.
+"""Benchmark labelling by engine and precision, against a plain loop over timm networks.
 
 python benchmarks/label.py ROOT CAMERA ROUND [--crops 2000] [--turns 5] [--threads 0]
     [--batch-size 256] [--only torch-bf16,openvino-int8]
 
-All do the same work from encoded crops to probabilities. Ours reads the catalog and writes the
-parts that ``label`` writes. The plain loop is what one would write first: torchvision's ImageFolder
-over the same crops as files, a DataLoader, and the same networks of timm one after the other, fp32
-in eval mode. All take turns in one process; a ratio compares rates of the same turn, so it holds
-when the machine is busy, as single rates do not. What is prepared once per team (conversion,
-calibration) is timed apart.
+All of them turn encoded crops into probabilities. Ours reads the catalog and writes the same files
+as ``label``. The plain loop is the obvious first version: torchvision's ImageFolder over the same
+crops as files, a DataLoader, and the same timm networks one after the other, fp32 in eval mode. All
+take turns in one process. A ratio compares rates of the same turn, so unlike a single rate it is
+valid on a busy machine. The one-time preparation of a team (conversion, calibration) is timed
+separately.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ENGINES = ("torch-fp32", "torch-bf16", "openvino-fp32", "openvino-bf16", "openvi
 
 
 def plain_loop(folder: Path, images: Path, workers: int, batch_size: int) -> Callable[[], object]:
-    """The networks that vote, as timm makes them, over a folder of images."""
+    """Run the team's timm networks over a folder of images."""
     record = RoundRecord.read(RoundFiles(folder).record, "train the round again")
     team, side = record.settings["team"], record.image_size
     if team["stem"] != "standard":
@@ -63,7 +63,7 @@ def plain_loop(folder: Path, images: Path, workers: int, batch_size: int) -> Cal
             transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ]
     )
-    # Spawned, for Lance bears no fork, and kept over the turns: their start is not counted.
+    # Workers are spawned, because Lance does not support fork; persistent, to exclude their start.
     loader = DataLoader(
         ImageFolder(images, ready),
         batch_size,
@@ -83,7 +83,7 @@ def plain_loop(folder: Path, images: Path, workers: int, batch_size: int) -> Cal
 
 
 def ours(engine: Engine, catalog: Catalog, rows: NDArray[np.int64], batch_size: int) -> object:
-    """From the catalog to parts on disk, as ``label`` does it; returns the probabilities."""
+    """Score crops from the catalog to files, as ``label`` does; return the probabilities."""
     index, found = catalog.index(), []
     with tempfile.TemporaryDirectory() as folder:
         scores = PredictionStore(Path(folder) / "scores", "benchmark", engine.classes, index)
@@ -152,7 +152,7 @@ def main() -> None:
 
 
 def report(lines: dict[str, Callable[[], object]], crops: int, turns: int) -> None:
-    """Each in turn, after one turn that does not count; rates, and ratios to the plain loops."""
+    """Time all in turns after one warm-up turn; print rates and ratios to the plain loops."""
     rates: dict[str, list[float]] = {name: [] for name in lines}
     for turn in range(turns + 1):
         for name, line in lines.items():

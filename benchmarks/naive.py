@@ -1,12 +1,12 @@
-"""The team's labels against the naive policy: argmax of one network on the same verified crops.
+"""Compare the team's labels with a naive policy: argmax of one network on the same verified crops.
 
     python benchmarks/naive.py outputs cifar          # root, camera; hidden truth is needed
 
-The one network is a plain ResNet-18 with an output per class, trained with the recipe of round 0
-(``round-0/round.json``) on all of i0's verified crops of the classes, for as many times the epochs
-as the team has branches: as many passes through a network as round 0 took. It labels every crop; at
-equal coverage only its surest ones count. Beside it stands what ``python -m collabteam.label`` put
-into ``label.json``.
+The network is a plain ResNet-18 with one output per class, trained with the recipe of round 0
+(``round-0/round.json``) on all verified crops of the classes in i0. The number of epochs is
+multiplied by the number of branches, so it takes as many passes through a network as round 0. It
+labels every crop; the comparison at equal coverage uses only its most confident labels. The team's
+figures come from the ``label.json`` of ``python -m collabteam.label``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from collabteam.rounds.initial import initial_rows
 def train(
     images: torch.Tensor, labels: torch.Tensor, classes: int, settings: dict, passes: int
 ) -> torch.nn.Module:
-    """One network of ``classes`` outputs, with the settings of a round."""
+    """Train one network with ``classes`` outputs, with the settings of a round."""
     data, optim = settings["data"], settings["optim"]
     torch.manual_seed(settings["seed"])
     network = timm.create_model("resnet18", num_classes=classes)
@@ -70,8 +70,8 @@ def train(
     return network.eval()
 
 
-def worth(name: str, called: NDArray, actual: NDArray, classes: list[str], total: int) -> None:
-    """One row: coverage, and per class the share of right labels."""
+def table_row(name: str, called: NDArray, actual: NDArray, classes: list[str], total: int) -> None:
+    """Format one row: coverage, and the share of correct labels in all and per class."""
     cells = []
     for number, _ in enumerate(classes):
         mine = called == number
@@ -113,24 +113,26 @@ def main() -> None:
             for start in range(0, len(pool), 256):
                 batch = decode(catalog.images(pool[start : start + 256]), size, threads)
                 prob.append(network(normalize(batch)).float().softmax(dim=1).numpy())
-    surest = np.concatenate(prob)
+    confidence = np.concatenate(prob)
     print(f"{len(i0)} verified crops, {len(pool)} in the pool, {time.perf_counter() - began:.0f} s")
     print(f"| labels of {arguments.camera} | coverage | right | {' | '.join(classes)} |")
     print("|---|---|---|" + "---|" * len(classes))
     team = np.array([place.get(label, -1) for label in index.verdict[pool]])
-    worth(f"team, round {labelled['round']}", team, actual, classes, len(pool))
-    naive = surest.argmax(axis=1)
-    worth("one network, argmax", naive, actual, classes, len(pool))
-    keep = np.argsort(-surest.max(axis=1))[: int((team >= 0).sum())]
+    table_row(f"team, round {labelled['round']}", team, actual, classes, len(pool))
+    naive = confidence.argmax(axis=1)
+    table_row("one network, argmax", naive, actual, classes, len(pool))
+    keep = np.argsort(-confidence.max(axis=1))[: int((team >= 0).sum())]
     least = np.full(len(pool), -1)
     least[keep] = naive[keep]
-    worth("the same, the surest at the team's coverage", least, actual, classes, len(pool))
+    table_row(
+        "the same, the most confident at the team's coverage", least, actual, classes, len(pool)
+    )
     strangers = actual < 0
     if strangers.any():
         given = (team[strangers] >= 0).mean(), 1.0, (least[strangers] >= 0).mean()
         print(
             f"of {strangers.sum()} objects of no class, labelled all the same: team "
-            f"{given[0]:.1%}, argmax {given[1]:.1%}, the surest {given[2]:.1%}"
+            f"{given[0]:.1%}, argmax {given[1]:.1%}, the most confident {given[2]:.1%}"
         )
 
 

@@ -1,11 +1,11 @@
-"""The fleet report on many cameras: seconds, memory, size of the page; or a screenshot.
+"""Benchmark the fleet report on many cameras: seconds, memory, page size; or take a screenshot.
 
-    python benchmarks/report.py                              # the figures, of 193 cameras
-    python benchmarks/report.py --screenshot docs/fleet.png  # what it looks like, of 5 cameras
+    python benchmarks/report.py                              # the figures, for 193 cameras
+    python benchmarks/report.py --screenshot docs/fleet.png  # a screenshot, with 5 cameras
 
-Draws four small simulated cameras of other seeds, trains them, labels with three and audits two;
-these, and one that nobody has trained, are copied in turn. The time grows with a camera's catalog;
-``--crops`` sets its size.
+The script draws four small simulated cameras with different seeds, trains them, labels with three
+and audits two. These four and an untrained camera are copied in turn. The time grows with the size
+of a camera's catalog, which ``--crops`` sets.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def run(name: str, *settings: str) -> None:
 
 
 def models(root: Path, crops: int) -> list[Path]:
-    """Cameras in every state from certified to untouched."""
+    """Create cameras in every state, from certified to untrained."""
     for number, stage in enumerate(("audit", "audit", "label", "train", "")):
         camera = (f"root={root}", f"camera=model{number}")
         drift = f"drift={0.2 * number:.1f}"
@@ -56,7 +56,7 @@ def models(root: Path, crops: int) -> list[Path]:
 
 
 def copy(model: Path, to: Path) -> None:
-    """The same files under another name; only what names the camera is written anew."""
+    """Copy a camera under another name; only files with the camera's name are rewritten."""
     shutil.copytree(model, to, copy_function=os.link)
     manifest = (
         (model / "camera.yaml").read_text().replace(f"name: {model.name}", f"name: {to.name}")
@@ -66,7 +66,7 @@ def copy(model: Path, to: Path) -> None:
 
 
 def measured(root: Path, page: Path) -> tuple[float, float]:
-    """Seconds of the command from start to end, and its peak memory in MiB."""
+    """Run the command; return its seconds from start to end, and its peak memory in MiB."""
     settings = (f"root={root}", "camera=glob(*)", "format=html", f"to={page}")
     began = time.perf_counter()
     child = subprocess.Popen([sys.executable, "-m", "collabteam.report", *settings])
@@ -77,7 +77,7 @@ def measured(root: Path, page: Path) -> tuple[float, float]:
 
 
 def in_browser(page: Path, screenshot: str) -> float:
-    """Seconds until the page stands there."""
+    """Open the page in a browser and return the seconds until it is rendered."""
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         tab = chromium.new_page(viewport={"width": 1366, "height": 1100})

@@ -1,11 +1,11 @@
-"""3,000 verifications through the browser: pages a second, latency, memory; or a screenshot.
+"""Benchmark 3,000 verifications in a browser: pages per second, latency, memory; or a screenshot.
 
     python benchmarks/review.py                          # the figures
     python benchmarks/review.py --screenshot docs/review.png
 
-Draws a simulated camera, starts ``python -m collabteam.review`` on it and drives its page in
-headless Chromium by keyboard. Every page gets two marks before Enter, and Enter comes as soon as
-the page takes it, so a person is slower than this by the time that looking takes.
+The script draws a simulated camera, starts ``python -m collabteam.review`` on it and controls the
+page in headless Chromium by keyboard. It makes two marks on every page and presses Enter as soon as
+the page accepts it; a person also needs time to look.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def verify(page: Page, pid: int, folder: Path) -> None:
         page.keyboard.press("2")
         page.keyboard.press("ArrowRight")
         page.keyboard.press("0")
-        page.wait_for_timeout(200)  # an Enter that comes sooner is taken for a bounce of the key
+        page.wait_for_timeout(200)  # the page ignores an earlier Enter as a key bounce
         pressed = time.perf_counter()
         page.keyboard.press("Enter")
         page.locator(f'html:not([data-page="{at}"])').wait_for(state="attached")

@@ -1,18 +1,19 @@
-"""How well detection and the fusion of riders find who is on the street, and the vote over tracks.
+"""Measure precision and recall of detection, fusion of riders, and the vote over tracks.
 
-The folder holds a file NNNN.txt for each labelled frame (numbers from 0), a line per object in
+The folder holds a file NNNN.txt for each labelled frame (numbers from 0), with a line per object in
 YOLO's format: class, then middle, width and height as fractions of the frame; 0 is a pedestrian, 1
-a cyclist with the bicycle. Other frames are left out. What is found is right if it overlaps an
-object of its kind by an IoU of 0.5, each object once, surer ones first. The row of all riders takes
-cyclists and motorcyclists for one kind. The first table is of each frame by itself; in the second,
-objects are followed (StrongSORT, colour histograms), each has one kind by vote over its frames, and
-those of fewer than 5 frames are left out.
+a cyclist with the bicycle. Other frames are left out. A detection is correct if it has an IoU of at
+least 0.5 with a labelled object of its kind; each object is matched once, in the order of
+confidence. The row of all riders counts cyclists and motorcyclists as one kind. The first table
+rates each frame by itself. In the second table, objects are tracked (StrongSORT, colour
+histograms), each has one kind by a vote over its frames, and tracks of fewer than 5 frames are left
+out.
 
     python benchmarks/riders.py VIDEO LABELS_FOLDER WEIGHTS [LABELS_AHEAD]
 
-LABELS_AHEAD is the number of frames by which the labels are ahead of the pictures. In street3, 35
-frames with labels, it is one to two, which matters for the fast cyclist alone; pedestrians far away
-have no label there, so their precision cannot reach 1.
+LABELS_AHEAD is the number of frames by which the labels are ahead of the pictures. In street3 (35
+labelled frames) it is one to two, which matters only for the fast cyclist. Distant pedestrians have
+no label there, so their precision cannot reach 1.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ IOU = 0.5
 
 
 def read_labels(file: Path, width: int, height: int) -> Objects:
-    """What a file of labels says, in pixels."""
+    """Read a file of labels, in pixels."""
     rows = []
     for line in file.read_text().splitlines():
         number, x, y, w, h = (float(word) for word in line.split())
@@ -47,7 +48,7 @@ def read_labels(file: Path, width: int, height: int) -> Objects:
 
 
 def count_right(found: Objects, labelled: Objects) -> int:
-    """How many of the found objects are right, each label used once."""
+    """Count the correct detections, with each label used once."""
     overlap = iou(found.box, labelled.box)
     right = 0
     for number in np.argsort(-found.score, kind="stable"):
@@ -98,7 +99,7 @@ def main(video: str, labels: Path, weights: str, ahead: int = 0) -> None:
 
 
 def print_table(title: str, found: dict[int, Objects], labelled: dict[int, Objects]) -> None:
-    """Precision and recall over the labelled frames."""
+    """Print precision and recall over the labelled frames."""
     counts = {name: np.zeros(3, int) for name in ROWS}
     for number, truths in labelled.items():
         for name, kinds in ROWS.items():

@@ -1,11 +1,10 @@
-"""What a root in an object store costs, against one on disk.
+"""Benchmark a root in an object store against one on disk.
 
     python benchmarks/store.py             # a server on loopback, 4,000 crops, about a minute
 
-The server is moto's, in a process of its own (``tests/s3_server.py``): a Python program on the same
-processors, with no network between. The ratios tell how many more steps the store takes, not how
-long they take in a real one. Of each step the fastest of ``--turns`` is taken, disk and store in
-turn.
+The server is moto's, in its own process (``tests/s3_server.py``): a Python program on the same
+machine, without a network. The ratios show how many more requests the store needs, not the latency
+of a real store. Disk and store take turns; each figure is the fastest of ``--turns``.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ CLASSES = ["cyclist", "pedestrian"]
 
 
 def server() -> subprocess.Popen[str]:
-    """The server, with a bucket, named in the environment."""
+    """Run the server with a bucket, and set its address in the environment."""
     script = Path(__file__).parents[1] / "tests" / "s3_server.py"
     process = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -49,7 +48,7 @@ def said(crop_ids: list[str]) -> list[LabelEvent]:
 
 
 def steps(root: str, crops: int, turn: int) -> dict[str, Callable[[], object]]:
-    """What is measured, in this order, on a camera of its own."""
+    """Return the steps to measure, in order; they run on a new camera."""
     rng = np.random.default_rng(0)
     pictures = [rng.bytes(4096) for _ in range(crops)]
     catalog = Catalog.register(root, f"turn-{turn}", CLASSES)

@@ -1,9 +1,10 @@
-"""Make one Parquet file of the street crops, with a test split by neighbours.
+"""Make one Parquet file of the street crops, with a test set of consecutive pictures.
 
-The pictures come from several sources, numbered along each of them; neighbours often show the same
-vehicle. So the frozen test set is the middle of every fifth stretch of ten neighbours, not a random
-draw; two crops at either end of such a stretch are left out. The stretches are no tracks: as such
-they would allow one crop in ten to be drawn. So folds do split neighbours, and fold scores flatter.
+The pictures come from several sources and are numbered within each; neighbours often show the same
+vehicle. So the frozen test set is the middle of every fifth group of ten neighbours rather than a
+random sample; two crops at either end of such a group are left out. The groups are not used as
+tracks, because then only one crop in ten could be drawn. As a result, folds separate neighbours and
+the fold scores are too optimistic.
 
     python benchmarks/street.py FOLDER/crops/street street.parquet
     python -m collabteam.ingest camera=street path=street.parquet
@@ -23,7 +24,7 @@ import pyarrow.parquet as pq
 
 
 def numbered(path: Path) -> tuple[str, list[int]]:
-    """The source of a picture, and its number in it."""
+    """Return a picture's source and its number within the source."""
     source, _, rest = path.stem.partition("__")
     return source, [int(digits) for digits in re.findall(r"\d+", rest)]
 

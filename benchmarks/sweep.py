@@ -1,11 +1,11 @@
-"""Two cameras side by side against one after the other: what a sweep's launchers cost and gain.
+"""Benchmark a sweep's launchers: two cameras in parallel against one after the other.
 
     python benchmarks/sweep.py [--cameras 2] [--crops 1500] [--launchers joblib,submitit_local,ray]
 
-Simulated cameras are trained to round 1, each time from nothing: with the basic launcher (one job
-after the other, each with every core) and with each launcher named (as many at once as there are
-cores, a core each). A ratio below 1 is a gain. Other numbers of threads round otherwise, so
-increments may differ here; with trainer.threads=1 for all they are the same.
+Simulated cameras are trained to round 1, each time from scratch: with the basic launcher (one job
+after the other, each with all cores) and with each launcher named (one job per core in parallel). A
+ratio below 1 is a gain. The number of threads affects floating-point rounding, so increments may
+differ; with trainer.threads=1 for all they are the same.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TRAIN = (
 
 
 def command(name: str, root: Path, *settings: str) -> float:
-    """Run a command; the seconds that it took."""
+    """Run a command and return its seconds."""
     began = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", f"collabteam.{name}", f"root={root}", *settings],
@@ -39,7 +39,7 @@ def command(name: str, root: Path, *settings: str) -> float:
 
 
 def increments(root: Path) -> list[tuple[str, str]]:
-    """What joined in round 1, over all cameras."""
+    """Return the increments of round 1 of all cameras."""
     found = []
     for file in sorted(root.glob("*/camera.yaml")):
         index = Catalog.open(root, file.parent.name).index()

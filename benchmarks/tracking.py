@@ -1,9 +1,10 @@
-"""What logging to W&B costs a round: the same training with logger=none and logger=wandb, in turns.
+"""Benchmark logging to W&B: the same training with logger=none and logger=wandb, in turns.
 
     python benchmarks/tracking.py --turns 3
 
-Draws a simulated camera of 1,500 crops and trains rounds 0 to 3 of a small team on it, each time
-anew. Prints the median of the whole command's wall clock and processor seconds, by round.
+The script draws a simulated camera of 1,500 crops and trains rounds 0 to 3 of a small team on it,
+each time from scratch. It prints the medians of the whole command's wall-clock and processor
+seconds, per round.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ SMALL = (
 
 
 def call(name: str, root: Path, *settings: str) -> tuple[float, float]:
-    """Wall clock and processor seconds of a command."""
+    """Run a command; return its wall-clock and processor seconds."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     arguments = [sys.executable, "-m", f"collabteam.{name}", f"root={root}", "camera=sim"]
     subprocess.run([*arguments, *settings], check=True, capture_output=True)

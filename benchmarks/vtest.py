@@ -1,12 +1,12 @@
-"""How well people are followed: OpenCV's vtest.avi against the truth of MOTChallenge 2015.
+"""Measure tracking of people: OpenCV's vtest.avi against the truth of MOTChallenge 2015.
 
 The video is PETS2009 S2.L1, view 1: 795 frames, 19 persons, at 10 frames per second.
 
     python benchmarks/vtest.py vtest.avi vtest.gt.txt yolov8n.pt --reid osnet_x0_25_msmt17.onnx
     python benchmarks/vtest.py vtest.avi vtest.gt.txt yolov8n.pt --tracker sort --every 2
 
-Every figure is at an IoU of 0.5 and by TrackEval (pip install trackeval); "filled" ones are with
-the gaps inside an object filled in on a straight line.
+All figures are at an IoU of 0.5 and come from TrackEval (pip install trackeval). For "filled", the
+gaps within a track are filled by linear interpolation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LEAST_IOU = 0.5
 
 @dataclass(frozen=True)
 class Boxes:
-    """N boxes over all of a video: their frames from 0, whose they are, and where."""
+    """N boxes of a whole video: frame numbers from 0, identities, and positions."""
 
     frame: NDArray[np.int64]
     who: NDArray[np.int64]
@@ -67,7 +67,7 @@ def detect(video: str, weights: str, confidence: float) -> NDArray[np.float64]:
 def follow(
     frames: Iterator[Frame], detections: NDArray[np.float64], tracker: str, reid: str, rate: float
 ) -> tuple[list[LinkedTrack], Boxes, list[int], dict[str, float]]:
-    """All objects, the tracker's own boxes, the frames that were seen, seconds per part."""
+    """Track and link; return the tracks, the tracker's boxes, the frames and seconds per part."""
     follower = open_tracker(tracker, reid, rate)
     linker = Linker(follower.max_distance)
     found: list[LinkedTrack] = []
@@ -91,7 +91,7 @@ def follow(
 
 
 def boxes_of(objects: Sequence[LinkedTrack], seen: Sequence[int] = ()) -> Boxes:
-    """The boxes of all objects; with ``seen``, in all those frames from first to last."""
+    """Return the boxes of all tracks; with ``seen``, interpolated in those frames, too."""
     parts = []
     for who, one in enumerate(objects):
         frame, box = one.frame, one.box
@@ -132,7 +132,7 @@ def measure(truth: Boxes, found: Boxes, seen: Sequence[int]) -> str:
 
 
 def persons_in(truth: Boxes, one: LinkedTrack) -> NDArray[np.int64]:
-    """Whom each box of an object shows; 0 for nobody."""
+    """Return the person that each box of a track shows; 0 for none."""
     persons = np.zeros(len(one), np.int64)
     for row, frame in enumerate(one.frame):
         there = truth.at(int(frame))
@@ -143,7 +143,7 @@ def persons_in(truth: Boxes, one: LinkedTrack) -> NDArray[np.int64]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="See the head of this file.")
+    parser = argparse.ArgumentParser(description="See the module's docstring.")
     parser.add_argument("video")
     parser.add_argument("truth", type=Path)
     parser.add_argument("weights", help="of the detector, for ultralytics")

@@ -39,7 +39,8 @@ def run(config: SimulateConfig, listener: Listener) -> Outcome:
         summary = ingest_source(catalog, source, counting(advance))
     to = catalog.workspace.report("contact-sheet.png")
     with catalog.workspace.publishing(to):
-        contact_sheet([shown for name in sorted(source.shown) for shown in source.shown[name]], to)
+        samples = [sample for name in sorted(source.samples) for sample in source.samples[name]]
+        contact_sheet(samples, to)
     print(
         f"{config.camera.name}: {summary.added} new crops, {summary.total} in all, "
         f"in {catalog.place}\n"

@@ -21,9 +21,9 @@ from collabteam.video.crops import (  # noqa: E402
     choose,
     cut,
     encode,
-    look_at,
+    inside_region,
+    region_mask,
     sharpness,
-    standing,
     visibility,
 )
 from collabteam.video.objects import Frame, Objects  # noqa: E402
@@ -207,17 +207,17 @@ def test_region_and_mask_look_at_where_an_object_stands(tmp_path: object) -> Non
         (10, 10, 30, 50, 0.9, "person"),  # stands at (20, 50)
         (70, 40, 90, 95, 0.9, "person"),  # stands at (80, 95)
     ])  # fmt: skip
-    assert look_at(FootageConfig(), 100, 100) is None
-    lower = look_at(FootageConfig(region=[[0, 0.6], [1, 0.6], [1, 1], [0, 1]]), 100, 100)
+    assert region_mask(FootageConfig(), 100, 100) is None
+    lower = region_mask(FootageConfig(region=[[0, 0.6], [1, 0.6], [1, 1], [0, 1]]), 100, 100)
     assert lower is not None
-    assert standing(objects, lower).tolist() == [False, True]
+    assert inside_region(objects, lower).tolist() == [False, True]
     mask = np.zeros((10, 10), np.uint8)
     mask[:, :5] = 255
     Image.fromarray(mask).save(f"{tmp_path}/mask.png")
-    left = look_at(FootageConfig(mask=f"{tmp_path}/mask.png"), 100, 100)
+    left = region_mask(FootageConfig(mask=f"{tmp_path}/mask.png"), 100, 100)
     assert left is not None
-    assert standing(objects, left).tolist() == [True, False]
+    assert inside_region(objects, left).tolist() == [True, False]
     both = FootageConfig(region=[[0, 0.6], [1, 0.6], [1, 1], [0, 1]], mask=f"{tmp_path}/mask.png")
-    where = look_at(both, 100, 100)
+    where = region_mask(both, 100, 100)
     assert where is not None
-    assert standing(objects, where).tolist() == [False, False]
+    assert inside_region(objects, where).tolist() == [False, False]

@@ -39,10 +39,10 @@ from collabteam.video.footage import (
     check_footage,
     content_hash,
     find_videos,
+    increasing_timestamps,
     is_stream,
     open_footage,
     start_time,
-    steady,
 )
 from collabteam.video.objects import Frame
 
@@ -228,7 +228,7 @@ def test_no_videos(folder: Path, path: str, words: str) -> None:
 
 def test_an_unknown_kind_of_address() -> None:
     line = refused(lambda: find_videos("ftp://me:secret@cam/a.mp4"))
-    assert "ftp://cam/a.mp4 is no stream of a known kind: expected rtsp://, " in line
+    assert "ftp://cam/a.mp4 is not a known kind of stream: expected rtsp://, " in line
 
 
 def test_content_hash(tmp_path: Path) -> None:
@@ -320,22 +320,22 @@ def test_the_container_tells_the_time(created: str | None, seconds: float) -> No
         ({"start": "%Y%m%d_%Q"}, "start=%Y%m%d_%Q: %Q cannot be used: expected %m %d"),
         ({"start": "%Y%m%d%"}, "% cannot be used"),
         ({"start": "%-d%m%Y"}, "%- cannot be used"),
-        ({"start": "%Y%m%d%Y"}, "%Y stands there twice"),
-        ({"start": "%H%M%S"}, "tells no date: expected a year, a month and a day"),
-        ({"start": "%m%d"}, "tells no date"),
-        ({"start": "%Y%m"}, "tells no date"),
-        ({"start": "cam"}, "tells no date"),
-        ({"timezone": "Europe/Nowhere"}, "timezone=Europe/Nowhere is no time zone"),
-        ({"timezone": ""}, "timezone= is no time zone"),
-        ({"timezone": "/etc/passwd"}, "is no time zone"),
-        ({"timezone": "Europe"}, "is no time zone"),
+        ({"start": "%Y%m%d%Y"}, "%Y occurs twice"),
+        ({"start": "%H%M%S"}, "has no complete date: expected a year, a month and a day"),
+        ({"start": "%m%d"}, "has no complete date"),
+        ({"start": "%Y%m"}, "has no complete date"),
+        ({"start": "cam"}, "has no complete date"),
+        ({"timezone": "Europe/Nowhere"}, "timezone=Europe/Nowhere is not a known time zone"),
+        ({"timezone": ""}, "timezone= is not a known time zone"),
+        ({"timezone": "/etc/passwd"}, "is not a known time zone"),
+        ({"timezone": "Europe"}, "is not a known time zone"),
         ({"region": [[0, 0], [1, 1]]}, "region has 2 corners: expected none, or 3 or more"),
         ({"region": [[0, 0], [1, 1], [0, 1.5]]}, "corner [0, 1.5] is outside the frame"),
         ({"region": [[0, 0], [1, 1], [0, math.nan]]}, "is outside the frame"),
-        ({"region": [[0, 0], [1, 1], [0]]}, "[0] is no corner: expected [x, y]"),
-        ({"region": [[0, 0], [1, 1], 5]}, "5 is no corner"),
+        ({"region": [[0, 0], [1, 1], [0]]}, "[0] is not a corner: expected [x, y]"),
+        ({"region": [[0, 0], [1, 1], 5]}, "5 is not a corner"),
         ({"mask": "none.png"}, "mask=none.png does not exist: expected an image"),
-        ({"mask": __file__}, "is no image that can be read"),
+        ({"mask": __file__}, "cannot be read as an image"),
         ({"mask": str(REPOSITORY)}, "cannot be read: "),
     ],
 )
@@ -357,8 +357,8 @@ def test_settings_that_work(tmp_path: Path) -> None:
 
 
 def due(seconds: Sequence[float], fps: float, rate: float) -> list[float]:
-    pace = FrameSampler(fps, rate)
-    return [now for now in seconds if pace.due(now)]
+    sampler = FrameSampler(fps, rate)
+    return [now for now in seconds if sampler.due(now)]
 
 
 @given(
@@ -419,7 +419,7 @@ def settle(raw: Sequence[float | None], rate: float = 10) -> tuple[list[float], 
     """Seconds, the places in ``raw`` of what is left, and what was told, in initials."""
     told: list[str] = []
     stamped = [(seconds, place) for place, seconds in enumerate(raw)]
-    kept = list(steady(stamped, rate, lambda what, _: told.append(what[0])))
+    kept = list(increasing_timestamps(stamped, rate, lambda what, _: told.append(what[0])))
     return [round(now, 6) for now, _ in kept], [place for _, place in kept], "".join(told)
 
 
@@ -429,7 +429,9 @@ def settle(raw: Sequence[float | None], rate: float = 10) -> tuple[list[float], 
 )
 def test_timestamps_always_increase(raw: list[float | None], rate: float) -> None:
     kept = list(
-        steady([(now, place) for place, now in enumerate(raw)], rate, lambda what, now: None)
+        increasing_timestamps(
+            [(now, place) for place, now in enumerate(raw)], rate, lambda what, now: None
+        )
     )
     places = [place for _, place in kept]
     assert places == sorted(set(places))
@@ -441,7 +443,11 @@ def test_timestamps_always_increase(raw: list[float | None], rate: float) -> Non
 @given(st.lists(st.floats(0.001, 20.0), max_size=80))
 def test_good_timestamps_stay_as_they_are(gaps: list[float]) -> None:
     times = [0.0, *itertools.accumulate(gaps)]
-    kept = list(steady([(now, now) for now in times], 10, lambda what, now: pytest.fail(what)))
+    kept = list(
+        increasing_timestamps(
+            [(now, now) for now in times], 10, lambda what, now: pytest.fail(what)
+        )
+    )
     assert [now for now, _ in kept] == times
     assert [now for _, now in kept] == times
 
@@ -502,13 +508,13 @@ def test_what_a_due_frame_needs_is_never_left_out(
             packets.append(((shown + number) / 10, False, set(group)))
             group.add(len(packets) - 1)
         shown += len(swaps)
-    sieve: PacketFilter[int] = PacketFilter(FrameSampler(fps, 10))
+    packet_filter: PacketFilter[int] = PacketFilter(FrameSampler(fps, 10))
     for _ in range(learnt):
-        sieve.learn(True)
+        packet_filter.learn(True)
     passed: list[tuple[int, bool]] = []
     for place, (seconds, is_key, _) in enumerate(packets):
-        passed += sieve.put(place, seconds, is_key)
-    passed += sieve.end()
+        passed += packet_filter.put(place, seconds, is_key)
+    passed += packet_filter.end()
     places = [place for place, _ in passed]
     assert places == sorted(set(places))
     taken = set(due(sorted(seconds for seconds, _, _ in packets), fps, 10))
@@ -523,15 +529,15 @@ def test_what_a_due_frame_needs_is_never_left_out(
 
 def test_what_no_due_frame_needs_is_left_out() -> None:
     def passing(fps: float, sound: bool = True, broken: int = -1) -> list[int]:
-        sieve: PacketFilter[int] = PacketFilter(FrameSampler(fps, 10))
+        packet_filter: PacketFilter[int] = PacketFilter(FrameSampler(fps, 10))
         for _ in range(3):
-            sieve.learn(True)
-        sieve.learn(sound)
+            packet_filter.learn(True)
+        packet_filter.learn(sound)
         passed = []
         for place in range(30):
             seconds = None if place == broken else place / 10
-            passed += sieve.put(place, seconds, place % 10 == 0)
-        return [place for place, _ in passed + sieve.end()]
+            passed += packet_filter.put(place, seconds, place % 10 == 0)
+        return [place for place, _ in passed + packet_filter.end()]
 
     assert passing(1) == [0, 10, 20]  # keyframes alone
     assert passing(0.5) == [0, 20]
@@ -575,8 +581,8 @@ def test_every_kind_at_every_rate(
     assert [frame.seconds for frame in whole] == pytest.approx([n / rate for n in range(100)])
     assert [shade(frame) for frame in whole] == [number % SHADES for number in range(100)]
     for share in (0.08, 0.25, 0.7):  # also with what is not needed left out
-        pace = FrameSampler(share * rate, rate)
-        expected = [frame for frame in whole if pace.due(frame.seconds)]
+        sampler = FrameSampler(share * rate, rate)
+        expected = [frame for frame in whole if sampler.due(frame.seconds)]
         for threads in (1, 2):
             frames, faults = read(path, share * rate, threads)
             assert (numbers(frames), faults) == (numbers(expected), [])
@@ -731,12 +737,16 @@ def half(path: Path) -> Path:
     [
         ("a.mp4", lambda path: path, "cannot be opened: No such file"),
         ("a.mp4", lambda path: path.mkdir() or path, "cannot be opened: Is a directory"),
-        ("a.mp4", lambda path: path.write_text("hello\n" * 99) and path, "is no video"),
+        (
+            "a.mp4",
+            lambda path: path.write_text("hello\n" * 99) and path,
+            "cannot be read as a video",
+        ),
         ("a.mp4", lambda path: path.touch() or path, "is empty: expected a video"),
         ("a.m4a", audio, "has no video, only audio"),
         ("a.avi", no_frames, "has no frame that can be decoded"),
-        ("a.mkv", no_frames, "is no video that can be read"),
-        ("a.mp4", lambda path: half(write(path)), "is no video that can be read, or its end is"),
+        ("a.mkv", no_frames, "cannot be read as a video"),
+        ("a.mp4", lambda path: half(write(path)), "cannot be read as a video, or its end is"),
     ],
 )
 def test_what_gives_no_frame(
@@ -917,10 +927,10 @@ def test_errors_in_the_thread_reach_the_consumer(
     video: str, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     def breaks(*given: Any) -> Iterator[tuple[float, Any]]:
-        yield from itertools.islice(steady(*given), after)
+        yield from itertools.islice(increasing_timestamps(*given), after)
         raise ArithmeticError("a bug")
 
-    monkeypatch.setattr(module, "steady", breaks)
+    monkeypatch.setattr(module, "increasing_timestamps", breaks)
     frames: list[Frame] = []
     with pytest.raises(ArithmeticError, match="a bug"), open_footage(video) as footage:
         frames.extend(footage)

@@ -310,7 +310,7 @@ def test_a_file_with_only_a_truth_column(catalog: Catalog, tmp_path: Path) -> No
         tmp_path / "t.parquet", image=[picture(0), picture(1)], truth=["car", "ship"]
     )
     assert ingest_crops(catalog, path, "truth").labelled == {"car": 1, "ship": 1}
-    with pytest.raises(UserError, match="gives no label"):
+    with pytest.raises(UserError, match="has no labels"):
         ingest_crops(catalog, path, "person")
 
 
@@ -328,7 +328,11 @@ def bad_source(case: str, base: Path) -> tuple[Path, str, str]:
     if case == "no images":
         return write(base / "crops" / "a.txt", b"").parent, "person", "no image: it has 1 files"
     if case == "no parquet":
-        return write(base / "a.parquet", b"PAR1 not really"), "person", "no Parquet file"
+        return (
+            write(base / "a.parquet", b"PAR1 not really"),
+            "person",
+            "cannot be read as a Parquet file",
+        )
     if case == "no image column":
         return write_parquet(base / "a.parquet", picture=two), "person", "columns are picture"
     if case == "image type":
@@ -337,9 +341,9 @@ def bad_source(case: str, base: Path) -> tuple[Path, str, str]:
         empty = pa.array([], pa.binary())
         return write_parquet(base / "a.parquet", image=empty), "person", "has no rows"
     if case == "no label":
-        return write_parquet(base / "a.parquet", image=two), "truth", "gives no label"
+        return write_parquet(base / "a.parquet", image=two), "truth", "has no labels"
     if case == "flat":
-        return write(base / "flat" / "a.jpg", two[0]).parent, "person", "gives no label"
+        return write(base / "flat" / "a.jpg", two[0]).parent, "person", "has no labels"
     if case == "bad class":
         path = write_parquet(base / "a.parquet", image=two, label=["a b", "car"])
         return path, "person", "class 'a b': expected letters"

@@ -132,7 +132,7 @@ def test_a_camera_has_the_classes_that_it_names(tmp_path: Path) -> None:
     # Without riders among the classes nothing is fused: two persons, two bicycles.
     assert _objects(ingest_footage(config, detector=Colours())) == {"person": 2, "bicycle": 2}
     mixed = _config(tmp_path / "other", video, ["person", "cyclist"])
-    with pytest.raises(UserError, match="person and cyclist cannot stand side by side"):
+    with pytest.raises(UserError, match="person and cyclist cannot be used together"):
         ingest_footage(mixed, detector=Colours())
     assert not (tmp_path / "other").exists()
 
@@ -603,7 +603,7 @@ def test_committers_do_not_stumble_over_each_other(tmp_path: Path, footage: Path
     from collabteam.video.spool import commit
 
     config = module._with_classes(config)
-    run = module._Run(
+    run = module._IngestRun(
         config, Catalog.open(config.root, "cam"), Swift(spool.folder), Listener(),
         Colours(),
     )  # fmt: skip
@@ -629,19 +629,19 @@ def test_pictures_of_second_tracks_are_let_go_of(
                 for seen in super().detect(images)
             ]  # fmt: skip
 
-    readings: list[module._Reading] = []
+    video_runs: list[module._VideoRun] = []
 
-    class Watched(module._Reading):
+    class Watched(module._VideoRun):
         def __init__(self, *arguments: object) -> None:
             super().__init__(*arguments)  # type: ignore[arg-type]
-            readings.append(self)
+            video_runs.append(self)
 
-    monkeypatch.setattr(module, "_Reading", Watched)
+    monkeypatch.setattr(module, "_VideoRun", Watched)
     video = film(tmp_path / "clip.avi", [walker(20, 20), walker(250, 150, -3.0)], frames=60)
     summary = ingest_footage(_config(tmp_path / "outputs", video), detector=Twice())
     assert summary.read[0].tracks > 2
     assert _objects(summary) == {"pedestrian": 2}
-    assert readings[0].albums == {}
+    assert video_runs[0].best_shots == {}
 
 
 def test_a_name_that_tells_no_time_is_remarked_upon(tmp_path: Path) -> None:
@@ -649,7 +649,7 @@ def test_a_name_that_tells_no_time_is_remarked_upon(tmp_path: Path) -> None:
     config.camera.footage = FootageConfig(start="%Y-%m-%d_%H%M%S")
     (record,) = ingest_footage(config, detector=Colours()).read
     assert record.start is None
-    assert record.faults == ["its name tells no time: expected %Y-%m-%d_%H%M%S in it"]
+    assert record.faults == ["its name has no time: expected %Y-%m-%d_%H%M%S in it"]
 
 
 def test_previews_are_no_footage(tmp_path: Path) -> None:

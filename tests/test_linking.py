@@ -338,7 +338,7 @@ def test_numbers_and_order_do_not_matter(tracks: list[Track], other: list[int]) 
 def test_it_does_not_matter_when_one_looks(tracks: list[Track]) -> None:
     found = link(tracks)
     for every in (0.0, inf):  # in every frame; once at the end
-        with mock.patch.object(linking, "_EVERY", every):
+        with mock.patch.object(linking, "_LINK_INTERVAL", every):
             linker = Linker(0.3)
             if every == inf:
                 linker._due = inf

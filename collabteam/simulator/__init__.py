@@ -1,8 +1,8 @@
 """A simulated fixed camera: object crops with known truth, for the demo, tests and studies.
 
-Every crop is drawn in code from articulated figures before a street, so nobody's data is
-needed. The truth of every crop is known, the labels a detector would propose are wrong at a
-rate that can be set, and the distribution can be made to drift over the simulated hours:
+Every crop is drawn in code from articulated figures in front of a street, so no real data is
+needed. The truth of every crop is known, the proposed labels are wrong at a rate that can be set,
+and the distribution can drift over the simulated hours:
 
     from collabteam.simulator import SimulationConfig, check, simulate
 
@@ -47,15 +47,15 @@ Hard = Literal["", "pushing", "hidden", "tiny", "dark", "pair"]
 
 @dataclass(frozen=True)
 class SimulatedCrop:
-    """One crop as a detector would cut it out.
+    """One simulated crop with its truth and the detector's proposal.
 
     Attributes:
         jpeg: The crop as an RGB JPEG, at most 160 pixels on its long side.
         truth: One of `CLASSES` or "unknown".
-        proposed: The label a detector proposes, one of `CLASSES` or "unknown".
+        proposed: The label that a detector proposes, one of `CLASSES` or "unknown".
         track: Name of the track; all crops of a track show the same object.
-        video: Name of the video, one an hour.
-        frame: Frame of the video, 25 a second.
+        video: Name of the video; each hour is one video.
+        frame: Frame of the video, at 25 frames per second.
         time: Unix time in seconds, UTC.
         box: Left, top, width and height in pixels of a 1280x720 frame.
         split: "pool" or "test", the same for a whole track.
@@ -75,21 +75,21 @@ class SimulatedCrop:
 def simulate(
     config: SimulationConfig, seed: int = 0, workers: int | None = None
 ) -> Iterator[SimulatedCrop]:
-    """Draws the crops of a simulated camera, in the order of time of their tracks.
+    """Draw the crops of a simulated camera, in the time order of their tracks.
 
     The result depends on `config` and `seed` only, not on `workers`.
 
     Args:
-        config: What the camera sees.
-        seed: Seed of the street and of everything in it, at least 0.
-        workers: Number of processes, at least 1; None takes one a core.
+        config: Settings of the simulation.
+        seed: Seed of the street and of all its objects, at least 0.
+        workers: Number of processes, at least 1; None uses one per core.
 
     Returns:
-        An iterator that draws as it is read.
+        An iterator that draws crops lazily.
 
     Raises:
         UserError: A setting is out of its range.
-        ValueError: The seed or the number of workers is.
+        ValueError: The seed or the number of workers is out of its range.
     """
     check(config)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
@@ -107,14 +107,14 @@ def _stream(config: SimulationConfig, seed: int, workers: int) -> Iterator[Simul
     workers = min(workers, len(tasks))
     if workers == 1:
         for task in tasks:
-            yield from _draw(config, seed, task)
+            yield from _draw_tracks(config, seed, task)
         return
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
     waiting: deque[Future[list[SimulatedCrop]]] = deque()
     try:
-        # A few tasks ahead of the reader keep every worker busy without piling up crops.
+        # A few pending tasks keep every worker busy without accumulating crops in memory.
         for task in tasks:
-            waiting.append(pool.submit(_draw, config, seed, task))
+            waiting.append(pool.submit(_draw_tracks, config, seed, task))
             if len(waiting) > 3 * workers:
                 yield from waiting.popleft().result()
         while waiting:
@@ -125,7 +125,7 @@ def _stream(config: SimulationConfig, seed: int, workers: int) -> Iterator[Simul
 
 @dataclass(frozen=True)
 class Slot:
-    """Place of a track in the order: its index, number of crops and crops before it."""
+    """Position of a track in the sequence: its index, number of crops and crops before it."""
 
     index: int
     length: int
@@ -133,7 +133,7 @@ class Slot:
 
 
 def plan_slots(config: SimulationConfig, seed: int) -> list[Slot]:
-    """Divides the crops of a simulation among its tracks."""
+    """Divide the crops of a simulation among its tracks."""
     rng = np.random.default_rng([seed, 0, 7])
     slots: list[Slot] = []
     total = 0
@@ -146,10 +146,17 @@ def plan_slots(config: SimulationConfig, seed: int) -> list[Slot]:
 
 @dataclass(frozen=True)
 class Track:
-    """What is decided about a track before anything is drawn.
+    """The plan of a track, made before it is drawn.
 
-    `progress` is the share of the span that has passed (0 to 1); `seconds` are the times of
-    its crops since the start; `away` is how far the distribution has drifted, -1 to 1.
+    Attributes:
+        slot: Position of the track in the sequence.
+        truth: One of `CLASSES` or "unknown".
+        hard: Kind of hard case; "" for an easy track.
+        split: "pool" or "test".
+        proposed: Proposed label of each crop.
+        seconds: Time of each crop since the start of the simulation.
+        progress: Share of the simulated time that has passed, 0 to 1.
+        away: How far the distribution has drifted, -1 to 1.
     """
 
     slot: Slot
@@ -163,12 +170,12 @@ class Track:
 
 
 def plan_track(config: SimulationConfig, slot: Slot, rng: Generator) -> Track:
-    """Decides truth, hard case, split, times and proposed labels of a track."""
+    """Choose the truth, hard case, split, times and proposed labels of a track."""
     span = 3600.0 * config.hours
     start = span * (slot.before + float(rng.uniform(0.0, slot.length))) / config.crops
     video = math.floor(min(start, span - 1e-6) / 3600.0)
     first = 3600.0 * video
-    # A track stays within its video, so long as that has a frame for each of its crops.
+    # A track stays within its video if the video has enough frames for its crops.
     frames = (min(span, first + 3600.0) - first) * _FRAME_RATE
     stride = max(1, int(min(float(rng.uniform(5.0, 20.0)), 0.5 * frames / slot.length)))
     frame = max(0, int(min((start - first) * _FRAME_RATE, frames - stride * slot.length)))
@@ -198,7 +205,7 @@ def _propose(
         return (other if rng.random() < 0.5 else truth,) * slot.length
     known = 1.0 - config.unknown_share
     rate = max(0.0, config.proposal_error - 0.5 * config.unknown_share) / known
-    # Detectors fail more often on hard cases; easy ones make up for it.
+    # Detectors fail more often on hard cases; the rate on easy ones is lowered to compensate.
     hard_share = config.hard_share
     factor = min(2.5, 0.85 / max(rate, 1e-9), 1.0 / max(hard_share, 1e-9))
     if hard:
@@ -220,14 +227,14 @@ def _propose(
     return tuple(other if rng.random() < odds else truth for _ in range(slot.length))
 
 
-def _draw(config: SimulationConfig, seed: int, slots: list[Slot]) -> list[SimulatedCrop]:
-    """Draws the crops of a few tracks; runs in a worker."""
+def _draw_tracks(config: SimulationConfig, seed: int, slots: list[Slot]) -> list[SimulatedCrop]:
+    """Draw the crops of a few tracks; runs in a worker."""
     street = sc.street(seed)
     crops: list[SimulatedCrop] = []
     for slot in slots:
         rng = np.random.default_rng([seed, slot.index])
         track = plan_track(config, slot, rng)
-        shots = _shoot(config, track, street, rng)
+        shots = _draw_track(config, track, street, rng)
         for k, (jpeg, box) in enumerate(shots):
             video = int(track.seconds[k] // 3600.0)
             moment = _START + timedelta(hours=video)
@@ -249,7 +256,7 @@ def _draw(config: SimulationConfig, seed: int, slots: list[Slot]) -> list[Simula
 
 @dataclass
 class _Body:
-    """A figure that can be posed for each crop, with its speed in metres a second."""
+    """A figure that is posed for each crop, with its speed in metres per second."""
 
     kind: str
     look: fg.Look
@@ -264,7 +271,7 @@ class _Body:
     lit: bool
 
     def pose(self, moment: float, rng: Generator) -> fg.Figure:
-        """The figure `moment` seconds after the track began."""
+        """Pose the figure `moment` seconds after the start of the track."""
         if self.still is not None:
             return self.still
         if self.kind == "pedestrian":
@@ -283,7 +290,7 @@ class _Body:
 
 
 def _body(kind: str, rng: Generator, cold: float, rain: bool, dark: bool) -> _Body:
-    """Draws who or what a track shows."""
+    """Draw the person or object of a track."""
     look = fg.draw_look(rng, cold)
     still: fg.Figure | None = None
     speed = {"pedestrian": 1.3, "pushing": 1.1, "cyclist": 4.5, "motorcyclist": 9.0}.get(kind, 0.0)
@@ -330,7 +337,7 @@ def _body(kind: str, rng: Generator, cold: float, rain: bool, dark: bool) -> _Bo
 def _conditions(
     config: SimulationConfig, track: Track, rng: Generator
 ) -> tuple[float, float, float, float]:
-    """Hour of the day (0 to 24), rain, fog and cold (0 to 1) of a track."""
+    """Draw the hour of the day (0 to 24), rain, fog and cold (0 to 1) of a track."""
     t = track.progress
     drifted = rng.random() < config.drift
     if drifted:
@@ -349,9 +356,9 @@ def _conditions(
 
 
 def _heading(config: SimulationConfig, track: Track, rng: Generator) -> float:
-    """Heading in radians: 0 to the right, pi / 2 away from the camera."""
+    """Draw a heading in radians: 0 to the right, pi / 2 away from the camera."""
     if rng.random() < 0.7 * config.drift:
-        # From the side at first, from front and rear in the end.
+        # Side views at the start, front and rear views at the end.
         turn = 0.5 * math.pi * track.progress + float(rng.normal(0.0, 0.3))
         return turn * (1.0 if rng.random() < 0.5 else -1.0) + (
             math.pi if rng.random() < 0.5 else 0.0
@@ -361,10 +368,10 @@ def _heading(config: SimulationConfig, track: Track, rng: Generator) -> float:
     return float(rng.uniform(0.0, 2 * math.pi))
 
 
-def _beside(
+def _second_figure(
     track: Track, rng: Generator, cold: float, rain: bool, dark: bool, heading: float
 ) -> tuple[_Body, float, float, float] | None:
-    """Somebody or something close to the object: body, heading, metres right and away."""
+    """Draw a second figure close to the object: body, heading, metres right and away."""
     chance = 1.0 if track.hard in ("pair", "hidden") else 0.11
     if track.truth == "unknown" or rng.random() > chance:
         return None
@@ -382,34 +389,34 @@ def _beside(
     heavy = track.hard == "hidden"
     near = -float(rng.uniform(0.7, 1.4))
     shift = float(rng.normal(0.0, 0.25 if heavy else 0.6))
-    what = rng.random()
+    choice = rng.random()
     body = _body("pedestrian", rng, cold, rain, dark)
     turn = float(rng.uniform(0.0, 2 * math.pi))
-    if what < 0.4:
+    if choice < 0.4:
         body.still = fg.pole(rng)
         if heavy:
             second = fg.pole(rng).moved(0.0, 0.3)
             body.still.add(second)
             turn = 0.5 * math.pi
-    elif what < 0.65:
+    elif choice < 0.65:
         body.still, turn = fg.car(rng), float(rng.normal(0.0, 0.15))
         near -= 0.8
         shift *= 3.0
-    elif what < 0.8:
+    elif choice < 0.8:
         body.still = fg.bush(rng)
     return body, turn, shift, near
 
 
-def _shoot(
+def _draw_track(
     config: SimulationConfig, track: Track, street: sc.Scene, rng: Generator
 ) -> list[tuple[bytes, tuple[float, float, float, float]]]:
-    """Draws a track: the crops' JPEGs and their boxes in the frame."""
+    """Draw a track: the crops' JPEGs and their boxes in the frame."""
     hour, rain, fog, cold = _conditions(config, track, rng)
-    air = sc.draw_air(rng, street, hour, rain, fog)
+    weather = sc.draw_weather(rng, street, hour, rain, fog)
     heading = _heading(config, track, rng)
-    dark = air.night > 0.5
+    dark = weather.night > 0.5
     body = _body("pushing" if track.hard == "pushing" else track.truth, rng, cold, rain > 0.0, dark)
-    beside = _beside(track, rng, cold, rain > 0.0, dark, heading)
+    beside = _second_figure(track, rng, cold, rain > 0.0, dark, heading)
     size = math.exp(float(rng.normal(math.log(76.0) - 0.4 * track.away, 0.42)))
     size = float(np.clip(size, 28.0, 150.0))
     if track.hard == "tiny":
@@ -417,7 +424,7 @@ def _shoot(
     blur = 0.005 * size * abs(float(rng.normal(0.0, 1.0))) + 0.009 * size * float(
         rng.random() < 0.12
     )
-    exposure = float(rng.exponential(0.18)) * (1.0 + 0.8 * air.night)
+    exposure = float(rng.exponential(0.18)) * (1.0 + 0.8 * weather.night)
     if track.hard == "dark":
         exposure += float(rng.uniform(0.8, 1.8))
         blur += 0.3
@@ -425,7 +432,7 @@ def _shoot(
     cut = rng.random() < 0.05
     margins = rng.uniform(-0.03, 0.16, 4)
     shots: list[tuple[bytes, tuple[float, float, float, float]]] = []
-    stand = _Stand(0.0, 0.0)
+    position = _Position(0.0, 0.0)
     for k, second in enumerate(track.seconds):
         moment = second - track.seconds[0]
         actors = [sc.Actor(body.pose(moment, rng), heading, lit=body.lit)]
@@ -433,62 +440,62 @@ def _shoot(
             other, turn, right, away = beside
             actors.append(sc.Actor(other.pose(moment, rng), turn, right, away, other.lit))
         if k == 0:
-            stand = _first_stand(street, actors[0], size, cut, rng)
+            position = _start_position(street, actors[0], size, cut, rng)
             if beside is not None:
-                actors[1:] = _step_aside(actors, stand, track.hard)
-                # What would hide the object altogether is left out for the whole track.
+                actors[1:] = _reveal(actors, position, track.hard)
+                # A figure that would hide the object is left out for the whole track.
                 beside = (*beside[:2], actors[1].right, beside[3]) if actors[1:] else None
         else:
-            stand.move(heading, body.speed * (second - track.seconds[k - 1]))
+            position.move(heading, body.speed * (second - track.seconds[k - 1]))
         jitter = [float(m) for m in margins + rng.normal(0.0, 0.025, 4)]
-        smear = _motion(body, heading, stand.scale, exposure)
+        smear = _motion(body, heading, position.scale, exposure)
         lens = sc.Lens(smear, blur, quality)
-        shots.append(_crop(street, air, actors, stand, jitter, size, lens, rng))
+        shots.append(_draw_crop(street, weather, actors, position, jitter, size, lens, rng))
     return shots
 
 
 def _motion(body: _Body, heading: float, scale: float, exposure: float) -> tuple[float, float]:
-    """Motion on the screen during the exposure, pixels; `exposure` 1 is about 1/30 s."""
+    """Motion in the image during the exposure, in pixels; `exposure` 1 is about 1/30 s."""
     metres = min((body.speed + 0.8) * exposure / 30.0, 0.16)
     flat = math.sin(sc.pitch(scale))
     return metres * scale * math.cos(heading), -metres * scale * math.sin(heading) * flat
 
 
-def _step_aside(actors: list[sc.Actor], stand: _Stand, hard: Hard) -> list[sc.Actor]:
-    """Moves the second actor sideways until a person could still name the first.
+def _reveal(actors: list[sc.Actor], position: _Position, hard: Hard) -> list[sc.Actor]:
+    """Move the second actor sideways until a person could still recognise the first.
 
     Returns:
-        The second actor where it may stand, or nothing if it hides the first anywhere near.
+        The second actor at its new position; empty if it hides the first at all positions.
     """
     for shift in (0.0, 0.35, -0.35, 0.7, -0.7):
         other = replace(actors[1], right=actors[1].right + shift)
-        shapes = sc.project([actors[0], other], sc.pitch(stand.scale), (0.0, -1.0), 1.0)
+        shapes = sc.project([actors[0], other], sc.pitch(position.scale), (0.0, -1.0), 1.0)
         if sc.hidden_share(shapes) < (0.65 if hard else 0.4):
             return [other]
     return []
 
 
 @dataclass
-class _Stand:
-    """Where an object stands: pixels per metre there, and metres right of the camera."""
+class _Position:
+    """Position of an object: pixels per metre there, and metres right of the camera."""
 
     scale: float
     right: float
 
     def move(self, heading: float, metres: float) -> None:
-        """Goes some metres along the heading, as far as the object stays in sight."""
+        """Move along the heading by some metres, as far as the object stays in view."""
         deep = sc.distance(self.scale) + metres * math.sin(heading)
         smallest, largest = 0.8 * self.scale, 1.25 * self.scale
-        # Scale and distance are each other's inverse, so the same function leads back.
+        # The function from scale to distance is its own inverse.
         self.scale = min(max(sc.distance(max(deep, 1.0)), smallest), largest)
         half = 0.5 * sc.FRAME[0] / self.scale
         self.right = min(max(self.right + metres * math.cos(heading), -half), half)
 
 
-def _first_stand(
+def _start_position(
     street: sc.Scene, actor: sc.Actor, size: float, cut: bool, rng: Generator
-) -> _Stand:
-    """Where a track begins: an object about `size` pixels long, on the ground of the street."""
+) -> _Position:
+    """Draw the start of a track: an object about `size` pixels long, on the street's ground."""
     scale, width = size / 1.7, 1.0
     if actor.figure.parts:
         left, top, right, bottom = sc.bounds(sc.project([actor], 0.25, (0.0, -1.0), size)[0])
@@ -497,36 +504,36 @@ def _first_stand(
     scale = float(np.clip(scale, 8.0, 88.0))
     half = 0.5 * sc.FRAME[0] / scale
     if cut:
-        # The edge of the frame cuts the object off, but leaves a third of it in sight.
+        # The edge of the frame cuts the object off, but leaves a third of it in view.
         side = float(rng.choice((-1.0, 1.0)))
-        return _Stand(scale, side * (half + width * float(rng.uniform(-0.4, 0.15))))
+        return _Position(scale, side * (half + width * float(rng.uniform(-0.4, 0.15))))
     right = 0.0
     for _ in range(12):
         right = half * float(rng.uniform(-0.9, 0.9))
-        x, y = sc.place(scale, right)
+        x, y = sc.ground_pixel(scale, right)
         if street.ground[min(int(y), street.ground.shape[0] - 1), int(x)]:
             break
-    return _Stand(scale, right)
+    return _Position(scale, right)
 
 
-def _crop(
+def _draw_crop(
     street: sc.Scene,
-    air: sc.Air,
+    weather: sc.Weather,
     actors: list[sc.Actor],
-    stand: _Stand,
+    position: _Position,
     jitter: list[float],
     size: float,
     lens: sc.Lens,
     rng: Generator,
 ) -> tuple[bytes, tuple[float, float, float, float]]:
-    """Cuts one crop around the first actor; returns JPEG and box in the frame."""
-    look = sc.pitch(stand.scale)
-    light, _ = sc.screen_light(air, look)
+    """Draw one crop around the first actor; return its JPEG and its box in the frame."""
+    look = sc.pitch(position.scale)
+    light, _ = sc.screen_light(weather, look)
     if not actors[0].figure.parts:
-        # A false detection: a piece of street of any shape.
+        # A false detection: a piece of the street with a random aspect ratio.
         actors, shapes = [], []
         shape = 10.0 ** float(rng.uniform(-0.35, 0.35))
-        half = 0.5 * size / stand.scale / max(shape, 1.0 / shape) ** 0.5
+        half = 0.5 * size / position.scale / max(shape, 1.0 / shape) ** 0.5
         left, top, right, bottom = -half * shape, -2.0 * half / shape, half * shape, 0.0
     else:
         shapes = sc.project(actors, look, light, size)
@@ -536,15 +543,15 @@ def _crop(
     right += jitter[1] * wide
     top -= jitter[2] * tall
     bottom += jitter[3] * tall
-    # The object comes nearer or goes farther where the crop would be too large or too small.
-    long = max(right - left, bottom - top) * stand.scale
-    stand.scale *= min(max(long, _SMALLEST + 1.0), _LARGEST - 1.0) / long
-    spot = sc.place(stand.scale, stand.right)
+    # Change the object's distance if the crop would be too large or too small.
+    long = max(right - left, bottom - top) * position.scale
+    position.scale *= min(max(long, _SMALLEST + 1.0), _LARGEST - 1.0) / long
+    spot = sc.ground_pixel(position.scale, position.right)
     box = sc.clip(
-        spot[0] + left * stand.scale,
-        spot[1] + top * stand.scale,
-        spot[0] + right * stand.scale,
-        spot[1] + bottom * stand.scale,
+        spot[0] + left * position.scale,
+        spot[1] + top * position.scale,
+        spot[0] + right * position.scale,
+        spot[1] + bottom * position.scale,
     )
-    jpeg = sc.take(street, air, actors, shapes, stand.scale, spot, box, lens, rng)
+    jpeg = sc.render_crop(street, weather, actors, shapes, position.scale, spot, box, lens, rng)
     return jpeg, (float(box[0]), float(box[1]), float(box[2]), float(box[3]))

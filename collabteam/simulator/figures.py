@@ -91,7 +91,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Ring:
-    """A thin upright wheel seen through: `steer` turns it about the vertical (radians)."""
+    """A thin, upright, see-through wheel: `steer` turns it about the vertical (radians)."""
 
     centre: Vec
     radius: float
@@ -121,7 +121,7 @@ class Figure:
     def limb(
         self, start: Vec, end: Vec, r0: float, r1: float, colour: Colour, lift: float = 0.0
     ) -> None:
-        """Adds a tapered rounded limb from `start` (radius `r0`) to `end` (radius `r1`)."""
+        """Add a tapered rounded limb from `start` (radius `r0`) to `end` (radius `r1`)."""
         self.parts.append(
             Part(
                 (Ellipsoid(start, (r0, r0, r0)), Ellipsoid(end, (r1, r1, r1))),
@@ -131,7 +131,7 @@ class Figure:
         )
 
     def hull(self, colour: Colour, solids: Sequence[tuple[Vec, Vec]], lift: float = 0.0) -> None:
-        """Adds the hull of ellipsoids given as (centre, half axes)."""
+        """Add the hull of ellipsoids given as (centre, half axes)."""
         self.parts.append(Part(tuple(Ellipsoid(c, a) for c, a in solids), colour, lift))
 
     def slab(
@@ -143,7 +143,7 @@ class Figure:
         lift: float = 0.0,
         y: float = 0.0,
     ) -> None:
-        """Adds a convex side profile of (x, z) points, extruded to both sides of y."""
+        """Add a convex side profile of (x, z) points, extruded to both sides of y."""
         axes = (radius, radius, radius)
         self.hull(
             colour,
@@ -152,7 +152,7 @@ class Figure:
         )
 
     def tyre(self, x: float, radius: float, half_width: float, y: float = 0.0) -> None:
-        """Adds a thick closed wheel standing on the ground with a lighter hub."""
+        """Add a thick closed wheel standing on the ground with a lighter hub."""
         thin = 0.012
         self.hull(
             RUBBER,
@@ -174,9 +174,9 @@ class Figure:
             )
 
     def moved(self, x: float, y: float, yaw: float = 0.0) -> Figure:
-        """Returns a copy that stands at (x, y), for small turns `yaw` (radians) of the whole.
+        """Return a copy at (x, y), turned as a whole by a small angle `yaw` (radians).
 
-        Half axes are kept along x and y: a turn is meant for round or nearly round parts.
+        Half axes stay along x and y, so the turn is only correct for round or nearly round parts.
         """
         c, s = math.cos(yaw), math.sin(yaw)
 
@@ -204,14 +204,14 @@ class Figure:
         )
 
     def add(self, other: Figure) -> None:
-        """Takes over all of another figure's parts."""
+        """Add all parts of another figure."""
         self.parts += other.parts
         self.rings += other.rings
         self.lamps += other.lamps
 
 
 def _pick(rng: Generator, options: Sequence[Colour]) -> Colour:
-    """One of the colours, greyed, with its lightness and hue moved a little."""
+    """Pick one of the colours, greyed, with small changes of lightness and hue."""
     base = options[int(rng.integers(len(options)))]
     gain = float(rng.uniform(0.75, 1.12))
     fade = float(rng.uniform(0.0, 0.45))
@@ -234,7 +234,7 @@ def _scaled(colour: Colour, gain: float) -> Colour:
 
 @dataclass(frozen=True)
 class Look:
-    """How one person looks, the same over a track. Lengths in metres."""
+    """Appearance of one person, constant over a track. Lengths in metres."""
 
     height: float
     girth: float
@@ -254,7 +254,7 @@ class Look:
 
 
 def draw_look(rng: Generator, cold: float) -> Look:
-    """Draws a person's look; `cold` 0 to 1 moves clothes from light to heavy and dark."""
+    """Draw a person's look; `cold` 0 to 1 moves clothes from light to heavy and dark."""
     child = rng.random() < 0.1
     height = float(rng.uniform(1.15, 1.5) if child else np.clip(rng.normal(1.72, 0.09), 1.5, 1.98))
     garment_odds = np.array([0.52, 0.20 * (1 - cold) + 0.02, 0.18 * (1 - 0.6 * cold), 0.45 * cold])
@@ -285,7 +285,7 @@ def draw_look(rng: Generator, cold: float) -> Look:
 
 
 def _joint(start: Vec, end: Vec, first: float, second: float, bend: Vec) -> tuple[Vec, Vec]:
-    """Middle joint and reached end of a two-link chain that bends towards `bend`."""
+    """Compute the middle joint and the end of a two-link chain that bends towards `bend`."""
     a = np.array(start)
     d = np.array(end) - a
     length = float(np.linalg.norm(d)) + 1e-9
@@ -352,7 +352,7 @@ def _head(fig: Figure, look: Look, neck: Vec, kind: str, colour: Colour, nod: fl
 
 
 def _torso(fig: Figure, look: Look, hip: Vec, neck: Vec) -> tuple[Vec, Vec]:
-    """Trunk from `hip` to `neck`; returns the left and right shoulder."""
+    """Add the trunk from `hip` to `neck`; return the left and right shoulder."""
     h, g = look.height, look.girth
 
     def at(t: float, back: float = 0.0) -> Vec:
@@ -392,7 +392,7 @@ def _times(axes: Vec, gain: float) -> Vec:
 
 
 def _arm(fig: Figure, look: Look, shoulder: Vec, hand: Vec, bend: Vec) -> Vec:
-    """Upper arm, forearm and hand towards `hand`; returns where the hand got."""
+    """Add upper arm, forearm and hand towards `hand`; return the position of the hand."""
     h = look.height
     elbow, end = _joint(shoulder, hand, 0.17 * h, 0.165 * h, bend)
     thick = 0.030 if look.garment == "coat" else 0.026
@@ -439,7 +439,7 @@ class Gait:
 
 
 def draw_gait(rng: Generator, rain: bool) -> Gait:
-    """Draws how a person on foot moves; umbrellas come with `rain`."""
+    """Draw the gait of a person on foot; umbrellas are possible with `rain`."""
     mode = rng.random()
     if mode < 0.22:
         stride, lean = float(rng.uniform(0.0, 0.12)), float(rng.normal(0.0, 0.04))
@@ -460,7 +460,7 @@ def walker(look: Look, gait: Gait, phase: float, grip: tuple[Vec, Vec] | None = 
         look: Clothes and build.
         gait: Stride, lean and what the hands do.
         phase: Phase of the stride in radians.
-        grip: Where the left and right hand hold something (a handlebar, a pram), metres.
+        grip: Positions in metres at which the hands hold something (a handlebar, a pram).
     """
     fig = Figure()
     h = look.height
@@ -566,7 +566,7 @@ class Bike:
 
 
 def draw_bike(rng: Generator, height: float) -> Bike:
-    """Draws a bicycle for a rider of `height` metres and how it is ridden."""
+    """Draw a bicycle for a rider of `height` metres and how it is ridden."""
     kind = ("city", "road", "mountain", "cargo")[int(rng.choice(4, p=[0.48, 0.18, 0.26, 0.08]))]
     lean = {"city": 0.25, "road": 0.85, "mountain": 0.5, "cargo": 0.2}[kind]
     extras = tuple(
@@ -814,7 +814,7 @@ class Moto:
 
 
 def draw_moto(rng: Generator) -> Moto:
-    """Draws a motorcycle and how it is ridden."""
+    """Draw a motorcycle and how it is ridden."""
     kind = ("scooter", "naked", "sport", "cruiser", "moped")[
         int(rng.choice(5, p=[0.34, 0.22, 0.16, 0.10, 0.18]))
     ]
@@ -1150,7 +1150,7 @@ def bush(rng: Generator) -> Figure:
 
 
 def pole(rng: Generator) -> Figure:
-    """A lamp post or a tree trunk that may stand before an object."""
+    """A lamp post or a tree trunk that may stand in front of an object."""
     fig = Figure()
     r = float(rng.uniform(0.06, 0.17))
     c = (0.3, 0.23, 0.17) if rng.random() < 0.4 else (0.42, 0.44, 0.45)
@@ -1160,7 +1160,7 @@ def pole(rng: Generator) -> Figure:
 
 @dataclass(frozen=True)
 class View:
-    """How a figure is seen: heading and camera pitch in radians, pixels per metre."""
+    """View of a figure: heading and camera pitch in radians, pixels per metre."""
 
     heading: float
     pitch: float
@@ -1203,7 +1203,7 @@ def outline(
     tones: Sequence[tuple[float, float]] = ((1.0, 0.0),),
     light: tuple[float, float] = (0.0, -1.0),
 ) -> Outlines:
-    """Projects a figure.
+    """Project a figure.
 
     Args:
         figure: What to project.

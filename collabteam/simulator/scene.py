@@ -1,4 +1,4 @@
-"""The fixed camera: what stands still before it, light and weather, and how a crop is taken.
+"""The fixed camera: the street in front of it, light and weather, and the rendering of crops.
 
 One seed gives one street of 1280x720 pixels in true perspective: a road with a zebra crossing
 that runs away from the camera, pavements, grass, a house front, parked cars and lamp posts.
@@ -24,7 +24,7 @@ from collabteam.simulator import figures as fg
 Pixels = NDArray[np.float32]
 
 FRAME = (1280, 720)
-# The street is drawn larger than the frame, so that crops at its edge have something around.
+# The street is drawn larger than the frame, so that crops at its edge have a surrounding.
 _MARGIN = (80, 70)
 _SIZE = (FRAME[0] + 2 * _MARGIN[0], FRAME[1] + 2 * _MARGIN[1])
 _HORIZON = 100.0
@@ -39,10 +39,14 @@ _FINE_TONES = ((1.0, 0.0), (0.84, 0.11), (0.5, 0.34))
 
 @dataclass(frozen=True)
 class Scene:
-    """The still street.
+    """The street without moving objects.
 
-    `albedo` holds colours 0 to 1 by day, `lamps` how much lamp light falls where (0 to 1) and
-    `ground` where an object can stand.
+    Attributes:
+        albedo: Colour of each pixel by day, 0 to 1.
+        lamps: Amount of lamp light at each pixel, 0 to 1.
+        ground: True where an object can stand.
+        lamp_colour: Colour of the lamp light.
+        sun_turn: Turn of the sun's path, in radians.
     """
 
     albedo: Pixels
@@ -53,7 +57,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Air:
+class Weather:
     """Light and weather of a track.
 
     Attributes:
@@ -90,7 +94,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class Lens:
-    """What the camera does to one crop.
+    """Effects of the camera on one crop.
 
     Attributes:
         smear: Motion of the object during the exposure (right, down), pixels.
@@ -103,7 +107,7 @@ class Lens:
     quality: int
 
 
-def place(scale: float, metres_right: float) -> tuple[float, float]:
+def ground_pixel(scale: float, metres_right: float) -> tuple[float, float]:
     """Pixel of the street at which an object seen at `scale` (pixels per metre) stands."""
     return _SIZE[0] / 2 + metres_right * scale, _HORIZON + _CAMERA_HEIGHT * scale
 
@@ -127,7 +131,7 @@ def clip(left: float, top: float, right: float, bottom: float) -> tuple[int, int
     return x0, y0, x1 - x0, y1 - y0
 
 
-def draw_air(rng: Generator, scene: Scene, hour: float, rain: float, fog: float) -> Air:
+def draw_weather(rng: Generator, scene: Scene, hour: float, rain: float, fog: float) -> Weather:
     """Light at an hour of the day (0 to 24) with rain and fog (0 to 1 each)."""
     day = (hour - 5.5) / 15.0
     high = math.sin(math.pi * day) if 0.0 < day < 1.0 else -0.25
@@ -152,7 +156,7 @@ def draw_air(rng: Generator, scene: Scene, hour: float, rain: float, fog: float)
     )
     gain = float(rng.normal(1.05, 0.1)) * (1.0 + 0.15 * night)
     noise = float(rng.uniform(0.004, 0.018)) + night * float(rng.uniform(0.01, 0.035))
-    return Air(sun, direct, ambient, night, fog, rain, noise, max(gain, 0.6))
+    return Weather(sun, direct, ambient, night, fog, rain, noise, max(gain, 0.6))
 
 
 def _world() -> tuple[Pixels, Pixels]:
@@ -173,7 +177,7 @@ def _clouds(rng: Generator, cells: int) -> Pixels:
 
 @lru_cache(maxsize=4)
 def street(seed: int) -> Scene:
-    """Draws the street that belongs to a seed."""
+    """Draw the street of a seed."""
     rng = np.random.default_rng([seed, 0, 11])
     right, away = _world()
     angle = float(rng.uniform(0.85, 1.15)) * (1.0 if rng.random() < 0.5 else -1.0)
@@ -215,7 +219,7 @@ def street(seed: int) -> Scene:
     colour[: int(_HORIZON) - 40] = np.maximum(colour[: int(_HORIZON) - 40], 0.25)
     image = Image.fromarray((np.clip(colour, 0.0, 1.0) * 255).astype(np.uint8))
     lamps = np.zeros((_SIZE[1], _SIZE[0]), dtype=np.float32)
-    _furnish(rng, image, lamps, angle, shift, half)
+    _place_objects(rng, image, lamps, angle, shift, half)
     warm = rng.random() < 0.5
     return Scene(
         albedo=np.asarray(image, dtype=np.float32) / 255.0,
@@ -234,7 +238,7 @@ def _houses(
     behind: float,
     fine: Pixels,
 ) -> NDArray[np.bool_]:
-    """Paints a front of houses along the far side of the road; returns where ground is left."""
+    """Paint house fronts along the far side of the road; return the remaining ground."""
     slope = np.arange(_SIZE[0], dtype=np.float32)[None, :] - _SIZE[0] / 2
     # The ray of a column meets the front where v = behind.
     turn = -slope / _FOCAL * math.sin(angle) + math.cos(angle)
@@ -261,10 +265,10 @@ def _houses(
     return result
 
 
-def _furnish(
+def _place_objects(
     rng: Generator, image: Image.Image, lamps: Pixels, angle: float, shift: float, half: float
 ) -> None:
-    """Stands parked cars, shrubs, posts, bicycles and lamp posts along the road."""
+    """Place parked cars, shrubs, posts, bicycles and lamp posts along the road."""
     things: list[tuple[float, float, fg.Figure, float]] = []
     along = np.array((math.cos(angle), math.sin(angle)))
     across = np.array((-math.sin(angle), math.cos(angle)))
@@ -298,15 +302,15 @@ def _furnish(
         scale = _FOCAL / deep
         actor = Actor(figure, heading)
         shapes = project([actor], pitch(scale), (-0.6, -0.8), 60.0)
-        x, y = place(scale, right)
+        x, y = ground_pixel(scale, right)
         draw = ImageDraw.Draw(image)
         _paint(draw, [actor], shapes, scale, (x, y), tones, 1.0)
 
 
 def _glow(lamps: Pixels, right: float, deep: float) -> None:
-    """Adds the pool of light of a street lamp to the map."""
+    """Add a street lamp's pool of light to the map of lamp light."""
     scale = _FOCAL / deep
-    x, y = place(scale, right)
+    x, y = ground_pixel(scale, right)
     wide, tall = 5.0 * scale, 5.0 * scale * max(math.sin(pitch(scale)), 0.15) + 1.2 * scale
     rows = np.arange(_SIZE[1], dtype=np.float32)[:, None]
     cols = np.arange(_SIZE[0], dtype=np.float32)[None, :]
@@ -385,7 +389,7 @@ def _paint(
     tones: Sequence[fg.Colour],
     finer: float,
 ) -> None:
-    """Draws figures from far to near; `scale` is in pixels of the canvas per metre."""
+    """Draw figures from far to near; `scale` is in pixels of the canvas per metre."""
     order = sorted(
         (float(d), a, i) for a, shape in enumerate(shapes) for i, d in enumerate(shape.depth)
     )
@@ -454,17 +458,17 @@ def _shadow(
     return mask
 
 
-def screen_light(air: Air, camera_pitch: float) -> tuple[tuple[float, float], float]:
-    """Direction on the screen the light comes from, and how frontal it is (0 to 1)."""
-    sun = air.sun if air.night < 0.5 else (0.1, -0.2, 0.97)
+def screen_light(weather: Weather, camera_pitch: float) -> tuple[tuple[float, float], float]:
+    """Direction in the image from which the light comes, and how frontal it is (0 to 1)."""
+    sun = weather.sun if weather.night < 0.5 else (0.1, -0.2, 0.97)
     seen = fg.projection(fg.View(0.0, camera_pitch, 1.0)) @ np.array(sun)
     length = math.hypot(float(seen[0]), float(seen[1])) + 1e-6
     return (float(seen[0]) / length, float(seen[1]) / length), 0.5 - 0.5 * float(seen[2])
 
 
-def take(
+def render_crop(
     scene: Scene,
-    air: Air,
+    weather: Weather,
     actors: Sequence[Actor],
     shapes: Sequence[fg.Outlines],
     scale: float,
@@ -473,18 +477,18 @@ def take(
     lens: Lens,
     rng: Generator,
 ) -> bytes:
-    """Takes one crop.
+    """Render one crop.
 
     Args:
         scene: The street.
-        air: Light and weather.
+        weather: Light and weather.
         actors: Every figure near the crop.
         shapes: Their outlines as `project` gives them.
         scale: Pixels per metre.
         spot: Pixel of the street at which the figures' common ground point lies.
         box: Left, top, width and height of the crop in pixels of the frame.
         lens: Blur and compression.
-        rng: Where noise and rain come from.
+        rng: Source of noise and rain.
 
     Returns:
         An RGB JPEG of `box`'s width and height.
@@ -496,16 +500,16 @@ def take(
     ground = scene.albedo[top : top + tall, left : left + wide]
     row = min(max(int(spot[1]), 0), _SIZE[1] - 1)
     col = min(max(int(spot[0]), 0), _SIZE[0] - 1)
-    lamp = (0.12 + 0.75 * float(scene.lamps[row, col])) * air.night
+    lamp = (0.12 + 0.75 * float(scene.lamps[row, col])) * weather.night
     lamps = scene.lamps[top : top + tall, left : left + wide, None]
     glow = np.array(scene.lamp_colour, dtype=np.float32)
-    ambient = np.array(air.ambient, dtype=np.float32)
-    direct = np.array(air.direct, dtype=np.float32)
-    flat = 0.35 + 0.65 * air.sun[2]
-    picture = ground * (ambient + (0.08 + 0.62 * lamps) * air.night * glow)
+    ambient = np.array(weather.ambient, dtype=np.float32)
+    direct = np.array(weather.direct, dtype=np.float32)
+    flat = 0.35 + 0.65 * weather.sun[2]
+    picture = ground * (ambient + (0.08 + 0.62 * lamps) * weather.night * glow)
     if actors:
         hard = float(direct.max()) > 0.12
-        sun = air.sun if hard else (0.05, -0.05, 1.0)
+        sun = weather.sun if hard else (0.05, -0.05, 1.0)
         mask = _shadow(actors, sun, look, scale, origin, (wide, tall))
         soft = 0.5 if hard else max(0.05 * scale, 0.8)
         mask = mask.filter(ImageFilter.GaussianBlur(soft))
@@ -516,19 +520,19 @@ def take(
         picture = picture * (1.0 - 0.2 * shade) + ground * direct * flat * (1.0 - shade)
     else:
         picture = (picture + ground * direct * flat) * (1.0 - 0.4 * shade)
-    if air.rain > 0.0:
-        picture = picture * (1.0 - 0.25 * air.rain)
+    if weather.rain > 0.0:
+        picture = picture * (1.0 - 0.25 * weather.rain)
     if actors:
         picture = _compose(
-            picture, air, actors, shapes, scale, origin, lens, lamp, scene.lamp_colour
+            picture, weather, actors, shapes, scale, origin, lens, lamp, scene.lamp_colour
         )
-        _shine(picture, air, actors, scale, origin, look)
-    picture = picture * air.gain
-    if air.fog > 0.0:
-        veil = (0.66 * (1.0 - air.night) + 0.16 * air.night) * np.ones(3, dtype=np.float32)
-        picture = picture * (1.0 - air.fog) + veil * air.fog
-    if air.rain > 0.15:
-        picture = _streaks(picture, air, rng)
+        _shine(picture, weather, actors, scale, origin, look)
+    picture = picture * weather.gain
+    if weather.fog > 0.0:
+        veil = (0.66 * (1.0 - weather.night) + 0.16 * weather.night) * np.ones(3, dtype=np.float32)
+        picture = picture * (1.0 - weather.fog) + veil * weather.fog
+    if weather.rain > 0.15:
+        picture = _streaks(picture, weather, rng)
     image = _to_image(picture)
     if lens.defocus > 0.2:
         image = image.filter(ImageFilter.GaussianBlur(lens.defocus))
@@ -537,7 +541,7 @@ def take(
     grain = rng.standard_normal(values.shape, dtype=np.float32)
     # Most noise of a camera is in brightness, a part in colour.
     grain = 0.5 * grain + 0.75 * grain[..., 1:2]
-    image = _to_image(values + air.noise * grain)
+    image = _to_image(values + weather.noise * grain)
     stream = io.BytesIO()
     image.save(stream, format="JPEG", quality=lens.quality)
     return stream.getvalue()
@@ -549,7 +553,7 @@ def _to_image(picture: Pixels) -> Image.Image:
 
 def _compose(
     picture: Pixels,
-    air: Air,
+    weather: Weather,
     actors: Sequence[Actor],
     shapes: Sequence[fg.Outlines],
     scale: float,
@@ -558,17 +562,17 @@ def _compose(
     lamp: float,
     lamp_colour: fg.Colour,
 ) -> Pixels:
-    """Draws the figures several times finer and lays them over the picture."""
+    """Draw the figures at a multiple of the resolution and composite them with the picture."""
     tall, wide = picture.shape[:2]
     finer = 4 if max(wide, tall) < 56 else 3 if max(wide, tall) < 100 else 2
     layer = Image.new("RGBA", (wide * finer, tall * finer), (0, 0, 0, 0))
-    _, front = screen_light(air, pitch(scale))
+    _, front = screen_light(weather, pitch(scale))
     ambient = (
-        air.ambient[0] + lamp * lamp_colour[0],
-        air.ambient[1] + lamp * lamp_colour[1],
-        air.ambient[2] + lamp * lamp_colour[2],
+        weather.ambient[0] + lamp * lamp_colour[0],
+        weather.ambient[1] + lamp * lamp_colour[1],
+        weather.ambient[2] + lamp * lamp_colour[2],
     )
-    tones = _tone_colours(ambient, air.direct, front)
+    tones = _tone_colours(ambient, weather.direct, front)
     draw = ImageDraw.Draw(layer)
     _paint(
         draw,
@@ -588,7 +592,7 @@ def _compose(
 
 
 def _smear(paint: Pixels, motion: tuple[float, float]) -> Pixels:
-    """Averages copies along the motion of the exposure: the object blurs, the street does not."""
+    """Average copies along the motion of the exposure: the object blurs, the street does not."""
     steps = int(max(abs(motion[0]), abs(motion[1])) + 0.5)
     if steps < 1:
         return paint
@@ -604,13 +608,13 @@ def _smear(paint: Pixels, motion: tuple[float, float]) -> Pixels:
 
 def _shine(
     picture: Pixels,
-    air: Air,
+    weather: Weather,
     actors: Sequence[Actor],
     scale: float,
     origin: tuple[float, float],
     camera_pitch: float,
 ) -> None:
-    """Adds the lamps of vehicles, which dazzle when they face the camera in the dark."""
+    """Add the lamps of vehicles, which dazzle if they face the camera in the dark."""
     tall, wide = picture.shape[:2]
     rows = np.arange(tall, dtype=np.float32)[:, None]
     cols = np.arange(wide, dtype=np.float32)[None, :]
@@ -625,24 +629,24 @@ def _shine(
             if facing < 0.05:
                 continue
             at = matrix @ np.array(lamp.centre) + move
-            power = lamp.strength * (0.15 + 0.85 * facing**2) * (0.3 + 0.9 * air.night)
-            sigma = (0.05 + 0.12 * air.night * facing * lamp.strength) * scale + 0.5
+            power = lamp.strength * (0.15 + 0.85 * facing**2) * (0.3 + 0.9 * weather.night)
+            sigma = (0.05 + 0.12 * weather.night * facing * lamp.strength) * scale + 0.5
             near = (cols - origin[0] - float(at[0])) ** 2 + (rows - origin[1] - float(at[1])) ** 2
             spot = power * np.exp(-near / (2.0 * sigma * sigma))
             picture += spot[..., None] * np.array(lamp.colour, dtype=np.float32)
 
 
-def _streaks(picture: Pixels, air: Air, rng: Generator) -> Pixels:
-    """Draws streaks of rain over the picture."""
+def _streaks(picture: Pixels, weather: Weather, rng: Generator) -> Pixels:
+    """Draw streaks of rain over the picture."""
     tall, wide = picture.shape[:2]
     mask = Image.new("L", (wide, tall), 0)
     draw = ImageDraw.Draw(mask)
     lean = float(rng.normal(0.1, 0.12))
-    for _ in range(int(air.rain * wide * tall / 260.0) + 1):
+    for _ in range(int(weather.rain * wide * tall / 260.0) + 1):
         x, y = float(rng.uniform(0, wide)), float(rng.uniform(-8, tall))
         long = float(rng.uniform(5.0, 16.0))
         draw.line((x, y, x + lean * long, y + long), fill=int(rng.uniform(40, 120)))
     alpha = np.asarray(mask, dtype=np.float32)[..., None] / 255.0
-    bright = np.float32(0.75 * (1.0 - air.night) + 0.4 * air.night)
+    bright = np.float32(0.75 * (1.0 - weather.night) + 0.4 * weather.night)
     result: Pixels = picture * (1.0 - alpha) + bright * alpha
     return result

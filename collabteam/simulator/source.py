@@ -13,14 +13,14 @@ from collabteam.sources.crops import Item, Labels
 
 
 class SimulatedSource:
-    """The simulation as a source of crops for a catalog.
+    """A source of simulated crops, see :class:`collabteam.sources.crops.Source`.
 
     Args:
-        config: What the camera sees.
-        seed: Of everything that is drawn.
+        config: Settings of the simulation.
+        seed: Seed of the simulation, at least 0.
 
     Attributes:
-        shown: The first few crops of each truth, to look at.
+        samples: The first few crops of each truth, for a contact sheet.
     """
 
     def __init__(self, config: SimulationConfig, seed: int) -> None:
@@ -28,18 +28,18 @@ class SimulatedSource:
         self.meaning: Labels = "proposed"
         self.total, self.ignored = config.crops, 0
         self.labels, self.answers = {*CLASSES}, True
-        # Other settings make other streets, whose tracks must not be taken for these.
+        # Tracks of simulations with other settings must not get the same names.
         settings = {f.name: getattr(config, f.name) for f in fields(SimulationConfig)}
         text = json.dumps([settings, seed], sort_keys=True)
         self.street = hashlib.blake2b(text.encode(), digest_size=3).hexdigest()
-        self.shown: dict[str, list[tuple[bytes, str]]] = {}
+        self.samples: dict[str, list[tuple[bytes, str]]] = {}
 
     def items(self) -> Iterator[Item]:
-        """The crops, in the order of simulated time."""
+        """Yield the crops in the order of simulated time."""
         for crop in simulate(self.config, self.seed):
-            shown = self.shown.setdefault(crop.truth, [])
-            if len(shown) < 36:
-                shown.append((crop.jpeg, crop.truth))
+            samples = self.samples.setdefault(crop.truth, [])
+            if len(samples) < 36:
+                samples.append((crop.jpeg, crop.truth))
             yield Item(
                 f"{crop.video} frame {crop.frame}",
                 crop.jpeg,

@@ -1,1 +1,1 @@
-"""Where crops come from: folders of images and Parquet files."""
+"""Sources of crops: folders of images and Parquet files."""

@@ -1,4 +1,4 @@
-"""Crops from a folder of images or a Parquet file into the catalog."""
+"""Ingest crops from a folder of images or a Parquet file into the catalog."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"),
     *(".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"),
 )
-"""File names that are taken for pictures."""
+"""Extensions of files that count as pictures."""
 LARGEST_SIDE = 4096
 SMALLEST_SIDE = 4
 LARGEST_FILE = 64 * 2**20
 
-# What Pillow may try. Not everything that it can: EPS, for one, starts Ghostscript.
+# Formats that Pillow may try. Not all that it knows: opening an EPS file starts Ghostscript.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-# Where a label of each meaning is kept: the event's source and purpose; truth has its own table.
+# Source and purpose of the label event of each meaning; truth is kept in its own table.
 _EVENT = {"proposed": ("detector", "proposal"), "person": ("person", "")}
 _COLUMNS = (
     *("image", "crop_id", "label", "proposed", "truth", "split"),
     *("video", "track", "frame", "time"),
 )
-# Rows that Arrow decodes at a time: a row group may be as large as the whole file.
+# Rows that Arrow decodes at a time, because a row group may be as large as the whole file.
 _PARQUET_ROWS = 256
 
 
 @dataclass(frozen=True)
 class IngestSummary:
-    """What one ingest did.
+    """The result of one ingest.
 
     Every picture in the source is exactly one of added, known, duplicate and quarantined.
 
@@ -62,14 +62,14 @@ class IngestSummary:
         added: Crops that are new in the catalog.
         known: Crops that were in the catalog before.
         duplicates: Pictures that occurred earlier in the same source.
-        conflicts: Of each picture whose label contradicts an earlier one: where it is, and what
-            contradicts. The earlier label stands.
-        quarantined: Of each picture that cannot be read: where it is, and why.
-        labelled: Labels of the meaning asked for that are new in the catalog, by label.
+        conflicts: Location of each picture whose label contradicts an earlier one, and the
+            contradiction. The earlier label stays.
+        quarantined: Location of each picture that cannot be read, and the reason.
+        labelled: New labels of the requested meaning in the catalog, by label.
         test: Crops that are new in the frozen test set.
-        ignored: Files that are no pictures by their names.
-        total: Crops in the catalog now.
-        seconds: How long it took.
+        ignored: Files whose extension is not that of a picture.
+        total: Crops in the catalog after the ingest.
+        seconds: Duration of the ingest in seconds.
     """
 
     added: int
@@ -86,16 +86,16 @@ class IngestSummary:
 
 @dataclass
 class Item:
-    """One picture of a source, before anybody looked at it.
+    """One picture of a source, before it is checked.
 
     Attributes:
         where: File or row, for messages.
         image: Encoded picture.
-        fault: Why it could not be read, ``""`` if it could.
+        fault: Why the picture could not be read; ``""`` if it could.
         given: Labels by meaning: ``proposed``, ``person``, ``truth``.
-        test: Whether it belongs to the frozen test set.
+        test: Whether the crop belongs to the frozen test set.
         origin: ``video``, ``track``, ``frame``, ``time``, ``box`` of :class:`Crop`, where known.
-        crop_id: Instead of a picture, the name of a crop that is in the catalog.
+        crop_id: Id of a crop that is in the catalog; given instead of a picture.
     """
 
     where: str
@@ -108,13 +108,13 @@ class Item:
 
 
 class Source(Protocol):
-    """Where pictures come from.
+    """A source of pictures and labels.
 
     Attributes:
-        meaning: What a label stands for where the source does not say it itself.
+        meaning: Meaning of a label if the source does not define it.
         total: Number of pictures.
-        ignored: Number of files that are no pictures.
-        labels: Every label that occurs, of any meaning.
+        ignored: Number of files that are not pictures.
+        labels: All labels that occur, of any meaning.
         answers: Whether labels of ``meaning`` occur.
     """
 
@@ -125,7 +125,7 @@ class Source(Protocol):
     answers: bool
 
     def items(self) -> Iterator[Item]:
-        """The pictures, always in the same order."""
+        """Yield the pictures, always in the same order."""
 
 
 class _Folder:
@@ -137,7 +137,7 @@ class _Folder:
         self._files: list[tuple[Path, str]] = []
         walked: set[str] = set()
         for parent, folders, names in os.walk(path, followlinks=True):
-            if os.path.realpath(parent) in walked:  # a link back up would never end
+            if os.path.realpath(parent) in walked:  # a link to a parent folder would loop forever
                 folders.clear()
                 continue
             walked.add(os.path.realpath(parent))
@@ -161,7 +161,7 @@ class _Folder:
         for path, label in self._files:
             image, fault = b"", ""
             try:
-                if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would never end
+                if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe might never end
                     fault = "no regular file"
                 elif path.stat().st_size > LARGEST_FILE:
                     fault = f"larger than {LARGEST_FILE // 2**20} MB"
@@ -169,29 +169,29 @@ class _Folder:
                     image = path.read_bytes()
             except OSError as error:
                 fault = f"cannot be read: {error.strerror}"
-            # A name in another encoding must not break the summary's printing.
+            # A file name that is not valid text must not break printing the summary.
             where = str(path).encode("utf-8", "backslashreplace").decode()
             yield Item(where, image, fault, {self.meaning: label} if label else {})
 
 
 class _Parquet:
-    """A Parquet file with one picture a row, or the name of a crop that the catalog has."""
+    """A Parquet file: each row has a picture, or the id of a crop in the catalog."""
 
     def __init__(self, path: Path, labels: Labels) -> None:
         self._path = path
         self.meaning = labels
         self.ignored = 0
         try:
-            # Without these, Arrow holds whole row groups in memory.
+            # Without these options, Arrow holds whole row groups in memory.
             self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20)
             self._schema = self._file.schema_arrow
         except (OSError, ValueError, pa.ArrowException) as error:
-            raise UserError(f"path={path} is no Parquet file that can be read: {error}") from error
+            raise UserError(f"path={path} cannot be read as a Parquet file: {error}") from error
         self.total = self._file.metadata.num_rows
         if not self.total:
             raise UserError(f"path={path} has no rows")
         self._columns = [name for name in _COLUMNS if name in self._schema.names]
-        if "crop_id" in self._columns:  # says all of a picture and its origin
+        if "crop_id" in self._columns:  # determines the picture and its origin
             here = ("crop_id", "label", "proposed", "truth", "split")
             self._columns = [name for name in self._columns if name in here]
         elif "image" not in self._columns:
@@ -203,13 +203,13 @@ class _Parquet:
             self._check_images()
         if labels in self._columns and "label" in self._columns:
             raise UserError(
-                f"path={path} has the columns 'label' and {labels!r}, and labels={labels} makes "
-                "both mean the same: drop one"
+                f"path={path} has the columns 'label' and {labels!r}, which mean the same with "
+                f"labels={labels}: drop one"
             )
         self._names = _class_names(self._schema)
         self.labels: set[str] = set()
         self.answers = False
-        # Converting no rows shows now, before anything is written, which types cannot be used.
+        # Convert zero rows, to reject column types that cannot be used before anything is written.
         self._values(pa.RecordBatch.from_pylist([], self._schema))
         given = [name for name in ("label", "proposed", "truth") if name in self._columns]
         for batch in self._batches(given) if given else ():
@@ -229,7 +229,7 @@ class _Parquet:
             )
 
     def _pictures(self, batch: pa.RecordBatch) -> list[bytes | None]:
-        """Encoded pictures, None where a row has none."""
+        """Return the encoded pictures; None for a row without one."""
         if "image" not in self._columns:
             return [None] * batch.num_rows
         images = batch.column("image")
@@ -247,7 +247,7 @@ class _Parquet:
             raise UserError(f"path={self._path} is damaged: {reason}") from error
 
     def _texts(self, batch: pa.RecordBatch, name: str) -> pa.Array:
-        """A column as texts, ``""`` where there is none."""
+        """Return a column as text, with ``""`` for missing values."""
         column = batch.column(name)
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
@@ -280,7 +280,7 @@ class _Parquet:
         return numbers
 
     def _values(self, batch: pa.RecordBatch) -> dict[str, list[Any]]:
-        """Every column but the pictures, one value a row."""
+        """Return every column except the pictures, with one value per row."""
         return {
             name: self._numbers(batch, name)
             if name in ("frame", "time")
@@ -312,7 +312,7 @@ class _Parquet:
 
 
 def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
-    """Names behind the integers of Hugging Face's ``ClassLabel`` columns, by column."""
+    """Return the class names of Hugging Face's ``ClassLabel`` columns, by column."""
     try:
         features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
         return {
@@ -335,26 +335,27 @@ def ingest_crops(
     A folder is flat or has one subfolder per class; a Parquet file has a column ``image`` (bytes,
     or Hugging Face's struct with ``bytes``) and may have ``label``, ``proposed``, ``truth``,
     ``split`` (``test`` marks the frozen test set), ``video``, ``track``, ``frame`` and ``time``.
-    Instead of ``image`` and its origin a file may have ``crop_id``, the names of crops that the
-    catalog has: so labels come back for crops that were handed out.
+    Instead of ``image`` and its origin, a file may have ``crop_id``, the ids of crops in the
+    catalog. This returns labels for crops that were exported.
 
-    The camera is locked meanwhile. The same source again adds nothing; killed at any moment, the
-    same call again completes what was begun. A camera without classes gets the labels seen.
+    The camera is locked during the ingest. Ingesting the same source again adds nothing; after a
+    kill, repeating the call completes the ingest. A camera without classes gets the labels of the
+    source as its classes.
 
     Args:
         catalog: The camera.
         path: The folder or the ``.parquet`` file.
-        labels: What a given label is: ``proposed`` by a detector, verified by a ``person``, or
-            hidden ``truth``.
-        progress: Called with the pictures done and their total.
+        labels: Meaning of a label: ``proposed`` by a detector, verified by a ``person``, or hidden
+            ``truth``.
+        progress: Called with the number of pictures done and their total.
 
     Returns:
-        What was done.
+        The result.
 
     Raises:
-        UserError: The source cannot be used, or its labels are not this camera's, and the catalog
-            is as it was; or a Parquet file breaks off in its midst, or the disk is full, and what
-            came before is in the catalog: the same call again goes on from there.
+        UserError: The source cannot be used, or its labels are not this camera's; then the catalog
+            is unchanged. Or a Parquet file is damaged in the middle, or the disk is full; then the
+            earlier pictures are in the catalog, and repeating the call resumes from there.
     """
     return ingest_source(catalog, open_source(path, labels), progress)
 
@@ -381,19 +382,26 @@ def ingest_source(
 
 
 def open_source(path: str | Path, labels: Labels) -> Source:
-    """Open a folder or a Parquet file, and look through its labels but not its pictures.
+    """Open a folder or a Parquet file, and read its labels but not its pictures.
+
+    Args:
+        path: The folder or the ``.parquet`` file.
+        labels: Meaning of a label, see :func:`ingest_crops`.
+
+    Returns:
+        The source.
 
     Raises:
-        UserError: It is neither, cannot be read, holds no picture, or gives no label where
-            ``labels`` promises some.
+        UserError: The path is neither a folder nor a Parquet file, cannot be read, holds no
+            picture, or has no labels although ``labels`` is ``person`` or ``truth``.
     """
     if labels not in ("proposed", "person", "truth"):
         raise UserError(f"labels={labels}: expected one of proposed, person, truth")
     source = _open(Path(path), labels)
     if labels != "proposed" and not source.answers:
         raise UserError(
-            f"labels={labels}, but {path} gives no label: expected one subfolder per class, or "
-            f"a column 'label'; labels=proposed takes crops without"
+            f"labels={labels}, but {path} has no labels: expected one subfolder per class, or a "
+            f"column 'label'; labels=proposed accepts crops without labels"
         )
     return source
 
@@ -424,7 +432,7 @@ def _register_classes(catalog: Catalog, labels: set[str]) -> None:
 
 
 def _fault(item: Item) -> str:
-    """Why a picture cannot be used, or ``""``; decodes all of it."""
+    """Decode a picture and return why it cannot be used; ``""`` if it can."""
     if item.fault:
         return item.fault
     if item.crop_id:
@@ -436,7 +444,7 @@ def _fault(item: Item) -> str:
     try:
         with Image.open(io.BytesIO(item.image), formats=_FORMATS) as picture:
             width, height = picture.size
-            # Looked at before decoding, so a small file that unpacks to gigabytes does no harm.
+            # Checked before decoding, because a small file may decompress to gigabytes.
             if max(width, height) > LARGEST_SIDE:
                 return f"{width}x{height} px: more than {LARGEST_SIDE} px a side"
             if min(width, height) < SMALLEST_SIDE:
@@ -444,16 +452,16 @@ def _fault(item: Item) -> str:
             picture.load()
     except UnidentifiedImageError:
         return "not a picture of a known format"
-    except Exception as error:  # decoders of damaged pictures raise nearly everything
+    except Exception as error:  # decoders raise many types on damaged pictures
         return f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}"[:200]
     return ""
 
 
 class _Ingest:
-    """One run: what it has seen, and what the catalog knew before.
+    """One ingest: its counts, and the labels before and during it.
 
-    A batch's crops are committed before its labels. Killed in between, the next run finds the
-    crops known and their labels missing, and adds these.
+    A batch's crops are committed before its labels. After a kill in between, the next run finds
+    crops without labels and adds the labels.
     """
 
     def __init__(self, catalog: Catalog, labels: Labels) -> None:
@@ -464,10 +472,10 @@ class _Ingest:
         self.conflicts: list[tuple[str, str]] = []
         self.quarantined: list[tuple[str, str]] = []
         self.labelled: Counter[str] = Counter()
-        # By row: the crops of this run, and what it said of them, by meaning.
+        # By row: the crops of this run, and their labels in the source, by meaning.
         self._seen = LabelsByRow()
         self._given: dict[str, LabelsByRow] = defaultdict(LabelsByRow)
-        # By row: what the catalog knows, and what this run added.
+        # By row: the labels in the catalog, including those that this run added.
         annotations = catalog.annotations()
         self._logged = {
             meaning: LabelsByRow(annotations.of(*event).label) for meaning, event in _EVENT.items()
@@ -481,7 +489,7 @@ class _Ingest:
         done = 0
         if progress:
             progress(0, source.total)
-        Image.init()  # else Pillow knows some of the formats not at all when they are named
+        Image.init()  # else Pillow rejects some formats when they are named
         with ThreadPoolExecutor() as pool:
             for batch in _batched(source.items()):
                 faults: list[str] = []
@@ -528,7 +536,7 @@ class _Ingest:
                 if meaning == "truth":
                     if self._is_new_truth(item.where, row, label):
                         truth.append((crop_id, label))
-                elif self._logged[meaning][row] != label:  # else it would only be said again
+                elif self._logged[meaning][row] != label:  # do not repeat an event
                     self._logged[meaning][row] = label
                     source, purpose = _EVENT[meaning]
                     events.append(LabelEvent(crop_id, label, source, purpose, time=self._now))
@@ -542,7 +550,7 @@ class _Ingest:
         append_truth(self._catalog, truth, self._truth)
 
     def _is_new_truth(self, where: str, row: int, label: str) -> bool:
-        """Whether nothing is known of what a crop shows; what contradicts it is a conflict."""
+        """Whether a crop has no truth yet; record a conflict if its truth is another label."""
         known = self._truth[row]
         if known and known != label:
             self.conflicts.append((where, f"truth {label!r}, but {known!r} is in the catalog"))
@@ -562,14 +570,14 @@ class _Ingest:
             for where, reason in new
         )
         with disk_errors(), self._quarantine.open("a+b") as file:
-            if file.tell():  # a line that a crash cut off must not swallow the next
+            if file.tell():  # start a new line after one that a crash cut off
                 file.seek(-1, os.SEEK_END)
                 lines = lines if file.read() == b"\n" else "\n" + lines
             file.write(lines.encode())
 
 
 def _batched(items: Iterator[Item]) -> Iterator[list[Item]]:
-    """Items for one commit each."""
+    """Group items into batches of one commit each."""
     batch: list[Item] = []
     size = 0
     for item in items:
@@ -583,7 +591,7 @@ def _batched(items: Iterator[Item]) -> Iterator[list[Item]]:
 
 
 def _read_quarantine(path: Path) -> set[tuple[str, str]]:
-    """What was reported before; a line that a crash cut off is passed over."""
+    """Read the entries of earlier runs; skip a line that a crash cut off."""
     reported: set[tuple[str, str]] = set()
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -2,5 +2,5 @@
 
 import os
 
-# onnxruntime, which runs YOLO and re-identification weights in that format, would report its use.
+# onnxruntime runs YOLO and re-identification weights; by default it sends telemetry.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

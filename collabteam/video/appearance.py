@@ -1,4 +1,4 @@
-"""What objects look like, as vectors that can be compared: by a network, or by colours alone."""
+"""Appearance embeddings of objects, from a re-identification network or from colour histograms."""
 
 from __future__ import annotations
 
@@ -12,44 +12,45 @@ from numpy.typing import NDArray
 from collabteam.errors import UserError, first_line
 
 NETWORK_DISTANCE = 0.35
-"""Cosine distance from which on two vectors of a re-identification network show two objects: with
-OSNet x0.25 on PETS2009 S2.L1, 94% of the pairs of one person 1 to 5 s apart are below it, and 3%
-of the pairs of two persons. boxmot's default for StrongSORT is 0.4."""
+"""Cosine distance at or above which two vectors of a re-identification network are taken for two
+objects. With OSNet x0.25 on PETS2009 S2.L1, 94% of the pairs of one person 1 to 5 s apart are below
+it, and 3% of the pairs of two persons. boxmot's default for StrongSORT is 0.4."""
 
 COLOUR_DISTANCE = 0.2
-"""The same of :class:`ColourHistograms`: 93% and 9%."""
+"""The same threshold for :class:`ColourHistograms`; the shares are 93% and 9%."""
 
 
 class Appearance(Protocol):
-    """Turns objects into vectors.
+    """Computes appearance embeddings of objects.
 
     Attributes:
-        max_distance: Cosine distance from which on two vectors show two objects, 0 to 2.
+        max_distance: Cosine distance, 0 to 2, at or above which two vectors are taken for two
+            objects.
     """
 
     max_distance: float
 
     def embed(self, image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Look at the objects of one frame.
+        """Embed the objects of one frame.
 
         Args:
             image: (H, W, 3), RGB.
             box: (N, 4): left, top, right, bottom in pixels; may reach beyond the frame.
 
         Returns:
-            (N, D) unit vectors; D may be 0 if N is.
+            (N, D) unit vectors; D may be 0 if N is 0.
         """
         ...
 
 
 class ColourHistograms:
-    """Histograms of lightness and of two colour differences in six stripes from head to feet.
+    """Histograms of luma and of two chroma channels in six stripes from head to feet.
 
-    The outer fifth on either side is left out, where the background shows. Colours are ITU-R
-    BT.601's Y, Cb and Cr; the differences enter as square roots, as those of clothes are small.
-    Values count for their two nearest bins, so that a change of light by less than a bin changes
-    little, and the roots of the counts make the cosine a Bhattacharyya coefficient (Comaniciu et
-    al., "Kernel-based object tracking", 2003). On PETS2009 S2.L1, two pictures of one
+    The outer fifth on either side is left out because the background shows there. Colours are ITU-R
+    BT.601's Y, Cb and Cr; chroma enters as its square root, because that of clothes is small. Each
+    value is split between its two nearest bins, so that a small change of light changes the
+    histogram little. The square roots of the counts make the cosine a Bhattacharyya coefficient
+    (Comaniciu et al., "Kernel-based object tracking", 2003). On PETS2009 S2.L1, two pictures of one
     person 1 to 5 s apart are nearer than pictures of two persons in 97% of all draws; with OSNet
     x0.25, in 99%.
     """
@@ -92,7 +93,7 @@ class ColourHistograms:
 def _spread(
     low: NDArray[np.float32], high: NDArray[np.float32], count: int, size: int
 ) -> NDArray[np.int64]:
-    """(N, count) pixels spread evenly from low to high, inside a frame of that size."""
+    """Spread (N, count) pixel positions evenly from low to high, clipped to a frame's size."""
     share = (np.arange(count, dtype=np.float32) + 0.5) / count
     places = low[:, None] + share * (high - low)[:, None]
     pixels: NDArray[np.int64] = np.clip(places, 0, size - 1).astype(np.int64)
@@ -100,16 +101,17 @@ def _spread(
 
 
 class OnnxNetwork:
-    """A re-identification network in ONNX format, on the processor.
+    """A re-identification network in ONNX format, run on the CPU.
 
-    Pictures are scaled to the network's input and normalised by ImageNet's mean and deviation, as
-    OSNet's are (Zhou et al., "Omni-scale feature learning for person re-identification", 2019).
+    Pictures are scaled to the network's input size and normalised with ImageNet's mean and standard
+    deviation, as for OSNet (Zhou et al., "Omni-scale feature learning for person
+    re-identification", 2019).
 
     Args:
-        path: A network of one input (batch, 3, height, width) and one output (batch, D).
+        path: A network with one input (batch, 3, height, width) and one output (batch, D).
 
     Raises:
-        UserError: The file is no such network, or the package onnxruntime is missing.
+        UserError: The file does not hold such a network, or the package onnxruntime is missing.
     """
 
     max_distance = NETWORK_DISTANCE
@@ -118,20 +120,20 @@ class OnnxNetwork:
     _DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 
     def __init__(self, path: Path) -> None:
-        # boxmot can read such files too, but would call pip for one exact version of onnxruntime.
+        # boxmot can read such files too, but it calls pip to install one version of onnxruntime.
         if find_spec("onnxruntime") is None:
             raise UserError(f"reid={path} needs onnxruntime: pip install 'collabteam[video]'")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
-        # Threads that wait for the next frame would take the cores away from the detector.
+        # Threads that spin while they wait for the next frame would slow down the detector.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session: Any = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # onnxruntime has a class of errors for every status
+        except Exception as error:  # onnxruntime has an exception class for every status
             raise UserError(
                 f"reid={path}: expected a network in ONNX format: {first_line(error)}"
             ) from error
@@ -165,7 +167,7 @@ class OnnxNetwork:
         return unit(self._run(pictures).reshape(len(box), -1))
 
     def _run(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
-        """All at once, or in the batches of a network that takes no other."""
+        """Run the network in one batch, or in batches of its fixed size."""
         size = self._batch or len(pictures)
         found = []
         for start in range(0, len(pictures), size):
@@ -176,7 +178,7 @@ class OnnxNetwork:
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, D) vectors at a length of 1; what is not finite, or of length 0, as all the same."""
+    """Normalise (N, D) vectors to length 1; non-finite or zero vectors get equal components."""
     vectors = np.where(np.isfinite(vectors), vectors, 0).astype(np.float32)
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     same = np.float32(1 / max(vectors.shape[1], 1) ** 0.5)

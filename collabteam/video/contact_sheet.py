@@ -1,4 +1,4 @@
-"""Many crops on one sheet, to look at."""
+"""Contact sheets: many crops with captions in one picture."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 def contact_sheet(
     images: Sequence[tuple[bytes, str]], to: Path, columns: int = 12, side: int = 96
 ) -> None:
-    """Write crops with a caption under each as one PNG.
+    """Write crops, each with a caption below, to one PNG.
 
     Args:
         images: Encoded image (JPEG, PNG, ...) and caption of each crop; may be empty.

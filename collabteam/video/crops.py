@@ -1,4 +1,4 @@
-"""Which pictures of an object are worth keeping, and how they are cut out of their frames."""
+"""Choose the best pictures of each object and cut them out of their frames."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from collabteam.settings import CutConfig, FootageConfig
 from collabteam.video.objects import Frame, Objects, area, intersection
 
 _LARGE = 160.0
-"""Longer side in pixels from which on an object gains nothing by being larger: experts look at
-pictures of 64 to 128 px."""
+"""Longer side in pixels above which a larger object is no better: branches see pictures of 64 to
+128 px."""
 _SHARP = 100.0
-"""Variance of the Laplacian at which a picture counts as half sharp; blurred ones have 10 to 50."""
+"""Variance of the Laplacian that gives a sharpness of 0.5; blurred pictures have 10 to 50."""
 _SLOTS = 8
-"""Stretches of a track's life of which the best picture is kept in memory."""
+"""Time slots of a track; the best picture of each is kept in memory."""
 _SLOT_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A picture of an object that might be kept.
+    """A picture of an object that may become a crop.
 
     Attributes:
-        number: Of the frame.
-        seconds: Of the frame, since the video's first.
+        number: Number of the frame.
+        seconds: Timestamp of the frame, since the video's first frame.
         box: (4,) left, top, right, bottom of the object in the frame, in pixels.
-        kind: What the object was taken for in this frame.
-        quality: 0 to 1, see :func:`quality`.
-        pixels: (h, w, 3) uint8, RGB: the box and its rim.
+        kind: Kind of the object in this frame.
+        quality: Product of :func:`visibility` and :func:`sharpness`, 0 to 1.
+        pixels: (h, w, 3) uint8, RGB: the box and its margin.
     """
 
     number: int
@@ -45,15 +45,16 @@ class Candidate:
 
 
 def visibility(objects: Objects, width: int, height: int) -> NDArray[np.float32]:
-    """How well each object of a frame can be seen, as far as the boxes tell.
+    """Estimate from the boxes how well each object of a frame can be seen.
 
-    The product of the detector's score, the size (1 from 160 px on), the share that no other box
-    covers, and a half where the box touches the frame's edge and so may be cut off.
+    The estimate is the product of the detector's score, the size (1 from 160 px on), the share of
+    the box that no other box covers, and 0.5 if the box touches the frame's edge, where the object
+    may be cut off.
 
     Args:
-        objects: All objects of the frame: N.
-        width: Of the frame, in pixels.
-        height: Of the frame, in pixels.
+        objects: All N objects of the frame.
+        width: Width of the frame in pixels.
+        height: Height of the frame in pixels.
 
     Returns:
         (N,) float32, 0 to 1.
@@ -74,9 +75,15 @@ def visibility(objects: Objects, width: int, height: int) -> NDArray[np.float32]
 
 
 def sharpness(pixels: NDArray[np.uint8]) -> float:
-    """How sharp a picture is, 0 to 1: the variance of its Laplacian, at 64 px on the longer side.
+    """Measure sharpness, 0 to 1, by the variance of the Laplacian at 64 px on the longer side.
 
     Source: Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy" (ICPR 2000).
+
+    Args:
+        pixels: (h, w, 3) uint8, RGB.
+
+    Returns:
+        variance / (variance + 100).
     """
     import cv2
 
@@ -89,12 +96,12 @@ def sharpness(pixels: NDArray[np.uint8]) -> float:
 
 
 def cut(image: NDArray[np.uint8], box: NDArray[np.float32], margin: float) -> NDArray[np.uint8]:
-    """Copy a box and its rim out of a frame.
+    """Copy a box and its margin out of a frame.
 
     Args:
         image: (H, W, 3) uint8.
         box: (4,) left, top, right, bottom in pixels.
-        margin: Rim, as a share of the box's longer side; it ends at the frame's edge.
+        margin: Margin as a share of the box's longer side; it is clipped at the frame's edge.
 
     Returns:
         (h, w, 3) uint8, at least one pixel.
@@ -108,13 +115,13 @@ def cut(image: NDArray[np.uint8], box: NDArray[np.float32], margin: float) -> ND
 
 
 class BestShots:
-    """The best pictures of one track so far, spread over its life, in bounded memory.
+    """Keeps the best pictures of one track so far, spread over its duration, in bounded memory.
 
-    A track's life is cut into stretches of equal length and each keeps its best picture. When there
-    are more than eight, they are made twice as long and neighbours compete.
+    The duration is divided into slots of equal length, and each keeps its best picture. When there
+    are more than eight slots, their length is doubled and the better picture of each pair stays.
 
     Args:
-        config: Rim and smallest size.
+        config: Margin and smallest size.
     """
 
     def __init__(self, config: CutConfig) -> None:
@@ -123,19 +130,19 @@ class BestShots:
         self._kept: dict[int, Candidate] = {}
 
     def offer(self, frame: Frame, box: NDArray[np.float32], kind: str, visible: float) -> None:
-        """Look at the track in one more frame.
+        """Consider the track's picture in one more frame.
 
         Args:
             frame: The frame.
-            box: (4,) of the object.
-            kind: What it is taken for here.
-            visible: Its :func:`visibility`.
+            box: (4,) box of the object in pixels.
+            kind: Kind of the object in this frame.
+            visible: The object's :func:`visibility`.
         """
         if max(box[2] - box[0], box[3] - box[1]) < self.config.min_size:
             return
         slot = int(frame.seconds / self._length)
         rival = self._kept.get(slot)
-        # Sharpness is at most 1, and costs more than all else: only where it can matter.
+        # Sharpness is expensive and at most 1: compute it only if it can change the result.
         if rival is not None and visible <= rival.quality:
             return
         pixels = cut(frame.image, box, self.config.margin)
@@ -154,9 +161,17 @@ class BestShots:
             self._kept = merged
 
     def take(self, first: int, last: int) -> list[Candidate]:
-        """Hand over the pictures from a stretch of frames, by number, and forget them.
+        """Remove and return the pictures from a range of frames.
 
-        A track may turn out to be several objects, one after the other; each takes its own.
+        The linker may split a track into several objects, one after the other. Each takes its own
+        range.
+
+        Args:
+            first: Number of the first frame.
+            last: Number of the last frame, included.
+
+        Returns:
+            The pictures from those frames.
         """
         taken = {slot: one for slot, one in self._kept.items() if first <= one.number <= last}
         self._kept = {slot: one for slot, one in self._kept.items() if slot not in taken}
@@ -168,16 +183,17 @@ class BestShots:
 
 
 def choose(candidates: Sequence[Candidate], kind: str, count: int) -> list[Candidate]:
-    """The best pictures of one object, spread over its life.
+    """Choose the best pictures of one object, spread over its duration.
 
-    Its life is cut into ``count`` spans of equal length, and each gives its best; what empty spans
-    leave over goes to the best of the rest. Pictures in which the object was taken for something
-    else are left out if there are others: of a rider whose bicycle was overlooked they show half.
+    The duration is divided into ``count`` spans of equal length, and the best picture of each is
+    chosen. Places that empty spans leave go to the best of the other pictures. Pictures of another
+    kind are left out if there is any of the object's kind: of a rider whose bicycle was missed,
+    they show only half.
 
     Args:
         candidates: Pictures of the object.
-        kind: What the object is.
-        count: How many to keep, at least 1.
+        kind: Kind of the object.
+        count: Number of pictures to keep, at least 1.
 
     Returns:
         At most ``count`` pictures, in time order.
@@ -198,50 +214,50 @@ def choose(candidates: Sequence[Candidate], kind: str, count: int) -> list[Candi
 
 
 def encode(pixels: NDArray[np.uint8], quality: int) -> bytes:
-    """(h, w, 3) uint8 RGB to JPEG of a quality from 1 to 100."""
+    """Encode (h, w, 3) uint8 RGB as JPEG, with a quality from 1 to 100."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality)
     return file.getvalue()
 
 
-def look_at(footage: FootageConfig, width: int, height: int) -> NDArray[np.bool_] | None:
-    """Where objects count, by the camera's region and mask.
+def region_mask(footage: FootageConfig, width: int, height: int) -> NDArray[np.bool_] | None:
+    """Make the mask of the area in which objects count, from the camera's region and mask.
 
     Args:
-        footage: Of the camera.
-        width: Of a frame, in pixels.
-        height: Of a frame, in pixels.
+        footage: The camera's footage settings.
+        width: Width of a frame in pixels.
+        height: Height of a frame in pixels.
 
     Returns:
-        (height, width) bool, or None for everywhere.
+        (height, width) bool, true where objects count; None if they count everywhere.
     """
     if not footage.region and not footage.mask:
         return None
-    where = np.ones((height, width), bool)
+    region = np.ones((height, width), bool)
     if footage.region:
         polygon = Image.new("1", (width, height))
         corners = [(x * width, y * height) for x, y in footage.region]
         ImageDraw.Draw(polygon).polygon(corners, fill=1, outline=1)
-        where &= np.asarray(polygon)
+        region &= np.asarray(polygon)
     if footage.mask:
         with Image.open(footage.mask) as mask:
             fitted = mask.convert("L").resize((width, height), Image.Resampling.NEAREST)
-            where &= np.asarray(fitted) > 0
-    return where
+            region &= np.asarray(fitted) > 0
+    return region
 
 
-def standing(objects: Objects, where: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which objects stand where ``where`` is true: the middle of a box's lower edge counts.
+def inside_region(objects: Objects, region: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Find the objects inside a region: the middle of a box's lower edge decides.
 
     Args:
         objects: N objects of a frame.
-        where: (H, W) bool, see :func:`look_at`.
+        region: (H, W) bool, see :func:`region_mask`.
 
     Returns:
         (N,) bool.
     """
-    height, width = where.shape
+    height, width = region.shape
     x = ((objects.box[:, 0] + objects.box[:, 2]) / 2).astype(np.int64).clip(0, width - 1)
     y = objects.box[:, 3].astype(np.int64).clip(0, height - 1)
-    inside: NDArray[np.bool_] = where[y, x]
+    inside: NDArray[np.bool_] = region[y, x]
     return inside

@@ -1,4 +1,4 @@
-"""Finding objects in frames: one protocol, behind it ultralytics' or torchvision's networks."""
+"""Object detection: one protocol for the networks of ultralytics and torchvision."""
 
 from __future__ import annotations
 
@@ -17,39 +17,40 @@ from collabteam.video.yolo import Yolo
 
 
 class Detector(Protocol):
-    """What finds objects in frames."""
+    """Finds objects in frames."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All kinds of objects that it could find, COCO's as a rule."""
+        """All kinds of objects that the weights know, usually COCO's."""
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Objects]:
         """Find objects.
 
         Args:
-            images: Each (H, W, 3) uint8, RGB; they may differ in size. As many as fit the memory:
-                batches are the caller's business, and what is found in an image does not depend on
-                those beside it.
+            images: Each (H, W, 3) uint8, RGB; sizes may differ. The caller chooses the batch so
+                that it fits the memory; the result of an image does not depend on the others.
 
         Returns:
-            Per image, the objects of the wanted kinds: boxes in pixels of that image and within it,
-            scores from ``confidence`` to 1.
+            For each image, the objects of the requested kinds: boxes in pixels, clipped to the
+            image, and scores from ``confidence`` to 1.
         """
 
 
 def open_detector(config: DetectorConfig, wanted: Sequence[str]) -> Detector:
-    """Load a detector. Nothing is ever downloaded.
+    """Load a detector. It never downloads anything.
 
     Args:
-        config: Which one; the batch size plays no role here.
-        wanted: The kinds of objects to find, among the names that the weights know.
+        config: Settings of the detector; the batch size is not used here.
+        wanted: The kinds of objects to find, by the names that the weights know.
 
     Returns:
-        The detector, on the GPU if there is one. It can be pickled: it is then opened anew.
+        The detector, on the GPU if there is one. Pickling stores the settings; unpickling loads
+        the weights again.
 
     Raises:
-        UserError: No such kind of detector, a package or the weights are missing, the file holds no
-            weights or those of another model, or they know nothing of a wanted kind.
+        UserError: The kind of detector does not exist; a package or the weights are missing; the
+            file holds no weights or those of another model; or the weights do not know a
+            requested kind.
     """
     if config.kind == "yolo":
         network: Network = Yolo(config)
@@ -76,15 +77,15 @@ class _Detector:
         return tuple(self._network.names.values())
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Objects]:
-        # Networks pad a batch to its largest image, and what they see changes with the padding.
+        # Networks pad a batch to its largest image, and padding changes the detections.
         same_size: dict[tuple[int, ...], list[int]] = {}
         for place, image in enumerate(images):
             same_size.setdefault(image.shape, []).append(place)
         found: dict[int, Objects] = {}
         for places in same_size.values():
             raw = self._network.predict([images[i] for i in places], list(self._kinds))
-            for place, said in zip(places, raw, strict=True):
-                found[place] = self._objects(images[place], *said)
+            for place, output in zip(places, raw, strict=True):
+                found[place] = self._objects(images[place], *output)
         return [found[place] for place in range(len(images))]
 
     def _objects(
@@ -104,7 +105,7 @@ class _Detector:
         return open_detector, (self._config, self._wanted)
 
 
-# torchvision sets the eps of these models' normalisations to 0 when it loads its weights.
+# torchvision sets eps to 0 in the batch norms of these models when it loads its own weights.
 _WITHOUT_EPS = (
     "fasterrcnn_resnet50_fpn",
     "keypointrcnn_resnet50_fpn",
@@ -115,11 +116,11 @@ _NO_KIND = ("__background__", "N/A", "no person")
 
 
 class _Torchvision:
-    """A detection model of torchvision's, with weights from a file.
+    """A torchvision detection model with weights from a file.
 
-    The state dict is read without running code from it. Its classes must be those of torchvision's
-    own weights for the model, which give the names. SSD models see every image at the fixed size
-    that they were made for, whatever ``image_size`` says.
+    The state dict is loaded without executing code from it. It must have the classes of
+    torchvision's own weights for the model, because those weights define the names. SSD models
+    resize every image to their fixed input size and ignore ``image_size``.
     """
 
     def __init__(self, config: DetectorConfig):
@@ -139,7 +140,7 @@ class _Torchvision:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             shapes = {name: tuple(value.shape) for name, value in state.items()}
-        except Exception as error:  # of many types, by what the file is instead
+        except Exception as error:  # the type depends on what the file really is
             raise UserError(
                 f"detector.weights={config.weights}: expected a state dict of {config.model}, got "
                 "a file that holds none; is it for detector.kind=yolo?"
@@ -153,7 +154,7 @@ class _Torchvision:
                 if isinstance(part, torch.nn.BatchNorm2d):
                     part.eps = 0.0
         model.transform.min_size, model.transform.max_size = (config.image_size,), config.image_size
-        # Of some models the least score is above the confidence that may be asked for.
+        # The default threshold of some models is above the lowest confidence that can be set.
         getattr(model, "roi_heads", model).score_thresh = config.confidence
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model = model.eval().to(self._device)
@@ -163,26 +164,27 @@ class _Torchvision:
         import torch
 
         with torch.inference_mode():
-            # Copied before the axes move: frames may be read-only.
+            # Copied before the axes are permuted: frames may be read-only.
             batch = [
                 torch.tensor(np.ascontiguousarray(image), device=self._device) for image in images
             ]
-            said = self._model([image.permute(2, 0, 1).float() / 255 for image in batch])
+            output = self._model([image.permute(2, 0, 1).float() / 255 for image in batch])
         return [
-            tuple(one[name].cpu().numpy() for name in ("boxes", "scores", "labels")) for one in said
+            tuple(one[name].cpu().numpy() for name in ("boxes", "scores", "labels"))
+            for one in output
         ]
 
 
 def _check_shapes(
     shapes: dict[str, tuple[int, ...]], model: Any, config: DetectorConfig, classes: int
 ) -> None:
-    """Raise unless a state dict has the shapes of the model's.
+    """Check that a state dict has the parameter names and shapes of the model.
 
     Raises:
-        UserError: It is another model's, or one with other classes.
+        UserError: The state dict belongs to another model, or to one with other classes.
     """
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    # Frozen normalisations, of which the official weights are, do not count batches.
+    # The official weights use frozen batch norms, which do not count batches.
     missing = [n for n in expected if n not in shapes and not n.endswith("num_batches_tracked")]
     foreign = [n for n in shapes if n not in expected]
     if missing or foreign:

@@ -1,8 +1,8 @@
-"""From a file or a stream to frames: finding videos, telling when they began, decoding them.
+"""Read footage: find videos, determine when their recording began, and decode their frames.
 
-Footage is read as it comes from cameras: cut off, damaged, of changing size, with timestamps that
-go back. What is wrong is written down in :attr:`Footage.faults`, and reading goes on as long as
-there are frames; only what gives no frame at all is an error.
+Footage from real cameras may be truncated, damaged, of changing size, or have timestamps that go
+back. The reader records such faults in :attr:`Footage.faults` and goes on as long as there are
+frames. Only a video without any frame is an error.
 """
 
 from __future__ import annotations
@@ -49,56 +49,57 @@ EXTENSIONS = (
     *(".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".m2v", ".vob", ".mxf", ".dav", ".mjpeg", ".mjpg"),
     *(".h264", ".264", ".h265", ".265", ".hevc"),
 )
-"""File names that are taken for videos."""
+"""Extensions of files that count as videos."""
 STREAMS = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp")
-"""Beginnings of addresses that are taken for streams."""
+"""URL schemes of streams."""
 OPEN_TIMEOUT = 15.0
-"""Seconds that a stream's server may take to answer, and as many until its format is known."""
+"""Seconds that a stream's server may take to answer, and again to send enough to detect the
+format."""
 READ_TIMEOUT = 15.0
-"""Seconds without data after which a stream is given up."""
+"""Seconds without data after which reading a stream stops."""
 QUEUE = 4
-"""Frames that are decoded ahead."""
+"""Number of frames that are decoded ahead."""
 
-# These go on whether or not anybody reads; the others wait.
+# Live streams: the source does not wait for the reader.
 _LIVE = ("rtsp", "rtmp", "udp")
-# Seconds by which timestamps may go back before it counts as a jump and not as disorder.
+# Seconds by which timestamps may go back and still count as disorder rather than a jump.
 _DISORDER = 1.0
-# Seconds by which timestamps may go forth before the next frame is asked to confirm it.
+# Seconds by which a timestamp may go forward without confirmation by the next frame.
 _GAP = 5.0
-# Seconds; to wait longer than some hundred years is an error.
+# Seconds; a condition variable refuses timeouts of more than a few hundred years.
 _FOREVER = 1e9
-# Errors in a row after which a file is given up.
-_ENOUGH_ERRORS = 100
-# Packets in a row without timestamps after which none is expected.
-_WITHOUT = 10
-# Packets that may wait for the decision whether anything needs them.
-_HELD = 500
-# Keyframes in a row that must have been ones before anything relies on the next.
-_TRUST = 3
-# A frame may come this share of the usual distance early and is still on time.
+# Consecutive errors after which reading a file stops.
+_MAX_ERRORS = 100
+# Number of packets at the start among which one has to have a timestamp.
+_MAX_WITHOUT_TIMESTAMP = 10
+# Number of packets that may be held back until it is known whether they are needed.
+_MAX_HELD = 500
+# Number of consecutive sound keyframes after which packets may be left out.
+_KEYFRAMES_TO_TRUST = 3
+# Share of the usual frame interval by which a frame may come early and still be on time.
 _EARLY = 0.25
 
 T = TypeVar("T")
 
 
 class FootageError(UserError):
-    """One video that gives no frame; others may be better.
+    """A video that gives no frame; other videos are not affected.
 
     Attributes:
-        reason: What is wrong with it, without its path.
-        passing: Whether the next try may find it better, as it is not the content that is wrong.
+        reason: The fault, without the video's path.
+        passing: Whether a later try may succeed, because the fault is not in the content.
     """
 
     def __init__(self, path: str, reason: str, passing: bool = False) -> None:
-        super().__init__(f"{shown(path)}: {reason}")
+        super().__init__(f"{safe_path(path)}: {reason}")
         self.reason, self.passing = reason, passing
 
 
 def _libav() -> ModuleType:
-    """PyAV, which no other function imports.
+    """Import PyAV; no other function imports it.
 
     Raises:
-        UserError: It is not installed.
+        UserError: PyAV is not installed.
     """
     try:
         import av
@@ -109,27 +110,27 @@ def _libav() -> ModuleType:
     return av
 
 
-# --- which videos --------------------------------------------------------------------------------
+# --- finding videos ------------------------------------------------------------------------------
 
 
 def is_stream(path: str) -> bool:
-    """Whether this is the address of a stream, such as ``rtsp://...``."""
+    """Whether a path is the address of a stream, such as ``rtsp://...``."""
     return path.lower().partition("://")[0] in STREAMS and "://" in path
 
 
 def find_videos(path: str) -> list[str]:
-    """The videos that a path names.
+    """Find the videos at a path.
 
     Args:
-        path: A file; a folder, whose videos are found by their names at any depth, without those
-            that are hidden; a pattern such as ``footage/*.mp4`` or ``footage/**/*.avi``; or a
-            stream's address, which is returned as it is.
+        path: A file; a folder, which is searched by extension at any depth, without hidden files
+            and folders; a pattern such as ``footage/*.mp4`` or ``footage/**/*.avi``; or a stream's
+            address, which is returned unchanged.
 
     Returns:
-        Paths, sorted, at least one.
+        Sorted paths, at least one.
 
     Raises:
-        UserError: Nothing is given, nothing is there, or nothing of it is a video.
+        UserError: The path is empty, does not exist, or holds no video.
     """
     expected = "expected a video, a folder of videos, a pattern such as 'footage/*.mp4' or a stream"
     if not path:
@@ -138,7 +139,7 @@ def find_videos(path: str) -> list[str]:
         return [path]
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path):
         known = ", ".join(f"{name}://" for name in STREAMS)
-        raise UserError(f"path={shown(path)} is no stream of a known kind: expected {known}")
+        raise UserError(f"path={safe_path(path)} is not a known kind of stream: expected {known}")
     place = Path(path)
     try:
         if place.is_file():
@@ -148,7 +149,7 @@ def find_videos(path: str) -> list[str]:
         elif place.exists():
             raise UserError(f"path={path} is neither a file nor a folder: {expected}")
         elif glob.has_magic(path):
-            # Path.glob takes no absolute pattern and does not leave out what is hidden.
+            # Path.glob takes no absolute pattern and does not skip hidden files.
             names = glob.glob(path, recursive=True)  # noqa: PTH207
             there, what = [name for name in names if Path(name).is_file()], "pattern"
         else:
@@ -172,18 +173,18 @@ def _walk(place: Path) -> list[str]:
     found = []
     walked: set[str] = set()
     for parent, folders, names in os.walk(place, followlinks=True):
-        if os.path.realpath(parent) in walked:  # a link back up would never end
+        if os.path.realpath(parent) in walked:  # a link to a parent folder would loop forever
             folders.clear()
             continue
         walked.add(os.path.realpath(parent))
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [str(Path(parent) / name) for name in names if not name.startswith(".")]
-    # A pipe would never end, and a link may lead nowhere.
+    # Leave out pipes, which never end, and broken links.
     return [name for name in found if Path(name).is_file()]
 
 
-def shown(path: str) -> str:
-    """A path for messages: an address may hold a password."""
+def safe_path(path: str) -> str:
+    """Format a path for messages: without the user name and password of an address."""
     if "://" not in path:
         return path.encode("utf-8", "backslashreplace").decode()
     head, _, rest = path.partition("://")
@@ -192,13 +193,16 @@ def shown(path: str) -> str:
 
 
 def content_hash(path: str) -> str:
-    """What a file is called by its content.
+    """Hash a file's content.
+
+    Args:
+        path: The file.
 
     Returns:
-        24 hexadecimal digits of BLAKE2b over its bytes.
+        24 hexadecimal digits of BLAKE2b over the file's bytes.
 
     Raises:
-        FootageError: It cannot be read.
+        FootageError: The file cannot be read.
     """
     try:
         with Path(path).open("rb") as file:
@@ -207,11 +211,11 @@ def content_hash(path: str) -> str:
         raise FootageError(path, f"cannot be read: {error.strerror}", True) from error
 
 
-# --- when it began -------------------------------------------------------------------------------
+# --- start of the recording ----------------------------------------------------------------------
 
 _MONTHS = "|".join(map(re.escape, (*calendar.month_name[1:], *calendar.month_abbr[1:])))
 _DAYS = "|".join(map(re.escape, (*calendar.day_name, *calendar.day_abbr)))
-# What a directive of strptime stands for: written in full, and as loosely as strptime takes it.
+# Regular expression of each strptime directive: zero-padded, and as loose as strptime accepts it.
 _DIRECTIVES = {
     **{f"%{letter}": (r"\d{2}", r"\d{1,2}") for letter in "mdHIMSy"},
     "%Y": (r"\d{4}", r"\d{4}"),
@@ -225,28 +229,28 @@ _DIRECTIVES = {
     "%%": ("%", "%"),
 }
 _PART = re.compile(r"%.|%\Z|\s+|[^%\s]+", re.DOTALL)
-# An unset clock of a camera says 1904 or 1970.
+# A camera whose clock is not set records 1904 or 1970.
 _OLDEST = datetime(1980, 1, 1, tzinfo=UTC).timestamp()
 
 
 def start_time(name: str, footage: FootageConfig, created: str | None) -> float:
-    """When a recording began.
+    """Determine when a recording began.
 
     Args:
         name: The file's name or path.
-        footage: How the name tells the time, and in which time zone.
-        created: What the container says, as in ISO 8601; without a zone, UTC.
+        footage: Pattern of the time in the name, and its time zone.
+        created: Creation time from the container, in ISO 8601; UTC if it names no zone.
 
     Returns:
-        Seconds since 1970 in UTC; of the name, or else of the container, or else NaN.
+        Unix seconds from the name; else from the container; NaN if neither has a time.
 
     Raises:
-        UserError: The pattern or the time zone cannot be used.
+        UserError: The pattern or the time zone is not valid.
     """
     if footage.start:
         zone = _zone(footage)
         stem = Path(name).stem
-        # Digits beside it would make a part of a longer number a time.
+        # Prefer a match without adjacent digits: else part of a longer number could match.
         alone, loose = r"(?<!\d){}(?!\d)", _start_pattern(footage.start, True)
         exact = _start_pattern(footage.start)
         for pattern in (alone.format(exact), exact, alone.format(loose)):
@@ -263,7 +267,7 @@ def start_time(name: str, footage: FootageConfig, created: str | None) -> float:
 
 
 def _seconds(match: re.Match[str], start: str, zone: tzinfo) -> float:
-    """Since 1970, of a text that looks like a time; NaN if it is none, such as month 13."""
+    """Convert a match to Unix seconds; NaN if it is not a valid time, such as month 13."""
     if "epoch" in match.groupdict():
         return float(match["epoch"])
     try:
@@ -274,10 +278,13 @@ def _seconds(match: re.Match[str], start: str, zone: tzinfo) -> float:
 
 
 def check_footage(footage: FootageConfig) -> None:
-    """Raise on the first setting of a camera's footage that cannot work.
+    """Check the settings of a camera's footage.
+
+    Args:
+        footage: The settings.
 
     Raises:
-        UserError: Names the setting, what was expected and what came.
+        UserError: A setting is not valid.
     """
     if footage.start:
         _start_pattern(footage.start)
@@ -291,7 +298,7 @@ def check_footage(footage: FootageConfig) -> None:
         try:
             x, y = (float(side) for side in corner)
         except (TypeError, ValueError):
-            raise UserError(f"{setting}: {corner!r} is no corner: expected [x, y]") from None
+            raise UserError(f"{setting}: {corner!r} is not a corner: expected [x, y]") from None
         if not (0 <= x <= 1 and 0 <= y <= 1):
             raise UserError(
                 f"{setting}: corner [{x:g}, {y:g}] is outside the frame: expected fractions of its "
@@ -305,16 +312,16 @@ def check_footage(footage: FootageConfig) -> None:
         except FileNotFoundError:
             raise UserError(f"{setting} does not exist: expected an image") from None
         except UnidentifiedImageError:
-            raise UserError(f"{setting} is no image that can be read: expected .png, ...") from None
+            raise UserError(f"{setting} cannot be read as an image: expected .png, ...") from None
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise UserError(f"{setting} cannot be read: {first_line(error)}") from error
 
 
 def _start_pattern(start: str, loose: bool = False) -> str:
-    """The regular expression of what strptime reads.
+    """Convert a strptime format to a regular expression.
 
     Raises:
-        UserError: It has what cannot be used, or lacks what a date needs.
+        UserError: The format has a directive that is not supported, or no complete date.
     """
     setting = f"camera.footage.start={start}"
     parts = _PART.findall(start)
@@ -324,11 +331,12 @@ def _start_pattern(start: str, loose: bool = False) -> str:
             known = " ".join(_DIRECTIVES)
             raise UserError(f"{setting}: {part} cannot be used: expected {known}")
         if part != "%%" and used.count(part) > 1:
-            raise UserError(f"{setting}: {part} stands there twice")
+            raise UserError(f"{setting}: {part} occurs twice")
     has_day = "%j" in used or ("%d" in used and {"%m", "%b", "%B"} & set(used))
     if "%s" not in used and not (has_day and {"%Y", "%y"} & set(used)):
         raise UserError(
-            f"{setting} tells no date: expected a year, a month and a day, such as %Y%m%d_%H%M%S"
+            f"{setting} has no complete date: expected a year, a month and a day, such as "
+            "%Y%m%d_%H%M%S"
         )
     return "".join(
         _DIRECTIVES[part][loose]
@@ -341,54 +349,54 @@ def _start_pattern(start: str, loose: bool = False) -> str:
 
 
 def _zone(footage: FootageConfig) -> tzinfo:
-    if footage.timezone.upper() == "UTC":  # there even where the system has no time zones
+    if footage.timezone.upper() == "UTC":  # works even if the system has no time zone database
         return UTC
     try:
         return ZoneInfo(footage.timezone)
     except (KeyError, ValueError, OSError):
         raise UserError(
-            f"camera.footage.timezone={footage.timezone} is no time zone that is known here: "
+            f"camera.footage.timezone={footage.timezone} is not a known time zone: "
             "expected a name such as UTC or Europe/Madrid"
         ) from None
 
 
-# --- time and choice -----------------------------------------------------------------------------
+# --- timestamps and sampling ---------------------------------------------------------------------
 
 
 class FrameSampler:
-    """Which frames are due at a rate, by their timestamps.
+    """Selects frames at a lower rate by their timestamps.
 
-    Time is cut into slots of 1 / fps from the first frame on, and the first frame of every slot is
-    due, so that nothing drifts and no frame is taken twice. A frame that comes up to a quarter of
-    the usual distance before its slot counts as in it: containers round timestamps. A rate not
-    below the video's takes every frame, however they are rounded.
+    Time is divided into slots of 1 / fps from the first frame on. The first frame of each slot is
+    selected, so the rate does not drift and no frame is selected twice. Because containers round
+    timestamps, a frame that comes up to a quarter of the usual interval before its slot counts as
+    in it. A rate at or above the video's selects every frame, whatever the rounding.
 
     Attributes:
-        all: Whether every frame is due.
+        all: Whether every frame is selected.
     """
 
     def __init__(self, fps: float, rate: float) -> None:
-        """Begin.
+        """Set the rates.
 
         Args:
-            fps: Frames per second that are wanted; 0 for all.
+            fps: Frames per second to select; 0 for all.
             rate: The video's usual frames per second, above 0.
         """
         self.all = fps <= 0
         self._fps = fps
-        # Against the last digit of a float.
+        # The small term absorbs floating-point error.
         self._early = _EARLY * min(1.0, fps / rate) + 1e-6
-        # Closer than 0.9 of the usual distance is no rounding but a burst.
+        # Frames closer than 0.9 of the usual interval are a burst, not a rounding error.
         self._least = 0.9 / rate if fps >= rate else math.inf
         self._slot = -1
         self._last = -math.inf
 
     def slot(self, seconds: float) -> int:
-        """The slot that a timestamp falls in."""
+        """Return the slot of a timestamp."""
         return math.floor(seconds * self._fps + self._early)
 
     def due(self, seconds: float) -> bool:
-        """Whether the next frame is taken; timestamps increase from call to call."""
+        """Whether the next frame is selected; timestamps must increase from call to call."""
         if self.all:
             return True
         slot = self.slot(seconds)
@@ -398,31 +406,32 @@ class FrameSampler:
         return True
 
 
-def steady(
-    stamped: Iterable[tuple[float | None, T]], rate: float, tell: Callable[[str, float], None]
+def increasing_timestamps(
+    stamped: Iterable[tuple[float | None, T]], rate: float, report: Callable[[str, float], None]
 ) -> Iterator[tuple[float, T]]:
-    """Timestamps that strictly increase, whatever the video's are.
+    """Correct timestamps so that they strictly increase.
 
-    Missing and repeated ones go on at the nominal rate, and so do those after a jump back. One
-    frame whose time contradicts both its neighbours is left out.
+    Missing and repeated timestamps continue at the nominal rate, and so do those after a jump back.
+    A single frame whose time contradicts both its neighbours is dropped.
 
     Args:
-        stamped: Seconds, None where there is none, each with what it belongs to.
+        stamped: Pairs of seconds (None if missing) and item.
         rate: Nominal frames per second.
-        tell: Called with the time and ``back`` (timestamps have jumped back), ``stray`` (a frame is
-            left out) or ``disorder`` (a timestamp is missing, or not above the one before it).
+        report: Called with the fault and its time in seconds. The fault is ``back`` (timestamps
+            jumped back), ``stray`` (a frame was dropped) or ``disorder`` (a timestamp is missing or
+            not above the one before it).
 
     Yields:
-        Seconds, each with what it belongs to.
+        Pairs of seconds and item.
     """
     step = 1.0 / rate
     shift = 0.0
     last: float | None = None
     before: float | None = None
     nudged = False
-    odd: tuple[float, T] | None = None  # a jump that the next frame has to confirm
+    odd: tuple[float, T] | None = None  # a jump that the next frame has to confirm or refute
     for raw, item in stamped:
-        # Never moving is as good as none.
+        # A repeated timestamp counts as missing.
         now = None if raw is None or raw == before else raw + shift
         before = before if raw is None else raw
         if last is None:
@@ -430,10 +439,10 @@ def steady(
             yield last, item
             continue
         if raw is None or now is None:
-            if odd is not None:  # what cannot be confirmed is believed
+            if odd is not None:  # accept the jump: nothing can confirm it
                 last, item_before, odd = max(odd[0] + shift, last + step), odd[1], None
                 yield last, item_before
-            tell("disorder", last)
+            report("disorder", last)
             last += step
             yield last, item
             continue
@@ -442,19 +451,19 @@ def steady(
             goes_on = raw > odd[0] and (forth or raw <= odd[0] + _GAP)
             if goes_on and not last < now <= last + _GAP:
                 if not forth:
-                    tell("back", last)
+                    report("back", last)
                     shift = last + step - odd[0]
                     now = raw + shift
                 last = odd[0] + shift
                 yield last, odd[1]
             else:
-                tell("stray", last)
+                report("stray", last)
             odd = None
         if last < now <= last + _GAP:
             last, nudged = now, False
         elif last - _DISORDER <= now <= last:
-            tell("disorder", last)
-            # Half a step: the timestamps catch up with it, unless they do not move on either.
+            report("disorder", last)
+            # Advance half a step so that the timestamps can catch up; a full one if they do not.
             last, nudged = last + (step if nudged else step / 2), True
         else:
             odd = (raw, item)
@@ -464,27 +473,27 @@ def steady(
         yield max(odd[0] + shift, last + step), odd[1]
 
 
-class _Places:
-    """Numbers frames by how many packets are shown before them, decoded or not."""
+class _FrameNumbering:
+    """Numbers frames in display order, counting all packets, decoded or not."""
 
-    def __init__(self, gap: float, tell: Callable[[int, int], None]) -> None:
-        """Begin.
+    def __init__(self, gap: float, on_gap: Callable[[int, int], None]) -> None:
+        """Set how gaps are reported.
 
         Args:
-            gap: More than this between two timestamps is told.
-            tell: Called with both.
+            gap: Largest difference between two timestamps that is not reported.
+            on_gap: Called with the timestamps before and after a gap.
         """
-        self._gap, self._tell = gap, tell
+        self._gap, self._on_gap = gap, on_gap
         self._ahead: list[int] = []
         self._last: int | None = None
         self._passed = 0
 
     def add(self, pts: int) -> None:
-        """The next packet, in the file's order."""
+        """Count the next packet, in the file's order."""
         heapq.heappush(self._ahead, pts)
 
     def number(self, pts: int | None) -> int:
-        """Of the next frame that is shown."""
+        """Return the number of the next frame, in display order."""
         while self._ahead and pts is not None and self._ahead[0] < pts:
             self._pass()
         if self._ahead:  # its own packet
@@ -497,63 +506,66 @@ class _Places:
         pts = heapq.heappop(self._ahead)
         self._passed += 1
         if self._last is not None and pts - self._last > self._gap:
-            self._tell(self._last, pts)
+            self._on_gap(self._last, pts)
         self._last = pts if self._last is None else max(pts, self._last)
 
 
 class PacketFilter(Generic[T]):
-    """Leaves out packets that no frame that is due needs.
+    """Drops packets that are not needed to decode the selected frames.
 
-    Pictures build upon earlier ones, back to a keyframe. So after the last packet whose frame is
-    due, nothing is needed up to the next keyframe, unless one is due that follows the keyframe in
-    the file and is shown before it: it may build upon what comes before the keyframe.
+    Pictures refer to earlier ones, back to a keyframe. So the packets between the last selected
+    frame and the next keyframe are not needed. The exception is a selected frame that follows the
+    keyframe in the file but is safe_path before it: it may refer to pictures before the keyframe.
 
     Attributes:
-        open: Whether everything passes as due from now on.
+        open: Whether every packet passes from now on.
     """
 
-    def __init__(self, pace: FrameSampler) -> None:
-        """Begin.
+    def __init__(self, sampler: FrameSampler) -> None:
+        """Start with nothing held back.
 
         Args:
-            pace: What is due; it is asked for slots alone.
+            sampler: Defines the time slots of the selected frames.
         """
-        self.open = pace.all
-        self._pace = pace
+        self.open = sampler.all
+        self._sampler = sampler
         self._trust = 0
-        self._earliest: dict[int, float] = {}  # of each slot
+        self._earliest: dict[int, float] = {}  # by slot
         self._held: list[tuple[T, bool]] = []
-        self._key: tuple[int, float] | None = None  # its place among the held, its time
+        self._key: tuple[int, float] | None = None  # index in _held and time of the last keyframe
 
     def learn(self, sound: bool) -> None:
-        """Tell whether a keyframe has come out as one, or a picture as damaged.
+        """Record whether a keyframe decoded to a real one.
 
-        Only after some keyframes in a row were sound is anything left out: there are videos that
-        renew their pictures bit by bit and call that keyframes.
+        Packets are dropped only after several consecutive sound keyframes, because some videos
+        mark the start of a gradual refresh as a keyframe.
+
+        Args:
+            sound: False for a keyframe that is none, and for a damaged picture.
         """
         self._trust = self._trust + 1 if sound else 0
 
     def put(self, packet: T, seconds: float | None, is_key: bool) -> list[tuple[T, bool]]:
-        """The next packet, in the file's order.
+        """Take the next packet, in the file's order.
 
         Args:
             packet: The packet.
-            seconds: When its frame is shown; None where the video does not say.
-            is_key: Whether it is called a keyframe.
+            seconds: Time of its frame; None if the video does not say.
+            is_key: Whether it is marked as a keyframe.
 
         Returns:
-            Packets to decode now, in order, each with whether its frame may be due. Frames that are
-            not are there for the others to build upon.
+            Packets to decode now, in order, each with whether its frame may be selected. The other
+            frames are decoded only because selected ones refer to them.
         """
         self.open |= seconds is None
         if self.open or seconds is None:
             return [*self._release(), (packet, True)]
-        # In the file a later frame of the slot can come first: then both count as due.
-        slot = self._pace.slot(seconds)
+        # A later frame of the slot can come first in the file: then both may be selected.
+        slot = self._sampler.slot(seconds)
         due = seconds < self._earliest.get(slot, math.inf)
         if due:
             self._earliest[slot] = seconds
-            if len(self._earliest) > 64:  # frames change places within a fraction of that
+            if len(self._earliest) > 64:  # reordering spans far fewer slots
                 del self._earliest[min(self._earliest)]
         ready = []
         if self._key is not None and (is_key or seconds > self._key[1]):
@@ -561,12 +573,12 @@ class PacketFilter(Generic[T]):
         if is_key:
             self._key = (len(self._held), seconds)
         self._held.append((packet, due))
-        if (due and not is_key) or self._trust < _TRUST or len(self._held) > _HELD:
+        if (due and not is_key) or self._trust < _KEYFRAMES_TO_TRUST or len(self._held) > _MAX_HELD:
             ready += self._release()
         return ready
 
     def end(self) -> list[tuple[T, bool]]:
-        """What is needed of what is held back, if no more is shown before the last keyframe."""
+        """Return the packets still needed when no more frames come before the last keyframe."""
         if self._key is None:
             return self._release() if self.open else []
         key = self._held[self._key[0]]
@@ -579,14 +591,14 @@ class PacketFilter(Generic[T]):
 
 
 def _is_idr(packet: bytes, lengths: int) -> bool:
-    """Whether nothing after this packet of H.264 builds upon anything before it.
+    """Whether an H.264 packet is an IDR picture: no later picture refers to an earlier one.
 
-    What else is called a keyframe may be only where pictures begin to be renewed bit by bit.
+    Other pictures that are marked as keyframes may only be the start of a gradual refresh.
 
     Args:
         packet: One picture.
-        lengths: Bytes of the number before each of its parts that says how long it is; 0 if start
-            codes separate them.
+        lengths: Size in bytes of the length field before each NAL unit; 0 if start codes separate
+            the units.
     """
     if not lengths:
         found = re.finditer(rb"\x00\x00\x01(?=.)", packet, re.DOTALL)
@@ -599,8 +611,8 @@ def _is_idr(packet: bytes, lengths: int) -> bool:
     return False
 
 
-class _Faults:
-    """What was wrong: one line for each kind, however often it comes."""
+class _FaultLog:
+    """Collects the faults of a video, one line for each kind."""
 
     def __init__(self) -> None:
         self._first: dict[str, str] = {}
@@ -621,16 +633,16 @@ class _Faults:
 
 
 def open_container(path: str) -> InputContainer:
-    """Open a file or a stream, undecoded.
+    """Open a file or a stream without decoding it.
 
     Args:
         path: A file, or a stream's address.
 
     Returns:
-        The container, to be closed.
+        The container; the caller closes it.
 
     Raises:
-        FootageError: It cannot be opened.
+        FootageError: The file or stream cannot be opened.
         UserError: The package av is not installed.
     """
     av = _libav()
@@ -639,7 +651,7 @@ def open_container(path: str) -> InputContainer:
     try:
         if not stream and not Path(path).stat().st_size:
             raise FootageError(path, "is empty: expected a video")
-        # Without "file:", a colon in a name, as in a time, would make it an address.
+        # Without "file:", a name with a colon, as in a time, would be taken for an address.
         address = path if stream else f"file:{path}"
         options = {"rtsp_transport": "tcp"} if path.lower().startswith("rtsp") else {}
         container: InputContainer
@@ -653,7 +665,7 @@ def open_container(path: str) -> InputContainer:
         reason = f"does not answer within {OPEN_TIMEOUT:g} s"
         raise FootageError(path, reason, True) from error
     except (av.error.InvalidDataError, av.error.EOFError) as error:
-        reason = "is no video that can be read, or its end is missing"
+        reason = "cannot be read as a video, or its end is missing"
         raise FootageError(path, reason) from error
     except (av.error.FFmpegError, OSError) as error:
         raise FootageError(path, f"cannot be opened: {_reason(error)}", True) from error
@@ -661,15 +673,18 @@ def open_container(path: str) -> InputContainer:
 
 
 def picture_stream(path: str, container: InputContainer, threads: int = 1) -> VideoStream:
-    """The stream with the pictures.
+    """Select the video stream with the most pixels and set up its decoder.
 
     Args:
-        path: What was opened, for messages.
+        path: The file or the stream's address, for messages.
         container: The opened file or stream.
-        threads: Of its decoder.
+        threads: Threads of the decoder.
+
+    Returns:
+        The video stream.
 
     Raises:
-        FootageError: There is none that can be decoded.
+        FootageError: There is no video stream that can be decoded.
     """
     cover = _libav().stream.Disposition.attached_pic
     videos = [one for one in container.streams.video if not one.disposition & cover]
@@ -679,33 +694,34 @@ def picture_stream(path: str, container: InputContainer, threads: int = 1) -> Vi
     readable = [one for one in videos if one.codec_context is not None]
     if not readable:
         raise FootageError(path, "has a video of a kind that cannot be decoded")
-    best = max(readable, key=lambda one: one.width * one.height)  # the first of equals
+    best = max(readable, key=lambda one: one.width * one.height)  # the first if several are equal
     best.codec_context.thread_type = "AUTO"
     best.codec_context.thread_count = threads
     return best
 
 
 def has_timestamps(container: InputContainer, video: VideoStream) -> bool:
-    """Whether timestamps, where there are any, tell when frames are shown.
+    """Whether the timestamps of packets are display times.
 
-    Ask before anything is decoded.
+    Call this before anything is decoded.
     """
-    # AVI keeps no timestamps. Frames that are shown in another order get wrong ones from it.
+    # AVI stores no timestamps, and the demuxer's are wrong for reordered frames.
     return not (container.format.name == "avi" and video.codec_context.has_b_frames)
 
 
 def upright(picture: VideoFrame, converter: VideoReformatter | None = None) -> NDArray[np.uint8]:
-    """A decoded picture as it is meant to be seen.
+    """Convert a decoded picture to an upright RGB image.
 
     Args:
-        picture: As it was decoded.
-        converter: Spares setting one up for each picture of a video.
+        picture: The decoded picture.
+        converter: A converter to reuse; without it, each call sets up a new one.
 
     Returns:
-        (H, W, 3) uint8, RGB, contiguous, rotated as the video says.
+        (H, W, 3) uint8, RGB, contiguous, rotated by the video's rotation.
 
     Raises:
-        ValueError: It cannot be converted; or libav's own error.
+        ValueError: The picture cannot be converted.
+        av.error.FFmpegError: The same, reported by libav.
     """
     turns = round(picture.rotation / 90) % 4
     plain = (
@@ -717,8 +733,8 @@ def upright(picture: VideoFrame, converter: VideoReformatter | None = None) -> N
     return np.ascontiguousarray(np.rot90(image, turns) if turns else image)
 
 
-class _Reader:
-    """Opens and decodes one video in a thread of its own; nothing else touches libav's objects."""
+class _Decoder:
+    """Decodes one video in its own thread; only that thread uses libav's objects."""
 
     def __init__(self, path: str, fps: float, limit: float, threads: int) -> None:
         self.av = _libav()
@@ -727,17 +743,17 @@ class _Reader:
         self.rate, self.duration, self.began = 25.0, math.nan, math.nan
         self.frames: int | None = None
         self.created: str | None = None
-        self.faults = _Faults()
+        self.faults = _FaultLog()
         self.decoded = 0
         self._fps, self._threads = fps, threads
         self._limit = limit if self.stream and limit > 0 else math.inf
         self._live = self.stream and path.lower().startswith(_LIVE)
         self._opened = math.inf
         self._tick = 0.0  # seconds
-        self._origin: int | None = None  # the timestamp that is second 0
-        self._now = 0.0  # of the frame that came last
-        self._end = 0.0  # of what the file has
-        self._lost = ""  # why no more could be read
+        self._origin: int | None = None  # the timestamp of second 0
+        self._now = 0.0  # time of the last decoded frame, in seconds
+        self._end = 0.0  # end of the data that was read, in seconds
+        self._lost = ""  # why reading stopped early
         self._packets = 0
         self._limited = False
         self._changed = threading.Condition()
@@ -747,13 +763,13 @@ class _Reader:
         self._thread = threading.Thread(target=self._run, name="footage", daemon=True)
         self._thread.start()
 
-    # What the consumer calls.
+    # Called by the consumer.
 
     def first(self) -> Frame:
         """Wait for the first frame, and leave it in the queue.
 
         Raises:
-            FootageError: There is none.
+            FootageError: The video has no frame.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._over)
@@ -762,9 +778,9 @@ class _Reader:
             raise self._error or FootageError(self.path, "has no frame that can be decoded")
 
     def take(self) -> Frame | None:
-        """The next frame; None at the end."""
+        """Return the next frame; None at the end."""
         with self._changed:
-            # A server that stalls must not keep anybody beyond the limit.
+            # A server that stalls must not delay the end beyond the limit.
             left = max(0.0, self._opened + self._limit - time.monotonic())
             self._changed.wait_for(
                 lambda: self._queue or self._over or self._stopped, min(left, _FOREVER)
@@ -777,7 +793,7 @@ class _Reader:
             return None
 
     def stop(self) -> None:
-        """End the thread. One that waits for a server ends by itself, READ_TIMEOUT later."""
+        """Stop the thread. If it waits for a server, it ends within READ_TIMEOUT seconds."""
         with self._changed:
             self._stopped = True
             self._queue.clear()
@@ -785,13 +801,13 @@ class _Reader:
         if threading.current_thread() is not self._thread:
             self._thread.join(0.5 if self.stream else 10.0)
 
-    # What the thread does.
+    # Run in the thread.
 
     def _run(self) -> None:
         error: BaseException | None = None
         try:
             self._read()
-        except BaseException as failed:  # whatever it is, the consumer shall see it
+        except BaseException as failed:  # raised again in the consumer
             error = failed
         with self._changed:
             self._error, self._over = error, True
@@ -802,9 +818,9 @@ class _Reader:
             self.began, self._opened = time.time(), time.monotonic()
             video = picture_stream(self.path, container, self._threads)
             self._describe(container, video)
-            self._give(container, video)
+            self._queue_frames(container, video)
             if not (self._stopped or self._limited):
-                self._judge_end(container)
+                self._check_end(container)
 
     def _describe(self, container: InputContainer, video: VideoStream) -> None:
         for rate in (video.average_rate, video.guessed_rate, video.base_rate):
@@ -813,12 +829,12 @@ class _Reader:
                 break
         if not self.stream:
             if container.format.name == "avi" and video.frames:
-                # If it was cut off, the demuxer names a duration between that and what is there.
+                # Of a truncated file, the demuxer's duration is neither the full nor the real one.
                 self.duration = video.frames / self.rate
             elif video.duration and video.time_base:
                 self.duration = float(video.duration * video.time_base)
             elif container.duration:
-                # These mean the last timestamp; it is that of the first frame which is 0 s here.
+                # In these formats the duration is the last timestamp; here it starts at 0 s.
                 absolute = container.format.name in ("matroska,webm", "flv")
                 start = container.start_time or 0 if absolute else 0
                 self.duration = (container.duration - start) / 1e6
@@ -829,12 +845,12 @@ class _Reader:
         said = (container.metadata, video.metadata)
         self.created = next(filter(None, (tags.get("creation_time") for tags in said)), None)
 
-    def _give(self, container: InputContainer, video: VideoStream) -> None:
-        """Put the frames that are due into the queue."""
+    def _queue_frames(self, container: InputContainer, video: VideoStream) -> None:
+        """Put the selected frames into the queue."""
         size: tuple[int, int] | None = None
-        pace: FrameSampler | None = None
+        sampler: FrameSampler | None = None
         converter = self.av.video.reformatter.VideoReformatter()
-        for seconds, (number, picture) in self._timed(container, video):
+        for seconds, (number, picture) in self._timed_frames(container, video):
             self._now = seconds
             if seconds >= self._limit:
                 self._limited = True
@@ -846,17 +862,17 @@ class _Reader:
                 what = "{}x{} to {}x{}".format(*(size or ()), *sides)
                 self.faults.add("size", f"changes from {what} at {seconds:.1f} s")
             size = sides
-            pace = pace or FrameSampler(self._fps, self.rate)
-            if not pace.due(seconds):
+            sampler = sampler or FrameSampler(self._fps, self.rate)
+            if not sampler.due(seconds):
                 continue
             if self._live and len(self._queue) >= QUEUE:
-                # The camera goes on meanwhile: what nobody reads is lost in a worse way.
+                # Drop the frame: if the thread waited, the live stream itself would lose data.
                 self.faults.add("slow", f"too slow for the stream at {seconds:.1f} s: left out")
                 continue
             try:
                 image = upright(picture, converter)
             except (self.av.error.FFmpegError, ValueError):
-                self._broken(seconds)
+                self._note_broken(seconds)
                 continue
             with self._changed:
                 self._changed.wait_for(lambda: len(self._queue) < QUEUE or self._stopped)
@@ -865,30 +881,30 @@ class _Reader:
                 self._queue.append(Frame(number, seconds, image))
                 self._changed.notify_all()
 
-    def _broken(self, seconds: float) -> None:
+    def _note_broken(self, seconds: float) -> None:
         self.faults.add("broken", f"broken data at {max(0.0, seconds):.1f} s, skipped")
 
-    def _timed(
+    def _timed_frames(
         self, container: InputContainer, video: VideoStream
     ) -> Iterator[tuple[float, tuple[int, VideoFrame]]]:
-        """Good frames with their seconds and numbers."""
+        """Yield intact frames with their seconds and numbers."""
         packets = self._demuxed(container, video)
-        ahead: list[_Packet] = []  # those of a camera may lack a timestamp at first
+        ahead: list[_Packet] = []  # a camera's first packets may lack a timestamp
         for packet in packets:
             ahead.append(packet)
-            if packet.pts is not None or len(ahead) >= _WITHOUT:
+            if packet.pts is not None or len(ahead) >= _MAX_WITHOUT_TIMESTAMP:
                 break
         if not ahead:
             return
         packets = itertools.chain(ahead, packets)
         if ahead[-1].pts is None or not has_timestamps(container, video):
             self.rate = float(video.guessed_rate or 0) or self.rate
-            yield from self._counted(packets, video)
+            yield from self._frames_by_number(packets, video)
         else:
-            yield from self._stamped(packets, video)
+            yield from self._frames_by_timestamp(packets, video)
 
     def _demuxed(self, container: InputContainer, video: VideoStream) -> Iterator[_Packet]:
-        """The packets, over what is broken in between."""
+        """Yield the packets, skipping broken data."""
         errors = 0
         while True:
             try:
@@ -899,15 +915,15 @@ class _Reader:
                         self._limited = True
                         return
                     errors = 0
-                    if packet.size or packet.pts is not None:  # the others stand for the end
+                    if packet.size or packet.pts is not None:  # the others mark the end
                         self._packets += 1
                         yield packet
                 return
             except (self.av.error.FFmpegError, OSError) as error:
                 errors += 1
                 invalid = isinstance(error, self.av.error.InvalidDataError)
-                if invalid and errors < _ENOUGH_ERRORS:
-                    self._broken(self._now)
+                if invalid and errors < _MAX_ERRORS:
+                    self._note_broken(self._now)
                     continue
                 late = isinstance(error, self.av.error.ExitError)
                 reason = f"no data for {READ_TIMEOUT:g} s" if late else _reason(error)
@@ -919,132 +935,143 @@ class _Reader:
     def _decoded(
         self, video: VideoStream, packet: _Packet | None, seconds: float
     ) -> list[VideoFrame] | None:
-        """The frames that come out for a packet, None if it is broken."""
+        """Decode a packet and return the frames that come out; None if it is broken."""
         try:
             frames = video.codec_context.decode(packet)
         except (self.av.error.FFmpegError, ValueError):
-            self._broken(seconds)
+            self._note_broken(seconds)
             return None
         self.decoded += len(frames)
         return frames
 
-    def _counted(
+    def _frames_by_number(
         self, packets: Iterator[_Packet], video: VideoStream
     ) -> Iterator[tuple[float, tuple[int, VideoFrame]]]:
-        """Frames whose number tells their time."""
+        """Yield frames whose time is computed from their number."""
         number = 0
         for packet in itertools.chain(packets, (None,)):
-            if packet is not None and not packet.size:  # left out when it was recorded
+            if packet is not None and not packet.size:  # a frame that the recorder dropped
                 number += 1
                 continue
             frames = self._decoded(video, packet, number / self.rate)
             number += frames is None
             for frame in frames or ():
                 if frame.is_corrupt:
-                    self._broken(number / self.rate)
+                    self._note_broken(number / self.rate)
                 else:
                     yield number / self.rate, (number, frame)
                 number += 1
             self._end = number / self.rate
 
-    def _stamped(
+    def _frames_by_timestamp(
         self, packets: Iterator[_Packet], video: VideoStream
     ) -> Iterator[tuple[float, tuple[int, VideoFrame]]]:
-        """Frames whose timestamps tell their time; what is not needed is not decoded."""
+        """Yield frames with the time of their timestamps; decode only the packets needed."""
         self._tick = float(video.time_base or 1.0)
-        pace = FrameSampler(0.0 if self._fps >= self.rate else self._fps, self.rate)
-        sieve: PacketFilter[_Packet] = PacketFilter(pace)
+        sampler = FrameSampler(0.0 if self._fps >= self.rate else self._fps, self.rate)
+        packet_filter: PacketFilter[_Packet] = PacketFilter(sampler)
 
-        def tell_gap(before: int, after: int) -> None:
+        def note_gap(before: int, after: int) -> None:
             text = f"no frames from {self._since(before):.1f} s to {self._since(after):.1f} s"
             self.faults.add("gap", text)
 
-        places = _Places(max(1.0, 5 / self.rate) / self._tick, tell_gap)
+        numbering = _FrameNumbering(max(1.0, 5 / self.rate) / self._tick, note_gap)
 
-        def tell(what: str, seconds: float) -> None:
-            sieve.open = True  # it relies on timestamps
-            if what == "stray":
-                self._broken(seconds)
-            elif what == "back":
+        def note_fault(fault: str, seconds: float) -> None:
+            packet_filter.open = True  # the filter relies on timestamps
+            if fault == "stray":
+                self._note_broken(seconds)
+            elif fault == "back":
                 self.faults.add("back", f"timestamps go back at {seconds:.1f} s")
 
         lengths: int | None = None
         if video.codec_context.name == "h264":
             extra = video.codec_context.extradata or b""
             lengths = (extra[4] & 3) + 1 if extra[:1] == b"\x01" and len(extra) > 4 else 0
-        needed = self._needed(packets, sieve, places, lengths)
-        yield from steady(self._chosen(needed, video, sieve, places), self.rate, tell)
+        needed = self._needed_packets(packets, packet_filter, numbering, lengths)
+        decoded = self._decode_needed(needed, video, packet_filter, numbering)
+        yield from increasing_timestamps(decoded, self.rate, note_fault)
 
-    def _needed(
+    def _needed_packets(
         self,
         packets: Iterator[_Packet],
-        sieve: PacketFilter[_Packet],
-        places: _Places,
+        packet_filter: PacketFilter[_Packet],
+        numbering: _FrameNumbering,
         lengths: int | None,
     ) -> Iterator[tuple[_Packet | None, bool]]:
-        """Packets to decode, each with whether its frame may be due; at last the end, None.
+        """Yield packets to decode, each with whether its frame may be selected, then None.
 
-        Lengths is None unless it is H.264, and then as :func:`_is_idr` takes it.
+        Args:
+            packets: All packets of the video.
+            packet_filter: Drops the packets that are not needed.
+            numbering: Counts the packets.
+            lengths: As for :func:`_is_idr`; None if the codec is not H.264.
         """
         latest = -math.inf
         for packet in packets:
             if packet.dts is not None:
-                sieve.open |= packet.dts < latest
+                packet_filter.open |= packet.dts < latest
                 latest = packet.dts
             if packet.pts is not None and not packet.is_discard:
-                places.add(packet.pts)
+                numbering.add(packet.pts)
                 if not self.decoded and (self._origin is None or packet.pts < self._origin):
                     self._origin = packet.pts
                 self._end = max(self._end, self._since(packet.pts) + 1 / self.rate)
-            if not self.decoded:  # second 0 is not known for certain
+            if not self.decoded:  # second 0 is not certain yet
                 yield packet, True
                 continue
             seconds = None if packet.pts is None else self._since(packet.pts)
             is_key = packet.is_keyframe and (lengths is None or _is_idr(bytes(packet), lengths))
-            yield from sieve.put(packet, seconds, is_key)
-        yield from sieve.end()
+            yield from packet_filter.put(packet, seconds, is_key)
+        yield from packet_filter.end()
         yield None, True
 
-    def _chosen(
+    def _decode_needed(
         self,
         needed: Iterator[tuple[_Packet | None, bool]],
         video: VideoStream,
-        sieve: PacketFilter[_Packet],
-        places: _Places,
+        packet_filter: PacketFilter[_Packet],
+        numbering: _FrameNumbering,
     ) -> Iterator[tuple[float | None, tuple[int, VideoFrame]]]:
-        """Good frames with their seconds, as the video has them, and numbers."""
-        # Timestamps of keyframes and of what is known to be damaged, while they are decoded.
+        """Yield intact frames with the seconds of their raw timestamps, and their numbers."""
+        # Timestamps of keyframes and of damaged packets that are being decoded.
         keys: set[int | None] = set()
-        torn: set[int | None] = set()
+        damaged: set[int | None] = set()
         for packet, due in needed:
             at = self._now
             if packet is not None:
-                if not packet.size:  # left out when it was recorded
+                if not packet.size:  # a frame that the recorder dropped
                     continue
                 if packet.pts is not None:
                     at = self._since(packet.pts)
                     keys.update([packet.pts] * packet.is_keyframe)
-                    torn.update([packet.pts] * packet.is_corrupt)
+                    damaged.update([packet.pts] * packet.is_corrupt)
                 video.codec_context.skip_frame = "DEFAULT" if due else "NONREF"
             for frame in self._decoded(video, packet, at) or ():
-                number = places.number(frame.pts)
+                number = numbering.number(frame.pts)
                 seconds = None if frame.pts is None else self._since(frame.pts)
                 if frame.pts in keys:
                     keys.discard(frame.pts)
-                    sieve.learn(frame.key_frame and frame.pict_type in (0, 1))  # none, or intra
-                if frame.is_corrupt or frame.pts in torn:
-                    torn.discard(frame.pts)
-                    sieve.learn(False)
-                    self._broken(self._now if seconds is None else seconds)
+                    packet_filter.learn(
+                        frame.key_frame and frame.pict_type in (0, 1)
+                    )  # none, or intra
+                if frame.is_corrupt or frame.pts in damaged:
+                    damaged.discard(frame.pts)
+                    packet_filter.learn(False)
+                    self._note_broken(self._now if seconds is None else seconds)
                     continue
                 yield seconds, (number, frame)
 
     def _since(self, pts: int) -> float:
-        """Seconds since the video's first frame."""
+        """Convert a timestamp to seconds since the video's first frame."""
         return (pts - (self._origin or 0)) * self._tick
 
-    def _judge_end(self, container: InputContainer) -> None:
-        """Write down what is missing, once all is read. Raises FootageError."""
+    def _check_end(self, container: InputContainer) -> None:
+        """Record what is missing at the end of the video.
+
+        Raises:
+            FootageError: No frame was decoded.
+        """
         if not self.decoded:
             raise FootageError(self.path, "has no frame that can be decoded")
         if self.stream:
@@ -1056,37 +1083,37 @@ class _Reader:
         if missing > max(1.0, 2 / self.rate, 0.01 * self.duration):
             self.faults.add("end", f"ends at {self._end:.1f} s of {self.duration:.1f} s")
         elif container.format.name == "avi" and self._packets < (self.frames or 0):
-            # Other kinds of files pass over what is broken with an error, AVI in silence.
+            # Demuxers of other formats raise an error on broken data; AVI's skips it silently.
             lost = (self.frames or 0) - self._packets
             self.faults.add("gone", f"{lost} of {self.frames} frames are missing")
 
 
 def _reason(error: BaseException) -> str:
-    """What the system says, without the path: an address may hold a password."""
+    """The system's error message without the path: an address may hold a password."""
     return getattr(error, "strerror", None) or first_line(error)
 
 
 class Footage:
-    """One opened video, whose frames come once.
+    """An open video; its frames can be read once.
 
-    Decoding goes on in a thread of its own, a few frames ahead. Use it as a context manager: the
-    thread ends with it, whatever was read. Made by :func:`open_footage`.
+    A thread decodes a few frames ahead. Use the video as a context manager, which stops the thread
+    on exit. Created by :func:`open_footage`.
 
     Attributes:
         path: The file or the address.
-        width: Of the first frame, in pixels, as it is meant to be seen (rotated).
-        height: Of the first frame, in pixels.
+        width: Width of the first upright frame, in pixels.
+        height: Height of the first upright frame, in pixels.
         rate: Nominal frames per second.
-        duration: Seconds, by the container; NaN where it does not say, as of streams.
-        frames: Number of frames in the video, estimated; None where nothing tells.
-        created: When it was recorded, as the container has it; None if it does not say.
-        began: When it was opened, in seconds since 1970; of a stream, about when its frames began.
-        given: Frames that were handed out so far.
+        duration: Seconds, from the container; NaN if it does not say, as for streams.
+        frames: Estimated number of frames in the video; None if it is not known.
+        created: Creation time from the container; None if it does not say.
+        began: When the video was opened, in Unix seconds; of a stream, about when its frames began.
+        given: Number of frames read so far.
     """
 
     def __init__(self, path: str, fps: float, limit: float, threads: int) -> None:
-        reader = _Reader(path, fps, limit, threads)
-        # The thread knows the reader alone: whoever forgets to close leaves no thread behind.
+        reader = _Decoder(path, fps, limit, threads)
+        # The thread holds no reference to this object, so garbage collection stops it, too.
         self._close = weakref.finalize(self, reader.stop)
         self._reader = reader
         try:
@@ -1102,23 +1129,22 @@ class Footage:
 
     @property
     def faults(self) -> list[str]:
-        """What was wrong so far, one line for each kind: broken data, a cut-off end, ..."""
+        """Faults so far, one line for each kind: broken data, a truncated end, ..."""
         return self._reader.faults.lines()
 
     @property
     def decoded(self) -> int:
-        """Frames decoded so far, for whatever reason."""
+        """Number of frames decoded so far, including those that were not selected."""
         return self._reader.decoded
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames that are due, once; whoever stops early closes the video.
+        """Iterate once over the selected frames; leaving the loop early closes the video.
+
+        Errors after the first frame are recorded as faults and not raised.
 
         Yields:
             Frames with strictly increasing ``number`` and ``seconds``; images are (H, W, 3) uint8,
-            RGB, contiguous, and keep their own size where it changes on the way.
-
-        Raises:
-            FootageError: Never after the first frame; what goes wrong then is a fault.
+            RGB, contiguous, and keep their own size if it changes during the video.
         """
         try:
             while (frame := self._reader.take()) is not None:
@@ -1128,7 +1154,7 @@ class Footage:
             self.close()
 
     def close(self) -> None:
-        """End the decoding; the faults stay."""
+        """Stop decoding; the faults stay available."""
         self._close()
 
     def __enter__(self) -> Footage:
@@ -1148,17 +1174,16 @@ def open_footage(path: str, fps: float = 0.0, limit: float = 0.0, threads: int =
 
     Args:
         path: A file, or a stream's address.
-        fps: Frames per second to give, chosen by their timestamps; 0, or not below the video's
-            rate, for every frame.
-        limit: Of streams: seconds, on the clock or by the timestamps, after which it ends; 0 for
-            never.
-        threads: Of libav's decoder, beside the one that reads.
+        fps: Frames per second to select by timestamp; 0 or a value at or above the video's rate
+            selects every frame.
+        limit: Seconds after which a stream ends, by the clock or by the timestamps; 0 for never.
+        threads: Threads of libav's decoder, in addition to the reading thread.
 
     Returns:
-        The video, to be closed.
+        The video; the caller closes it.
 
     Raises:
-        FootageError: It cannot be opened, or gives no frame.
+        FootageError: The video cannot be opened, or gives no frame.
         UserError: The package av is not installed.
     """
     return Footage(path, fps, limit, threads)

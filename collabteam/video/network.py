@@ -1,4 +1,4 @@
-"""What the trained networks of different packages have in common."""
+"""The common interface of detection networks from different packages."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 Raw = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
-"""What a network says of one image: (N, 4) boxes in pixels of it, (N,) scores, (N,) numbers of
-kinds."""
+"""A network's output for one image: (N, 4) boxes in pixels of the image, (N,) scores, (N,) class
+numbers."""
 
 
 class Network(Protocol):
-    """A trained network, as :mod:`.yolo` and :mod:`.detection` wrap it."""
+    """A trained detection network, as wrapped by :mod:`.yolo` and :mod:`.detection`."""
 
     names: dict[int, str]
-    """The kinds of objects that it knows, by its own numbers."""
+    """The kinds of objects that the network knows, by class number."""
 
     def predict(self, images: Sequence[NDArray[np.uint8]], numbers: list[int]) -> list[Raw]:
-        """What is seen in images of one size, from the confidence that is asked for.
+        """Detect objects in images of one size, down to the configured confidence.
 
-        Boxes may reach beyond the image. Kinds other than ``numbers`` may be left out.
+        Args:
+            images: Each (H, W, 3) uint8, RGB, all of one size.
+            numbers: Class numbers to find; others may be left out of the result.
+
+        Returns:
+            The output for each image. Boxes may reach beyond the image.
         """

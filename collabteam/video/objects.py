@@ -1,4 +1,4 @@
-"""What flows through the video pipeline: frames, and the objects that are seen in them."""
+"""The data types of the video pipeline: frames, and the objects detected in them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture of a video.
+    """One frame of a video.
 
     Attributes:
-        number: Place of the frame in the video, from 0, whether or not earlier ones were analysed.
-        seconds: Its timestamp, since the video's first frame.
+        number: Position of the frame in the video, from 0; frames that were not analysed count.
+        seconds: Timestamp in seconds since the video's first frame.
         image: (H, W, 3) uint8, RGB.
     """
 
@@ -25,17 +25,17 @@ class Frame:
 
 @dataclass(frozen=True)
 class Objects:
-    """What is seen in one frame: N boxes.
+    """The objects detected in one frame: N boxes.
 
     Attributes:
         box: (N, 4) float32: left, top, right, bottom in pixels of the frame.
         score: (N,) float32, the detector's confidence, 0 to 1.
-        kind: (N,) object, of ``str``: what it is, first a name of the detector's (``person``,
-            ``bicycle``), after the fusion of riders also ``pedestrian``, ``cyclist``,
+        kind: (N,) object, of ``str``: the object's kind. The detector gives its own names
+            (``person``, ``bicycle``); the fusion of riders adds ``pedestrian``, ``cyclist`` and
             ``motorcyclist``.
-        body: (N, 4) float32: the boxes to follow objects by, if they are others: of a rider, the
-            person's. The vehicle is overlooked in many frames, and a box that grows and shrinks
-            would break the track.
+        body: (N, 4) float32: boxes for the tracker where they differ from ``box``: of a rider, the
+            person's box. The detector misses the vehicle in many frames, and a box that grows and
+            shrinks would break the track.
     """
 
     box: NDArray[np.float32]
@@ -47,18 +47,18 @@ class Objects:
         return len(self.score)
 
     def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Objects:
-        """Some of the objects, by number or by a mask."""
+        """Select objects by number or by a mask."""
         body = None if self.body is None else self.body[rows]
         return Objects(self.box[rows], self.score[rows], self.kind[rows], body)
 
     @property
     def followed(self) -> Objects:
-        """The same objects with the boxes to follow them by."""
+        """The same objects with the boxes that the tracker uses."""
         return self if self.body is None else Objects(self.body, self.score, self.kind)
 
     @classmethod
     def of(cls, rows: list[tuple[float, float, float, float, float, str]]) -> Objects:
-        """From (left, top, right, bottom, score, kind), one row per object."""
+        """Build from rows of (left, top, right, bottom, score, kind), one per object."""
         numbers = np.array([row[:5] for row in rows], np.float32).reshape(-1, 5)
         return cls(numbers[:, :4], numbers[:, 4], np.array([row[5] for row in rows], object))
 

@@ -1,9 +1,9 @@
-"""From videos to crops in the catalog: the line that footage goes down.
+"""The pipeline from videos to crops in the catalog.
 
-    frames -> detector -> riders fused -> tracker -> linker -> best pictures -> spool -> catalog
+    frames -> detector -> fusion of riders -> tracker -> linker -> best pictures -> spool -> catalog
 
-Each video is read to its end before anything of it reaches the catalog (see :mod:`.spool`), so a
-killed command goes on with the video that it was at.
+Each video is read to its end before any of its crops reach the catalog (see :mod:`.spool`), so a
+killed command resumes with the video that it was reading.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from collabteam.video.crops import (
     Candidate,
     choose,
     encode,
-    look_at,
-    standing,
+    inside_region,
+    region_mask,
     visibility,
 )
 from collabteam.video.detection import Detector, open_detector
@@ -55,39 +55,40 @@ from collabteam.video.footage import (
     find_videos,
     is_stream,
     open_footage,
-    shown,
+    safe_path,
     start_time,
 )
 from collabteam.video.linking import LinkedTrack, Linker, kind_of
 from collabteam.video.objects import Frame, Objects
-from collabteam.video.preview import Sighting, write_preview
+from collabteam.video.preview import PreviewTrack, write_preview
 from collabteam.video.riders import PARTS, fuse
 from collabteam.video.spool import Spool, SpoolFile, VideoRecord, commit, read_record
 from collabteam.video.tracking import open_tracker
 
 CLASSES = ("pedestrian", "cyclist", "motorcyclist")
-"""What the fusion of riders tells apart, and the classes of a camera that names none (the paper's
-three)."""
+"""The classes that the fusion of riders distinguishes, which are the paper's three. They are the
+default classes of a camera."""
 _COMMIT_CROPS = 4096
 _COMMIT_SECONDS = 600.0
-"""A commit waits for this many crops or seconds: each makes a version of the catalog's tables."""
+"""A commit waits for this many crops or seconds, because each commit creates a version of the
+catalog's tables."""
 _SEGMENT = 600.0
-"""Seconds of a stream that make one video; what a kill can cost at most."""
+"""Seconds of a stream that make one video: the most that a kill can lose."""
 
 
 @dataclass
 class FootageSummary:
-    """What one ingest of footage did.
+    """The result of one ingest of footage.
 
     Attributes:
-        read: Videos that were read now, or had been and waited for the catalog.
+        read: Videos that were read by this run, or by an earlier one that did not commit them.
         known: Videos that were in the catalog before.
-        busy: Of each video that another process is reading: its path, and who.
-        failed: Of each video that could not be finished: its path, and why; it is tried again the
-            next time.
+        busy: Path of each video that another process is reading, and a description of the process.
+        failed: Path of each video that could not be finished, and the reason; the next run tries
+            again.
         previews: Clips and contact sheets that were written.
-        total: Crops in the catalog now.
-        seconds: How long it took.
+        total: Crops in the catalog after the ingest.
+        seconds: Duration of the ingest in seconds.
     """
 
     read: list[VideoRecord] = field(default_factory=list)
@@ -102,43 +103,42 @@ class FootageSummary:
 def ingest_footage(
     config: IngestConfig, listener: Listener | None = None, detector: Detector | None = None
 ) -> FootageSummary:
-    """Read footage and put the crops of what is seen in it into a camera's catalog.
+    """Read footage and put the crops of the objects in it into a camera's catalog.
 
     Args:
-        config: All settings; a camera that has no classes yet gets pedestrian, cyclist and
-            motorcyclist.
-        listener: Where progress and warnings go; silent if None.
-        detector: Instead of the one that ``config.detector`` describes; with ``workers`` above 1
-            it has to be picklable.
+        config: All settings; a camera without classes gets pedestrian, cyclist and motorcyclist.
+        listener: Receives progress and warnings; silent if None.
+        detector: Used instead of the one that ``config.detector`` describes; with ``workers`` above
+            1 it has to be picklable.
 
     Returns:
-        What was done.
+        The result.
 
     Raises:
-        UserError: Something only the user can change. Nothing is lost: videos that were read to
-            their end are in the catalog or wait beside it.
+        UserError: The user has to change something. Nothing is lost: videos that were read to their
+            end are in the catalog or in the spool.
     """
     began = time.monotonic()
     listener = listener or Listener()
     check(config)
     check_footage(config.camera.footage)
-    paths = _not_our_own(find_videos(config.path), config.root)
+    paths = _outside_root(find_videos(config.path), config.root)
     config = _with_classes(config)
-    kinds = wanted(config)
+    kinds = detector_kinds(config)
     streaming = is_stream(paths[0])
     if streaming and config.preview:
-        listener.warn("preview=true: a stream cannot be read once more, so there will be none")
+        listener.warn("preview=true: a stream cannot be read a second time, so there is no preview")
         config = replace(config, preview=False)
-    # Before the camera is registered: what is refused leaves nothing behind. Of several videos, bad
-    # ones are recorded. A stream is opened once, as it may serve nobody twice.
+    # Checked before the camera is registered, so that an error leaves nothing behind. Among several
+    # videos, bad ones are recorded. A stream is opened once, because it may allow no second client.
     stream = open_footage(paths[0], config.fps, config.limit) if streaming else None
     if not streaming and (len(paths) == 1 or not _is_registered(config)):
         _check_any_opens(paths)
     open_tracker(config.tracker, config.reid, config.fps or 25.0)
     detector = detector or open_detector(config.detector, kinds)
     catalog = Catalog.register(config.root, config.camera.name, config.camera.classes)
-    run = _Run(config, catalog, Spool(catalog.workspace), listener, detector)
-    run.commit(wait=False, now=True)  # what an earlier run left
+    run = _IngestRun(config, catalog, Spool(catalog.workspace), listener, detector)
+    run.commit(wait=False, now=True)  # files sealed by an earlier run
     try:
         if stream is not None:
             run.read_stream(paths[0], stream)
@@ -157,20 +157,26 @@ def _is_registered(config: IngestConfig) -> bool:
     return config.camera.name in registered(config.root)
 
 
-def _not_our_own(paths: list[str], root: str) -> list[str]:
-    """Without what lies under ``root``: previews are no footage."""
+def _outside_root(paths: list[str], root: str) -> list[str]:
+    """Leave out videos under ``root``: previews are not footage."""
     ours = Path(root).resolve()
     kept = [path for path in paths if is_stream(path) or ours not in Path(path).resolve().parents]
     if not kept:
         raise UserError(
-            f"path: all {len(paths)} videos lie under root={root}, where previews are kept: keep "
+            f"path: all {len(paths)} videos are under root={root}, where previews are kept: keep "
             "footage elsewhere"
         )
     return kept
 
 
-def wanted(config: IngestConfig) -> tuple[str, ...]:
-    """Which of its names the detector has to look for.
+def detector_kinds(config: IngestConfig) -> tuple[str, ...]:
+    """List the detector's kinds that the camera's classes need.
+
+    Args:
+        config: The classes and ``keep_unknown`` are used.
+
+    Returns:
+        Kinds by the detector's names.
 
     Raises:
         UserError: The settings contradict each other.
@@ -179,7 +185,7 @@ def wanted(config: IngestConfig) -> tuple[str, ...]:
     riders = [name for name in kinds if name in CLASSES]
     if riders and "person" in kinds:
         raise UserError(
-            f"classes person and {riders[0]} cannot stand side by side: every person is a "
+            f"classes person and {riders[0]} cannot be used together: every person is a "
             "pedestrian, a cyclist or a motorcyclist, or else name 'person' alone"
         )
     names = [*PARTS] if riders else []
@@ -202,11 +208,11 @@ def _check_any_opens(paths: Sequence[str]) -> None:
                 return
         except FootageError as error:
             reasons.append(str(error))
-    others = f" (and {len(reasons) - 1} more files that are no better)" if len(reasons) > 1 else ""
+    others = f" (and {len(reasons) - 1} more files that cannot be read)" if len(reasons) > 1 else ""
     raise UserError(f"{reasons[0]}{others}")
 
 
-class _Run:
+class _IngestRun:
     """One run of the command over any number of videos."""
 
     def __init__(
@@ -223,7 +229,7 @@ class _Run:
         self._last_commit = time.monotonic()
 
     def read_files(self, paths: Sequence[str]) -> None:
-        """Read every video that is not in the catalog yet; commit now and then."""
+        """Read every video that is not in the catalog yet, with commits in between."""
         known = self.spool.known_files()
         left: dict[str, int] = {}
         for path in paths:
@@ -237,7 +243,7 @@ class _Run:
             else:
                 left[path] = key[1]
         title = f"reading {len(left)} videos" if len(left) > 1 else f"reading {''.join(left)}"
-        with self.listener.stage(shown(title), sum(left.values()), "bytes") as advance:
+        with self.listener.stage(safe_path(title), sum(left.values()), "bytes") as advance:
             if self.config.workers > 1 and len(left) > 1:
                 outcomes = _in_workers(list(left), self.config, self.detector, advance)
             else:
@@ -252,9 +258,12 @@ class _Run:
             advance(0, f"{frames} frames, {self._objects()} objects")
 
     def read_stream(self, path: str, footage: Footage) -> None:
-        """Read a stream to its end or limit; commit now and then."""
+        """Read a stream to its end or limit, with commits in between."""
         total = int(self.config.limit) or None
-        with footage, self.listener.stage(f"reading {shown(path)}", total, "seconds") as advance:
+        with (
+            footage,
+            self.listener.stage(f"reading {safe_path(path)}", total, "seconds") as advance,
+        ):
             for record in _read_stream(
                 path, footage, self.config, self.detector, self.spool, advance
             ):
@@ -265,7 +274,7 @@ class _Run:
         return sum(sum(record.objects.values()) for record in self.summary.read)
 
     def _take(self, outcome: _Outcome) -> None:
-        path = shown(outcome.path)
+        path = safe_path(outcome.path)
         if outcome.stop:
             raise UserError(outcome.stop)
         if outcome.busy:
@@ -294,16 +303,21 @@ class _Run:
         ]  # fmt: skip
         if changed and record.frames:
             self.listener.warn(
-                f"{shown(path)} was read with other settings ({', '.join(changed)}) and stays as "
-                "it is: another root=... reads it anew"
+                f"{safe_path(path)} was read with other settings ({', '.join(changed)}) and stays "
+                "as it is: to read it again, use another root=..."
             )
 
     def commit(self, wait: bool, now: bool = False) -> None:
-        """Put what waits into the catalog, if it is enough, the end, or asked for now."""
+        """Put sealed files into the catalog.
+
+        Args:
+            wait: Commit at once, and wait while another process holds the camera.
+            now: Commit at once. By default, a commit happens only when it is due.
+        """
         crops = 0
         waiting = self.spool.sealed()
         for file in waiting:
-            with suppress(FileNotFoundError):  # another process commits, too
+            with suppress(FileNotFoundError):  # another process committed it
                 crops += read_record(file).crops
         due = crops >= _COMMIT_CROPS or time.monotonic() - self._last_commit > _COMMIT_SECONDS
         if not waiting or not (wait or now or due):
@@ -314,7 +328,7 @@ class _Run:
                 commit(self.catalog, self.spool)
                 break
             except CameraInUse as error:
-                # Reading goes on meanwhile; at the end there is nothing better to do than wait.
+                # During the run, go on reading; at the end, wait for the lock.
                 if not wait:
                     return
                 if not told:
@@ -325,7 +339,7 @@ class _Run:
 
 
 def settings_of(config: IngestConfig) -> dict[str, Any]:
-    """The settings that make the crops of a video what they are."""
+    """The settings on which the crops of a video depend."""
     names = ("fps", "detector", "tracker", "reid", "keep_unknown", "crops_per_track", "cut")
     whole = asdict(config)
     kept = {name: whole[name] for name in names}
@@ -334,9 +348,9 @@ def settings_of(config: IngestConfig) -> dict[str, Any]:
 
 
 def _file_key(path: str) -> tuple[str, int, int]:
-    """Stands for a file as it is now, without reading it."""
+    """Identify a file's current state without reading it: path, size and time of change."""
     status = Path(path).stat()
-    return shown(str(Path(path).resolve())), status.st_size, status.st_mtime_ns
+    return safe_path(str(Path(path).resolve())), status.st_size, status.st_mtime_ns
 
 
 # -- one video -------------------------------------------------------------------------------------
@@ -349,7 +363,7 @@ class _Outcome:
     known: VideoRecord | None = None
     busy: str = ""
     failed: str = ""
-    stop: str = ""  # why no other video would fare better
+    stop: str = ""  # a reason to stop that affects all videos
     remark: str = ""
     previews: list[Path] = field(default_factory=list)
 
@@ -357,11 +371,11 @@ class _Outcome:
 def _read_path(
     path: str, config: IngestConfig, detector: Detector, spool: Spool, advance: Advance
 ) -> _Outcome:
-    """Read one video into the spool, unless it is there already; raises nothing."""
-    share: _Share | None = None
+    """Read one video into the spool, unless it is there already; never raises an exception."""
+    share: _ProgressShare | None = None
     try:
         key = _file_key(path)
-        share = _Share(key[1], advance)
+        share = _ProgressShare(key[1], advance)
         return _read_file(path, key, config, detector, spool, share)
     except FootageError as error:
         return _Outcome(path, failed=error.reason)
@@ -382,7 +396,7 @@ def _read_file(
     config: IngestConfig,
     detector: Detector,
     spool: Spool,
-    share: _Share,
+    share: _ProgressShare,
 ) -> _Outcome:
     video = content_hash(path)
     if (known := spool.record(video)) is not None:
@@ -390,12 +404,12 @@ def _read_file(
     with spool.claim(video) as reader:
         if reader:
             return _Outcome(path, busy=reader)
-        # In this order, as whoever commits notes a video before the file goes.
+        # Check in this order: a commit saves the record before it removes the file.
         if (waiting := spool.waiting(video)) is not None:
             return _Outcome(path, read=[waiting])
         if (known := spool.record(video)) is not None:
             return _Outcome(path, known=known)
-        name = Path(shown(path)).name
+        name = Path(safe_path(path)).name
         record = VideoRecord(
             video, f"{name}@{video[:8]}", *key, settings=settings_of(config)
         )  # fmt: skip
@@ -406,10 +420,10 @@ def _read_file(
                     start_time(name, config.camera.footage, None)
                 ):
                     pattern = config.camera.footage.start
-                    record.faults.append(f"its name tells no time: expected {pattern} in it")
+                    record.faults.append(f"its name has no time: expected {pattern} in it")
                 share.duration = footage.duration
-                reading = _Reading(config, detector, footage, record, start)
-                reading.run(iter(footage), file, share)
+                video_run = _VideoRun(config, detector, footage, record, start)
+                video_run.run(iter(footage), file, share)
                 if _file_key(path) != key:
                     raise FootageError(path, "changes while it is read", passing=True)
         except FootageError as error:
@@ -423,15 +437,15 @@ def _read_file(
             try:
                 to = spool.videos / record.name[-200:]  # file systems take 255 bytes
                 with spool.workspace.publishing() as made:
-                    made += write_preview(path, config.fps, reading.sightings, to)
+                    made += write_preview(path, config.fps, video_run.preview_tracks, to)
                 outcome.previews = made
-            except Exception as error:  # the crops are safe; a look at them is a courtesy
+            except Exception as error:  # the preview is optional; the crops are safe
                 outcome.remark = f"no preview could be written: {first_line(error)}"
         return outcome
 
 
 def _refreshed(spool: Spool, known: VideoRecord, key: tuple[str, int, int]) -> VideoRecord:
-    """A record that knows a video by the name and time that it has now, if the old one is gone."""
+    """Update a record's path and time of change if the file was moved or touched."""
     if (known.path, known.size, known.changed) != key and (
         known.path == key[0] or not Path(known.path).exists()
     ):
@@ -448,10 +462,10 @@ def _read_stream(
     spool: Spool,
     advance: Advance,
 ) -> Iterator[VideoRecord]:
-    """Read a stream in stretches, each of which counts as a video."""
+    """Read a stream in segments, each of which counts as a video."""
     parts = urlsplit(path)
-    address = shown(path)  # without a password
-    share = _Share(int(config.limit), advance, config.limit)
+    address = safe_path(path)  # without a password
+    share = _ProgressShare(int(config.limit), advance, config.limit)
     told: set[str] = set()
     frames = iter(footage)
     ahead = next(frames, None)
@@ -462,19 +476,19 @@ def _read_stream(
         record = VideoRecord(
             video, f"{parts.hostname}-{at}@{video[:8]}", address, settings=settings_of(config)
         )
-        stretch = _Segment(ahead, frames, ahead.seconds + _SEGMENT)
+        segment = _Segment(ahead, frames, ahead.seconds + _SEGMENT)
         with spool.writing(record) as file:
-            reading = _Reading(config, detector, footage, record, footage.began)
-            reading.run(iter(stretch), file, share)
+            video_run = _VideoRun(config, detector, footage, record, footage.began)
+            video_run.run(iter(segment), file, share)
             record.start = began
             record.faults = [fault for fault in record.faults if fault not in told]
             told.update(record.faults)
-        ahead = stretch.ahead
+        ahead = segment.ahead
         yield record
 
 
 class _Segment:
-    """Frames up to a time; the first one beyond it stays for the next stretch."""
+    """Frames up to a time; the first one beyond it stays for the next segment."""
 
     def __init__(self, first: Frame, rest: Iterator[Frame], end: float) -> None:
         self.ahead: Frame | None = first
@@ -486,8 +500,8 @@ class _Segment:
             self.ahead = next(self._rest, None)
 
 
-class _Share:
-    """Turns seconds of a video into its share of all bytes, so that one bar serves all videos."""
+class _ProgressShare:
+    """Converts seconds of a video to bytes, so that one progress bar covers all videos."""
 
     def __init__(self, size: int, advance: Advance, duration: float = math.nan) -> None:
         self.size, self.duration, self.advance = size, duration, advance
@@ -501,13 +515,13 @@ class _Share:
         self.told = now
 
     def finish(self) -> None:
-        """The video is dealt with, however."""
+        """Report the rest of the video as done, whatever the outcome."""
         self.advance(self.size - self.told, "")
         self.told = self.size
 
 
-class _Reading:
-    """One video on its way: what is being followed, and what was found."""
+class _VideoRun:
+    """Runs the pipeline on one video."""
 
     def __init__(
         self,
@@ -523,9 +537,9 @@ class _Reading:
         rate = min(config.fps or footage.rate, footage.rate) or 25.0
         self.tracker = open_tracker(config.tracker, config.reid, rate)
         self.linker = Linker(self.tracker.max_distance)
-        self.albums: dict[int, BestShots] = {}
-        self.sightings: list[Sighting] = []
-        self.drawn: dict[tuple[int, int], NDArray[np.float32]] = {}  # by track and frame
+        self.best_shots: dict[int, BestShots] = {}
+        self.preview_tracks: list[PreviewTrack] = []
+        self.preview_boxes: dict[tuple[int, int], NDArray[np.float32]] = {}  # by track and frame
         self.where: dict[tuple[int, int], NDArray[np.bool_] | None] = {}
         self.names = set(config.camera.classes)
         self.fusing = bool(self.names.union(config.keep_unknown) & set(CLASSES))
@@ -535,7 +549,7 @@ class _Reading:
     def run(
         self, frames: Iterator[Frame], file: SpoolFile, tell: Callable[[float, str], None]
     ) -> None:
-        """Read to the end; the crops of finished objects go into the file."""
+        """Read the frames to the end and write the crops of complete tracks to the file."""
         began = time.perf_counter()
         first: float | None = None
         for frame, objects in self._detected(frames):
@@ -546,11 +560,11 @@ class _Reading:
             with _Timer(self.spent, "track"):
                 objects, numbers, finished = self._follow(frame, objects)
             with _Timer(self.spent, "crop"):
-                self._look(frame, objects, numbers)
-                self._keep(finished, file)
+                self._offer_shots(frame, objects, numbers)
+                self._write_crops(finished, file)
             tell(frame.seconds, self._note(time.perf_counter() - began))
         with _Timer(self.spent, "crop"):
-            self._keep(self.linker.finish(), file)
+            self._write_crops(self.linker.finish(), file)
         tell(first or 0.0, self._note(time.perf_counter() - began))
         self.record.tracks = self.linker.tracks
         self.record.faults += self.footage.faults
@@ -565,7 +579,7 @@ class _Reading:
         )
 
     def _detected(self, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Objects]]:
-        """Frames with what the detector sees; it is a batch ahead of whoever takes them."""
+        """Yield frames with their detections; the detector works one batch ahead."""
         size = self.config.detector.batch_size
 
         def next_batch() -> list[Frame]:
@@ -589,31 +603,31 @@ class _Reading:
     def _follow(
         self, frame: Frame, objects: Objects
     ) -> tuple[Objects, NDArray[np.int64], list[LinkedTrack]]:
-        """Tracks of a frame's objects, and the objects that are done with."""
+        """Track a frame's objects; return them, their track numbers and the complete tracks."""
         if self.fusing:
             objects = fuse(objects)
         height, width = frame.image.shape[:2]
         if (width, height) not in self.where:
-            self.where[width, height] = look_at(self.config.camera.footage, width, height)
+            self.where[width, height] = region_mask(self.config.camera.footage, width, height)
         if (where := self.where[width, height]) is not None:
-            objects = objects[standing(objects, where)]
+            objects = objects[inside_region(objects, where)]
         followed = objects.followed
         numbers, appearance = self.tracker.update(followed, frame.image)
         finished = self.linker.add(frame, followed, numbers, appearance)
         if self.config.preview:
             for row in np.flatnonzero(numbers >= 0):
-                self.drawn[int(numbers[row]), frame.number] = objects.box[row]
+                self.preview_boxes[int(numbers[row]), frame.number] = objects.box[row]
         return objects, numbers, finished
 
-    def _look(self, frame: Frame, objects: Objects, numbers: NDArray[np.int64]) -> None:
+    def _offer_shots(self, frame: Frame, objects: Objects, numbers: NDArray[np.int64]) -> None:
         height, width = frame.image.shape[:2]
         seen = visibility(objects, width, height)
         for row in np.flatnonzero(numbers >= 0):
-            album = self.albums.setdefault(int(numbers[row]), BestShots(self.config.cut))
-            album.offer(frame, objects.box[row], str(objects.kind[row]), float(seen[row]))
+            shots = self.best_shots.setdefault(int(numbers[row]), BestShots(self.config.cut))
+            shots.offer(frame, objects.box[row], str(objects.kind[row]), float(seen[row]))
 
-    def _keep(self, finished: Sequence[LinkedTrack], file: SpoolFile) -> None:
-        """Write the crops of objects that are done with."""
+    def _write_crops(self, finished: Sequence[LinkedTrack], file: SpoolFile) -> None:
+        """Choose and write the crops of complete tracks."""
         for found in finished:
             candidates = self._candidates(found)
             kind = kind_of(found.kind, found.score)
@@ -632,12 +646,12 @@ class _Reading:
                 file.add(crop, label)
             if self.config.preview:
                 places = zip(found.number.tolist(), found.frame.tolist(), strict=True)
-                self.sightings.append(
-                    Sighting(
+                self.preview_tracks.append(
+                    PreviewTrack(
                         track,
                         label if kept else "",
                         found.seconds,
-                        np.array([self.drawn.pop(place) for place in places], np.float32),
+                        np.array([self.preview_boxes.pop(place) for place in places], np.float32),
                         tuple(crop.image for crop in crops),
                     )
                 )
@@ -645,16 +659,16 @@ class _Reading:
     def _candidates(self, found: LinkedTrack) -> list[Candidate]:
         candidates = []
         for number in found.numbers:
-            album = self.albums.get(number)
-            if album is None:
+            shots = self.best_shots.get(number)
+            if shots is None:
                 continue
             frames = found.frame[found.number == number]
-            if not frames.size:  # a second track of the same thing, none of whose boxes count
-                album.take(int(found.frame[0]), int(found.frame[-1]))
+            if not frames.size:  # a duplicate track without frames of its own
+                shots.take(int(found.frame[0]), int(found.frame[-1]))
             else:
-                candidates += album.take(int(frames[0]), int(frames[-1]))
-            if not album:
-                del self.albums[number]
+                candidates += shots.take(int(frames[0]), int(frames[-1]))
+            if not shots:
+                del self.best_shots[number]
         return candidates
 
     def _crop(self, candidate: Candidate, track: str) -> Crop:
@@ -670,7 +684,7 @@ class _Reading:
 
 
 class _Timer:
-    """Adds the time of a block to a stage."""
+    """Adds the duration of a block to a stage's total."""
 
     def __init__(self, spent: dict[str, float], stage: str) -> None:
         self.spent, self.stage = spent, stage
@@ -682,13 +696,13 @@ class _Timer:
         self.spent[self.stage] += time.perf_counter() - self.began
 
 
-# -- several videos at a time ----------------------------------------------------------------------
+# -- several videos in parallel --------------------------------------------------------------------
 
 
 def _in_workers(
     paths: Sequence[str], config: IngestConfig, detector: Detector, advance: Advance
 ) -> Iterator[_Outcome]:
-    """Deal the videos to processes, each with its share of the cores."""
+    """Distribute the videos over processes, each with its share of the cores."""
     context = multiprocessing.get_context("spawn")
     left = list(reversed(paths))
     busy: dict[Connection, tuple[BaseProcess, str]] = {}
@@ -696,10 +710,10 @@ def _in_workers(
 
     def start() -> None:
         here, there = context.Pipe()
-        process = context.Process(target=_work, args=(there, config, detector), daemon=True)
-        with _deaf():  # the parent hears ^C, and ends its workers
+        process = context.Process(target=_run_worker, args=(there, config, detector), daemon=True)
+        with _ignoring_interrupts():  # the parent handles ^C and stops its workers
             process.start()
-        there.close()  # else the end of the process would not show
+        there.close()  # else the parent would not notice the end of the process
         busy[here] = (process, left.pop())
         here.send(busy[here][1])
 
@@ -715,7 +729,7 @@ def _in_workers(
                 except (EOFError, ConnectionError):
                     process.join()
                     del busy[link]
-                    yield _ended(path, process.exitcode, link in ready)
+                    yield _worker_outcome(path, process.exitcode, link in ready)
                     if left:
                         start()
                     continue
@@ -735,8 +749,8 @@ def _in_workers(
             process.terminate()
 
 
-def _ended(path: str, code: int | None, was_ready: bool) -> _Outcome:
-    """What a worker's end means for the video that it had."""
+def _worker_outcome(path: str, code: int | None, was_ready: bool) -> _Outcome:
+    """Turn a worker's unexpected end into the outcome of its video."""
     if not was_ready and code != -signal.SIGKILL:
         return _Outcome(path, stop=f"a worker cannot start: it ended with code {code}, see above")
     memory = " (out of memory? fewer workers need less)" if code == -signal.SIGKILL else ""
@@ -744,8 +758,8 @@ def _ended(path: str, code: int | None, was_ready: bool) -> _Outcome:
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """Processes that are started here do not hear ^C."""
+def _ignoring_interrupts() -> Iterator[None]:
+    """Start processes in this block so that they ignore ^C."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -756,18 +770,18 @@ def _deaf() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _work(parent: Connection, config: IngestConfig, detector: Detector) -> None:
-    """A worker: read the videos that it is told, until nobody tells any more."""
+def _run_worker(parent: Connection, config: IngestConfig, detector: Detector) -> None:
+    """Read videos in a worker process until the parent sends no more."""
     threads = max(1, processors() // config.workers)
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # for torch, if it is still to come
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # for torch, if it is imported later
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
     spool = Spool(Workspace.at(config.root, config.camera.name))
 
     def advance(count: int, note: str = "") -> None:
-        parent.send((count, note))  # fails when the parent was killed, and so ends this one
+        parent.send((count, note))  # raises if the parent was killed, which ends this process
 
-    with suppress(OSError, EOFError):  # the parent has no more, or is gone
+    with suppress(OSError, EOFError):  # the parent has no more videos, or has ended
         advance(0)
         while True:
             parent.send(_read_path(parent.recv(), config, detector, spool, advance))

@@ -1,4 +1,4 @@
-"""A look at what was found: a clip with the objects drawn in, and the crops by label."""
+"""Draw a preview of an ingested video: a clip with the objects framed, and the crops by label."""
 
 from __future__ import annotations
 
@@ -17,53 +17,53 @@ from collabteam.video.contact_sheet import contact_sheet
 from collabteam.video.footage import open_footage
 
 _WIDTH = 960
-"""Pixels; a preview is for looking at, not for measuring."""
+"""Width of the clip in pixels; a preview does not need the video's full resolution."""
 _CROPS_PER_LABEL = 48
 
 
 @dataclass(frozen=True)
-class Sighting:
-    """One object of a video, and where it was.
+class PreviewTrack:
+    """The track of one object through a video.
 
     Attributes:
-        track: Name of the object within the video.
-        label: What it is proposed as; ``""`` for an object that is not kept.
-        seconds: (T,) when it was seen.
+        name: Number of the track within the video, as text.
+        label: Proposed label; ``""`` for an object that is not kept.
+        seconds: (T,) timestamps in seconds since the video's first frame.
         boxes: (T, 4) left, top, right, bottom in pixels.
-        crops: The crops kept of it, encoded.
+        crops: The encoded crops that were kept.
     """
 
-    track: str
+    name: str
     label: str
     seconds: NDArray[np.float64]
     boxes: NDArray[np.float32]
     crops: tuple[bytes, ...]
 
 
-def write_preview(path: str, fps: float, sightings: Sequence[Sighting], to: Path) -> list[Path]:
-    """Read a video once more and draw what was found in it.
+def write_preview(path: str, fps: float, tracks: Sequence[PreviewTrack], to: Path) -> list[Path]:
+    """Read a video again and draw its tracks.
 
-    Kept objects are framed in a colour of their own with their label and name, others thinly in
-    grey.
+    Each kept object gets a frame in its own colour, with its label and track number. The other
+    objects get a thin grey frame.
 
     Args:
         path: The video.
-        fps: As it was analysed.
-        sightings: Everything that was followed.
-        to: Where to write, without extension.
+        fps: Frames per second at which the video was analysed.
+        tracks: All tracks of the video.
+        to: Output path without extension.
 
     Returns:
-        The clip (``.mp4``) and a contact sheet per label (``-<label>.png``).
+        Paths of the clip (``.mp4``) and of one contact sheet per label (``-<label>.png``).
     """
     clip = to.with_name(f"{to.name}.mp4")
-    _write_clip(path, fps, sightings, clip)
+    _write_clip(path, fps, tracks, clip)
     written = [clip]
-    for label in sorted({sighting.label for sighting in sightings} - {""}):
+    for label in sorted({track.label for track in tracks} - {""}):
         crops = [
-            (crop, f"{sighting.track}, {sighting.seconds[0]:.0f} s")
-            for sighting in sightings
-            if sighting.label == label
-            for crop in sighting.crops
+            (crop, f"{track.name}, {track.seconds[0]:.0f} s")
+            for track in tracks
+            if track.label == label
+            for crop in track.crops
         ]
         sheet = to.with_name(f"{to.name}-{label}.png")
         contact_sheet(_spread(crops), sheet)
@@ -72,19 +72,19 @@ def write_preview(path: str, fps: float, sightings: Sequence[Sighting], to: Path
 
 
 def _spread(crops: list[tuple[bytes, str]]) -> list[tuple[bytes, str]]:
-    """So many as fit on a sheet, from the whole video."""
+    """Pick as many crops as fit on a sheet, spread evenly over the video."""
     step = max(1.0, len(crops) / _CROPS_PER_LABEL)
     return [crops[int(place * step)] for place in range(min(len(crops), _CROPS_PER_LABEL))]
 
 
-def _write_clip(path: str, fps: float, sightings: Sequence[Sighting], to: Path) -> None:
+def _write_clip(path: str, fps: float, tracks: Sequence[PreviewTrack], to: Path) -> None:
     import av
     import cv2
 
-    at: dict[float, list[tuple[Sighting, NDArray[np.float32]]]] = {}
-    for sighting in sightings:
-        for seconds, box in zip(sighting.seconds, sighting.boxes, strict=True):
-            at.setdefault(float(seconds), []).append((sighting, box))
+    at: dict[float, list[tuple[PreviewTrack, NDArray[np.float32]]]] = {}
+    for track in tracks:
+        for seconds, box in zip(track.seconds, track.boxes, strict=True):
+            at.setdefault(float(seconds), []).append((track, box))
     with (
         replacing_path(to) as part,
         open_footage(path, fps) as footage,
@@ -101,24 +101,24 @@ def _write_clip(path: str, fps: float, sightings: Sequence[Sighting], to: Path) 
             small = cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)
             picture = np.ascontiguousarray(small, np.uint8)
             own = width / frame.image.shape[1], height / frame.image.shape[0]
-            for sighting, box in at.get(frame.seconds, ()):
-                _draw(picture, sighting, box * np.array([*own, *own], np.float32))
+            for track, box in at.get(frame.seconds, ()):
+                _draw(picture, track, box * np.array([*own, *own], np.float32))
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
 
 
-def _draw(picture: NDArray[np.uint8], sighting: Sighting, box: NDArray[np.float32]) -> None:
+def _draw(picture: NDArray[np.uint8], track: PreviewTrack, box: NDArray[np.float32]) -> None:
     import cv2
 
     left, top, right, bottom = (round(float(side)) for side in box)
-    if not sighting.label:
+    if not track.label:
         cv2.rectangle(picture, (left, top), (right, bottom), (150, 150, 150), 1)
         return
-    # The golden ratio keeps the colours of neighbouring names apart.
-    hue = int(sighting.track) * 0.618 % 1
+    # Steps of the golden ratio give consecutive track numbers distinct hues.
+    hue = int(track.name) * 0.618 % 1
     colour = tuple(int(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.9, 1.0))
     cv2.rectangle(picture, (left, top), (right, bottom), colour, 2)
-    text = f"{sighting.label} {sighting.track}"
+    text = f"{track.label} {track.name}"
     (length, tall), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.42, 1)
     cv2.rectangle(picture, (left, top - tall - 6), (left + length + 4, top), colour, -1)
     place = (left + 2, top - 4)

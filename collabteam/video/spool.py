@@ -1,10 +1,11 @@
-"""Between a video and the catalog: crops wait in one file per video until they are committed.
+"""The spool between videos and the catalog: one file of crops per video until they are committed.
 
-A video's crops are written to a hidden file. When the video has been read to its end the file is
-sealed: renamed to ``<id>.parquet``, with the video's record inside. Sealed files of any number of
-videos go into the catalog in one commit, then a record says for good that the video is done. So
-whatever is killed whenever, a video counts once or not at all: an unsealed file is begun again, a
-sealed one is committed again, and crops that are there already add nothing.
+A video's crops are written to a hidden file. When the video has been read to its end, the file is
+sealed: renamed to ``<id>.parquet``, with the video's record inside. One commit puts the sealed
+files of any number of videos into the catalog; then a saved record marks each video as done. A
+process that is killed at any time therefore leaves a video ingested once or not at all: an unsealed
+file is written again from the start, a sealed one is committed again, and crops that the catalog
+already has add nothing.
 """
 
 from __future__ import annotations
@@ -45,25 +46,25 @@ _RECORD = b"collabteam.video"
 
 @dataclass
 class VideoRecord:
-    """What became of one video.
+    """The record of one ingested video.
 
     Attributes:
-        id: 24 hexadecimal digits: of the file's content; of a stream, of its address and begin.
-        name: What its crops name as their video: the file's name and the first digits of ``id``.
-        path: Where it was; of a stream, its address without a password.
-        size: Of the file, in bytes.
-        changed: Of the file: when it was changed last, in nanoseconds.
-        start: When the recording began, in Unix seconds; None if nobody knows.
+        id: Hash of 24 hexadecimal digits: of a file's content, or of a stream's address and start.
+        name: The ``video`` of its crops: the file's name and the first digits of ``id``.
+        path: Path of the file, or address of the stream without its password.
+        size: Size of the file in bytes.
+        changed: Time of the file's last change, in nanoseconds.
+        start: When the recording began, in Unix seconds; None if it is not known.
         duration: Seconds of footage that were read.
         frames: Frames that were analysed.
         detections: Boxes that the detector found.
-        tracks: Tracks that the tracker made of them.
-        objects: Objects, after joining the tracks that belong together, by proposed label.
+        tracks: Tracks from the tracker, before linking.
+        objects: Number of kept objects after linking, by proposed label.
         crops: Crops kept.
-        faults: What was wrong with the file, in order.
-        seconds: How long each stage took: ``decode`` (waiting for frames), ``detect``, ``track``
-            (fusing and linking included), ``crop``, ``total``.
-        settings: The settings that made it.
+        faults: Faults of the file, in the order of their occurrence.
+        seconds: Duration of each stage: ``decode`` (waiting for frames), ``detect``, ``track``
+            (fusion and linking included), ``crop``, ``total``.
+        settings: The settings of the ingest.
     """
 
     id: str
@@ -84,7 +85,7 @@ class VideoRecord:
 
 
 class Spool:
-    """Videos that were read, of one camera.
+    """The video records and spool files of one camera.
 
     Args:
         workspace: The camera's files.
@@ -100,7 +101,7 @@ class Spool:
                 raise UserError(f"{made} cannot be made: {error.strerror}") from error
 
     def record(self, video: str) -> VideoRecord | None:
-        """What became of a video, by its id; None if it is not in the catalog yet."""
+        """Return a video's record by its id; None if the video is not in the catalog yet."""
         file = self.videos / f"{video}.json"
         try:
             return VideoRecord(**json.loads(file.read_text(encoding="utf-8")))
@@ -113,12 +114,12 @@ class Spool:
             ) from error
 
     def known_files(self) -> dict[tuple[str, int, int], VideoRecord]:
-        """Every video that is done, by path, size and time of change: spares reading it to know."""
+        """Return all ingested videos by path, size and time of change, to avoid hashing files."""
         records = [self.record(file.stem) for file in self.videos.glob("[!.]*.json")]
         return {(done.path, done.size, done.changed): done for done in records if done is not None}
 
     def waiting(self, video: str) -> VideoRecord | None:
-        """The record of a video that was read to its end and waits for the catalog, by its id."""
+        """Return the record of a sealed video by its id; None if none waits for the catalog."""
         try:
             return read_record(self.incoming / f"{video}.parquet")
         except FileNotFoundError:
@@ -126,11 +127,12 @@ class Spool:
 
     @contextmanager
     def claim(self, video: str) -> Iterator[str]:
-        """Keep others from reading the same video at the same time.
+        """Prevent other processes from reading the same video at the same time.
+
+        The claim is a file lock of the operating system, so it ends with the process.
 
         Yields:
-            ``""``, or who is reading it: then leave it alone. The claim is the system's lock on a
-            file, so it ends with the process however that ends.
+            ``""`` if the claim was granted; else a description of the process that has it.
         """
         try:
             lock = Lock(self.incoming / f"{video}.lock", {"command": "ingest"})
@@ -144,10 +146,13 @@ class Spool:
 
     @contextmanager
     def writing(self, record: VideoRecord) -> Iterator[SpoolFile]:
-        """Write the crops of one video; sealed when the block ends without an exception.
+        """Write the crops of one video; seal the file when the block ends without an exception.
 
         Args:
-            record: Written into the file as it is when the block ends.
+            record: The video's record; its state at the end of the block is written to the file.
+
+        Yields:
+            The file to which crops are added.
         """
         with replacing(self.incoming / f"{record.id}.parquet") as sink:
             file = SpoolFile(sink, record)
@@ -159,11 +164,11 @@ class Spool:
                 raise
 
     def sealed(self) -> list[Path]:
-        """Files that wait for the catalog, in a fixed order."""
+        """Return the files that wait for the catalog, sorted."""
         return sorted(self.incoming.glob("[!.]*.parquet"))
 
     def done(self, files: list[Path]) -> list[VideoRecord]:
-        """Note that the crops in these files are in the catalog, and remove the files."""
+        """Save the records of files whose crops are in the catalog, and remove the files."""
         records = []
         for file in files:
             record = read_record(file)
@@ -173,7 +178,7 @@ class Spool:
         return records
 
     def note(self, record: VideoRecord) -> None:
-        """Note what became of a video, for good."""
+        """Save a video's record, which marks the video as done."""
         file = self.videos / f"{record.id}.json"
         with self.workspace.publishing(file):
             write_json(file, asdict(record))
@@ -181,7 +186,7 @@ class Spool:
 
 
 class SpoolFile:
-    """The crops of one video on their way to disk, a few hundred in memory at a time."""
+    """Writes the crops of one video to disk, with at most a few hundred in memory."""
 
     def __init__(self, sink: BinaryIO, record: VideoRecord) -> None:
         self.record = record
@@ -189,7 +194,7 @@ class SpoolFile:
         self._rows: list[tuple[Crop, str]] = []
 
     def add(self, crop: Crop, proposed: str) -> None:
-        """Add one crop and what it is proposed as."""
+        """Add one crop with its proposed label."""
         self._rows.append((crop, proposed))
         self.record.crops += 1
         if len(self._rows) >= _ROWS:
@@ -210,23 +215,23 @@ class SpoolFile:
         self._rows = []
 
     def close(self) -> None:
-        """Write what is left, and the record."""
+        """Write the remaining crops and the record."""
         if self._rows:
             self._flush()
         self._writer.add_key_value_metadata({_RECORD: json.dumps(asdict(self.record)).encode()})
         self._writer.close()
 
     def abandon(self) -> None:
-        """Let go of the file."""
+        """Close the file without completing it."""
         with suppress(Exception):
             self._writer.close()
 
 
 def read_record(file: Path) -> VideoRecord:
-    """The record inside a sealed file.
+    """Read the record inside a sealed file.
 
     Raises:
-        FileNotFoundError: It is not there any more: somebody has committed it.
+        FileNotFoundError: The file is gone because another process has committed it.
         UserError: The file is damaged.
     """
     try:
@@ -245,7 +250,7 @@ class SpooledSource:
 
     Args:
         files: The files.
-        labels: All labels that occur.
+        labels: All labels that may occur.
     """
 
     meaning: Labels = "proposed"
@@ -258,7 +263,7 @@ class SpooledSource:
         self.total = sum(read_record(file).crops for file in files)
 
     def items(self) -> Iterator[Item]:
-        """The crops, in the order in which they were written."""
+        """Yield the crops in the order in which they were written."""
         for path in self._files:
             try:
                 with pq.ParquetFile(path, pre_buffer=False) as file:
@@ -291,13 +296,13 @@ def commit(catalog: Catalog, spool: Spool) -> list[VideoRecord]:
         spool: Its spool.
 
     Returns:
-        The videos that are done now.
+        The records of the committed videos.
 
     Raises:
         UserError: Another command holds the camera, or the disk is full; nothing is lost.
     """
     with catalog.workspace.transaction("ingest"):
-        # Under the lock: what another one commits meanwhile is gone, or, in a store, on record.
+        # Another machine that shares the store may have committed the same video already.
         for file in spool.sealed():
             if spool.record(file.stem) is not None:
                 file.unlink(missing_ok=True)

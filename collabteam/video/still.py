@@ -1,9 +1,10 @@
-"""From a crop back to the frame that it was cut from, for a look at its surroundings.
+"""Extract the frame that a crop was cut from, so that a reviewer sees its surroundings.
 
-A frame is found by its number, as :mod:`.footage` counts. In a plain video that is its place in the
-order of timestamps: the packets are looked at once, undecoded, and decoding begins at the keyframe
-before the frame. Every other video, and whatever does not come out as expected, is read once more
-from its beginning: slower, but with the same numbers by construction.
+A frame is identified by its number, as :mod:`.footage` counts. In a video without faults the number
+is the frame's position in the order of timestamps: the packets are indexed once without decoding,
+and decoding starts at the keyframe before the frame. Every other video is read again from its
+beginning, and so is a video whose frames do not match the index. That is slower, but it numbers the
+frames in the same way as the ingest did.
 """
 
 from __future__ import annotations
@@ -36,70 +37,70 @@ from collabteam.video.footage import (
 )
 from collabteam.video.spool import VideoRecord
 
-PATIENCE = 10.0
-"""Seconds that a still may wait for its turn, and then take, before it is given up."""
+TIMEOUT = 10.0
+"""Seconds that a still may wait for a free slot, and again that it may take to extract."""
 
-_KEPT = 64  # finished stills
-_ORDERS = 16  # videos whose timestamps are remembered: 8 bytes for each frame
-_AT_ONCE = 2  # stills that are made; whoever else asks waits, so that nothing else starves
+_CACHED_STILLS = 64  # finished stills in the cache
+_CACHED_INDEXES = 16  # indexed videos in the cache: 8 bytes for each frame
+_MAX_PARALLEL = 2  # stills extracted at once; more would make the server slow
 
 _Box: TypeAlias = tuple[float, float, float, float]
 
 
-class Stills:
-    """Frames of a camera's videos, for as long as the files are where they were read.
+class StillExtractor:
+    """Extracts frames of a camera's videos while the video files are where they were ingested.
 
-    May be asked from several threads.
+    It is safe to use from several threads.
 
     Args:
-        videos: Folder of the camera's video records; nothing is written there.
-        width: Of a still, at most, in pixels.
+        videos: Folder of the camera's video records; it is only read.
+        width: Maximum width of a still in pixels.
     """
 
     def __init__(self, videos: Path, width: int = 960) -> None:
         self._folder = videos
         self._width = max(1, width)
-        self._turns = threading.BoundedSemaphore(_AT_ONCE)
-        self._order = lru_cache(_ORDERS)(_ordered)
-        self._made = lru_cache(_KEPT)(self._make)  # keeps no failure
+        self._slots = threading.BoundedSemaphore(_MAX_PARALLEL)
+        self._index = lru_cache(_CACHED_INDEXES)(_index_packets)
+        self._cached = lru_cache(_CACHED_STILLS)(self._extract)  # failures are not cached
 
     def available(self, video: str) -> bool:
-        """Whether stills of a video can be expected; looks at its file, but does not read it.
+        """Whether stills of a video are likely to work; checks the file without reading it.
 
         Args:
-            video: As crops name it.
+            video: Name of the video, as in the crops' ``video``.
         """
         return self._source(video) is not None
 
     def jpeg(self, video: str, frame: int, time: float, box: _Box | None) -> bytes | None:
-        """One frame, upright, with a box drawn around what the crop shows.
+        """Extract one frame, upright, with a box drawn around the crop's object.
 
         Args:
-            video: As crops name it.
+            video: Name of the video, as in the crops' ``video``.
             frame: The frame's number, from 0.
-            time: When it was taken, in Unix seconds; NaN if nobody knows.
-            box: Left, top, width and height in pixels of the frame; None to draw nothing.
+            time: Time of the frame in Unix seconds; NaN if it is not known.
+            box: Left, top, width and height in pixels of the frame; None to draw no box.
 
         Returns:
-            JPEG, scaled down to the width if it is wider; None if it cannot be had: the file is
-            gone or has changed, is damaged there, or it takes too long.
+            JPEG, scaled down to the maximum width; None if the frame is not available: the file is
+            gone, has changed or is damaged there, or the extraction takes too long.
         """
         source = self._source(video)
         if source is None or frame < 0:
             return None
         seconds = None if source.start is None or math.isnan(time) else time - source.start
         try:
-            return self._made(source, frame, seconds, box)
-        except Exception:  # a look around is a courtesy: no file shall end a review
+            return self._cached(source, frame, seconds, box)
+        except Exception:  # a still is optional: no video file may interrupt a review
             return None
 
     def _source(self, video: str) -> _Source | None:
-        """Where a video is, if that may still be the file that was read."""
-        digits = video.rpartition("@")[2]  # its record's name begins with them
+        """Find a video's file; None if it cannot be the file that was ingested."""
+        digits = video.rpartition("@")[2]  # the record's file name starts with these
         if not re.fullmatch("[0-9a-f]{8}", digits) or importlib.util.find_spec("av") is None:
             return None
         for file in self._folder.glob(f"{digits}*.json"):
-            # What is no record, such as one that is damaged, is passed over.
+            # Skip files that are not valid records, such as damaged ones.
             with suppress(OSError, ValueError, TypeError):
                 record = VideoRecord(**json.loads(file.read_text(encoding="utf-8")))
                 if record.name != video or is_stream(record.path):
@@ -112,71 +113,73 @@ class Stills:
                     return _Source(record.path, now.st_mtime_ns, content, *as_read)
         return None
 
-    def _make(self, source: _Source, number: int, seconds: float | None, box: _Box | None) -> bytes:
-        """The still of a frame, its seconds None if nobody knows; raises if it cannot be had."""
-        if not self._turns.acquire(timeout=PATIENCE):
+    def _extract(
+        self, source: _Source, number: int, seconds: float | None, box: _Box | None
+    ) -> bytes:
+        """Extract a still; seconds is None if the time is not known. Raises on any failure."""
+        if not self._slots.acquire(timeout=TIMEOUT):
             raise TimeoutError
         try:
-            end = clock.monotonic() + PATIENCE
-            order = self._order(source)
-            if order is None:
-                raise LookupError("another file is there now")
+            end = clock.monotonic() + TIMEOUT
+            index = self._index(source)
+            if index is None:
+                raise LookupError("the file has been replaced")
             image = None
-            with suppress(Exception):  # replayed instead
-                image = _sought(source.path, order, number, seconds, end)
+            with suppress(Exception):  # then the video is read from its beginning
+                image = _decode_from_keyframe(source.path, index, number, seconds, end)
             if image is None:
-                image = _replayed(source, number, end)
-            return _drawn(image, box, self._width)
+                image = _read_from_start(source, number, end)
+            return _encode_still(image, box, self._width)
         finally:
-            self._turns.release()
+            self._slots.release()
 
 
 class _Source(NamedTuple):
-    """A video's file and how it was read."""
+    """A video's file and how it was ingested."""
 
     path: str
-    changed: int  # when it was changed last, in nanoseconds
-    content: str  # the hash that it must have; empty if it has not changed since it was read
-    plain: bool  # whether nothing was wrong with it
-    start: float | None  # when the recording began, in Unix seconds; None if nobody knows
+    changed: int  # time of the last change, in nanoseconds
+    content: str  # the hash that it must have; empty if it has not changed since the ingest
+    plain: bool  # whether the ingest found no faults in it
+    start: float | None  # when the recording began, in Unix seconds; None if it is not known
     fps: float  # frames per second that were analysed, 0 for all
 
 
-class _Order(NamedTuple):
-    """In which order a video's frames are shown."""
+class _FrameIndex(NamedTuple):
+    """The display order of a video's frames."""
 
-    # Timestamps, ascending, so that the place is the number. Fewer than all frames have if it takes
-    # too long to look at all, none if only replaying tells.
+    # Timestamps, ascending: the position is the frame's number. They do not cover all frames if
+    # indexing takes too long, and are empty if the video has to be read from its beginning.
     stamps: NDArray[np.int64]
-    keys: NDArray[np.int64]  # (K, 2): those of keyframes, ascending, and where to seek each
-    tick: float  # seconds that a timestamp counts
+    keys: NDArray[np.int64]  # (K, 2): timestamp of each keyframe, ascending, and where to seek
+    tick: float  # seconds per unit of a timestamp
 
 
-def _ordered(source: _Source) -> _Order | None:
-    """Look at a video's packets, and decode nothing; None if its content is not what was read."""
-    unclear = _Order(np.empty(0, np.int64), np.empty((0, 2), np.int64), 1.0)
+def _index_packets(source: _Source) -> _FrameIndex | None:
+    """Index a video's packets without decoding; None if its content is not what was ingested."""
+    no_index = _FrameIndex(np.empty(0, np.int64), np.empty((0, 2), np.int64), 1.0)
     if source.content and content_hash(source.path) != source.content:
         return None
     if not source.plain:
-        return unclear
+        return no_index
     stamps, dropped, keys = array("q"), array("b"), array("q")
     latest = -math.inf
-    end = clock.monotonic() + PATIENCE / 2
+    end = clock.monotonic() + TIMEOUT / 2
     with open_container(source.path) as container:
         video = picture_stream(source.path, container)
         if not has_timestamps(container, video):
-            return unclear
+            return no_index
         tick, shuffled = float(video.time_base or 1), video.codec_context.has_b_frames
         for packet in container.demux(video):
-            if not packet.size and packet.pts is None:  # stands for the end
+            if not packet.size and packet.pts is None:  # marks the end
                 continue
             now = latest if packet.dts is None else packet.dts
             if packet.pts is None or packet.is_corrupt or now < latest:
-                return unclear
+                return no_index
             latest = now
             stamps.append(packet.pts)
             dropped.append(packet.is_discard)
-            if packet.is_keyframe:  # some containers seek by the one, some by the other timestamp
+            if packet.is_keyframe:  # containers seek by either timestamp
                 lower = packet.pts if packet.dts is None else min(packet.pts, packet.dts)
                 keys.extend((packet.pts, lower))
             if clock.monotonic() >= end:
@@ -184,27 +187,27 @@ def _ordered(source: _Source) -> _Order | None:
         else:
             latest = math.inf
     order = np.array(stamps, np.int64)
-    # Frames that change places must have timestamps that do, and not those of recording.
+    # Reordered frames need reordered timestamps; ascending ones are those of decoding.
     if len(np.unique(order)) < len(order) or (shuffled and (np.diff(order) > 0).all()):
-        return unclear
+        return no_index
     order = np.sort(order[np.array(dropped) == 0])
     places = np.array(keys, np.int64).reshape(-1, 2)
-    # What is still to come is shown no earlier than it is decoded.
-    return _Order(order[order < latest], places[np.argsort(places[:, 0])], tick)
+    # Packets that were not indexed are shown no earlier than they are decoded.
+    return _FrameIndex(order[order < latest], places[np.argsort(places[:, 0])], tick)
 
 
-def _sought(
-    path: str, order: _Order, number: int, seconds: float | None, end: float
+def _decode_from_keyframe(
+    path: str, index: _FrameIndex, number: int, seconds: float | None, end: float
 ) -> NDArray[np.uint8] | None:
-    """Decode one frame, from the keyframe before it on; None or an error if it is not certain."""
-    wanted = int(order.stamps[number])
-    since = (wanted - int(order.stamps[0])) * order.tick
-    place = int(np.searchsorted(order.keys[:, 0], wanted, "right")) - 1
+    """Decode one frame, starting at the keyframe before it; None or an error if in doubt."""
+    wanted = int(index.stamps[number])
+    since = (wanted - int(index.stamps[0])) * index.tick
+    place = int(np.searchsorted(index.keys[:, 0], wanted, "right")) - 1
     if place < 0 or (seconds is not None and abs(since - seconds) > 1e-3):
         return None
-    key, begin = order.keys[place].tolist()
-    # All that is shown from the keyframe to the frame has to pass by, or this is another place.
-    missing = number - int(np.searchsorted(order.stamps, key))
+    key, begin = index.keys[place].tolist()
+    # Every frame from the keyframe to this one has to be seen, or the seek went elsewhere.
+    missing = number - int(np.searchsorted(index.stamps, key))
     begun, sound, latest = False, False, -math.inf
     with open_container(path) as container:
         video = picture_stream(path, container)
@@ -219,21 +222,21 @@ def _sought(
                 continue
             if packet.pts is not None:
                 missing -= key <= packet.pts < wanted and not packet.is_discard
-                if not packet.size:  # left out when it was recorded
+                if not packet.size:  # a frame that the recorder dropped
                     continue
             for frame in video.codec_context.decode(packet):
                 if frame.pts is None or frame.pts > wanted or latest >= frame.pts >= key:
                     return None
                 latest = frame.pts
-                if frame.pts == key:  # or pictures only begin to be renewed bit by bit: none, or I
+                if frame.pts == key:  # else gradual refresh; a keyframe's type is none or intra
                     sound = frame.key_frame and frame.pict_type in (0, 1)
                 if frame.pts == wanted:
                     return None if missing or frame.is_corrupt or not sound else upright(frame)
     return None
 
 
-def _replayed(source: _Source, number: int, end: float) -> NDArray[np.uint8]:
-    """Read a video as when its crops were made, up to a frame; raises if that does not come."""
+def _read_from_start(source: _Source, number: int, end: float) -> NDArray[np.uint8]:
+    """Read a video from its beginning, as the ingest does, up to a frame; raises if not found."""
     with open_footage(source.path, source.fps) as footage:
         for frame in footage:
             if frame.number == number:
@@ -243,8 +246,8 @@ def _replayed(source: _Source, number: int, end: float) -> NDArray[np.uint8]:
     raise LookupError(number)
 
 
-def _drawn(image: NDArray[np.uint8], box: _Box | None, width: int) -> bytes:
-    """JPEG of (H, W, 3) uint8, scaled to at most a width, with the box around its content."""
+def _encode_still(image: NDArray[np.uint8], box: _Box | None, width: int) -> bytes:
+    """Encode (H, W, 3) uint8 as JPEG, scaled to at most a width, with a box drawn in."""
     picture = Image.fromarray(image)
     scale = min(1.0, width / picture.width)
     if scale < 1:
@@ -253,7 +256,7 @@ def _drawn(image: NDArray[np.uint8], box: _Box | None, width: int) -> bytes:
     if box is not None and all(map(math.isfinite, box)):
         line = max(1, round(picture.width / 480))
         left, top, wide, high = (side * scale for side in box)
-        # Around the box, not upon it; light within dark shows on anything.
+        # Outside the box, so as not to cover the object; yellow on black shows on any picture.
         for colour, rim in (("black", 2 * line), ("yellow", line)):
             sides = (left - rim, top - rim, left + wide + rim, top + high + rim)
             limits = (picture.width + rim, picture.height + rim) * 2

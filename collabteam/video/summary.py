@@ -1,4 +1,4 @@
-"""What came of every video, as a table."""
+"""The table that summarises an ingest of footage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collabteam.video.spool import VideoRecord
 
 
 def footage_table(records: Sequence[VideoRecord]) -> Table:
-    """One row per video: how long it is, what was found, how fast that went, what was wrong.
+    """Make a table with one row per video: length, objects found, speed and faults.
 
     Args:
         records: The videos, in the order of the rows.

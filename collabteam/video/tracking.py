@@ -1,7 +1,7 @@
-"""Following objects from frame to frame: the trackers of two packages behind one small door.
+"""Track objects from frame to frame: one interface for the trackers of two packages.
 
-boxmot is under the AGPL-3.0 and comes with the extra ``video``; only this file knows it, and
-imports it when one of its trackers is asked for. The package trackers is under the Apache-2.0.
+boxmot is licensed under the AGPL-3.0 and comes with the extra ``video``. Only this file imports it,
+and only when one of its trackers is used. The package trackers is licensed under the Apache-2.0.
 """
 
 from __future__ import annotations
@@ -26,23 +26,26 @@ from collabteam.video.appearance import (
 from collabteam.video.objects import Objects
 
 SORT = "sort"
-"""The name of the tracker that is not boxmot's."""
+"""The name of the one tracker that does not come from boxmot."""
 
-_KEPT = 0.5
-"""Seconds for which StrongSORT and SORT keep a lost track. The linker sees over longer gaps, and
-knows what comes after: with 3 seconds, tracks of two persons in PETS2009 S2.L1 become one."""
-_CONFIRMED = 0.3
-"""Seconds in which a new track has to be found in every frame, but no more than the 3 frames of
-DeepSORT (Wojke et al., 2017, section 2.1): at 5 frames per second, fast ones are gone by then."""
+_LOST_SECONDS = 0.5
+"""Seconds for which StrongSORT and SORT keep a lost track. The linker bridges longer gaps with
+knowledge of what comes after: with 3 seconds, tracks of two persons in PETS2009 S2.L1 become
+one."""
+_CONFIRM_SECONDS = 0.3
+"""Seconds during which a new track has to be detected in every frame to be confirmed, but at most
+the 3 frames of DeepSORT (Wojke et al., 2017, section 2.1): at 5 frames per second, fast objects are
+gone after 3 frames."""
 _BOXMOT_RATE = 30.0
-"""Frames per second for which boxmot's own settings are made."""
+"""Frames per second for which boxmot's default settings are made."""
 
 
 class Tracker(Protocol):
-    """Follows the objects of one video.
+    """Tracks the objects of one video.
 
     Attributes:
-        max_distance: Of its appearances, see :class:`collabteam.video.appearance.Appearance`.
+        max_distance: Threshold of its embeddings, see
+            :class:`collabteam.video.appearance.Appearance`.
     """
 
     max_distance: float
@@ -50,36 +53,35 @@ class Tracker(Protocol):
     def update(
         self, objects: Objects, image: NDArray[np.uint8]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Go on to the next frame.
+        """Process the next frame.
 
         Args:
-            objects: N objects in it; their kinds play no role, as a rider's may change from frame
-                to frame.
+            objects: N objects in the frame; their kinds are not used, because a rider's may change
+                from frame to frame.
             image: (H, W, 3), RGB.
 
         Returns:
-            (N,) number of each object's track, -1 for none: it is new and perhaps an error, or not
-            followed; and its appearance, (N, D) unit vectors.
+            (N,) track number of each object, -1 for an object that is not confirmed or not tracked;
+            and (N, D) unit vectors of appearance.
         """
         ...
 
 
 def open_tracker(name: str, reid: str, rate: float) -> Tracker:
-    """Make a tracker for one video.
+    """Create a tracker for one video.
 
-    StrongSORT (Du et al., 2023) is set up for fixed cameras and what detectors find in streets: no
-    compensation of the camera's motion, no second threshold after the detector's, and motion in
-    seconds rather than frames, so that fast objects are followed at 5 frames per second, too.
-    boxmot's other trackers keep boxmot's settings but for the camera's motion and the frame rate;
-    without re-identification weights they go by boxes alone, as their settings are made for
-    networks.
+    StrongSORT (Du et al., 2023) is set up for fixed cameras over streets: no compensation of camera
+    motion, no second threshold after the detector's, and motion in seconds rather than frames, so
+    that it can track fast objects at 5 frames per second. boxmot's other trackers keep boxmot's
+    settings except for camera motion and frame rate. Without re-identification weights they use
+    boxes only, because their settings are made for networks.
 
     Args:
         name: ``sort``, or one of boxmot's, such as ``strongsort``, ``bytetrack`` or ``botsort``.
         reid: File of a re-identification network: ``.onnx``, or a checkpoint ``.pt`` that boxmot
-            knows by its name, such as ``osnet_x0_25_msmt17.pt`` (unpickled: only from a source that
-            you trust). Empty: histograms of colours serve.
-        rate: Frames per second that it will see.
+            knows by its name, such as ``osnet_x0_25_msmt17.pt``. A ``.pt`` file is unpickled: use
+            only files that you trust. If empty, colour histograms are used.
+        rate: Frames per second of the frames that will be passed.
 
     Returns:
         The tracker.
@@ -111,17 +113,17 @@ def _check_boxmot(what: str) -> None:
 
 
 def _boxmot_names() -> list[str]:
-    _quieten_boxmot()
+    _silence_boxmot()
     from boxmot.trackers.registry import TRACKER_DEFINITIONS
 
-    # Outlines are nothing that the detectors here give.
+    # The detectors here give no masks.
     return [
         name for name, one in TRACKER_DEFINITIONS.items() if not one.capabilities.requires_masks
     ]
 
 
-def _quieten_boxmot() -> None:
-    import boxmot.utils  # noqa: F401 -- it sets its level when it is imported, and not again
+def _silence_boxmot() -> None:
+    import boxmot.utils  # noqa: F401 -- it sets the log level once, on import
 
     logging.getLogger("boxmot").setLevel(logging.ERROR)
 
@@ -130,7 +132,7 @@ def _open_appearance(reid: str) -> Appearance:
     if not reid:
         return ColourHistograms()
     path = Path(reid)
-    # Never left to boxmot, which would download what is missing into its own folder.
+    # Checked here, because boxmot would download missing weights into its own folder.
     if not path.is_file():
         raise UserError(f"reid={reid} is no file: expected weights, .onnx or .pt, or nothing")
     if path.suffix == ".onnx":
@@ -142,12 +144,12 @@ def _open_appearance(reid: str) -> Appearance:
 
 
 class _BoxmotNetwork:
-    """A checkpoint of one of the networks that boxmot can build."""
+    """A re-identification network that boxmot builds from a checkpoint."""
 
     max_distance = NETWORK_DISTANCE
 
     def __init__(self, path: Path) -> None:
-        _quieten_boxmot()
+        _silence_boxmot()
         import torch
         from boxmot.reid.core.registry import ReIDModelRegistry
         from boxmot.reid.core.runtime import ReID
@@ -155,9 +157,9 @@ class _BoxmotNetwork:
         try:
             if ReIDModelRegistry.get_model_name(path) is None:
                 raise ValueError("boxmot knows no network by this name")
-            # A torch.device, as boxmot answers a name by hiding all GPUs from this process.
+            # A torch.device: given a name, boxmot hides all GPUs from this process.
             self._network: Any = ReID(weights=path.resolve(), device=torch.device("cpu")).model
-        except Exception as error:  # whatever unpickling and building run into
+        except Exception as error:  # unpickling and building raise many types
             raise UserError(
                 f"reid={path}: expected a checkpoint of a network that boxmot knows by the file's "
                 f"name, such as osnet_x0_25_msmt17.pt: {first_line(error)}"
@@ -191,31 +193,33 @@ class _Boxmot:
         self.max_distance = appearance.max_distance
         self._appearance, self._rate, self._frame = appearance, rate, 0
         known = load_tracker_defaults(name)
-        wanted: dict[str, Any] = {"variable_dt": bool(get_tracker_class(name).supports_variable_dt)}
-        wanted |= {"use_cmc": False, "cmc_off": True, "frame_rate": max(1, round(rate))}
-        wanted |= {
+        overrides: dict[str, Any] = {
+            "variable_dt": bool(get_tracker_class(name).supports_variable_dt)
+        }
+        overrides |= {"use_cmc": False, "cmc_off": True, "frame_rate": max(1, round(rate))}
+        overrides |= {
             option: _frames(frames / _BOXMOT_RATE, rate)
             for option, frames in known.items()
             if option.endswith("max_age")
         }
         if name == "strongsort":
-            wanted |= {
+            overrides |= {
                 "min_conf": 0.0,
                 "max_cos_dist": appearance.max_distance,
-                "max_age": _frames(_KEPT, rate),
-                "n_init": min(3, _frames(_CONFIRMED, rate)),
-                # Distance IoU: boxes of somebody fast need not even touch.
+                "max_age": _frames(_LOST_SECONDS, rate),
+                "n_init": min(3, _frames(_CONFIRM_SECONDS, rate)),
+                # Distance IoU works for fast objects whose boxes do not overlap between frames.
                 "asso_func": "diou",
                 "max_iou_dist": 0.6,
             }
         elif not by_network:
-            wanted["use_embeddings"] = False
-        options = tuple(sorted((key, value) for key, value in wanted.items() if key in known))
+            overrides["use_embeddings"] = False
+        options = tuple(sorted((key, value) for key, value in overrides.items() if key in known))
         self._tracker: Any = create_tracker(TrackerSpec(name, options=options))
         if hasattr(self._tracker, "cmc"):
             self._tracker.cmc = None
         self._embeds = bool(self._tracker.requirements.embeddings)
-        self._looks = bool(self._tracker.requirements.frame)
+        self._needs_frame = bool(self._tracker.requirements.frame)
 
     def update(
         self, objects: Objects, image: NDArray[np.uint8]
@@ -225,19 +229,19 @@ class _Boxmot:
 
         vectors = self._appearance.embed(image, objects.box)
         numbers = np.full(len(objects), -1, np.int64)
-        # boxmot refuses a whole frame for one box without an inside.
+        # boxmot rejects a whole frame if one box is empty.
         sound = np.flatnonzero((objects.box[:, 2:] > objects.box[:, :2]).all(axis=1))
         detections = Detections(
             geometry=Boxes(torch.from_numpy(objects.box[sound])),
             scores=torch.from_numpy(np.clip(objects.score[sound], 0, 1)),
-            # One class: a cyclist whose bicycle was missed is no other object.
+            # One class for all: a cyclist whose bicycle was missed is still the same object.
             class_ids=torch.zeros(len(sound), dtype=torch.int64),
             sample_id="frame",
             embeddings=torch.from_numpy(vectors[sound]) if self._embeds and len(sound) else None,
         )
         found = self._tracker.update(
             detections,
-            _bgr(image) if self._looks else None,
+            _bgr(image) if self._needs_frame else None,
             timestamp_s=self._frame / self._rate if self._tracker.variable_dt else None,
         )
         self._frame += 1
@@ -247,7 +251,7 @@ class _Boxmot:
 
 
 class _Sort:
-    """SORT, of the package trackers: it looks at boxes alone."""
+    """SORT from the package trackers; it uses boxes only."""
 
     def __init__(self, appearance: Appearance, rate: float) -> None:
         from trackers import SORTTracker
@@ -255,11 +259,11 @@ class _Sort:
         self.max_distance = appearance.max_distance
         self._appearance = appearance
         self._tracker: Any = SORTTracker(
-            lost_track_buffer=round(30 * _KEPT),  # in frames of 30 per second, whatever the rate
+            lost_track_buffer=round(30 * _LOST_SECONDS),  # always in frames at 30 per second
             frame_rate=rate,
             track_activation_threshold=0.0,
-            minimum_consecutive_frames=min(3, _frames(_CONFIRMED, rate)),
-            # Boxes of one object overlap less, the more time there is between frames.
+            minimum_consecutive_frames=min(3, _frames(_CONFIRM_SECONDS, rate)),
+            # The longer the time between frames, the less the boxes of one object overlap.
             minimum_iou_threshold=min(max(0.03 * rate, 0.1), 0.3),
         )
 

@@ -1,10 +1,10 @@
-"""Ultralytics' networks (AGPL-3.0): the one file that imports the package, and only when used.
+"""Networks of ultralytics (AGPL-3.0). Only this file imports the package, and only when it is used.
 
-Left alone, ultralytics goes online when imported, reports its use, downloads weights it does not
-find, calls pip for what it lacks, writes into the home folder, and changes the environment, the
-number of torch's threads, ``torch.save`` and how numpy prints, for all of the process. ONNX Runtime
-reports its use, too. Here they do none of it. If they were imported before, elsewhere in the
-process, it is too late for that.
+By default, ultralytics goes online when imported, sends telemetry, downloads missing weights, calls
+pip for missing packages and writes into the home folder. It also changes the environment, torch's
+number of threads, ``torch.save`` and numpy's print options for the whole process. ONNX Runtime
+sends telemetry, too. This module prevents all of that, unless other code in the process imported
+the packages first.
 """
 
 from __future__ import annotations
@@ -29,26 +29,28 @@ from collabteam.settings import DetectorConfig
 from collabteam.video.network import Raw
 
 _RUNTIME = {".pt": None, ".onnx": "onnxruntime", ".tflite": "ai-edge-litert"}
-"""The package that runs a file, by its extension."""
+"""The package that runs a weights file, by the file's extension."""
 _WITH_BOXES = ("detect", "segment", "pose")
-_GUARD = threading.Lock()
+_IMPORT_LOCK = threading.Lock()
 
 
 class Yolo:
     """A network that ultralytics runs.
 
+    A ``.pt`` file is a pickle, and a pickle can run any code when it is opened. Releases of
+    ultralytics that know ``ULTRALYTICS_SAFE_LOAD`` load only their own and torch's classes from it.
+    With older releases, or with that variable set to 0, open only files that you trust. ``.onnx``
+    and ``.tflite`` files hold no code. If they were exported with a fixed size, they resize every
+    image to it.
+
     Args:
-        config: The file and the size of the image. A ``.pt`` file is a pickle, and a pickle can run
-            any code when it is opened. Ultralytics is told to take nothing from it but its own and
-            torch's classes, which releases that know ``ULTRALYTICS_SAFE_LOAD`` obey; with older
-            ones, or with that variable set to 0, open only files that you trust. ``.onnx`` and
-            ``.tflite`` hold no code. Exported with a fixed size, they see images at that one.
+        config: The weights file, the image size and the confidence.
 
     Attributes:
-        names: The kinds of objects that it knows, by number.
+        names: The kinds of objects that the network knows, by class number.
 
     Raises:
-        UserError: A package or the file is missing, or the file holds no weights that find boxes.
+        UserError: A package or the file is missing, or the file holds no detection weights.
     """
 
     names: dict[int, str]
@@ -78,16 +80,16 @@ class Yolo:
                 f"detector.weights={config.weights} needs {runtime}: pip install {runtime}"
             )
         self._image_size, self._confidence = config.image_size, config.confidence
-        with _undisturbed():
+        with _offline():
             from ultralytics.models import YOLO
 
             logging.getLogger("ultralytics").setLevel(logging.ERROR)
             try:
-                # The whole path: a bare name that it knows would be replaced if it cannot be read.
+                # A full path: given only a known name, ultralytics replaces an unreadable file.
                 self._model: Any = YOLO(str(path.resolve()))
                 task = self._model.task
                 if task in _WITH_BOXES:
-                    # Chooses the device and the threads, and shows whether the network runs at all.
+                    # The first call chooses the device and threads, and fails if it cannot run.
                     self.predict([np.zeros((32, config.image_size, 3), np.uint8)], [])
                 self.names = dict(self._model.names)
             except Exception as error:  # of many types, by format and fault
@@ -99,17 +101,17 @@ class Yolo:
             )
 
     def predict(self, images: Sequence[NDArray[np.uint8]], numbers: list[int]) -> list[Raw]:
-        """What is seen in RGB images of one size.
+        """Detect objects in images of one size.
 
         Args:
-            images: Each (H, W, 3) uint8.
-            numbers: Kinds to find; all, if empty.
+            images: Each (H, W, 3) uint8, RGB.
+            numbers: Class numbers to find; all if empty.
 
         Returns:
-            Per image (N, 4) boxes in pixels, (N,) scores and (N,) numbers of kinds.
+            For each image, (N, 4) boxes in pixels, (N,) scores and (N,) class numbers.
         """
         results = self._model.predict(
-            [np.ascontiguousarray(image[..., ::-1]) for image in images],  # arrays are taken as BGR
+            [np.ascontiguousarray(image[..., ::-1]) for image in images],  # ultralytics expects BGR
             imgsz=self._image_size,
             conf=self._confidence,
             classes=numbers or None,
@@ -128,21 +130,21 @@ def _reason(error: Exception, weights: str, path: Path) -> str:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Keep what is imported offline and quiet, and put back what it changes for the process."""
+def _offline() -> Iterator[None]:
+    """Keep an import offline and quiet, and restore the process state that it changes."""
     import torch
 
-    # One at a time: two that put back what each had found would mix it up.
+    # One thread at a time: two that restored the state in parallel would mix it up.
     with (
-        _GUARD,
+        _IMPORT_LOCK,
         tempfile.TemporaryDirectory() as settings,
         np.printoptions(),
         warnings.catch_warnings(),
     ):
         before, threads = dict(os.environ), torch.get_num_threads()
-        # It replaces these two; the one of Pillow's would call pip for pictures of no known format.
+        # ultralytics replaces both; its Image.open calls pip for unknown picture formats.
         save, image_open = torch.save, Image.open
-        # Read once, on import.
+        # ultralytics reads these once, on import.
         os.environ |= {
             "YOLO_OFFLINE": "1",
             "YOLO_AUTOINSTALL": "false",

@@ -1,1 +1,1 @@
-"""The review page: a person verifies crops in the browser."""
+"""The review page, on which a person verifies crops in the browser."""

@@ -1,8 +1,8 @@
-"""The review page's server: who gets in, and what is asked of the desk.
+"""The review page's server: access control, and the HTTP interface of the review session.
 
-Pictures of people are personal data: the server listens on loopback unless told otherwise, shows
-nothing to whoever has not opened a one-time address, answers no other site's requests, and names
-crops by their ids alone.
+Pictures of people are personal data. The server listens on loopback by default, shows nothing to a
+browser that has not opened a one-time address, refuses requests from other sites, and identifies
+crops by their ids only.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ from collabteam.reviewing.review_queue import REVIEW_QUEUES
 from collabteam.reviewing.session import Refused, ReviewSession
 from collabteam.settings import ReviewConfig
 from collabteam.storage.locks import Lock, LockHeld
-from collabteam.video.still import Stills
+from collabteam.video.still import StillExtractor
 from collabteam.web.sessions import Sessions
 
 _STATIC = Path(__file__).parent / "static"
-_KINDS = {
+_CONTENT_TYPES = {
     "review.html": "text/html; charset=utf-8",
     "review.js": "text/javascript; charset=utf-8",
     "review.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
-_MOST_BYTES = 256 * 1024
-"""Of a request: 500 answers take 30 kB."""
+_MAX_BYTES = 256 * 1024
+"""Maximum size of a request's body; 500 answers take 30 kB."""
 _HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -63,20 +63,20 @@ _HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
-    # No copy of a picture stays in the browser's folder.
+    # Keep pictures out of the browser's cache on disk.
     "cache-control": "no-store",
 }
 _EVERYWHERE = ("0.0.0.0", "::", "")
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
-class _Gate:
-    """Turns away requests of other sites and for other hosts, and adds the security headers.
+class _RequestGuard:
+    """Refuses requests from other sites and for other hosts, and adds the security headers.
 
     Args:
-        app: What lies behind.
-        hosts: Values of the header ``Host`` that mean this server.
-        everywhere: Whether the address at which a request arrived means it as well.
+        app: The application to protect.
+        hosts: Accepted values of the ``Host`` header.
+        everywhere: Whether the address at which a request arrived is accepted as well.
     """
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str], everywhere: bool) -> None:
@@ -107,53 +107,56 @@ class _Gate:
     def _refusal(self, headers: dict[str, str], hosts: frozenset[str]) -> Response | None:
         host = headers.get("host", "").lower()
         if host not in hosts:
-            # DNS rebinding: a foreign name that leads here.
+            # DNS rebinding: a foreign name that resolves to this server.
             return _error(421, f"this server is not {host or 'without a name'}")
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() not in hosts:
-            return _error(403, "a request of another site is refused")
-        # Ports of one host share cookies; only what this page asks for itself, and the address in
-        # the browser's bar, pass.
+            return _error(403, "a request from another site is refused")
+        # Cookies are shared by all ports of a host, so accept only requests from this page and
+        # addresses that the user opened.
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             if headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") in (
                 "document", None
             ):  # fmt: skip
                 return None
-            return _error(403, "a request of another site is refused")
+            return _error(403, "a request from another site is refused")
         return None
 
 
 def _error(status: int, text: str) -> JSONResponse:
-    # What cannot be encoded came with the request.
+    # The text may quote characters of the request that cannot be encoded.
     return JSONResponse({"error": text.encode("utf-8", "replace").decode()}, status)
 
 
 def cookie_name(camera: str) -> str:
-    """The session's cookie: servers on one host share cookies, whatever their ports."""
+    """Name of the session's cookie; it includes the camera, because ports share cookies."""
     return f"collabteam-{hashlib.sha256(camera.encode()).hexdigest()[:12]}"
 
 
 def make_app(
-    desk: ReviewSession,
+    review: ReviewSession,
     sessions: Sessions,
-    stills: Stills,
+    stills: StillExtractor,
     hosts: frozenset[str],
     secret: str,
     secure: bool,
     everywhere: bool = False,
 ) -> Starlette:
-    """The page as an ASGI application.
+    """Create the review page's ASGI application.
 
     Args:
-        desk: Where pages come from and answers go.
-        sessions: Who is let in.
-        stills: Frames around the crops.
-        hosts: Values of the header ``Host`` that mean this server.
-        secret: Lets another process on this machine ask for further invitations.
-        secure: Whether browsers reach the page over TLS alone.
+        review: The review session, which gives pages and takes answers.
+        sessions: The browser sessions.
+        stills: Extracts the frames around the crops.
+        hosts: Accepted values of the ``Host`` header.
+        secret: Secret with which another process on this machine can request invitations.
+        secure: Whether the page is reached over TLS, so that cookies can require it.
         everywhere: Whether the server listens on every address of the machine.
+
+    Returns:
+        The application.
     """
-    cookie = cookie_name(desk.catalog.name)
+    cookie = cookie_name(review.catalog.name)
 
     def reviewer_of(request: Request) -> str:
         name = sessions.reviewer(request.cookies.get(cookie, ""))
@@ -164,8 +167,8 @@ def make_app(
     def page(request: Request) -> Response:
         if sessions.reviewer(request.cookies.get(cookie, "")) is None:
             return Response(
-                "This page opens through the address that 'python -m collabteam.review' printed; "
-                "it is good for one browser. Run the command again for another one.\n",
+                "Open this page through the address that 'python -m collabteam.review' printed. "
+                "It works in one browser. Run the command again for another address.\n",
                 401, media_type="text/plain",
             )  # fmt: skip
         return _static("review.html")
@@ -175,13 +178,13 @@ def make_app(
         content = sessions.enter(request.query_params.get("token", ""))
         if content is None and not known:
             return Response(
-                "This address was used before, is too old, or is not the one that was printed: "
-                "run 'python -m collabteam.review' again for a new one.\n",
+                "This address was used before, has expired, or is not the one that was printed: "
+                "run 'python -m collabteam.review' again for a new address.\n",
                 401, media_type="text/plain",
             )  # fmt: skip
         queue = quote(request.query_params.get("queue", "seed"), safe="")
-        # No redirect: a browser that followed another site's link here would send no strict cookie
-        # along, but it does when this page itself leads on.
+        # Not a redirect: after a link from another site, browsers would not send the strict cookie
+        # with it. They send it when this page loads the next one.
         answer = Response(
             f'<!doctype html><meta http-equiv="refresh" content="0; url=/?queue={queue}">',
             media_type="text/html",
@@ -193,14 +196,14 @@ def make_app(
         return answer
 
     async def body_of(request: Request) -> dict[str, Any]:
-        # Other types can be sent by forms of other sites without asking.
+        # Forms on other sites can send other types without a preflight request.
         if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
             raise HTTPException(415, "expected application/json")
         content = b""
         async for part in request.stream():
             content += part
-            if len(content) > _MOST_BYTES:
-                raise HTTPException(413, f"expected at most {_MOST_BYTES} bytes")
+            if len(content) > _MAX_BYTES:
+                raise HTTPException(413, f"expected at most {_MAX_BYTES} bytes")
         try:
             body = json.loads(content)
         except (ValueError, RecursionError) as error:
@@ -214,22 +217,22 @@ def make_app(
             name = reviewer_of(request)
             body = await body_of(request)
             if body.get("reviewer", name) != name:
-                # The address of another reviewer was opened in this browser meanwhile.
+                # Another reviewer's address was opened in this browser.
                 raise HTTPException(409, f"this browser is {name}'s now")
             return JSONResponse(await run_in_threadpool(work, name, body))
 
         return answer
 
     def state(name: str, body: dict[str, Any]) -> dict[str, Any]:
-        return desk.state(name, _text(body, "tab"), _text(body, "queue"))
+        return review.state(name, _text(body, "tab"), _text(body, "queue"))
 
-    def lend(name: str, body: dict[str, Any]) -> dict[str, Any]:
+    def next_page(name: str, body: dict[str, Any]) -> dict[str, Any]:
         size = body.get("size")
         if not isinstance(size, int):
             raise Refused("expected 'size', a number")
-        return desk.page(
+        return review.page(
             name, _text(body, "tab"), _text(body, "queue"), size,
-            _held(body.get("hold", {})), body.get("again") is True,
+            _held_pages(body.get("hold", {})), body.get("again") is True,
         )  # fmt: skip
 
     def commit(name: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -237,35 +240,35 @@ def make_app(
         if not isinstance(answers, dict):
             raise Refused("expected 'answers', an object of crop and label")
         _texts(list(answers.values()))
-        return desk.commit(
+        return review.commit(
             name, _text(body, "commit"), _text(body, "queue"), _text(body, "page"), answers
         )
 
     def undo(name: str, body: dict[str, Any]) -> dict[str, Any]:
-        return desk.undo(name, _text(body, "tab"), _text(body, "queue"), _text(body, "commit"))
+        return review.undo(name, _text(body, "tab"), _text(body, "queue"), _text(body, "commit"))
 
     def release(name: str, body: dict[str, Any]) -> dict[str, Any]:
-        desk.release(_text(body, "tab"))
+        review.release(_text(body, "tab"))
         return {}
 
     def crop(request: Request) -> Response:
         reviewer_of(request)
-        image, kind = desk.picture(request.path_params["crop"])
+        image, kind = review.picture(request.path_params["crop"])
         return Response(image, media_type=kind)
 
     def frame(request: Request) -> Response:
         reviewer_of(request)
-        origin = desk.context(request.path_params["crop"])
+        origin = review.context(request.path_params["crop"])
         box = origin["box"]
         time = float("nan") if origin["time"] is None else origin["time"]
         image = stills.jpeg(origin["video"], origin["frame"], time, tuple(box) if box else None)
         if image is None:
-            return _error(404, "the frame cannot be had: its video was moved, or is broken")
+            return _error(404, "the frame is not available: its video was moved or is damaged")
         return Response(image, media_type="image/jpeg")
 
     def context(request: Request) -> Response:
         reviewer_of(request)
-        origin = desk.context(request.path_params["crop"])
+        origin = review.context(request.path_params["crop"])
         origin["still"] = stills.available(origin["video"])
         return JSONResponse(origin)
 
@@ -280,13 +283,13 @@ def make_app(
         return _error(400, str(error))
 
     async def failed(request: Request, error: Exception) -> Response:
-        # A full disk, a damaged table: the page keeps what it has and tries again.
+        # Such as a full disk or a damaged table: the page keeps its answers and tries again.
         return _error(503, str(error))
 
     async def crashed(request: Request, error: Exception) -> Response:
         return _error(500, f"the server failed: {first_line(error)}")
 
-    async def told(request: Request, error: Exception) -> Response:
+    async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         return _error(error.status_code, error.detail)
 
@@ -302,9 +305,9 @@ def make_app(
             Route("/", page),
             Route("/enter", enter),
             Route("/favicon.ico", lambda request: Response(status_code=204)),
-            *(Route(f"/static/{name}", file(name)) for name in _KINDS),
+            *(Route(f"/static/{name}", file(name)) for name in _CONTENT_TYPES),
             Route("/api/state", api(state), methods=["POST"]),
-            Route("/api/page", api(lend), methods=["POST"]),
+            Route("/api/page", api(next_page), methods=["POST"]),
             Route("/api/commit", api(commit), methods=["POST"]),
             Route("/api/undo", api(undo), methods=["POST"]),
             Route("/api/release", api(release), methods=["POST"]),
@@ -316,17 +319,17 @@ def make_app(
         exception_handlers={
             Refused: refused,
             UserError: failed,
-            HTTPException: told,
+            HTTPException: http_error,
             Exception: crashed,
         },
     )
     app.router.redirect_slashes = False
-    app.add_middleware(_Gate, hosts=hosts, everywhere=everywhere)
+    app.add_middleware(_RequestGuard, hosts=hosts, everywhere=everywhere)
     return app
 
 
 def _static(name: str) -> Response:
-    return Response((_STATIC / name).read_bytes(), headers={"content-type": _KINDS[name]})
+    return Response((_STATIC / name).read_bytes(), headers={"content-type": _CONTENT_TYPES[name]})
 
 
 def _text(body: dict[str, Any], name: str) -> str:
@@ -336,7 +339,7 @@ def _text(body: dict[str, Any], name: str) -> str:
     return text
 
 
-def _held(pages: object) -> dict[str, list[str]]:
+def _held_pages(pages: object) -> dict[str, list[str]]:
     if not isinstance(pages, dict):
         raise Refused("expected 'hold', an object of pages and crops")
     return {str(name)[:64]: _texts(crops) for name, crops in pages.items()}
@@ -344,7 +347,7 @@ def _held(pages: object) -> dict[str, list[str]]:
 
 def _texts(values: object) -> list[str]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise Refused("expected texts")
+        raise Refused("expected a list of texts")
     return values
 
 
@@ -352,16 +355,16 @@ def _texts(values: object) -> list[str]:
 
 
 @dataclass(frozen=True)
-class ReviewServer:
-    """What a review came to.
+class ReviewSummary:
+    """The result of one run of the review server.
 
     Attributes:
-        verified: Crops that were answered while the server ran.
-        kept: Those among them that are what was suggested.
-        left: Crops of the queue that nobody has verified.
-        next: The command that follows once none are left.
-        agreement: ``kappa`` (None if it cannot be told), over how many ``crops``, open
-            ``conflicts``.
+        verified: Crops that were verified while the server ran.
+        kept: Verified crops whose answer is the suggested label.
+        left: Crops of the queue that are not verified yet.
+        next: The command to run once none are left.
+        agreement: ``kappa`` (None if it is not defined), the number of ``crops`` on which it is
+            based, and the number of open ``conflicts``.
     """
 
     verified: int
@@ -373,19 +376,19 @@ class ReviewServer:
 
 def serve(
     catalog: Catalog, config: ReviewConfig, reviewer: str, listener: Listener
-) -> ReviewServer | None:
+) -> ReviewSummary | None:
     """Serve the review page until ^C.
 
-    Where the camera is being reviewed already, that server is asked to let this reviewer in.
+    If a server for the camera is running already, ask it to admit this reviewer.
 
     Args:
         catalog: The camera.
-        config: Where to listen, and which queue.
-        reviewer: Who verifies.
-        listener: For remarks and warnings.
+        config: The address to listen on, and the queue.
+        reviewer: Name of the reviewer.
+        listener: Receives messages and warnings.
 
     Returns:
-        What was done; None if another process serves the camera.
+        The result; None if another process serves the camera.
 
     Raises:
         UserError: The port is taken, the queue is empty, or the camera is reviewed from another
@@ -397,34 +400,34 @@ def serve(
     try:
         lock = Lock(files.lock, {"command": "review"}, private=True)
     except LockHeld as held:
-        # What the queue needs is drawn here; the server that there is sees it.
+        # Prepare the queue in this process; the running server reads the result.
         queue.prepare(catalog, config, listener)
-        _join(held, config, reviewer, listener)
+        _request_invitation(held, config, reviewer, listener)
         return None
     try:
         with _listen(config) as listening:
             queue.prepare(catalog, config, listener)
-            desk = ReviewSession(catalog, config)
-            _check_any(desk, config)
+            review = ReviewSession(catalog, config)
+            _check_not_empty(review, config)
             port = listening.getsockname()[1]
-            local, hosts = _names(config, port)
+            local, hosts = _addresses(config, port)
             secret, sessions = secrets.token_urlsafe(24), Sessions(files.sessions)
-            shown = config.url.rstrip("/") or local
-            lock.tell({"command": "review", "local": local, "url": shown, "secret": secret})
-            secure = shown.startswith("https:")
+            public = config.url.rstrip("/") or local
+            lock.tell({"command": "review", "local": local, "url": public, "secret": secret})
+            secure = public.startswith("https:")
             app = make_app(
-                desk, sessions, Stills(catalog.workspace.videos), hosts, secret, secure,
+                review, sessions, StillExtractor(catalog.workspace.videos), hosts, secret, secure,
                 config.host in _EVERYWHERE,
             )  # fmt: skip
             if not _is_loopback(config.host):
                 listener.warn(
-                    f"host={config.host}: other machines can reach this page. Nobody gets in "
-                    "without an address printed here (with this machine's name or address in it, "
-                    "or given as url=...), but what is sent can be read on the way unless TLS is "
-                    "in front (then say url=https://...)"
+                    f"host={config.host}: other machines can reach this page. It opens only "
+                    "through an address printed here (with this machine's name or address in it, "
+                    "or given as url=...), but the traffic can be read on the network unless a "
+                    "proxy adds TLS (then set url=https://...)"
                 )
-            _open(shown, sessions.invite(reviewer), config, reviewer, listener)
-            listener.say("stop with Ctrl-C; what was verified is in the catalog at once")
+            _print_address(public, sessions.invite(reviewer), config, reviewer, listener)
+            listener.say("stop with Ctrl-C; answers are saved in the catalog at once")
             server = uvicorn.Server(
                 uvicorn.Config(
                     app, log_level="warning", access_log=False, server_header=False,
@@ -433,9 +436,9 @@ def serve(
             )  # fmt: skip
             with suppress(KeyboardInterrupt):
                 server.run(sockets=[listening])
-            line = desk.state(reviewer, "", config.queue)
-            return ReviewServer(
-                *desk.verified(), desk.left(config.queue), line["next"], line["agreement"]
+            line = review.state(reviewer, "", config.queue)
+            return ReviewSummary(
+                *review.verified(), review.left(config.queue), line["next"], line["agreement"]
             )
     finally:
         lock.release()
@@ -452,7 +455,7 @@ def _listen(config: ReviewConfig) -> socket.socket:
             f"host={config.host}: expected an address of this machine: {error}"
         ) from error
     try:
-        # Else a server that was killed keeps its port taken for a minute.
+        # Without this, the port of a killed server stays in use for a minute.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         listening.listen(128)
@@ -476,8 +479,8 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _names(config: ReviewConfig, port: int) -> tuple[str, frozenset[str]]:
-    """The address on this machine, and all names that the server answers to."""
+def _addresses(config: ReviewConfig, port: int) -> tuple[str, frozenset[str]]:
+    """Return the server's local address, and the accepted values of the ``Host`` header."""
     names = {*_LOOPBACK} if _is_loopback(config.host) else set()
     everywhere = config.host in _EVERYWHERE
     if everywhere:
@@ -495,32 +498,38 @@ def _names(config: ReviewConfig, port: int) -> tuple[str, frozenset[str]]:
     return f"http://{f'[{local}]' if ':' in local else local}:{port}", frozenset(hosts)
 
 
-def _check_any(desk: ReviewSession, config: ReviewConfig) -> None:
-    """Raise where the queue has never had a crop, and say what would bring some."""
-    name = desk.catalog.name
-    if desk.total(config.queue):
+def _check_not_empty(review: ReviewSession, config: ReviewConfig) -> None:
+    """Check that the queue has any crops.
+
+    Raises:
+        UserError: The queue has never had a crop; the message says how to get some.
+    """
+    name = review.catalog.name
+    if review.total(config.queue):
         return
     raise UserError(
-        f"queue={config.queue} of camera {name} is empty: {desk.why_empty(config.queue)}"
+        f"queue={config.queue} of camera {name} is empty: {review.why_empty(config.queue)}"
     )
 
 
-def _open(
+def _print_address(
     address: str, token: str, config: ReviewConfig, reviewer: str, listener: Listener
 ) -> None:
     whole = f"{address}/enter?token={token}&queue={quote(config.queue)}"
-    print(f"{config.camera.name}, queue {config.queue}, for {reviewer}, good for one browser:")
+    print(f"{config.camera.name}, queue {config.queue}, for {reviewer}, works in one browser:")
     print(f"  {whole}", flush=True)
     if config.open:
         threading.Thread(target=webbrowser.open, args=(whole,), daemon=True).start()
 
 
-def _join(held: LockHeld, config: ReviewConfig, reviewer: str, listener: Listener) -> None:
-    """Let the server that there is invite this reviewer."""
+def _request_invitation(
+    held: LockHeld, config: ReviewConfig, reviewer: str, listener: Listener
+) -> None:
+    """Ask the running server to invite this reviewer."""
     holder = held.holder
     if "secret" not in holder:
         raise UserError(
-            f"the review of camera {config.camera.name} is just being started by "
+            f"the review of camera {config.camera.name} is being started by "
             f"{held.describe()}: try again in a few seconds"
         )
     try:
@@ -529,17 +538,17 @@ def _join(held: LockHeld, config: ReviewConfig, reviewer: str, listener: Listene
             json.dumps({"reviewer": reviewer}).encode(),
             {"content-type": "application/json", "authorization": f"Bearer {holder['secret']}"},
         )
-        # Never through a proxy: the address is this machine's.
+        # Without a proxy, because the address is on this machine.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=5) as answer:
             token = json.loads(answer.read())["token"]
     except (KeyError, ValueError, OSError) as error:
         raise UserError(
-            f"camera {config.camera.name} is being reviewed by {held.describe()}, which cannot be "
-            f"asked from here ({error}): run this command there, or stop that one"
+            f"camera {config.camera.name} is being reviewed by {held.describe()}, which this "
+            f"command cannot reach ({error}): run the command on that machine, or stop that process"
         ) from error
     listener.say(
-        f"{config.camera.name} is served already by {held.describe()}; its settings stand (double, "
+        f"{config.camera.name} is served already by {held.describe()}; its settings apply (double, "
         "audit_per_class, host, port, url)"
     )
-    _open(holder["url"], token, config, reviewer, listener)
+    _print_address(holder["url"], token, config, reviewer, listener)

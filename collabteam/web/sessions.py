@@ -1,4 +1,4 @@
-"""Who may see the page: one-time addresses, and the sessions that they open."""
+"""Access to the review page: one-time tokens, and the browser sessions that they open."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pathlib import Path
 from collabteam.storage.files import write_text
 
 INVITATION = 3600.0
-"""Seconds for which an address that was printed opens the page."""
+"""Lifetime in seconds of a printed address."""
 SESSION = 7 * 86400.0
-"""Seconds for which a browser stays known: over a kill of the server, not for ever."""
+"""Lifetime in seconds of a browser's session; it survives a restart of the server."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """A browser that opened a one-time address.
+    """The session of a browser that opened a one-time address.
 
     Attributes:
-        reviewer: Who sits there.
-        expires: In Unix seconds.
+        reviewer: Name of the reviewer who uses the browser.
+        expires: End of the session in Unix seconds.
     """
 
     reviewer: str
@@ -33,12 +33,12 @@ class Session:
 
 
 class Sessions:
-    """One-time tokens in memory; sessions in a file, so that they outlive a killed server.
+    """Keeps one-time tokens in memory, and sessions in a file that survives a killed server.
 
-    The file holds hashes of the cookies alone: reading it lets nobody in.
+    The file stores only hashes of the cookies, so it does not grant access.
 
     Args:
-        file: Where sessions are kept, for the owner alone to read.
+        file: File of the sessions; only its owner can read it.
     """
 
     def __init__(self, file: Path) -> None:
@@ -50,22 +50,24 @@ class Sessions:
             kept = json.loads(file.read_text(encoding="utf-8"))
             self._open = {digest: Session(**session) for digest, session in kept.items()}
         except (OSError, ValueError, TypeError, AttributeError):
-            # Whoever was known must open an address again; nothing else is lost.
+            # Reviewers have to open a new address; nothing else is lost.
             self._open = {}
 
     def invite(self, reviewer: str) -> str:
-        """A token that lets a reviewer in once."""
+        """Create a token that admits a reviewer once."""
         token = secrets.token_urlsafe(24)
         with self._lock:
             self._invited[_digest(token)] = Session(reviewer, time.time() + INVITATION)
         return token
 
     def enter(self, token: str) -> str | None:
-        """Use up a token.
+        """Exchange a token for a session.
+
+        Args:
+            token: A token from :meth:`invite`.
 
         Returns:
-            The content of the cookie that stands for the session; None if the token is none, was
-            used, or is too old.
+            Value of the session's cookie; None if the token is invalid, used or expired.
         """
         with self._lock:
             digest = _find(self._invited, token)
@@ -81,7 +83,7 @@ class Sessions:
             return cookie
 
     def reviewer(self, cookie: str) -> str | None:
-        """Who a cookie belongs to; None if to nobody, or no longer."""
+        """Return the reviewer of a cookie; None if the cookie is invalid or expired."""
         with self._lock:
             digest = _find(self._open, cookie)
             if digest is None or self._open[digest].expires < time.time():
@@ -103,7 +105,7 @@ def _digest(secret: str) -> str:
 
 
 def _find(known: dict[str, Session], secret: str) -> str | None:
-    """The entry of a secret, in a time that does not tell how near a wrong one is."""
+    """Find the entry of a secret in constant time, to prevent timing attacks."""
     digest, found = _digest(secret), None
     for candidate in known:
         if hmac.compare_digest(candidate, digest):

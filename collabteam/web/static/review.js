@@ -1,20 +1,20 @@
 // The review page: a grid of crops, one question, and the keyboard.
 //
-// Two promises shape this file. Enter shows the next page at once: it is loaded and decoded while the
-// reviewer looks at the current one. And no work is lost: every mark is a draft in localStorage, every
-// page that Enter commits waits in an outbox there until the server says that it has it.
+// Two guarantees shape this file. Enter shows the next page at once: it is loaded and decoded while the
+// reviewer looks at the current one. No work is lost: every mark is a draft in localStorage, and every
+// committed page waits in an outbox there until the server confirms it.
 
-const MIN_PAGE = 60; // a page has at least as many crops; the default size shows them without scrolling
-const MOST_PAGE = 500; // the server takes no more
+const MIN_PAGE = 60; // fewest crops of a page; the default size shows them without scrolling
+const MOST_PAGE = 500; // most crops of a page that the server accepts
 const GAP = 6; // pixels between crops, as in the CSS
 const CELL = { smallest: 44, largest: 420, usual: 168, judged: 176 };
 const HOVER_MS = 350;
-const SETTLE_MS = 200; // Enter sooner after a page appeared is a bounce of the key: nobody has looked yet
+const SETTLE_MS = 200; // an Enter sooner after a page appears is a key bounce: the reviewer cannot have looked yet
 const POLL_MS = 20_000;
 const TIMEOUT_MS = 20_000;
 const DRAFT_DAYS = 7;
 const ENDED = "Your session ended: run the review command again and open its address in this browser. Your marks and unsent pages are kept here.";
-const taken = (why) => `${why[0].toUpperCase()}${why.slice(1)}: reload the page to go on as that reviewer. Your marks and unsent pages wait for you; the review command gives you an address for another browser.`;
+const taken = (why) => `${why[0].toUpperCase()}${why.slice(1)}: reload the page to continue as that reviewer. Your marks and unsent pages are kept; the review command prints an address for another browser.`;
 
 const $ = (id) => document.getElementById(id);
 const grid = $("grid"), panel = $("panel"), zoomBox = $("zoom"), root = document.documentElement;
@@ -24,16 +24,16 @@ const S = {
   queue: new URLSearchParams(location.search).get("queue") || "seed",
   queues: [], agreement: null, undoable: [], next: "", waiting: 0,
   tab: "",
-  epoch: 0, // counts the queues opened: an answer for an earlier one is dropped
+  epoch: 0, // number of queues opened so far: a response for an earlier one is dropped
   page: null, ahead: [], last: false, // last: the server had no further page when asked
   filling: 0, failures: 0, trouble: "", ended: "", undoing: 0, empty: "",
-  columns: 10, cell: 100, size: 0, // size: what the reviewer chose, 0 for the default
-  mouse: null, // where the mouse is, while it was used last
-  anchor: 0, base: null, // of a range
+  columns: 10, cell: 100, size: 0, // size: the reviewer's choice, 0 for the default
+  mouse: null, // position of the mouse; null if the keyboard was used last
+  anchor: 0, base: null, // start of a range, and the marks before it
   paces: [], tick: 0, sitting: { crops: 0, pages: 0 },
 };
 
-// ---------------------------------------------------------------------------------------------- small
+// -------------------------------------------------------------------------------------------- helpers
 
 function el(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -56,7 +56,7 @@ function say(text, kind = "") {
 }
 
 function uuid() {
-  // crypto.randomUUID is missing where the page comes over plain http from another machine.
+  // crypto.randomUUID is missing if the page comes over plain http from another machine.
   if (crypto.randomUUID) return crypto.randomUUID();
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = (bytes[6] & 0x0f) | 0x40;
@@ -65,7 +65,7 @@ function uuid() {
   return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }
 
-// Storage may be full or forbidden. What cannot be stored is kept in memory, and the reviewer is told.
+// Storage may be full or forbidden. Then entries are kept in memory, and the page warns the reviewer.
 const memory = new Map();
 const store = {
   get: (key) => { try { return memory.get(key) ?? localStorage.getItem(key); } catch { return memory.get(key) ?? null; } },
@@ -73,10 +73,10 @@ const store = {
     try { localStorage.setItem(key, text); memory.delete(key); }
     catch {
       memory.set(key, text);
-      say("This browser stores nothing (private or full): leave this page open until all is sent.", "warn");
+      say("This browser cannot store data (private mode or full): leave this page open until everything is sent.", "warn");
     }
   },
-  remove(key) { memory.delete(key); try { localStorage.removeItem(key); } catch { /* it is not there */ } },
+  remove(key) { memory.delete(key); try { localStorage.removeItem(key); } catch { /* not stored */ } },
   keys(prefix) {
     let stored = [];
     try { stored = Object.keys(localStorage); } catch { /* none */ }
@@ -94,14 +94,14 @@ async function nameTab() {
     const mine = !navigator.locks || await new Promise((known) => {
       navigator.locks.request(`collabteam:tab:${id}`, { ifAvailable: true }, (lock) => {
         known(Boolean(lock));
-        return lock ? new Promise(() => {}) : undefined; // held as long as the tab lives
+        return lock ? new Promise(() => {}) : undefined; // held until the tab closes
       });
     });
     if (mine) break;
-    if (tries >= 2) id = ""; // the page before a reload may take a moment to let go
+    if (tries >= 2) id = ""; // after a reload, the old page may take a moment to release the lock
     else await sleep(60);
   }
-  try { sessionStorage.setItem("collabteam:tab", id); } catch { /* a reload is a new tab then */ }
+  try { sessionStorage.setItem("collabteam:tab", id); } catch { /* then a reload counts as a new tab */ }
   return id;
 }
 
@@ -113,7 +113,7 @@ class Failure extends Error {
 }
 
 async function call(url, body) {
-  // Whose page this is: another reviewer's address may have been opened in this browser meanwhile.
+  // Send the page's reviewer: another reviewer's address may have been opened in this browser.
   if (body && S.reviewer) body = { reviewer: S.reviewer, ...body };
   const init = body && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
   let response, answer;
@@ -158,7 +158,7 @@ function endSession(ended) {
 
 // ------------------------------------------------------------------------------------------ the outbox
 
-// One sender at a time over all tabs, and undo waits for it: then "is it still unsent?" has an answer.
+// Only one tab sends at a time, and undo waits for it, so it is certain whether a page is still unsent.
 let chain = Promise.resolve();
 function locked(work) {
   if (navigator.locks) return navigator.locks.request(`collabteam:${S.camera}:outbox`, work);
@@ -172,15 +172,15 @@ const outbox = {
   put: (entry) => store.set(outbox.prefix() + entry.commit, JSON.stringify(entry)),
   get: (id) => store.json(outbox.prefix() + id),
   remove: (id) => store.remove(outbox.prefix() + id),
-  // Oldest first. What another reviewer left in this browser waits for that reviewer.
+  // Oldest first. Pages that another reviewer left in this browser wait for that reviewer.
   list: () => store.keys(outbox.prefix()).map(store.json)
     .filter((entry) => entry?.commit && (entry.reviewer ?? S.reviewer) === S.reviewer)
     .sort((one, two) => (one.at ?? 0) - (two.at ?? 0)),
   pages: () => outbox.list().filter((entry) => !entry.undo),
 };
-const untried = new Set(); // commits that surely never left this browser
-const refused = new Map(); // commit id -> why the server does not take it
-const kept = new Map(); // commit id -> the page, while it is unsent and may come back by undo
+const untried = new Set(); // commits that were never sent
+const refused = new Map(); // commit id -> why the server refused it
+const kept = new Map(); // commit id -> the page, while it is unsent and can be undone
 let sending = false, sendFailures = 0, sendTrouble = "", sendTimer = 0, clock = 0;
 
 function post(page, answers) {
@@ -221,7 +221,7 @@ async function send() {
 }
 
 async function sendOne(id) {
-  const entry = outbox.get(id); // it may be gone: sent by another tab, or undone
+  const entry = outbox.get(id); // missing if another tab sent it, or it was undone
   if (!entry) return;
   const { at, undo, ...request } = entry;
   untried.delete(id);
@@ -279,8 +279,8 @@ const about = (label) => S.labels.find((one) => one.label === label) ?? { label,
 
 // ------------------------------------------------------------------------------------------- the pages
 
-// A crop is shown once: not if it is on another page of this tab, or answered in the outbox. The server
-// may not know of either: it was restarted, or the old page's release came after the new page's request.
+// Do not show a crop that is on another page of this tab, or answered in the outbox. The server may not
+// know of either: it was restarted, or the old page's release came after the new page's request.
 function build(answer, pages = []) {
   const page = {
     id: answer.page, suggested: answer.suggested ?? "", cells: [], index: new Map(),
@@ -346,7 +346,7 @@ const held = () => ({
   ...Object.fromEntries(shown().map((page) => [page.id, [...page.index.keys()]])), "": unsentCrops(),
 });
 
-// The one loop that loads pages: it stops when a page is on screen and the next one waits behind it.
+// The only loop that loads pages. It stops when a page is on screen and the next one is ready.
 async function fill(again = false) {
   if (S.filling === S.epoch || S.ended || !S.camera) return;
   const epoch = (S.filling = S.epoch);
@@ -354,7 +354,7 @@ async function fill(again = false) {
   try {
     while (epoch === S.epoch && !(S.page && S.ahead.length)) {
       if (!S.page && S.ahead.length) { show(S.ahead.shift()); continue; }
-      // Not while a commit is on its way: "hold" would claim crops that the server has just seen answered.
+      // Not during a commit: "hold" would claim crops that the server has just recorded as answered.
       const answer = await locked(() => epoch === S.epoch && call("/api/page", {
         queue: S.queue, size: pageSize(), tab: S.tab, hold: held(), ...(again && { again: true }),
       }));
@@ -549,7 +549,7 @@ function targets() {
   return page.selected.size ? [...page.selected] : [page.cells[page.cursor].id];
 }
 
-// null takes back what was given: the crop is as it came.
+// null removes the given label: the crop is unmarked again.
 function give(label) {
   const page = S.page;
   if (!page) return;
@@ -589,7 +589,7 @@ function commit(event) {
   let unseen = 0;
   for (const cell of page.cells) {
     const label = page.labels.get(cell.id) ?? page.suggested;
-    if (!page.labels.has(cell.id) && cell.state !== "there") unseen += page.suggested ? 1 : 0; // nobody saw it
+    if (!page.labels.has(cell.id) && cell.state !== "there") unseen += page.suggested ? 1 : 0; // its picture was not shown
     else if (label) answers[cell.id] = label;
   }
   const n = Object.keys(answers).length;
@@ -611,16 +611,16 @@ function commit(event) {
   leavePage();
   if (S.ahead.length) show(S.ahead.shift());
   else if (S.last && n === page.cells.length) finish();
-  else showWaiting(); // what was not answered comes again
+  else showWaiting(); // unanswered crops are shown again
   renderBar();
-  // The next frame has been drawn when the second callback runs; sending comes after that.
+  // When the second callback runs, the next frame has been drawn; only then send.
   requestAnimationFrame(() => requestAnimationFrame(() => {
     performance.measure("enter-to-grid", { start, end: performance.now() });
   }));
   setTimeout(() => { send(); fill(); }, 0);
 }
 
-// Where the page is longer than the window, Enter first shows the rest: "all right" needs a look.
+// If the page is longer than the window, Enter first scrolls to the rest, so that all crops are seen.
 function showUnseen(page) {
   const first = page.cells.findIndex((cell) => cell.node.offsetTop + S.cell / 2 > page.seen);
   if (first < 0) return false;
@@ -661,7 +661,7 @@ async function takeBack() {
   S.sitting.pages = Math.max(0, S.sitting.pages - (back ? 1 : 0));
   if (S.page) S.ahead.unshift(S.page);
   show(page);
-  page.given = true; // a draft without marks says that the answers were taken away
+  page.given = true; // so that a draft without marks overrides the answers
   drafts.save(page);
   say("This page is back with your answers. Enter commits it again.");
   renderBar();
@@ -671,7 +671,7 @@ async function takeBack() {
 function takeBackUnsent(entry) {
   const page = kept.get(entry.commit);
   if (untried.has(entry.commit) || refused.has(entry.commit)) outbox.remove(entry.commit);
-  else outbox.put({ ...entry, undo: true, answers: {} }); // the server may have it, though no answer came
+  else outbox.put({ ...entry, undo: true, answers: {} }); // the server may have recorded it without a response
   refused.delete(entry.commit);
   kept.delete(entry.commit);
   renderAlerts();
@@ -710,7 +710,7 @@ async function openQueue(name) {
   }
   if (epoch !== S.epoch) return;
   drafts.clean();
-  await Promise.race([send(), sleep(2000)]); // the server should know what was committed before it gives a page
+  await Promise.race([send(), sleep(2000)]); // the server should have all commits before it gives a page
   if (epoch === S.epoch) fill(true);
 }
 
@@ -733,11 +733,11 @@ function chooseQueue() {
   ($("queue-list").querySelector('[aria-current="true"]') ?? $("queue-list").querySelector("button"))?.focus();
 }
 
-// ------------------------------------------------------------------------- in place of the grid: panels
+// ----------------------------------------------------------------------- panels in place of the grid
 
 function showPanel(...content) {
   grid.replaceChildren();
-  grid.classList.add("away"); // it keeps its size: the next page is asked for by what fits
+  grid.classList.add("away"); // the grid keeps its size, which determines the size of the next page
   panel.replaceChildren(el("div", { class: "card" }, ...content));
   panel.hidden = false;
   $("ask").textContent = "";
@@ -818,7 +818,7 @@ function paceNow() {
   return ms > 0 ? Math.round(crops / ms * 60_000) : 0;
 }
 
-// What waits in the outbox is done as far as the reviewer is concerned.
+// Crops in the outbox count as done for the reviewer.
 function progressOf(queue) {
   const unsent = outbox.pages().filter((entry) => entry.queue === queue.name)
     .reduce((sum, entry) => sum + Object.keys(entry.answers).length, 0);
@@ -856,11 +856,11 @@ function renderBar() {
   const unsent = outbox.pages().length;
   $("unsent").hidden = !unsent || !(sendFailures || S.ended || refused.size || unsent > 2);
   const text = `${count(unsent, "page")} unsent${S.ended || refused.size >= unsent ? "" : `, trying again${sendFailures ? sendTrouble : ""}`}`;
-  if ($("unsent").textContent !== text) $("unsent").textContent = text; // it is read aloud at a change
+  if ($("unsent").textContent !== text) $("unsent").textContent = text; // screen readers announce each change
   if (!panel.hidden && panel.dataset.testid === "done") finishSoon();
 }
 
-// The panel at the end shows what the server said last; it keeps the focus where it is.
+// The panel at the end shows the server's latest state; the focus does not move.
 let finishing = 0;
 function finishSoon() {
   clearTimeout(finishing);
@@ -967,14 +967,14 @@ async function showZoom(sticky) {
   placeZoom(cell);
 }
 
-// Beside the crop, on the side with more room, never over it.
+// Place the zoom beside the crop, on the side with more room, so that it never covers the crop.
 function placeZoom(cell) {
   const at = cell.node.getBoundingClientRect(), margin = 10;
   const left = at.left - 2 * margin, right = innerWidth - at.right - 2 * margin;
   const width = Math.min(Math.max(left, right), Math.max(440, Math.min(760, innerWidth * 0.34)));
   zoomBox.style.setProperty("width", `${width}px`);
   zoomBox.style.setProperty("left", `${right >= left ? at.right + margin : at.left - margin - width}px`);
-  // Above the legend, whose keys are needed while one looks closely.
+  // Keep the legend visible: its keys are needed while the zoom is open.
   const floor = $("legend").getBoundingClientRect().top - 8;
   zoomBox.style.setProperty("max-height", `${floor - 16}px`);
   const top = at.top + at.height / 2 - zoomBox.offsetHeight / 2;
@@ -985,7 +985,7 @@ function placeZoom(cell) {
 // -------------------------------------------------------------------------------------- mouse, keyboard
 
 grid.addEventListener("pointermove", (event) => {
-  if (S.mouse?.x === event.clientX && S.mouse?.y === event.clientY) return; // the page moved, not the mouse
+  if (S.mouse?.x === event.clientX && S.mouse?.y === event.clientY) return; // the page scrolled under the mouse
   S.mouse = { x: event.clientX, y: event.clientY };
   const node = event.target.closest(".cell");
   if (!node || !S.page) return;
@@ -1001,7 +1001,7 @@ grid.addEventListener("scroll", () => {
   if (S.page) S.page.seen = Math.max(S.page.seen, grid.scrollTop + grid.clientHeight);
   hideZoom();
 }, { passive: true });
-grid.addEventListener("mousedown", (event) => event.preventDefault()); // no text selection, focus stays here
+grid.addEventListener("mousedown", (event) => event.preventDefault()); // prevents text selection and keeps the focus
 grid.addEventListener("click", (event) => {
   const node = event.target.closest(".cell");
   if (!node || !S.page) return;
@@ -1013,14 +1013,14 @@ grid.addEventListener("click", (event) => {
 });
 
 const HELP = [
-  [["Click", "Space"], "mark a crop as wrong; again: all right"],
+  [["Click", "Space"], "mark a crop as wrong; again: as right"],
   [["Shift+click", "Shift+←→↑↓"], "mark a range"],
   [["Ctrl+A", "Esc"], "mark all; clear the marks without a class"],
   [["←→↑↓", "Home", "End", "PgUp", "PgDn"], "move the cursor; it follows the mouse, too"],
   [["1", "2", "3", "…"], "give a class to the marked crops, or else to the one at the cursor"],
-  [["0", "x"], "none of these; unusable: nobody can judge it"],
-  [["Backspace"], "take away what was given"],
-  [["Enter"], "commit the page: what is not marked is right"],
+  [["0", "x"], "none of these; unusable: cannot be judged"],
+  [["Backspace"], "remove the label of a crop"],
+  [["Enter"], "commit the page: unmarked crops are right"],
   [["u", "Ctrl+Z"], "take back the last page, and the one before"],
   [["z"], "zoom: the crop large, its frame, its track (or rest the mouse on it)"],
   [["q"], "queues"],
@@ -1044,7 +1044,7 @@ function turnTheme() {
 function go(event, to) {
   const page = S.page;
   if (!page) return;
-  S.mouse = null; // the keyboard leads now
+  S.mouse = null; // the keyboard controls the cursor now
   if (!zoom.sticky) hideZoom();
   moveCursor(to);
   if (event.shiftKey) extend(page.cursor);
@@ -1106,9 +1106,9 @@ addEventListener("keydown", (event) => {
     if (key === "a" && S.page) action = () => { S.page.selected = new Set(S.page.cells.map((cell) => cell.id)); touched(); };
   } else if (!event.altKey && !event.isComposing) {
     const onButton = event.target.closest?.("button");
-    if (onButton && (event.key === "Enter" || event.key === " ")) return; // the button's own
+    if (onButton && (event.key === "Enter" || event.key === " ")) return; // the button handles the key
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    const digit = event.shiftKey ? null : /^(?:Digit|Numpad)(\d)$/.exec(event.code)?.[1]; // AZERTY has them shifted
+    const digit = event.shiftKey ? null : /^(?:Digit|Numpad)(\d)$/.exec(event.code)?.[1]; // AZERTY needs Shift for digits
     const label = S.labels.find((one) => one.key === key) ?? (commands[key] ? null : S.labels.find((one) => one.key === digit));
     if (moves[key]) action = () => S.page && go(event, moves[key]());
     else if (commands[key]) action = commands[key];
@@ -1125,7 +1125,7 @@ for (const [id, action] of [["queue", chooseQueue], ["theme", turnTheme], ["keys
 }
 for (const dialog of document.querySelectorAll("dialog")) dialog.addEventListener("close", focusCursor);
 
-// ---------------------------------------------------------------------------------------- the tab's life
+// ------------------------------------------------------------------------------------- life of the tab
 
 function wake() {
   if (document.visibilityState !== "visible") return;
@@ -1146,7 +1146,7 @@ addEventListener("storage", (event) => {
   if (event.newValue === null) refresh().catch(() => {}); // another tab sent it
 });
 addEventListener("pagehide", release);
-addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); }); // its leases are gone
+addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); }); // its leases have been released
 addEventListener("beforeunload", (event) => { if (outbox.pages().length) event.preventDefault(); });
 new ResizeObserver(() => { if (S.page) { layout(); S.page.seen = Math.max(S.page.seen, grid.clientHeight); } }).observe(grid);
 
