@@ -24,16 +24,18 @@ templates_path = ["_templates"]
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence", "deflist"]
 # Links to files of the repository are not pages of the site.
-suppress_warnings = ["myst.xref_missing"]
+# A class may be reached through its package and its module; either link will do.
+suppress_warnings = ["myst.xref_missing", "ref.python"]
 
 autosummary_generate = True
-autodoc_typehints = "description"
+autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 # Optional packages need not be installed to document the modules that use them.
 autodoc_mock_imports = ["boxmot", "nncf", "openvino", "trackers", "ultralytics", "wandb_workspaces"]
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_attr_annotations = False
 
 html_theme = "furo"
 html_title = "collabteam"
