@@ -158,9 +158,10 @@ MEASURES = {
     "index": "sizes = [len(Catalog.open(root, name).index()) for name in names]",
     "draw i0": """
 catalog = Catalog.open(root, names[0])
-sample_file(catalog.folder).unlink(missing_ok=True)
+catalog.workspace.round(0).sample.unlink(missing_ok=True)
 clock()
-draw_initial(catalog, TrainConfig(seed_per_class=1000, seed_unknown=250), Listener())
+config = TrainConfig(seed_per_class=1000, seed_unknown=250)
+Runner(Listener()).run(DrawSample(catalog, config))
 """,
     "append": """
 catalog = Catalog.open(root, names[0])
@@ -198,7 +199,9 @@ import json, os, sys, time
 from collabteam.events import Listener
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.settings import TrainConfig
-from collabteam.rounds.initial import draw_initial, sample_file
+from collabteam.rounds.initial import sample_file
+from collabteam.rounds.stages.sample import DrawSample
+from collabteam.stages import Runner
 
 root = sys.argv[1]
 names = sorted(name for name in os.listdir(root) if name[0] == "C")

@@ -99,7 +99,7 @@ def looks(catalog: Catalog, seed: int) -> dict[tuple[float, int], list[tuple[boo
     objects = comparable(index, verdicts)
     where = np.array([str(video).split("/")[0] for video in index.video[objects.rows]])
     reference = where == "first"
-    whole = find_drift(catalog.folder, index)
+    whole = find_drift(catalog.workspace, index)
     assert whole is not None
     assert whole.stretch == "arrived"
     assert whole.before == reference.sum()

@@ -13,17 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collabteam import Catalog, Team
+from collabteam.catalog import class_numbers
 from collabteam.catalog.truth import read_truth
 from collabteam.rounds.evaluation import branch_recall
+from collabteam.storage.layout import RoundFiles
 
 
 def main(root: Path, camera: str, number: int) -> None:
     catalog = Catalog.open(root, camera)
-    index, truth = catalog.index(), read_truth(catalog)
+    index = catalog.index()
     folder = catalog.folder / f"round-{number}"
-    team, fold_of = Team.load(folder), json.loads((folder / "folds.json").read_text())
-    place = {name: branch for branch, name in enumerate(team.classes)}
-    labels = np.array([place.get(truth[crop_id], -1) for crop_id in index.crop_id])
+    team, fold_of = Team.load(RoundFiles(folder)), json.loads((folder / "folds.json").read_text())
+    labels = class_numbers(read_truth(catalog, index.crop_id)[:], team.classes)
     fold = np.array([fold_of.get(track, -1) for track in index.track])
     held_out = json.loads((folder / "round.json").read_text())["recall"]["folds"][0]["fold"]
     drawn = index.increment_round > 0

@@ -33,11 +33,11 @@ from torchvision.datasets import ImageFolder
 
 from collabteam import Catalog, Team
 from collabteam.learners.fit import set_threads
-from collabteam.rounds.loop import PART
 from collabteam.settings import TrainerConfig
+from collabteam.storage.layout import RoundFiles
 from collabteam.team.engines import Engine, disagreement, open_engine
-from collabteam.team.predictions import PredictionStore
-from collabteam.team.team import branch_file, load_weights
+from collabteam.team.predictions import PART, PredictionStore
+from collabteam.team.team import load_weights
 
 ENGINES = ("torch-fp32", "torch-bf16", "openvino-fp32", "openvino-bf16", "openvino-int8")
 
@@ -53,7 +53,7 @@ def plain_loop(folder: Path, images: Path, workers: int, batch_size: int) -> Cal
     for name, folds in record["voting"].items():
         for fold in folds:
             network = timm.create_model(team["backbone"], num_classes=2, block_args=attention)
-            load_weights(network, branch_file(folder, name, fold))
+            load_weights(network, RoundFiles(folder).branch(name, fold))
             networks.append(network.eval())
     ready = transforms.Compose(
         [
@@ -83,13 +83,13 @@ def plain_loop(folder: Path, images: Path, workers: int, batch_size: int) -> Cal
 
 def ours(engine: Engine, catalog: Catalog, rows: NDArray[np.int64], batch_size: int) -> object:
     """From the catalog to parts on disk, as ``label`` does it; returns the probabilities."""
-    crop_ids, found = catalog.index().crop_id, []
+    index, found = catalog.index(), []
     with tempfile.TemporaryDirectory() as folder:
-        scores = PredictionStore(Path(folder) / "scores", "benchmark", engine.classes)
+        scores = PredictionStore(Path(folder) / "scores", "benchmark", engine.classes, index)
         for start in range(0, len(rows), PART):
             chunk = rows[start : start + PART]
             prob = np.concatenate(list(engine.score_rows(catalog, chunk, batch_size)))
-            scores.add(crop_ids[chunk], prob)
+            scores.add(chunk, prob)
             found.append(prob)
     return np.concatenate(found)
 
@@ -132,14 +132,14 @@ def main() -> None:
         for name in given.only.split(","):
             began = time.perf_counter()
             kind, _, precision = name.partition("-")
-            engine = open_engine(folder, kind, precision, trainer, calibration)
+            engine = open_engine(RoundFiles(folder), kind, precision, trainer, calibration)
             taken = time.perf_counter() - began
             print(f"{name}: opened in {taken:.1f} s, margins {getattr(engine, 'margins', '-')}")
             lines[name] = lambda engine=engine: ours(engine, catalog, rows, given.batch_size)
         report(lines, len(rows), given.turns)
         print(f"{len(rows)} crops, {threads} threads, batches of {given.batch_size}")
         print(f"load average {os.getloadavg()[0]:.1f} at the end")
-        exact = Team.load(folder, TrainerConfig(accelerator="cpu", precision="fp32"))
+        exact = Team.load(RoundFiles(folder), TrainerConfig(accelerator="cpu", precision="fp32"))
         reference = ours(exact, catalog, rows, given.batch_size)
         for name in given.only.split(","):
             prob = lines[name]()

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from collabteam import Catalog
+from collabteam.catalog import class_numbers
 from collabteam.catalog.truth import read_truth
 from collabteam.features.images import augment, decode, normalize
 from collabteam.learners.modules import warmup_cosine
@@ -88,18 +89,19 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     catalog = Catalog.open(arguments.root, arguments.camera)
-    index, truth = catalog.index(), read_truth(catalog)
+    index = catalog.index()
+    truth = read_truth(catalog, index.crop_id)
     record = json.loads((catalog.folder / "round-0" / "round.json").read_text())
     labelled = json.loads((catalog.folder / "label.json").read_text())
     classes, size = record["classes"], record["settings"]["data"]["image_size"]
     place = {name: number for number, name in enumerate(classes)}
     human = np.array([place.get(label, -1) for label in index.human])
-    i0 = initial_rows(catalog.folder, index)
+    i0 = initial_rows(catalog.workspace, index)
     i0 = i0[human[i0] >= 0]
     # The same crops that the team labelled.
     pool = np.flatnonzero(index.verdict_round >= 0)
-    pool = pool[[str(index.crop_id[row]) in truth for row in pool]]
-    actual = np.array([place.get(truth[str(index.crop_id[row])], -1) for row in pool])
+    pool = pool[truth[pool] != ""]
+    actual = class_numbers(truth[pool], classes)
     began = time.perf_counter()
     with ThreadPoolExecutor(2) as threads:
         images = decode(catalog.images(i0), size, threads)

@@ -63,7 +63,7 @@ def steps(root: str, crops: int, turn: int) -> dict[str, Callable[[], object]]:
             catalog.append_labels(said([crop_id]))
 
     def hold() -> None:
-        with catalog.lock("measure"):
+        with catalog.workspace.transaction("measure"):
             (catalog.folder / "label.json").write_text("{}")
 
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collabteam.cli.command import Command, Outcome
-from collabteam.settings import CompactConfig
+from collabteam.settings import CommandConfig
 
 HELP = """
 Merge the many small files that a camera's catalog grows by, and remove what nobody needs any more:
@@ -16,7 +16,6 @@ object store nobody waits, and what was replaced within the hour is removed by t
 
   camera=NAME          the camera
   root=outputs         folder, or s3://bucket/prefix
-  seed=0               not used; every command takes it
 
 It needs space for the camera's tables once more. When to run it: docs/fleet-plan.md
 """
@@ -24,7 +23,7 @@ It needs space for the camera's tables once more. When to run it: docs/fleet-pla
 _LATER = "; what this hour replaced is removed by the next compact after it"
 
 
-def run(config: CompactConfig) -> Outcome:
+def run(config: CommandConfig) -> Outcome:
     """Compact the camera's tables, and say what it saved."""
     from collabteam.catalog import Catalog
     from collabteam.reporting.terminal import Terminal
@@ -35,13 +34,13 @@ def run(config: CompactConfig) -> Outcome:
     print(
         f"{catalog.name}: {before.files:,} files of {before.bytes / 1e6:,.1f} MB are now "
         f"{after.files:,} of {after.bytes / 1e6:,.1f} MB, in {catalog.place}"
-        f"{_LATER if '://' in catalog.place else ''}\n"
+        f"{_LATER if catalog.workspace.keeps_replaced_files else ''}\n"
         "next: nothing has changed for the other commands; again when it has grown"
     )
     return Outcome(note=f"{before.files:,} files are now {after.files:,}")
 
 
-main = Command("compact", CompactConfig, run, HELP)
+main = Command("compact", CommandConfig, run, HELP)
 
 if __name__ == "__main__":
     main()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from collabteam.cli.command import Command, Outcome
-from collabteam.settings import DashboardConfig
+from collabteam.errors import UserError
+from collabteam.settings.fields import setting
 
 if TYPE_CHECKING:
     from collabteam.reporting.table1 import Round
@@ -24,10 +26,39 @@ wandb-workspaces (pip install 'collabteam[dashboard]').
   project=collabteam  the W&B project that they logged to
   publish=true        put it on W&B, which needs an account ('wandb login'); without, it is only
                       written to ROOT/dashboard.json
-  root=outputs  seed=0 (not used; every command takes it)
+  root=outputs
 
 What was logged offline comes to W&B by 'wandb sync', see docs/tracking.md.
 """
+
+
+@dataclass
+class DashboardConfig:
+    """Settings of ``collabteam.dashboard``."""
+
+    cameras: list[str] = setting(
+        ["*"], affects="place", help="names or patterns of the cameras, such as 'cameras=[S10-*]'"
+    )
+    root: str = setting(
+        "outputs", affects="place", help="folder under which every camera has its own"
+    )
+    project: str = setting(
+        "collabteam", affects="place", help="the W&B project that the cameras logged to"
+    )
+    publish: bool = setting(
+        False,
+        affects="place",
+        help="put the workspace on W&B, which needs an account; else it is only written to a file",
+    )
+
+    def check_together(self) -> None:
+        """Raise unless cameras are named.
+
+        Raises:
+            UserError: There are none.
+        """
+        if not self.cameras:
+            raise UserError("cameras=[]: expected names or patterns, such as 'cameras=[S10-*]'")
 
 
 def run(config: DashboardConfig) -> Outcome:
@@ -35,9 +66,8 @@ def run(config: DashboardConfig) -> Outcome:
     from rich.console import Console as RichConsole
 
     from collabteam.reporting import wandb_workspace as workspace
-    from collabteam.settings import check_dashboard, root_folder
+    from collabteam.storage.roots import root_folder
 
-    check_dashboard(config)
     cameras = _cameras(config)
     entity = workspace.sign_in() if config.publish else ""
     built = workspace.build(cameras, config.project, entity)
@@ -64,20 +94,18 @@ def _cameras(config: DashboardConfig) -> dict[str, list[Round]]:
     """Finished rounds of the cameras that are asked for and that logged to the project."""
     from fnmatch import fnmatchcase
 
-    from collabteam.catalog import registered
-    from collabteam.errors import UserError
     from collabteam.reporting.table1 import read_rounds
     from collabteam.reporting.wandb_runs import is_logged
-    from collabteam.storage.mirror import pull
+    from collabteam.storage.workspace import registered
 
     found = {}
-    for folder in [file.parent for file in registered(config.root).values()]:
-        if not any(fnmatchcase(folder.name, pattern) for pattern in config.cameras):
+    for name, workspace in registered(config.root).items():
+        if not any(fnmatchcase(name, pattern) for pattern in config.cameras):
             continue
-        pull(folder)
-        rounds = [one for one in read_rounds(folder) if is_logged(config.project, folder, one)]
-        if rounds:
-            found[folder.name] = rounds
+        workspace.refresh()
+        rounds = read_rounds(workspace)
+        if rounds := [one for one in rounds if is_logged(config.project, workspace, one)]:
+            found[name] = rounds
     if not found:
         raise UserError(
             f"no camera of cameras=[{','.join(config.cameras)}] under {config.root} has logged a "

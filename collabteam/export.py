@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from collabteam.cli.command import Command, Outcome
-from collabteam.settings import ExportConfig
+from collabteam.errors import UserError
+from collabteam.exporting.base import EXPORT_FORMATS
+from collabteam.settings import CommandConfig, RuntimeConfig
+from collabteam.settings.fields import group, setting
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -24,6 +28,7 @@ Hand over a labelled dataset: every crop with a label, a person's word above the
   format=yolo         the same with val/, for ultralytics' classification
   format=coco         annotations.json and images/
   format=parquet      one file, pictures inside; ingest takes it, too
+  format=huggingface  data/*.parquet: datasets.load_dataset opens the folder
   format=csv          metadata.csv and images/
   format=labelstudio  tasks.json: the team's labels as predictions, persons' as annotations
   format=cvat         CVAT for images 1.1: tags with attributes
@@ -38,6 +43,45 @@ From Python: collabteam.LabelledCrops is the same selection as a torch dataset.
 """
 
 
+@dataclass
+class ExportConfig(CommandConfig):
+    """Settings of ``collabteam.export``."""
+
+    seed: int = setting(0, ge=0, help="of yolo's split into train and val")
+    format: str = setting(
+        "imagefolder",
+        choices=EXPORT_FORMATS,
+        help="format of the dataset",
+    )
+    to: str = setting(
+        "",
+        affects="place",
+        metavar="DIR",
+        help="the folder to make; nothing that is there is overwritten",
+    )
+    certified: bool = setting(False, help="only labels that the last certificate covers")
+    min_confidence: float = setting(
+        0.0, ge=0, le=1, help="leave out labels of which the team was less sure; persons' stay"
+    )
+    unknown: bool = setting(
+        False, help="also crops that persons called none of the classes, as 'unknown'"
+    )
+    licence: str = setting(
+        "", metavar="TEXT", help="what the dataset's README.md says about rights to the pictures"
+    )
+    runtime: RuntimeConfig = group(RuntimeConfig, preset="core", help="one job of a sweep")
+
+    def check_together(self) -> None:
+        """Raise unless there is a folder to make.
+
+        Raises:
+            UserError: ``to`` is missing, or the camera's name is not usable.
+        """
+        super().check_together()
+        if not self.to:
+            raise UserError("to is not given: expected the folder to make")
+
+
 def run(config: ExportConfig) -> Outcome:
     """Export, and say what came of it."""
     import shlex
@@ -50,16 +94,15 @@ def run(config: ExportConfig) -> Outcome:
     from collabteam.exporting.folder import export_dataset
     from collabteam.exporting.selection import select_labels
     from collabteam.reporting.terminal import Terminal
-    from collabteam.settings import check_export
 
-    check_export(config)
     catalog = Catalog.open(config.root, config.camera.name)
     selection = select_labels(catalog, config.certified, config.min_confidence, config.unknown)
+    format = EXPORT_FORMATS.load(config.format)()
     command = shlex.join(["python", "-m", "collabteam.export", *sys.argv[1:]])
     with Terminal().stage(f"writing {config.to}", len(selection), "crops") as advance:
         written = export_dataset(
-            catalog, selection, config.format, Path(config.to), config.seed, config.licence,
-            command, advance,
+            catalog, selection, format, Path(config.to), config.seed, config.licence, command,
+            advance,
         )  # fmt: skip
     out = RichConsole(highlight=False)
     _show(written, catalog, out)
@@ -72,9 +115,7 @@ def _show(selection: Selection, catalog: Catalog, out: RichConsole) -> None:
     from rich import box
     from rich.table import Table
 
-    from collabteam.exporting.folder import present
-
-    sources, splits = present(selection)
+    sources, splits = selection.sources_present(), selection.splits_present()
     table = Table(box=box.SIMPLE_HEAD, title=f"{catalog.name}: crops per class")
     table.add_column("class")
     for column in (*(f"by {source}" for source in sources), *splits, "all"):
@@ -87,13 +128,13 @@ def _show(selection: Selection, catalog: Catalog, out: RichConsole) -> None:
 
 
 def _lines(selection: Selection, catalog: Catalog, config: ExportConfig) -> list[str]:
-    from collabteam.exporting.folder import NOT_CERTIFIED, left_out
+    from collabteam.exporting.readme import NOT_CERTIFIED
 
     lines = [
         f"{catalog.name}: {len(selection)} labelled crops as {config.format} in {config.to}; "
         f"{config.to}/README.md says what they are"
     ]
-    lines += [f"left out {line}" for line in left_out(selection)]
+    lines += [f"left out {line}" for line in selection.left_out_lines()]
     by_oracle = int((selection.source == "oracle").sum())
     if by_oracle:
         lines.append(f"{by_oracle} labels are those of a simulated reviewer, not of a person")

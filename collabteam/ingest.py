@@ -19,7 +19,6 @@ Put crops into a camera's catalog; a new camera name is registered.
   labels=proposed    what a given label is: proposed (by a detector), person (verified by one),
                      truth (hidden; only a simulated reviewer and the measuring see it)
   root=outputs       folder, or s3://bucket/prefix, under which every camera has its own
-  seed=0             not used; every command takes it
 
 Of footage (pip install 'collabteam[video]'):
   path=              a video, a folder, a pattern in quotes, or a stream (rtsp://, http://);
@@ -47,9 +46,6 @@ Then: python -m collabteam.review camera=NAME
 
 def run(config: IngestConfig) -> Outcome:
     """Ingest and say what came of it."""
-    from collabteam.settings import check_ingest
-
-    check_ingest(config)
     return _run_video(config) if config.source == "video" else _run_crops(config)
 
 
@@ -57,17 +53,18 @@ def _run_video(config: IngestConfig) -> Outcome:
     from rich.console import Console as RichConsole
 
     from collabteam.reporting.terminal import Terminal
+    from collabteam.storage.workspace import Workspace
     from collabteam.video.pipeline import ingest_footage
     from collabteam.video.summary import footage_table
 
     summary = ingest_footage(config, Terminal())
-    name, folder = config.camera.name, f"{config.root}/{config.camera.name}"
+    name, workspace = config.camera.name, Workspace.at(config.root, config.camera.name)
     crops = sum(record.crops for record in summary.read)
     objects = sum(sum(record.objects.values()) for record in summary.read)
     lines = [
         f"{name}: {objects} objects, {crops} crops from {len(summary.read)} videos, "
-        f"{len(summary.known)} videos known before; {summary.total} crops in all, in {folder} "
-        f"({summary.seconds:.1f} s)"
+        f"{len(summary.known)} videos known before; {summary.total} crops in all, "
+        f"in {workspace.place} ({summary.seconds:.1f} s)"
     ]
     for title, cases in (
         ("left to others who read them", summary.busy),
@@ -77,7 +74,10 @@ def _run_video(config: IngestConfig) -> Outcome:
             lines.append(f"{title}: {len(cases)}")
             lines += [f"  {where}: {reason}" for where, reason in cases]
     if summary.previews:
-        lines.append(f"a look at them: {len(summary.previews)} clips and sheets in {folder}/videos")
+        lines.append(
+            f"a look at them: {len(summary.previews)} clips and sheets in "
+            f"{workspace.place_of(workspace.videos)}"
+        )
     lines.append(f"next: python -m collabteam.review camera={name}")
     out = RichConsole(highlight=False)
     if summary.read:
@@ -98,11 +98,12 @@ def _run_crops(config: IngestConfig) -> Outcome:
 
     from rich.console import Console as RichConsole
 
-    from collabteam.catalog import Catalog, registered
+    from collabteam.catalog import Catalog
     from collabteam.events import counting
     from collabteam.reporting.terminal import Terminal
     from collabteam.settings import UNKNOWN, UNUSABLE, check_classes
     from collabteam.sources.crops import Labels, ingest_source, open_source
+    from collabteam.storage.workspace import registered
 
     name = config.camera.name
     # Before the camera is registered: what is refused leaves nothing behind.
@@ -127,9 +128,10 @@ def _run_crops(config: IngestConfig) -> Outcome:
         lines.append(f"new in the frozen test set: {summary.test}")
     if summary.ignored:
         lines.append(f"passed over, no pictures by their names: {summary.ignored} files")
+    aside = catalog.workspace.place_of(catalog.workspace.quarantine)
     for title, cases in (
         ("labels that contradict an earlier one, which stands", summary.conflicts),
-        (f"unusable, kept aside in {catalog.place}/quarantine.jsonl", summary.quarantined),
+        (f"unusable, kept aside in {aside}", summary.quarantined),
     ):
         if cases:
             lines.append(f"{title}: {len(cases)}")

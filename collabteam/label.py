@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
     from collabteam.labelling.label import LabelResult
+    from collabteam.storage.workspace import Workspace
 
 HELP = """
 Let a camera's team label every crop that no person has judged; again labels only what is new.
@@ -43,21 +44,21 @@ def run(config: LabelConfig) -> Outcome:
 
     from collabteam.labelling.label import label_pool
     from collabteam.reporting.terminal import Terminal
-    from collabteam.settings import camera_folder
+    from collabteam.storage.workspace import Workspace
 
     labelled = label_pool(config, Terminal())
     name = config.camera.name
-    folder = camera_folder(config.root, name)
+    workspace = Workspace.at(config.root, name)
     out = RichConsole(highlight=False)
     _table(labelled, out)
     record = labelled.record
     lines = [
         f"{name}: {sum(record['labelled'].values())} of {record['pool']} crops labelled by the "
         f"team of round {record['round']}, {labelled.new} verdicts new in the log",
-        f"the record: {folder / 'label.json'}",
+        f"the record: {workspace.label_record}",
     ]
     if labelled.quality is not None:
-        lines.append(f"what its confidence is worth: {_plot(labelled, folder)}")
+        lines.append(f"what its confidence is worth: {_plot(labelled, workspace)}")
     lines.append(f"next: python -m collabteam.audit camera={name}")
     out.print("\n".join(lines), markup=False, soft_wrap=True)
     return Outcome(
@@ -108,9 +109,8 @@ def _table(labelled: LabelResult, out: RichConsole) -> None:
         )  # fmt: skip
 
 
-def _plot(labelled: LabelResult, folder: Path) -> Path:
+def _plot(labelled: LabelResult, workspace: Workspace) -> Path:
     from collabteam.reporting.plots import Diagram, plot_label_quality
-    from collabteam.storage.mirror import publish
 
     quality, record = labelled.quality, labelled.record
     assert quality is not None
@@ -127,14 +127,14 @@ def _plot(labelled: LabelResult, folder: Path) -> Path:
                 )
             )  # fmt: skip
         diagrams[name] = (pair[0], pair[1])
-    to = folder / "label-quality.png"
-    plot_label_quality(
-        f"Camera {record['camera']}, team of round {record['round']}, "
-        f"{record['test']['crops']} crops of the frozen test set",
-        diagrams, (quality.curve.coverage.tolist(), quality.curve.risk.tolist()),
-        quality.curve.area, to,
-    )  # fmt: skip
-    publish(to)
+    to = workspace.report("label-quality.png")
+    with workspace.publishing(to):
+        plot_label_quality(
+            f"Camera {record['camera']}, team of round {record['round']}, "
+            f"{record['test']['crops']} crops of the frozen test set",
+            diagrams, (quality.curve.coverage.tolist(), quality.curve.risk.tolist()),
+            quality.curve.area, to,
+        )  # fmt: skip
     return to
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from collabteam.cli.command import Command, Outcome
+from collabteam.errors import UserError
+from collabteam.reviewing.exchange.base import EXCHANGE_FORMATS
 from collabteam.settings import ReviewConfig
+from collabteam.settings.fields import setting
 
 if TYPE_CHECKING:
     from collabteam.catalog import Catalog
@@ -40,16 +44,45 @@ Then: python -m collabteam.train camera=NAME round=0
 """
 
 
-def run(config: ReviewConfig) -> Outcome:
+@dataclass
+class ReviewCommandConfig(ReviewConfig):
+    """Settings of ``collabteam.review``."""
+
+    export: str = setting(
+        "", affects="place", metavar="FILE", help="write the queue as tasks for another tool"
+    )
+    format: str = setting(
+        "labelstudio",
+        choices=EXCHANGE_FORMATS,
+        affects="place",
+        help="of the tasks",
+    )
+    import_: str = setting(
+        "",
+        affects="place",
+        metavar="FILE",
+        help="take answers in: Label Studio's JSON, CVAT for images 1.1, or CSV",
+    )
+
+    def check_together(self) -> None:
+        """Raise unless one thing is asked for.
+
+        Raises:
+            UserError: ``export`` and ``import`` are both given, or a name is not usable.
+        """
+        super().check_together()
+        if self.export and self.import_:
+            raise UserError("export= and import= are two commands: give one of them")
+
+
+def run(config: ReviewCommandConfig) -> Outcome:
     """Serve the page, or exchange tasks and answers with another tool."""
     import getpass
 
     from collabteam.catalog import Catalog
-    from collabteam.errors import UserError
     from collabteam.reporting.terminal import Terminal
-    from collabteam.settings import check_review, is_reviewer
+    from collabteam.settings import is_reviewer
 
-    check_review(config)
     catalog = Catalog.open(config.root, config.camera.name)
     if not catalog.classes:
         raise UserError(
@@ -70,7 +103,9 @@ def run(config: ReviewConfig) -> Outcome:
     return _serve(catalog, config, reviewer, console)
 
 
-def _serve(catalog: Catalog, config: ReviewConfig, reviewer: str, console: Terminal) -> Outcome:
+def _serve(
+    catalog: Catalog, config: ReviewCommandConfig, reviewer: str, console: Terminal
+) -> Outcome:
     from collabteam.web.server import serve
 
     served = serve(catalog, config, reviewer, console)
@@ -96,15 +131,16 @@ def _serve(catalog: Catalog, config: ReviewConfig, reviewer: str, console: Termi
     return Outcome()
 
 
-def _export(catalog: Catalog, config: ReviewConfig, console: Terminal) -> Outcome:
+def _export(catalog: Catalog, config: ReviewCommandConfig, console: Terminal) -> Outcome:
     from pathlib import Path
 
-    from collabteam.errors import UserError
-    from collabteam.reviewing.exchange import Task, check_target, write_tasks
+    from collabteam.reviewing.exchange.base import Task
+    from collabteam.reviewing.exchange.tasks import write_tasks
     from collabteam.reviewing.queues import prepare
     from collabteam.reviewing.session import ReviewSession
 
-    check_target(config.format, Path(config.export))  # before anything is drawn
+    format = EXCHANGE_FORMATS.load(config.format)()
+    format.check_target(Path(config.export))  # before anything is drawn
     prepare(catalog, config, console)
     tasks = [
         Task(crop, asked) for crop, asked in ReviewSession(catalog, config).open_tasks(config.queue)
@@ -112,7 +148,7 @@ def _export(catalog: Catalog, config: ReviewConfig, console: Terminal) -> Outcom
     if not tasks:
         raise UserError(f"queue={config.queue} of camera {catalog.name} has nothing to verify")
     with console.stage(f"writing {config.export}", len(tasks), "crops") as advance:
-        lines = write_tasks(catalog, tasks, config.format, Path(config.export), advance)
+        lines = write_tasks(catalog, tasks, format, Path(config.export), advance)
     print("\n".join(lines))
     print(
         f"next: verify them there, then python -m collabteam.review camera={catalog.name} "
@@ -121,14 +157,17 @@ def _export(catalog: Catalog, config: ReviewConfig, console: Terminal) -> Outcom
     return Outcome()
 
 
-def _import(catalog: Catalog, config: ReviewConfig, reviewer: str) -> Outcome:
+def _import(catalog: Catalog, config: ReviewCommandConfig, reviewer: str) -> Outcome:
     from pathlib import Path
 
-    from collabteam.reviewing.exchange import read_answers
+    from collabteam.reviewing.exchange.answers import read_answers
     from collabteam.reviewing.session import ReviewSession
     from collabteam.settings import is_reviewer
 
-    answers = read_answers(catalog, Path(config.import_))
+    # Of another package's formats only the one that the user names is known.
+    names = dict.fromkeys([config.format, *EXCHANGE_FORMATS.names()])
+    formats = [EXCHANGE_FORMATS.load(name)() for name in names]
+    answers = read_answers(catalog, Path(config.import_), formats)
     desk = ReviewSession(catalog, config)
     problems = list(answers.problems)
     said = []
@@ -161,7 +200,7 @@ def _import(catalog: Catalog, config: ReviewConfig, reviewer: str) -> Outcome:
     return Outcome()
 
 
-main = Command("review", ReviewConfig, run, HELP, words=(("import", "import_"),))
+main = Command("review", ReviewCommandConfig, run, HELP, words=(("import", "import_"),))
 
 if __name__ == "__main__":
     main()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from collabteam.cli.command import Command, Outcome
-from collabteam.settings import SimulateConfig
+from collabteam.settings import CommandConfig, RuntimeConfig, SimulationConfig
+from collabteam.settings.fields import group, setting
 
 HELP = """
 Make a simulated camera: crops of walkers, cyclists and motorcyclists drawn in code, truth known.
@@ -25,6 +28,14 @@ Then: python -m collabteam.train camera=NAME round=2 experiment=quick reviewer=o
 """
 
 
+@dataclass
+class SimulateConfig(SimulationConfig, CommandConfig):
+    """Settings of ``collabteam.simulate``."""
+
+    seed: int = setting(0, ge=0, help="of everything that is drawn")
+    runtime: RuntimeConfig = group(RuntimeConfig, preset="core", help="one job of a sweep")
+
+
 def run(config: SimulateConfig) -> Outcome:
     """Draw the crops, put them into the catalog, and leave a contact sheet."""
     from collabteam.catalog import Catalog
@@ -32,14 +43,10 @@ def run(config: SimulateConfig) -> Outcome:
     from collabteam.events import counting
     from collabteam.reporting.plots import contact_sheet
     from collabteam.reporting.terminal import Terminal
-    from collabteam.settings import camera_folder, check_seed
     from collabteam.simulator import CLASSES
     from collabteam.simulator.source import SimulatedSource
     from collabteam.sources.crops import ingest_source
-    from collabteam.storage.mirror import publish
 
-    check_seed(config.seed)
-    camera_folder(config.root, config.camera.name)
     if config.camera.classes and set(config.camera.classes) != set(CLASSES):
         raise UserError(
             f"camera {config.camera.name} has the classes {', '.join(config.camera.classes)}, the "
@@ -50,9 +57,9 @@ def run(config: SimulateConfig) -> Outcome:
     source = SimulatedSource(config, config.seed)
     with console.stage(f"drawing {config.crops} crops", config.crops, "crops") as advance:
         summary = ingest_source(catalog, source, counting(advance))
-    to = catalog.folder / "contact-sheet.png"
-    contact_sheet([shown for name in sorted(source.shown) for shown in source.shown[name]], to)
-    publish(to)
+    to = catalog.workspace.report("contact-sheet.png")
+    with catalog.workspace.publishing(to):
+        contact_sheet([shown for name in sorted(source.shown) for shown in source.shown[name]], to)
     print(
         f"{config.camera.name}: {summary.added} new crops, {summary.total} in all, "
         f"in {catalog.place}\n"

@@ -43,19 +43,19 @@ def run(config: TrainConfig) -> Outcome:
     """Bring the camera to the round and show Table 1."""
     from collabteam.reporting.table1 import read_rounds, render
     from collabteam.reporting.terminal import Terminal
-    from collabteam.rounds.loop import headline, train_rounds
-    from collabteam.settings import camera_folder
-    from collabteam.storage.mirror import pull
+    from collabteam.rounds.loop import train_rounds
+    from collabteam.rounds.messages import headline
+    from collabteam.storage.workspace import Workspace
 
     console = Terminal()
-    folder = camera_folder(config.root, config.camera.name)
-    pull(folder)
-    before = read_rounds(folder)
+    workspace = Workspace.at(config.root, config.camera.name)
+    workspace.refresh()
+    before = read_rounds(workspace)
     records = train_rounds(config, console)
     render(records, console.rich)
     console.say(
         f"{config.camera.name} is at round {records[-1]['round']}: "
-        f"{config.root}/{config.camera.name}/round-{records[-1]['round']}/round.json\n"
+        f"{workspace.place_of(workspace.round(records[-1]['round']).record)}\n"
         f"next: python -m collabteam.report camera={config.camera.name}, or train with "
         f"round={records[-1]['round'] + 1}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -15,10 +16,13 @@ FILES = sorted((ROOT / "collabteam").rglob("*.py"))
 RANK = {
     "errors": 0,
     "events": 1,
+    "machine": 1,
     "registry": 1,
     "settings": 2,
+    "annotation_tools": 3,
     "storage": 3,
     "catalog": 4,
+    "stages": 5,
     "features": 5,
     "sources": 5,
     "video": 6,
@@ -35,13 +39,12 @@ RANK = {
     "reporting": 13,
     "cli": 14,
     "commands": 15,
+    "testing": 15,
     "facade": 16,
 }
 """A part imports itself and lower ranks; parts of the same rank do not know each other."""
 
 KNOWN: set[tuple[str, str]] = {
-    ("collabteam.exporting.folder", "collabteam.reviewing.exchange"),
-    ("collabteam.exporting.formats", "collabteam.reviewing.exchange"),
     ("collabteam.features.images", "collabteam.learners.modules"),
     ("collabteam.labelling.label", "collabteam.reporting.table1"),
     ("collabteam.monitoring.drift", "collabteam.reporting.time_windows"),
@@ -50,12 +53,15 @@ KNOWN: set[tuple[str, str]] = {
     ("collabteam.monitoring.facts", "collabteam.reporting.time_windows"),
     ("collabteam.reviewing.queues", "collabteam.reporting.table1"),
     ("collabteam.rounds.loop", "collabteam.reporting.table1"),
-    ("collabteam.rounds.loop", "collabteam.reporting.wandb_runs"),
+    ("collabteam.rounds.messages", "collabteam.reporting.table1"),
+    ("collabteam.rounds.plan", "collabteam.reporting.table1"),
+    ("collabteam.rounds.stages.record", "collabteam.reporting.table1"),
+    ("collabteam.rounds.stages.select", "collabteam.reporting.table1"),
+    ("collabteam.rounds.stages.train", "collabteam.reporting.wandb_runs"),
     ("collabteam.rounds.state", "collabteam.reporting.table1"),
     ("collabteam.rounds.tracked", "collabteam.reporting.table1"),
     ("collabteam.rounds.tracked", "collabteam.reporting.wandb_runs"),
     ("collabteam.team.engines", "collabteam.learners.fit"),
-    ("collabteam.team.predictions", "collabteam.rounds.state"),
     ("collabteam.video.preview", "collabteam.reporting.plots"),
 }
 """Imports against the ranks that are still there; each goes, none comes."""
@@ -74,7 +80,7 @@ def _part(module: str) -> str:
     names = module.split(".")
     if len(names) == 1:
         return "facade"
-    if names[1] in ("errors", "events", "registry"):
+    if names[1] in ("errors", "events", "machine", "registry", "stages"):
         return names[1]
     is_package = len(names) > 2 or MODULES[module].name == "__init__.py"
     return names[1] if is_package else "commands"
@@ -170,6 +176,61 @@ def test_only_one_file_speaks_to_object_stores() -> None:
     assert _importers("obstore") == {"collabteam.storage.store"}
 
 
+def test_nothing_outside_storage_speaks_to_the_copy_of_a_store() -> None:
+    for part in ("mirror", "store"):
+        importers = _importers(f"collabteam.storage.{part}")
+        assert all(module.startswith("collabteam.storage.") for module in importers), importers
+
+
+NAMES_OF_FILES = re.compile(
+    r"\.lance|\.safetensors|(^|/)(round|fold)-($|\d|[/*])|camera\.yaml|rolled-back"
+    r"|(round|audit|certificate|label|sample|increment|folds|logged)\.json|release\.parquet"
+)
+"""Parts of names that no text but a file's name has."""
+FOLDERS = {"audits", "branches", "incoming", "openvino", "review", "scores", "videos"}
+"""Names that are words as well: only where a path is made of them."""
+MAKE_PATHS = {"glob", "rglob", "joinpath", "with_name"}
+ALIAS = ("collabteam.reporting.wandb_runs", "round-")
+"""An alias of artifacts on W&B, which is no file."""
+
+
+def _docstrings(tree: ast.Module) -> set[ast.AST]:
+    found: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        for statement in body if isinstance(body, list) else []:
+            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+                found.add(statement.value)
+    return found
+
+
+def _parts_of_paths(tree: ast.Module) -> Iterator[ast.expr]:
+    """Expressions that become a part of a path."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            yield node.right
+        called = node.func if isinstance(node, ast.Call) else None
+        if isinstance(called, ast.Attribute) and called.attr in MAKE_PATHS:
+            yield from node.args
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if ".storage" not in m])
+def test_only_storage_spells_the_names_of_a_cameras_files(module: str) -> None:
+    tree = _tree(module)
+    prose = _docstrings(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in prose:
+            found = NAMES_OF_FILES.search(node.value)
+            if (module, node.value) == ALIAS:
+                continue
+            assert not found, f"{module}:{node.lineno} spells {found}"
+    for part in _parts_of_paths(tree):
+        for node in ast.walk(part):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                names = set(node.value.split("/"))
+                assert not names & FOLDERS, f"{module}:{node.lineno} spells {node.value!r}"
+
+
 @pytest.mark.parametrize("package", ["ultralytics", "boxmot"])
 def test_what_is_under_the_agpl_appears_in_one_file_at_most(package: str) -> None:
     importers = _importers(package)
@@ -202,7 +263,7 @@ TRUTH = "collabteam.catalog.truth"
 def test_hidden_truth_has_few_readers() -> None:
     assert _importers(TRUTH) <= {
         "collabteam.rounds.oracle",
-        "collabteam.rounds.loop",
+        "collabteam.rounds.stages.evaluate",
         "collabteam.labelling.label",
         "collabteam.sources.crops",
         "collabteam.simulate",

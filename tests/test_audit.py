@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import Call, Said, environment, fingerprints, one_line, read_json
+from logs import truth_of
 from scipy.stats import binom
 
 from collabteam.audits import audit as release
@@ -33,7 +34,7 @@ from collabteam.audits.audit import (
 )
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog.records import labels_hash
-from collabteam.catalog.truth import append_truth, read_truth
+from collabteam.catalog.truth import append_truth
 from collabteam.events import Listener
 from collabteam.reviewing.queues import prepare
 from collabteam.reviewing.session import ReviewSession
@@ -83,7 +84,7 @@ def audit(call: Call, catalog: Catalog, *settings: str) -> Said:
 
 
 def record_of(catalog: Catalog, number: int = 1) -> dict[str, Any]:
-    return read_audit(catalog.folder, number)
+    return read_audit(catalog.workspace, number)
 
 
 def certificate_of(catalog: Catalog, number: int = 1) -> dict[str, Any]:
@@ -107,7 +108,7 @@ def answer(
 
 
 def answer_truly(catalog: Catalog, number: int = 1) -> None:
-    truth, record = read_truth(catalog), record_of(catalog, number)
+    truth, record = truth_of(catalog), record_of(catalog, number)
     for row in record["classes"].values():
         for crop in row["sample"]:
             answer(catalog, [crop], truth[crop])
@@ -176,7 +177,7 @@ def test_a_person_answers_through_the_desk(tmp_path: Path, call: Call) -> None:
     assert again in begun.out
     record = record_of(catalog)
     sample = {crop for row in record["classes"].values() for crop in row["sample"]}
-    frozen = read_release(catalog.folder, record).to_pylist()
+    frozen = read_release(catalog.workspace, record).to_pylist()
     label = {row["crop_id"]: row["label"] for row in frozen}
 
     shown: list[str] = []
@@ -349,7 +350,7 @@ def test_bad_input(tmp_path: Path, call: Call) -> None:
     catalog.add_crops(made)
     catalog.append_labels(verdicts([crop.crop_id for crop in made], "car"))
     one_line(audit(call, catalog, ORACLE), "needs the hidden truth")
-    assert release.last_audit(catalog.folder) == 0
+    assert release.last_audit(catalog.workspace) == 0
 
 
 def test_other_settings_are_refused_with_both_ways_on(tmp_path: Path, call: Call) -> None:
@@ -398,7 +399,7 @@ def test_only_what_no_person_judged_is_released(tmp_path: Path, call: Call) -> N
     audit(call, catalog)
     record = record_of(catalog)
     assert record["release"]["by_class"] == {"car": 91, "ship": 103}
-    table = read_release(catalog.folder, record).to_pylist()
+    table = read_release(catalog.workspace, record).to_pylist()
     assert not {row["crop_id"] for row in table} & set(cars[:6])
     assert {row["crop_id"]: row["label"] for row in table}[cars[6]] == "ship"
     assert record["teams"] == [
@@ -544,7 +545,7 @@ def test_a_new_audit_after_a_fail_is_of_the_rest_and_has_to_be_surer(
     again = audit(call, catalog, "new=true")
     assert again.code == 0
     record = record_of(catalog, 2)
-    rest = read_release(catalog.folder, record)["crop_id"].to_pylist()
+    rest = read_release(catalog.workspace, record)["crop_id"].to_pylist()
     audited = record_of(catalog)["classes"]["car"]["sample"]
     assert len(rest) == 900 - first["sample"]
     assert not set(rest) & set(audited)
@@ -552,11 +553,11 @@ def test_a_new_audit_after_a_fail_is_of_the_rest_and_has_to_be_surer(
     # Asked twice before the first answer, it is still the second audit.
     assert audit(call, catalog, "new=true").code == 0
     assert record_of(catalog, 2) == record
-    assert release.last_audit(catalog.folder) == 2
+    assert release.last_audit(catalog.workspace) == 2
     # With answers, or if more is released, it is given up and counts.
     add(catalog, {"car": 10}, {}, "second")
     audit(call, catalog, "new=true")
-    assert release.last_audit(catalog.folder) == 3
+    assert release.last_audit(catalog.workspace) == 3
     answer(catalog, record_of(catalog, 3)["classes"]["car"]["sample"][:1], "car")
     audit(call, catalog, "new=true")
     assert record_of(catalog, 4)["classes"]["car"]["confidence"] == certificate.share_out(
@@ -614,7 +615,7 @@ def _kill_at(monkeypatch: pytest.MonkeyPatch, moment: int, after: bool) -> None:
 
         return writes_or_dies
 
-    for owner, name in ((release, "_write_parquet"), (release, "write_json")):
+    for owner, name in ((release, "write_parquet"), (release, "write_json")):
         monkeypatch.setattr(owner, name, deadly(getattr(owner, name)))
     monkeypatch.setattr(Catalog, "append_labels", deadly(Catalog.append_labels))
 
@@ -641,7 +642,7 @@ def test_killed_between_any_two_writes(
     was_done = moment == 3 and after
     # Asked again with new=true what is finished is finished, and another one is meant.
     certify(settings(roots[0], new and not was_done))
-    assert release.last_audit(killed.folder) == 1
+    assert release.last_audit(killed.workspace) == 1
     assert strip(record_of(killed)) == strip(record_of(whole))
     assert strip(certificate_of(killed)) == strip(certificate_of(whole))
     assert sorted(path.name for path in (killed.folder / "audits" / "1").iterdir()) == [
@@ -681,12 +682,12 @@ def test_killed_by_the_system(tmp_path: Path, call: Call, moment: int) -> None:
     before = drawn.read_bytes() if moment else b""
     assert audit(call, catalog, ORACLE).code == 0
     assert not moment or drawn.read_bytes() == before
-    assert certificate_of(catalog)["audit"] == release.last_audit(catalog.folder) == 1
+    assert certificate_of(catalog)["audit"] == release.last_audit(catalog.workspace) == 1
 
 
 def test_two_at_once(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     catalog = make(tmp_path, {"car": 90, "ship": 80})
-    with catalog.lock("label"):
+    with catalog.workspace.transaction("label"):
         one_line(audit(call, catalog), "in use", "'label'")
         assert not (catalog.folder / "audits").exists()
     # One that waited outside while another began goes on with that one.
@@ -702,9 +703,9 @@ def test_two_at_once(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(release, "_is_due", is_due)
     assert audit(call, catalog).code == 0
     assert asked == [True, True, True, False]
-    assert release.last_audit(catalog.folder) == 1
+    assert release.last_audit(catalog.workspace) == 1
     # To look on takes no lock.
-    with catalog.lock("train"):
+    with catalog.workspace.transaction("train"):
         assert audit(call, catalog).code == 0
 
 

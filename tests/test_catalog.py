@@ -21,12 +21,18 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from logs import builder, truth_of
 
 from collabteam.catalog import Catalog, Crop, CropIndex, LabelEvent
 from collabteam.catalog import catalog as catalog_module
-from collabteam.catalog.index import CROP_COLUMNS, LOG_COLUMNS, derive
-from collabteam.catalog.records import HUMAN_SOURCES, crops_to_table, events_to_table
-from collabteam.catalog.truth import append_truth, read_truth
+from collabteam.catalog.records import (
+    HUMAN_SOURCES,
+    TRUTH_SCHEMA,
+    crops_to_table,
+    events_to_table,
+)
+from collabteam.catalog.texts import LabelsByRow
+from collabteam.catalog.truth import append_truth
 from collabteam.errors import UserError
 from collabteam.storage import tables
 
@@ -212,7 +218,6 @@ def expected(crops: list[Crop], log: list[LabelEvent]) -> list[dict[str, object]
         verdict = ([word for word in team if word.purpose == "verdict"] or [none])[-1]
         row |= {"verdict": verdict.label, "verdict_round": verdict.round}
         row |= {"verdict_by": verdict.by, "verdict_run": verdict.commit}
-        row["current"] = row["human"] or (team or [none])[-1].label
         tracks = [other["track"] for other in rows.values() if other["test"]]
         row["held_out"] = row["track"] in tracks
     return list(rows.values())
@@ -232,9 +237,7 @@ def as_rows(index: CropIndex) -> list[dict[str, object]]:
 def test_the_index_is_what_the_log_says(count: int, drawn: list[tuple]) -> None:  # type: ignore[type-arg]
     crops = [crop(number) for number in range(count)]
     log = [event(one, crops) for one in drawn]
-    index = derive(
-        crops_to_table(crops).select(CROP_COLUMNS), events_to_table(log).select(LOG_COLUMNS)
-    )
+    index = builder(crops_to_table(crops), events_to_table(log)).index()
     assert as_rows(index) == expected(crops, log)
     same = index.track[:, None] == index.track[None]
     assert (same == (index.track_code[:, None] == index.track_code[None])).all()
@@ -281,16 +284,16 @@ def test_a_rollback_voids_the_later_rounds_before_it_only(tmp_path: Path) -> Non
 
     def say(label: str, around: int) -> str:
         catalog.append_labels([LabelEvent(name, label, "team", "increment", around)])
-        return str(catalog.index().current[0])
+        return str(catalog.index().training_labels(np.array([0]))[0])
 
     assert say("car", 1) == "car"
     assert say("ship", 2) == "ship"
     catalog.append_labels([LabelEvent("", "", "rollback", round=1)])
-    assert catalog.index().current[0] == "car"
+    assert catalog.index().increment_label[0] == "car"
     assert catalog.index().increment_round[0] == 1
     assert say("ship", 2) == "ship"  # round 2 done again
     catalog.append_labels([LabelEvent("", "", "rollback", round=0)])
-    assert catalog.index().current[0] == ""
+    assert catalog.index().increment_label[0] == ""
     catalog.append_labels([LabelEvent(name, "car", "person", "seed")])
     assert say("ship", 1) == "car"  # a person's word stands above a later one of the team
 
@@ -369,7 +372,7 @@ def test_a_large_index_is_fast() -> None:
         }
     )
     start = time.process_time()
-    assert len(derive(crops, log)) == count
+    assert len(builder(crops, log).index()) == count
     assert time.process_time() - start < 1  # 0.07 s on one idle core
 
 
@@ -378,15 +381,29 @@ def test_a_large_index_is_fast() -> None:
 
 def test_truth_keeps_the_first_word(tmp_path: Path) -> None:
     catalog = Catalog.register(tmp_path, "S1", CLASSES)
-    assert read_truth(catalog) == {}
-    assert append_truth(catalog, [("a", "car"), ("b", "ship"), ("a", "ship")]) == 2
-    assert append_truth(catalog, [("a", "ship"), ("c", "unknown")]) == 1
-    assert read_truth(catalog) == {"a": "car", "b": "ship", "c": "unknown"}
-    known = read_truth(catalog)
-    assert append_truth(catalog, [("d", "car")], known) == 1
-    assert known["d"] == "car"
+    a, b, c, d = (name for name, _ in catalog.add_crops(map(crop, range(4))))
+    assert truth_of(catalog) == {}
+    assert append_truth(catalog, [(a, "car"), (b, "ship"), (a, "ship")]) == 2
+    assert append_truth(catalog, [(a, "ship"), (c, "unknown")]) == 1
+    assert truth_of(catalog) == {a: "car", b: "ship", c: "unknown"}
+    # As two processes that wrote at once.
+    again = {"crop_id": [d, a, d], "label": ["ship", "ship", "car"]}
+    catalog.workspace.table("truth").append(pa.table(again, schema=TRUTH_SCHEMA))
+    assert truth_of(catalog) == {a: "car", b: "ship", c: "unknown", d: "ship"}
+    assert append_truth(catalog, [(d, "car")]) == 0
     with pytest.raises(UserError, match="no class plane"):
-        append_truth(catalog, [("e", "plane")])
+        append_truth(catalog, [(catalog.add_crops([crop(5)])[0][0], "plane")])
+    with pytest.raises(ValueError, match="1 crops are not in"):
+        append_truth(catalog, [("e", "car")])
+
+
+def test_truth_that_is_known_need_not_be_read_again(tmp_path: Path) -> None:
+    catalog = Catalog.register(tmp_path, "S1", CLASSES)
+    a, b = (name for name, _ in catalog.add_crops(map(crop, range(2))))
+    known = LabelsByRow()
+    assert append_truth(catalog, [(b, "car")], known) == 1
+    assert append_truth(catalog, [(b, "ship"), (a, "ship")], known) == 1
+    assert [known[row] for row in range(3)] == ["ship", "car", ""]
 
 
 def test_importing_the_catalog_is_light_and_leaves_truth_alone() -> None:
@@ -493,7 +510,7 @@ def test_damaged_data(tmp_path: Path, content: bytes) -> None:
 HOLD = """
 import sys, time
 from collabteam.catalog import Catalog
-with Catalog.open(sys.argv[1], "S1").lock("train"):
+with Catalog.open(sys.argv[1], "S1").workspace.transaction("train"):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
 """
@@ -506,7 +523,7 @@ def test_the_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         start = time.monotonic()
-        with pytest.raises(UserError) as caught, catalog.lock("report"):
+        with pytest.raises(UserError) as caught, catalog.workspace.transaction("report"):
             pass
         assert time.monotonic() - start < 1
         text = str(caught.value)
@@ -517,21 +534,21 @@ def test_the_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
     finally:
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait()
-    with catalog.lock("report"):
+    with catalog.workspace.transaction("report"):
         assert json.loads((catalog.folder / "lock").read_text())["pid"] == os.getpid()
 
 
 def test_the_lock_within_one_process(tmp_path: Path) -> None:
     catalog = Catalog.register(tmp_path, "S1", CLASSES)
     other = Catalog.open(tmp_path, "S1")
-    with catalog.lock("train"):
-        with catalog.lock("ingest"):
+    with catalog.workspace.transaction("train"):
+        with catalog.workspace.transaction("ingest"):
             pass
-        with pytest.raises(UserError, match="in use"), other.lock("label"):
+        with pytest.raises(UserError, match="in use"), other.workspace.transaction("label"):
             pass
-    with pytest.raises(KeyError), catalog.lock("train"):
+    with pytest.raises(KeyError), catalog.workspace.transaction("train"):
         raise KeyError
-    with other.lock("label"):
+    with other.workspace.transaction("label"):
         pass
 
 
@@ -550,7 +567,7 @@ def test_a_forked_child_does_not_outlive_its_parents_lock(tmp_path: Path) -> Non
         assert holder.stdout.readline() == "held\n"
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait()
-        with catalog.lock("report"):
+        with catalog.workspace.transaction("report"):
             pass
     finally:
         os.kill(child, signal.SIGKILL)
@@ -558,9 +575,9 @@ def test_a_forked_child_does_not_outlive_its_parents_lock(tmp_path: Path) -> Non
 
 def test_a_lock_without_a_signature(tmp_path: Path) -> None:
     catalog = Catalog.register(tmp_path, "S1", CLASSES)
-    with catalog.lock("train"):
+    with catalog.workspace.transaction("train"):
         (catalog.folder / "lock").write_text("")
-        other = Catalog.open(tmp_path, "S1").lock("label")
+        other = Catalog.open(tmp_path, "S1").workspace.transaction("label")
         with pytest.raises(UserError, match="in use by another process: wait"), other:
             pass
 

@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from conftest import Call, command, environment, one_line
+from logs import truth_of
 
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog import catalog as catalog_module
 from collabteam.catalog.texts import Encoder, Names, words_of
-from collabteam.catalog.truth import append_truth, read_truth
+from collabteam.catalog.truth import append_truth
 from collabteam.storage import tables
 from collabteam.storage.tables import Table
 
@@ -38,12 +39,12 @@ def grown(root: Path, name: str = "S1", crops: int = 60) -> Catalog:
 
 def everything(catalog: Catalog) -> str:
     """All that a camera's tables say, in their order; a text, for NaN equals nothing."""
-    fresh = Catalog(catalog.folder)
+    fresh = Catalog(catalog.workspace)
     rows = range(len(fresh))
     index = fresh.index()
     return repr((
-        index.crop_id.tolist(), index.current.tolist(), fresh.images(rows), fresh.origins(rows),
-        fresh.log().to_pylist(), read_truth(fresh),
+        index.crop_id.tolist(), index.human.tolist(), index.verdict.tolist(),
+        fresh.images(rows), fresh.origins(rows), fresh.log().to_pylist(), truth_of(fresh),
     ))  # fmt: skip
 
 
@@ -111,7 +112,7 @@ def test_a_large_commit_amid_small_ones_stays_where_it_is(
 
 def test_whoever_holds_an_earlier_version_goes_on(tmp_path: Path) -> None:
     catalog = grown(tmp_path)
-    readers = [Catalog(catalog.folder) for _ in range(4)]
+    readers = [Catalog(catalog.workspace) for _ in range(4)]
     index, log = catalog.index(), catalog.log()
     catalog.compact()
     assert readers[0].images([3, 59, 0]) == catalog.images([3, 59, 0])
@@ -243,7 +244,7 @@ def test_readers_and_writers_at_the_same_time(tmp_path: Path) -> None:
     for process in (*writers, reader):
         assert process.wait(60) == 0, process.stderr and process.stderr.read()
     assert rounds > 3
-    index = Catalog(catalog.folder).index()
+    index = Catalog(catalog.workspace).index()
     assert index.crop_id[:60].tolist() == first
     assert len(index) == 140
     assert (index.human != "").sum() == 80

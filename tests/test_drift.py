@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import CLASSES, Call
+from logs import builder
 from PIL import Image
 from rich.console import Console
 from scipy.stats import binom, mannwhitneyu
 from test_reporting import fake_rounds, write
 
 from collabteam.catalog import Catalog, Crop, CropIndex, LabelEvent
-from collabteam.catalog.index import derive
 from collabteam.catalog.records import crops_to_table, events_to_table
 from collabteam.errors import UserError
 from collabteam.monitoring.drift import (
@@ -37,6 +37,7 @@ from collabteam.monitoring.drift import (
 )
 from collabteam.reporting import time_windows as stretches
 from collabteam.reporting.time_windows import MOST_BINS, MOST_VIDEOS, last_verdicts
+from collabteam.storage.workspace import Workspace
 
 START = datetime(2024, 5, 6, 5, tzinfo=UTC).timestamp()
 HOUR = 3600.0
@@ -78,7 +79,8 @@ def said(
 
 def index_of(crops: Sequence[RoundRun]) -> CropIndex:
     events = [event for one in crops for event in one.events]
-    return derive(crops_to_table([one.crop for one in crops]), events_to_table(events))
+    tables = crops_to_table([one.crop for one in crops]), events_to_table(events)
+    return builder(*tables).index()
 
 
 def day(
@@ -296,20 +298,20 @@ def test_strata_are_proposed_class_and_length_of_track() -> None:
 
 def test_how_far_the_team_has_learned(tmp_path: Path) -> None:
     crops = [made(n, 0.9) for n in range(30)]
-    assert learned_until(tmp_path / "none", index_of(crops), 2) == 0
+    assert learned_until(Workspace(tmp_path / "none"), index_of(crops), 2) == 0
     folder = folder_with(tmp_path, 10)
-    assert learned_until(folder, index_of(crops), 2) == 10
+    assert learned_until(Workspace(folder), index_of(crops), 2) == 10
     crops[14] = said(crops[14], "cyclist", "increment", 2, "team")
     crops[20] = said(crops[20], "cyclist", "increment", 3, "team")
-    assert learned_until(folder, index_of(crops), 2) == 15
-    assert learned_until(folder, index_of(crops), 3) == 21
+    assert learned_until(Workspace(folder), index_of(crops), 2) == 15
+    assert learned_until(Workspace(folder), index_of(crops), 3) == 21
     # What the team of round 1 did not know teaches from round 2 on.
     crops[25] = said(crops[25], "cyclist", "unsure", 1)
-    assert learned_until(folder, index_of(crops), 1) == 10
-    assert learned_until(folder, index_of(crops), 2) == 26
+    assert learned_until(Workspace(folder), index_of(crops), 1) == 10
+    assert learned_until(Workspace(folder), index_of(crops), 2) == 26
     (folder / "round-0" / "sample.json").write_text("{")
     with pytest.raises(UserError, match=r"sample\.json"):
-        find_drift(folder, index_of(crops))
+        find_drift(Workspace(folder), index_of(crops))
 
 
 # --- what is said --------------------------------------------------------------------------------
@@ -319,7 +321,7 @@ def test_how_far_the_team_has_learned(tmp_path: Path) -> None:
 def test_footage_that_arrived_later(shift: float, alarm: bool, tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     before, later = day(rng, 300, 0, 0), day(rng, 120, 300, 24, shift)
-    drift = find_drift(folder_with(tmp_path, len(before)), index_of([*before, *later]))
+    drift = find_drift(Workspace(folder_with(tmp_path, len(before))), index_of([*before, *later]))
     assert drift is not None
     assert (drift.stretch, drift.round, drift.alarm) == ("arrived", 2, alarm)
     assert (drift.objects, drift.before, drift.compared) == (120, 300, 120)
@@ -346,7 +348,9 @@ def test_alarms_without_drift_are_as_rare_as_promised(tmp_path: Path) -> None:
     folder, alarms = folder_with(tmp_path, 200), 0
     for seed in range(100):
         rng = np.random.default_rng([6, seed])
-        drift = find_drift(folder, index_of([*day(rng, 100, 0, 0), *day(rng, 60, 100, 24)]))
+        drift = find_drift(
+            Workspace(folder), index_of([*day(rng, 100, 0, 0), *day(rng, 60, 100, 24)])
+        )
         assert drift is not None
         alarms += bool(drift.alarm)
     assert alarms <= binom.ppf(1 - 1e-5, 100, ALPHA)
@@ -371,7 +375,7 @@ def test_too_little_to_matter_is_no_alarm() -> None:
 def test_too_few_objects(tmp_path: Path) -> None:
     rng = np.random.default_rng(8)
     few = index_of(day(rng, LEAST_OBJECTS + 20, 0, 0))
-    drift = find_drift(folder_with(tmp_path, len(few)), few)
+    drift = find_drift(Workspace(folder_with(tmp_path, len(few))), few)
     assert drift is not None
     assert drift.alarm is None
     assert (drift.objects, drift.before) == (50, 20)
@@ -381,19 +385,19 @@ def test_too_few_objects(tmp_path: Path) -> None:
     # None of them has its like before.
     before = [made(n, 0.9, proposed="cyclist", hour=1) for n in range(60)]
     later = [made(n, 0.1, proposed="pedestrian", hour=2) for n in range(60, 120)]
-    drift = find_drift(tmp_path, index_of([*before, *later]))
+    drift = find_drift(Workspace(tmp_path), index_of([*before, *later]))
     assert drift is not None
     assert drift.alarm is None
-    assert find_drift(tmp_path, index_of([made(0, None)])) is None
-    assert find_drift(tmp_path, index_of([])) is None
-    single = find_drift(tmp_path, index_of([made(0, 0.9)]))
+    assert find_drift(Workspace(tmp_path), index_of([made(0, None)])) is None
+    assert find_drift(Workspace(tmp_path), index_of([])) is None
+    single = find_drift(Workspace(tmp_path), index_of([made(0, 0.9)]))
     assert single is not None
     assert single.alarm is None
 
 
 def test_the_newest_tenth_where_nobody_knows_what_the_team_learned_among(tmp_path: Path) -> None:
     index = index_of(day(np.random.default_rng(16), 200, 0, 0))
-    drift = find_drift(tmp_path, index)
+    drift = find_drift(Workspace(tmp_path), index)
     assert drift is not None
     assert (drift.stretch, drift.objects, drift.before) == ("newest", 50, 150)
     assert drift.alarm is False
@@ -406,7 +410,7 @@ def test_the_newest_tenth_where_nothing_arrived(shift: float, tmp_path: Path) ->
     later, before = day(rng, 70, 0, 24, shift), day(rng, 630, 70, 0)
     unknown = [made(5000 + n, 0.01, label="", proposed="cyclist") for n in range(30)]
     index = index_of([*later, *before, *unknown])
-    drift = find_drift(folder_with(tmp_path, len(index)), index)
+    drift = find_drift(Workspace(folder_with(tmp_path, len(index))), index)
     assert drift is not None
     assert (drift.stretch, drift.objects, drift.before) == ("newest", 70, 630)
     assert drift.alarm == (shift > 0)
@@ -415,11 +419,11 @@ def test_the_newest_tenth_where_nothing_arrived(shift: float, tmp_path: Path) ->
 
 def test_without_any_time(tmp_path: Path) -> None:
     crops = [made(n, n / 300, proposed="cyclist") for n in range(200)]
-    drift = find_drift(folder_with(tmp_path, 150), index_of(crops))
+    drift = find_drift(Workspace(folder_with(tmp_path, 150)), index_of(crops))
     assert drift is not None
     assert (drift.stretch, drift.objects, drift.since) == ("arrived", 50, None)
     assert "the newest 50 objects are labelled" in drift.in_words("S1")
-    drift = find_drift(folder_with(tmp_path / "all", 200), index_of(crops))
+    drift = find_drift(Workspace(folder_with(tmp_path / "all", 200)), index_of(crops))
     assert drift is not None
     assert (drift.stretch, drift.alarm, drift.objects) == ("newest", None, 0)
 
@@ -428,7 +432,7 @@ def test_an_object_that_was_there_before_is_not_new(tmp_path: Path) -> None:
     rng = np.random.default_rng(10)
     before = day(rng, 100, 0, 0)
     again = [made(9000 + n, 0.01, "", 30, *_place(one)) for n, one in enumerate(before[::2])]
-    drift = find_drift(folder_with(tmp_path, len(before)), index_of([*before, *again]))
+    drift = find_drift(Workspace(folder_with(tmp_path, len(before))), index_of([*before, *again]))
     assert drift is not None
     assert drift.stretch == "newest"
 
@@ -448,7 +452,7 @@ def test_a_changed_mix_is_mentioned_and_no_alarm(tmp_path: Path) -> None:
     index = index_of(
         [*crops, *(made(n, None, proposed="cyclist", hour=7) for n in range(600, 900))]
     )
-    drift = find_drift(folder_with(tmp_path, 400), index)
+    drift = find_drift(Workspace(folder_with(tmp_path, 400)), index)
     assert drift is not None
     assert drift.alarm is False
     assert drift.mix is not None
@@ -461,7 +465,7 @@ def test_a_changed_mix_is_mentioned_and_no_alarm(tmp_path: Path) -> None:
     # What i0 took out of a class was there all the same.
     mine = [said(one, "cyclist", "seed") if n % 2 else one for n, one in enumerate(crops[:400])]
     judged = index_of([*mine, *crops[400:]])
-    again = find_drift(tmp_path, judged)
+    again = find_drift(Workspace(tmp_path), judged)
     assert again is not None
     assert again.mix == drift.mix
 
@@ -703,5 +707,5 @@ def test_a_report_after_new_footage_was_labelled(shift: float, camera: Catalog, 
 def test_the_statistic_is_the_same_in_every_report(camera: Catalog) -> None:
     rng = np.random.default_rng(15)
     fill(camera, [*day(rng, 200, 0, 0), *day(rng, 100, 200, 24)])
-    first = find_drift(camera.folder, camera.index())
-    assert find_drift(camera.folder, Catalog(camera.folder).index()) == first
+    first = find_drift(camera.workspace, camera.index())
+    assert find_drift(camera.workspace, Catalog(camera.folder).index()) == first

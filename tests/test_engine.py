@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from collabteam.errors import UserError
 from collabteam.features.backbones import build_branch
 from collabteam.settings import TeamConfig, TrainerConfig
+from collabteam.storage.layout import RoundFiles
 from collabteam.team.engines import Check, OpenVino, check_engine, disagreement, open_engine
-from collabteam.team.team import Device, Engine, Team, branch_file, save_branch
+from collabteam.team.team import Device, Engine, Team, save_branch
 
 CLASSES = ["a", "b", "c"]
 SMALL = TeamConfig(backbone="test_resnet", attention="none")
@@ -93,7 +94,7 @@ def _round(folder: Path, config: TeamConfig, side: int, voters: int = 1) -> Path
     for number, name in enumerate(CLASSES):
         for fold in voting[name]:
             network = _decided(config, side, 10 * number + fold)
-            save_branch(network, branch_file(folder, name, fold), config, name, side)
+            save_branch(network, RoundFiles(folder).branch(name, fold), config, name, side)
     settings = {"team": asdict(config), "data": {"image_size": side}}
     record = {"classes": CLASSES, "voting": voting, "settings": settings}
     (folder / "round.json").write_text(json.dumps(record))
@@ -122,22 +123,24 @@ def _none(count: int) -> list[bytes]:
 
 
 def test_torch_is_an_engine(folder: Path, drawer: Drawer) -> None:
-    engine = open_engine(folder, "torch", "fp32", ONE, _none)
+    engine = open_engine(RoundFiles(folder), "torch", "fp32", ONE, _none)
     assert (engine.kind, engine.precision) == ("torch", "fp32")
     assert (engine.classes, engine.image_size) == (CLASSES, 32)
-    np.testing.assert_array_equal(_prob(engine, drawer), _prob(Team.load(folder, ONE), drawer))
-    assert open_engine(folder, "torch", "auto", ONE, _none).precision == "fp32"
-    assert open_engine(folder, "torch", "bf16", ONE, _none).precision == "bf16"
+    np.testing.assert_array_equal(
+        _prob(engine, drawer), _prob(Team.load(RoundFiles(folder), ONE), drawer)
+    )
+    assert open_engine(RoundFiles(folder), "torch", "auto", ONE, _none).precision == "fp32"
+    assert open_engine(RoundFiles(folder), "torch", "bf16", ONE, _none).precision == "bf16"
     with pytest.raises(UserError, match="precision=int8 needs engine=openvino"):
-        open_engine(folder, "torch", "int8", ONE, _none)
+        open_engine(RoundFiles(folder), "torch", "int8", ONE, _none)
 
 
 @needs_openvino
 def test_openvino_in_fp32_is_torch_in_fp32(folder: Path, drawer: Drawer) -> None:
-    engine = open_engine(folder, "openvino", "fp32", ONE, _none)
+    engine = open_engine(RoundFiles(folder), "openvino", "fp32", ONE, _none)
     assert (engine.kind, engine.precision) == ("openvino", "fp32")
     assert (engine.classes, engine.image_size) == (CLASSES, 32)
-    team = Team.load(folder, ONE)
+    team = Team.load(RoundFiles(folder), ONE)
     exact = _prob(team, drawer)
     assert 0.1 < (exact > 0.5).mean() < 0.9
     assert exact.min() < 0.1
@@ -152,7 +155,7 @@ def test_openvino_in_fp32_is_torch_in_fp32(folder: Path, drawer: Drawer) -> None
 
 @needs_openvino
 def test_a_crop_gets_the_same_whatever_else_is_in_its_batch(folder: Path, drawer: Drawer) -> None:
-    engine = open_engine(folder, "openvino", "fp32", ONE, _none)
+    engine = open_engine(RoundFiles(folder), "openvino", "fp32", ONE, _none)
     whole = _prob(engine, drawer)
     for batch in (1, 7, 33, 120, 500):
         np.testing.assert_array_equal(_prob(engine, drawer, 40, batch), whole[:40])
@@ -160,7 +163,7 @@ def test_a_crop_gets_the_same_whatever_else_is_in_its_batch(folder: Path, drawer
 
 @needs_openvino
 def test_no_crop_and_one_crop(folder: Path, drawer: Drawer) -> None:
-    engine = open_engine(folder, "openvino", "fp32", ONE, _none)
+    engine = open_engine(RoundFiles(folder), "openvino", "fp32", ONE, _none)
     assert _prob(engine, drawer, 1).shape == (1, 3)
     assert list(engine.score_rows(drawer, np.arange(0), 64)) == []
     assert engine.score(torch.zeros(0, 3, 32, 32, dtype=torch.uint8)).shape == (0, 3)
@@ -173,21 +176,21 @@ def test_coarse_arithmetic_leaves_the_verdicts(
     folder: Path, drawer: Drawer, precision: str
 ) -> None:
     any_precision = TrainerConfig(accelerator="cpu", threads=1)
-    engine = open_engine(folder, "openvino", precision, any_precision, drawer.first)
+    engine = open_engine(RoundFiles(folder), "openvino", precision, any_precision, drawer.first)
     assert engine.precision in (("int8",) if precision == "int8" else ("bf16", "fp32"))
-    found = check_engine(engine, Team.load(folder, ONE), drawer, np.arange(120), 64)
+    found = check_engine(engine, Team.load(RoundFiles(folder), ONE), drawer, np.arange(120), 64)
     assert found.disagreement <= 0.005  # none, of 120
     assert (found.largest_difference > 1e-4) == (engine.precision != "fp32")
 
 
 @needs_openvino
 def test_close_calls_are_settled_in_fp32(folder: Path, drawer: Drawer) -> None:
-    engine = open_engine(folder, "openvino", "int8", ONE, drawer.first)
+    engine = open_engine(RoundFiles(folder), "openvino", "int8", ONE, drawer.first)
     assert isinstance(engine, OpenVino)
     engine.margins = [0.0] * len(engine.margins)
     coarse = _prob(engine, drawer)
     engine.margins = [0.5] * len(engine.margins)
-    exact = _prob(Team.load(folder, ONE), drawer)
+    exact = _prob(Team.load(RoundFiles(folder), ONE), drawer)
     np.testing.assert_allclose(_prob(engine, drawer), exact, atol=1e-4)
     assert np.abs(coarse - exact).max() > 1e-3
 
@@ -196,22 +199,22 @@ def test_close_calls_are_settled_in_fp32(folder: Path, drawer: Drawer) -> None:
 @pytest.mark.slow
 def test_the_branch_of_the_paper_in_int8(tmp_path: Path, drawer: Drawer) -> None:
     folder = _round(tmp_path / "round-0", TeamConfig(), 32)
-    engine = open_engine(folder, "openvino", "int8", ONE, drawer.first)
+    engine = open_engine(RoundFiles(folder), "openvino", "int8", ONE, drawer.first)
     network = next((folder / "openvino").glob("int8-*/network.xml")).read_text()
     # The convolutions of its eight blocks; the attention between them stays as it is.
     assert network.count('type="FakeQuantize"') >= 3 * 16
     assert not any(".se." in line and "FakeQuantize" in line for line in network.splitlines())
-    found = check_engine(engine, Team.load(folder, ONE), drawer, np.arange(60), 32)
+    found = check_engine(engine, Team.load(RoundFiles(folder), ONE), drawer, np.arange(60), 32)
     assert found.disagreement == 0
 
 
 @needs_openvino
 def test_the_mean_of_several_networks_votes(tmp_path: Path, drawer: Drawer) -> None:
     folder = _round(tmp_path / "round-0", SMALL, 32, voters=2)
-    team = Team.load(folder, ONE)
+    team = Team.load(RoundFiles(folder), ONE)
     assert [len(branch) for branch in team.networks] == [2, 2, 2]
     exact = _prob(team, drawer)
-    prob = _prob(open_engine(folder, "openvino", "fp32", ONE, _none), drawer)
+    prob = _prob(open_engine(RoundFiles(folder), "openvino", "fp32", ONE, _none), drawer)
     np.testing.assert_allclose(prob, exact, atol=1e-4)
 
 
@@ -228,7 +231,7 @@ def test_disagreement_is_the_share_of_other_verdicts() -> None:
 
 
 def test_an_engine_of_other_weights_is_refused(folder: Path, drawer: Drawer) -> None:
-    team, other = Team.load(folder, ONE), Team.load(folder, ONE)
+    team, other = Team.load(RoundFiles(folder), ONE), Team.load(RoundFiles(folder), ONE)
     torch.manual_seed(0)
     with torch.no_grad():
         for branch in other.networks:
@@ -276,9 +279,9 @@ def test_a_resumed_engine_prepares_nothing_and_gives_the_same(
 ) -> None:
     if precision == "bf16" and not Device.of(TrainerConfig(accelerator="cpu")).bf16:
         pytest.skip("the processor has no bf16")
-    first = open_engine(folder, "openvino", precision, ONE, drawer.first)
+    first = open_engine(RoundFiles(folder), "openvino", precision, ONE, drawer.first)
     before = {file: file.stat().st_mtime_ns for file in (folder / "openvino").rglob("*")}
-    again = open_engine(folder, "openvino", precision, ONE, _none)
+    again = open_engine(RoundFiles(folder), "openvino", precision, ONE, _none)
     np.testing.assert_array_equal(_prob(first, drawer), _prob(again, drawer))
     assert {file: file.stat().st_mtime_ns for file in (folder / "openvino").rglob("*")} == before
     assert not (folder / "openvino" / "preparing").exists()
@@ -290,23 +293,23 @@ def test_other_weights_are_prepared_anew(tmp_path: Path, drawer: Drawer) -> None
     folder = _round(tmp_path / "round-0", SMALL, 32)
     (folder / "openvino" / "preparing").mkdir(parents=True)  # what a kill left
     (folder / "openvino" / "preparing" / "network.xml").write_text("half of a net")
-    open_engine(folder, "openvino", "int8", ONE, drawer.first)
+    open_engine(RoundFiles(folder), "openvino", "int8", ONE, drawer.first)
     (kept,) = (folder / "openvino").iterdir()
-    save_branch(_decided(SMALL, 32, 77), branch_file(folder, "a", 0), SMALL, "a", 32)
-    engine = open_engine(folder, "openvino", "int8", ONE, drawer.first)
+    save_branch(_decided(SMALL, 32, 77), RoundFiles(folder).branch("a", 0), SMALL, "a", 32)
+    engine = open_engine(RoundFiles(folder), "openvino", "int8", ONE, drawer.first)
     (fresh,) = (folder / "openvino").iterdir()
     assert fresh != kept
-    check_engine(engine, Team.load(folder, ONE), drawer, np.arange(120), 64)
+    check_engine(engine, Team.load(RoundFiles(folder), ONE), drawer, np.arange(120), 64)
     (fresh / "network.xml").write_text("no network")
     with pytest.raises(UserError, match=r"int8-.*expected a prepared network.*remove"):
-        open_engine(folder, "openvino", "int8", ONE, _none)
+        open_engine(RoundFiles(folder), "openvino", "int8", ONE, _none)
 
 
 @needs_openvino
 def test_without_crops_nothing_is_calibrated(tmp_path: Path) -> None:
     folder = _round(tmp_path / "round-0", SMALL, 32)
     with pytest.raises(UserError, match=r"precision=int8 is calibrated .* it has none"):
-        open_engine(folder, "openvino", "int8", ONE, lambda count: [])
+        open_engine(RoundFiles(folder), "openvino", "int8", ONE, lambda count: [])
     assert not (folder / "openvino").exists()
 
 
@@ -321,7 +324,7 @@ def test_a_missing_package_is_one_line(
         pytest.skip("the extra 'openvino' is not installed")
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError) as caught:
-        open_engine(folder, "openvino", precision, ONE, _none)
+        open_engine(RoundFiles(folder), "openvino", precision, ONE, _none)
     said = str(caught.value)
     assert f"needs {package}" in said
     assert "pip install 'collabteam[openvino]'" in said
@@ -331,7 +334,7 @@ def test_a_missing_package_is_one_line(
 def test_openvino_computes_on_the_processor(folder: Path) -> None:
     gpu = TrainerConfig(accelerator="gpu")
     with pytest.raises(UserError, match=r"trainer\.accelerator=gpu.*accelerator=cpu"):
-        open_engine(folder, "openvino", "fp32", gpu, _none)
+        open_engine(RoundFiles(folder), "openvino", "fp32", gpu, _none)
 
 
 USE = """
@@ -339,13 +342,14 @@ import io, socket, sys
 from pathlib import Path
 from PIL import Image
 from collabteam.settings import TrainerConfig
+from collabteam.storage.layout import RoundFiles
 from collabteam.team.engines import open_engine
 def crops(count):
     out = io.BytesIO()
     Image.new("RGB", (20, 30), "red").save(out, "JPEG")
     return [out.getvalue()] * 10
 socket.getaddrinfo = lambda *where: print("reached for", where)
-open_engine(Path(sys.argv[1]), "openvino", "int8", TrainerConfig(threads=1), crops)
+open_engine(RoundFiles(Path(sys.argv[1])), "openvino", "int8", TrainerConfig(threads=1), crops)
 assert {"openvino", "nncf"} <= sys.modules.keys()
 assert not {"openvino_telemetry", "pytest"} & sys.modules.keys()
 """

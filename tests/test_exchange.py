@@ -21,6 +21,7 @@ from xml.etree import ElementTree
 
 import jsonschema
 import pytest
+from annotating import TOOLS, annotated
 from conftest import REPOSITORY, fingerprints
 from cvat_sdk import models
 from hypothesis import given, settings
@@ -29,13 +30,29 @@ from PIL import Image
 
 from collabteam.catalog import Catalog, Crop
 from collabteam.errors import UserError
-from collabteam.reviewing import exchange
-from collabteam.reviewing.exchange import Answer, Answers, Task, read_answers, write_tasks
+from collabteam.reviewing.exchange import answers as reading
+from collabteam.reviewing.exchange import tasks as writing
+from collabteam.reviewing.exchange.answers import (
+    ImportedAnswer,
+    ImportedAnswers,
+    read_answers,
+)
+from collabteam.reviewing.exchange.base import EXCHANGE_FORMATS, Task
 
 CLASSES = ["car", "ship"]
 LABELS = [*CLASSES, "unknown", "unusable"]
 KINDS = [("JPEG", ".jpg"), ("PNG", ".png"), ("WEBP", ".webp"), ("GIF", ".gif"), ("BMP", ".bmp")]
 FILES = {"labelstudio": "tasks.json", "cvat": "tasks.zip", "csv": "tasks.csv"}
+
+
+def write_tasks(
+    catalog: Catalog,
+    tasks: list[Task],
+    format: str,
+    to: Path,
+    advance: Callable[[int], None] = lambda count: None,
+) -> list[str]:
+    return writing.write_tasks(catalog, tasks, EXCHANGE_FORMATS.load(format)(), to, advance)
 
 
 def picture(number: int) -> bytes:
@@ -272,7 +289,7 @@ def test_few_pictures_at_a_time_and_the_catalog_stays(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
 ) -> None:
     before = fingerprints(catalog.folder)
-    monkeypatch.setattr(exchange, "_CHUNK", 3)
+    monkeypatch.setattr(writing, "READ_AT_ONCE", 3)
     asked: list[int] = []
     read = catalog.images
     monkeypatch.setattr(catalog, "images", lambda rows: asked.append(len(rows)) or read(rows))
@@ -291,7 +308,6 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     for call, expected in (
-        ((catalog, tasks, "coco", out / "t.json"), "labelstudio, cvat, csv"),
         ((catalog, tasks, "cvat", out / "t.json"), ".zip or .xml"),
         ((catalog, tasks, "csv", out / "t"), "ends with .csv"),
         ((catalog, tasks, "csv", out / "no" / "t.csv"), "there is no folder"),
@@ -348,7 +364,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from collabteam.catalog import Catalog
-from collabteam.reviewing import exchange
+from collabteam.reviewing.exchange import tasks
+from collabteam.reviewing.exchange.base import EXCHANGE_FORMATS, Task
 root, to, format, point = sys.argv[1:]
 catalog = Catalog.open(root, "S1")
 left = [int(point)]
@@ -358,9 +375,9 @@ def die(*_):
         os.kill(os.getpid(), signal.SIGKILL)
 rename = Path.rename
 Path.rename = lambda self, target: (die(), rename(self, target))[1]
-exchange._CHUNK = 4
-tasks = [exchange.Task(name, "car") for name in catalog.index().crop_id]
-exchange.write_tasks(catalog, tasks, format, Path(to), die)
+tasks.READ_AT_ONCE = 4
+todo = [Task(name, "car") for name in catalog.index().crop_id]
+tasks.write_tasks(catalog, todo, EXCHANGE_FORMATS.load(format)(), Path(to), die)
 """
 
 
@@ -392,7 +409,7 @@ def test_pictures_of_a_finished_export_are_never_taken_for_leavings(
 ) -> None:
     """Killed at the very last step, and then an export of the same name in another format."""
     write_tasks(catalog, tasks_of(catalog), "labelstudio", tmp_path / "t.json")
-    (tmp_path / "t-images" / exchange._UNFINISHED).write_text("t.json")
+    (tmp_path / "t-images" / ".unfinished").write_text("t.json")
     with pytest.raises(UserError, match="t-images exists already"):
         write_tasks(catalog, tasks_of(catalog), "csv", tmp_path / "t.csv")
     assert len(list((tmp_path / "t-images").iterdir())) == len(catalog) + 1
@@ -430,90 +447,6 @@ def test_a_place_that_cannot_be_written(
 
 # --- there and back --------------------------------------------------------------------------
 
-Said = list[tuple[str, str, str]]  # crop, label, reviewer
-
-
-def by_label_studio(file: Path, said: Said, minimal: bool) -> Path:
-    """Label Studio's export after it took the tasks in."""
-    exported: list[dict[str, Any]] = []
-    for number, task in enumerate(json.loads(file.read_text()), 1):
-        words = [(label, by) for crop, label, by in said if crop == task["data"]["crop_id"]]
-        if minimal:
-            exported += [
-                {**task["data"], "id": number, "label": label, "annotator": by, "lead_time": 1.5}
-                for label, by in words
-            ]
-            continue
-        annotations = [annotated(label, by) for label, by in words]
-        exported.append({"id": number, **task, "annotations": annotations, "drafts": []})
-    answered = file.with_name("export.json")
-    answered.write_text(json.dumps(exported, indent=2), encoding="utf-8")
-    return answered
-
-
-def annotated(label: str, by: object = "ann@x.org", **more: object) -> dict[str, Any]:
-    """One annotation as Label Studio exports it."""
-    result = {"value": {"choices": [label]}, "id": "a1", "from_name": "label", "to_name": "image"}
-    return {
-        "id": 7,
-        "completed_by": {"id": 3, "email": by} if isinstance(by, str) else by,
-        "result": [{**result, "type": "choices", "origin": "manual"}],
-        "was_cancelled": False,
-        "ground_truth": False,
-        **more,
-    }
-
-
-def by_cvat(file: Path, said: Said, zipped: bool) -> Path:
-    """CVAT's export: pictures in a folder of the task, tags changed, added and taken away."""
-    with zipfile.ZipFile(file) as archive:
-        root = ElementTree.fromstring(archive.read("annotations.xml"))
-    labels = {crop: label for crop, label, _ in said}
-    for image in root.iterfind("image"):
-        name = str(image.get("name"))
-        image.set("name", f"images/{name}")
-        for tag in image.findall("tag"):
-            image.remove(tag)
-        if label := labels.get(name.split(".")[0]):
-            tag = ElementTree.SubElement(image, "tag", label=label, source="manual")
-            ElementTree.SubElement(tag, "attribute", name="sure").text = "yes"
-    text = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-    answered = file.with_name("export.zip" if zipped else "annotations.xml")
-    if zipped:
-        with zipfile.ZipFile(answered, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("images/other.txt", "x")
-            archive.writestr("annotations.xml", text)
-    else:
-        answered.write_bytes(text)
-    return answered
-
-
-def by_spreadsheet(file: Path, said: Said, european: bool) -> Path:
-    """The table saved again; several reviewers on one crop have a row each."""
-    with file.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    answered = file.with_name("export.csv")
-    encoding = "utf-8-sig" if european else "utf-8"
-    with answered.open("w", encoding=encoding, newline="") as stream:
-        table = csv.DictWriter(
-            stream,
-            list(rows[0]),
-            delimiter=";" if european else ",",
-            lineterminator="\r\n" if european else "\n",
-        )
-        table.writeheader()
-        for row in rows:
-            words = [(label, by) for crop, label, by in said if crop == row["crop_id"]]
-            for label, by in words or [("", "")]:
-                table.writerow({**row, "label": label, "reviewer": by})
-    return answered
-
-
-TOOLS: dict[str, Callable[[Path, Said, bool], Path]] = {
-    "labelstudio": by_label_studio,
-    "cvat": by_cvat,
-    "csv": by_spreadsheet,
-}
 WORDS = st.dictionaries(
     st.tuples(st.integers(0, 9), st.sampled_from(["ann@x.org", "José", "7"])),
     st.sampled_from(LABELS),
@@ -559,8 +492,8 @@ def test_what_nobody_touched(catalog: Catalog, tmp_path: Path) -> None:
 # --- back ------------------------------------------------------------------------------------
 
 
-def read(catalog: Catalog, folder: Path, content: str | bytes) -> Answers:
-    """Answers of a file whose name says nothing."""
+def read(catalog: Catalog, folder: Path, content: str | bytes) -> ImportedAnswers:
+    """The answers in a file whose name says nothing."""
     file = folder / "answers"
     file.write_bytes(content.encode() if isinstance(content, str) else content)
     answers = read_answers(catalog, file)
@@ -587,13 +520,13 @@ def test_label_studio_skipped_and_several_annotators(catalog: Catalog, tmp_path:
         {"id": 21, "data": {"crop_id": d}, "annotations": []},
         {"id": 22, "data": {"crop_id": d}, "predictions": [annotated("car")]},
     ]
-    assert read(catalog, tmp_path, json.dumps(exported)) == Answers(
+    assert read(catalog, tmp_path, json.dumps(exported)) == ImportedAnswers(
         [
-            Answer(a, "car", "ann@x.org", "task 17"),
-            Answer(a, "ship", "2", "task 17"),
-            Answer(b, "unknown", "", "task 18"),
-            Answer(c, "car", "9", "task 19"),
-            Answer(d, "ship", "9", "task 20"),
+            ImportedAnswer(a, "car", "ann@x.org", "task 17"),
+            ImportedAnswer(a, "ship", "2", "task 17"),
+            ImportedAnswer(b, "unknown", "", "task 18"),
+            ImportedAnswer(c, "car", "9", "task 19"),
+            ImportedAnswer(d, "ship", "9", "task 20"),
         ],
         [],
     )
@@ -626,7 +559,7 @@ def test_label_studios_faults_are_told_and_the_rest_is_taken(
             {"id": 2, "data": {"crop_id": b}, "annotations": [annotated("car")]},
         ]
         answers = read(catalog, tmp_path, json.dumps(exported))
-        assert answers.accepted == [Answer(b, "car", "ann@x.org", "task 2")]
+        assert answers.accepted == [ImportedAnswer(b, "car", "ann@x.org", "task 2")]
         (problem,) = answers.problems
         assert expected in problem
     for entry, expected in (
@@ -639,7 +572,7 @@ def test_label_studios_faults_are_told_and_the_rest_is_taken(
     ):
         exported = [entry, {"crop_id": b, "label": "ship", "annotator": 4}]
         answers = read(catalog, tmp_path, json.dumps(exported))
-        assert answers.accepted == [Answer(b, "ship", "4", "entry 2")]
+        assert answers.accepted == [ImportedAnswer(b, "ship", "4", "entry 2")]
         (problem,) = answers.problems
         assert expected in problem
 
@@ -673,7 +606,7 @@ def test_the_same_reviewer_twice(catalog: Catalog, tmp_path: Path) -> None:
         for folder, label in (("one", "car"), ("two", "ship"))
     )
     answers = read(catalog, tmp_path, text + "</annotations>")
-    assert answers.accepted == [Answer(a, "car", "", "line 2")]
+    assert answers.accepted == [ImportedAnswer(a, "car", "", "line 2")]
     assert answers.problems == [f"line 3: expected one answer {stands} line 2 stands"]
 
 
@@ -694,9 +627,9 @@ def test_cvats_images(catalog: Catalog, tmp_path: Path) -> None:
 </annotations>"""
     answers = read(catalog, tmp_path, text.replace(".tar.jpg", ".jpg"))
     assert answers.accepted == [
-        Answer(a, "car", "", "line 4"),
-        Answer(b, "ship", "", "line 5"),
-        Answer(d, "unusable", "", "line 12"),
+        ImportedAnswer(a, "car", "", "line 4"),
+        ImportedAnswer(b, "ship", "", "line 5"),
+        ImportedAnswer(d, "unusable", "", "line 12"),
     ]
     one_of = f"expected one of car, ship, unknown, unusable for crop {c}, got"
     crop = "expected the name of a crop of camera S1, got"
@@ -711,7 +644,9 @@ def test_cvats_images(catalog: Catalog, tmp_path: Path) -> None:
 
 def test_what_spreadsheets_make_of_a_table(catalog: Catalog, tmp_path: Path) -> None:
     a, b, c, *_ = ids(catalog)
-    clean = Answers([Answer(a, "car", "", "line 2"), Answer(b, "ship", "", "line 3")], [])
+    clean = ImportedAnswers(
+        [ImportedAnswer(a, "car", "", "line 2"), ImportedAnswer(b, "ship", "", "line 3")], []
+    )
     for table in (
         f"crop_id,label\n{a},car\n{b},ship",
         f"\ufeffcrop_id;label\r\n{a};car\r\n{b};ship\r\n",
@@ -721,9 +656,9 @@ def test_what_spreadsheets_make_of_a_table(catalog: Catalog, tmp_path: Path) -> 
     ):
         assert read(catalog, tmp_path, table) == clean
     shifted = read(catalog, tmp_path, f" \n\ncrop_id,label\n{a},car\n")
-    assert shifted == Answers([Answer(a, "car", "", "line 4")], [])
+    assert shifted == ImportedAnswers([ImportedAnswer(a, "car", "", "line 4")], [])
     quoted = read(catalog, tmp_path, f'note,crop_id,label\n"two\nlines",{a},car\n')
-    assert quoted.accepted == [Answer(a, "car", "", "line 3")]
+    assert quoted.accepted == [ImportedAnswer(a, "car", "", "line 3")]
 
 
 def test_a_tables_faults_are_told_and_the_rest_is_taken(catalog: Catalog, tmp_path: Path) -> None:
@@ -731,7 +666,10 @@ def test_a_tables_faults_are_told_and_the_rest_is_taken(catalog: Catalog, tmp_pa
     long = "x" * 1000
     table = f"label,crop_id\ncar,{a}\nplane,{b}\nship,{long}\nship\nship,{b},3\nCar,{b}\nship,{b}\n"
     answers = read(catalog, tmp_path, table)
-    assert answers.accepted == [Answer(a, "car", "", "line 2"), Answer(b, "ship", "", "line 8")]
+    assert answers.accepted == [
+        ImportedAnswer(a, "car", "", "line 2"),
+        ImportedAnswer(b, "ship", "", "line 8"),
+    ]
     one_of = f"expected one of car, ship, unknown, unusable for crop {b}, got"
     crop = "expected the name of a crop of camera S1, got"
     assert answers.problems == [
@@ -790,7 +728,10 @@ def test_what_is_no_list_of_answers(
     message = str(refused.value)
     assert len(message.splitlines()) == 1
     assert len(message) < 600
-    for part in (str(tmp_path / "answers"), "expected Label Studio's export", "export it again"):
+    for part in (
+        *(str(tmp_path / "answers"), "Label Studio's export as JSON", "export it again"),
+        *("expected CVAT's annotations.xml", "or CSV with the columns crop_id and label"),
+    ):
         assert part in message
 
 
@@ -806,7 +747,9 @@ def test_zips_that_are_no_export_of_cvat(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = b'<annotations><image name="x.jpg"/></annotations>'
-    assert read(catalog, tmp_path, zipped({"task/annotations.xml": good})) == Answers([], [])
+    assert read(catalog, tmp_path, zipped({"task/annotations.xml": good})) == ImportedAnswers(
+        [], []
+    )
     flags = bytearray(zipped({"annotations.xml": good}))
     flags[6] |= 1  # encrypted, says the entry; the directory behind it says so, too
     flags[flags.rindex(b"PK\x01\x02") + 8] |= 1
@@ -821,7 +764,7 @@ def test_zips_that_are_no_export_of_cvat(
         with pytest.raises(UserError, match=expected):
             read(catalog, tmp_path, content)
     # A few kilobytes that unpack to far more are refused before a byte is unpacked.
-    monkeypatch.setattr(exchange, "LARGEST_TEXT", 2**20)
+    monkeypatch.setattr(reading, "LARGEST_TEXT", 2**20)
     with pytest.raises(UserError, match="larger than 1 MB"):
         read(catalog, tmp_path, zipped({"annotations.xml": good + b" " * 2**21}))
     with pytest.raises(UserError, match="larger than 1 MB"):
@@ -859,6 +802,6 @@ def test_a_damaged_file_never_breaks_the_reader(catalog: Catalog, data: st.DataO
         try:
             answers = read(catalog, Path(folder), bytes(content))
         except UserError as error:
-            answers = Answers([], [str(error)])
+            answers = ImportedAnswers([], [str(error)])
     assert all(answer.crop_id == a and answer.label in LABELS for answer in answers.accepted)
     assert all(len(problem.splitlines()) == 1 for problem in answers.problems)

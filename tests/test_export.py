@@ -27,26 +27,30 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from collabteam.catalog.exports import formats
-from conftest import Call, environment, fingerprints, one_line, read_json
+from conftest import REPOSITORY, Call, command, environment, fingerprints, one_line, read_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from logs import builder
 from PIL import Image
 
 import collabteam
 from collabteam.catalog import Catalog, Crop, LabelEvent
-from collabteam.catalog.index import CROP_COLUMNS, derive
+from collabteam.catalog.annotations import Annotations
+from collabteam.catalog.index import CropIndex
 from collabteam.catalog.records import crops_to_table, events_to_table
+from collabteam.exporting import crops as reading
+from collabteam.exporting.base import EXPORT_FORMATS
+from collabteam.exporting.formats import parquet
 from collabteam.exporting.selection import (
     REASONS,
     Selection,
     select_labels,
     validation_part,
 )
-from collabteam.reviewing.exchange import read_answers
+from collabteam.reviewing.exchange.answers import read_answers
 
 CLASSES = ["ship", "car", "plane"]
-FORMATS = tuple(formats.WRITERS)
+FORMATS = EXPORT_FORMATS.names()
 KINDS = (("JPEG", ".jpg"), ("PNG", ".png"), ("GIF", ".gif"), ("PPM", ".ppm"), ("WEBP", ".webp"))
 ODD = ('=1+2,"a"', "<b>&'; é 船\r\nc\td", "../up\\", "x\x01y")
 FINGERPRINT = "0123456789abcdef"
@@ -361,7 +365,7 @@ def test_pycocotools_loads_it(made: RoundRun, export: Export) -> None:
 def test_parquet_goes_into_another_camera(
     made: RoundRun, export: Export, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "CHUNK", 7)
+    monkeypatch.setattr(parquet, "ROW_GROUP", 7)
     folder = export("parquet", "unknown=true")
     file = pq.ParquetFile(folder / "crops.parquet")
     sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
@@ -503,7 +507,7 @@ def test_twice_the_same_bytes(export: Export, monkeypatch: pytest.MonkeyPatch, f
 def test_few_pictures_at_a_time_and_the_catalog_stays(
     made: RoundRun, export: Export, monkeypatch: pytest.MonkeyPatch, format: str
 ) -> None:
-    monkeypatch.setattr(formats, "CHUNK", 5)
+    monkeypatch.setattr(reading, "READ_AT_ONCE", 5)
     asked: list[int] = []
     read = Catalog.images
 
@@ -517,6 +521,57 @@ def test_few_pictures_at_a_time_and_the_catalog_stays(
     assert sum(asked) == len(made.expected)
     assert max(asked) == 5
     assert fingerprints(made.root) == before
+
+
+FOREIGN = '''
+from pathlib import Path
+from collabteam.exporting.base import ExportFormat, WriteReport
+
+class Lines(ExportFormat):
+    """One line per crop."""
+
+    name = "lines"
+    layout = "`lines.txt`"
+
+    def write(self, crops, folder: Path, selection, camera):
+        lines = [f"{crop.crop_id} {crop.label}" for crop in crops]
+        (folder / "lines.txt").write_text("\\n".join(lines))
+        return WriteReport(["A remark of our own."])
+'''
+
+
+def test_a_format_of_another_package(
+    made: RoundRun, export: Export, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One class that is nowhere registered, and one that an entry point names."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "our_formats.py").write_text(FOREIGN)
+    about = tmp_path / "lib" / "our_formats-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: our-formats\nVersion: 1\n")
+    (about / "entry_points.txt").write_text(
+        "[collabteam.export_format]\nourlines = our_formats:Lines\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "lib"))
+    path = f"{REPOSITORY}{os.pathsep}{tmp_path / 'lib'}"
+    export("our_formats:Lines", to="by-path")
+    done = subprocess.run(
+        command("export", f"root={made.root}", "camera=S1", "format=ourlines", "to=by-name"),
+        cwd=tmp_path, env={**environment(), "PYTHONPATH": path},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for folder in (tmp_path / "by-path", tmp_path / "by-name"):
+        lines = dict(line.split() for line in (folder / "lines.txt").read_text().splitlines())
+        assert lines == {crop: e.label for crop, e in made.expected.items()}
+        text = (folder / "README.md").read_text()
+        assert "- Files: `lines.txt`.\n- Format: `lines`." in text
+        assert "- A remark of our own." in text
+    base = (f"root={made.root}", "camera=S1", f"to={tmp_path / 'no'}")
+    one_line(call("export", *base, "format=our_formats:Dots"), "our_formats:Dots", "Dots")
+    one_line(call("export", *base, "format=no_such_package:Lines"), "no_such_package")
+    one_line(call("export", *base, "format=pathlib:Path"), "no subclass", "ExportFormat")
+    assert not (tmp_path / "no").exists()
 
 
 # --- what is said about it -----------------------------------------------------------------------
@@ -552,7 +607,7 @@ def test_the_readme_and_the_end_of_the_command(made: RoundRun, tmp_path: Path, c
         "min_confidence=0.5 'licence=",
         f"pyarrow {pa.__version__}",
         "collabteam ",
-        "makes every label in it a person's word",
+        "takes every label in it as a person's word",
     ):
         assert part in text, part
     for part in (
@@ -640,14 +695,14 @@ class Pretended:
     def __init__(self, events: Sequence[LabelEvent]) -> None:
         tracks = ["t", "t", "u", ""]
         crops = crops_to_table([Crop(b"x", "v", track) for track in tracks])
-        self._crops = crops.set_column(0, "crop_id", pa.chunked_array([IDS])).select(CROP_COLUMNS)
-        self._log = events_to_table(events)
+        crops = crops.set_column(0, "crop_id", pa.chunked_array([IDS]))
+        self._read = builder(crops, events_to_table(events))
 
-    def index(self) -> Any:
-        return derive(self._crops, self._log)
+    def index(self) -> CropIndex:
+        return self._read.index()
 
-    def log(self, columns: Sequence[str]) -> pa.Table:
-        return self._log.select(list(columns))
+    def annotations(self) -> Annotations:
+        return self._read.annotations()
 
 
 def select(events: Sequence[LabelEvent], least: float, unknown: bool) -> Selection:
@@ -955,12 +1010,8 @@ def test_a_full_disk_is_one_line(
 KILLED = """
 import sys, time
 from collabteam.catalog import Catalog
-from collabteam.catalog.exports import formats
-if sys.argv[1] == "parquet":  # one row group, as undisturbed
-    formats.CHUNK = 256
-else:
-    formats.CHUNK = 2
-del sys.argv[1]
+from collabteam.exporting import crops
+crops.READ_AT_ONCE = 2
 read = Catalog.images
 def images(self, rows):
     print("begun", flush=True)
@@ -984,7 +1035,7 @@ def test_killed_at_any_moment_the_same_command_makes_the_same(
     killed = 0
     for _ in range(5):
         process = subprocess.Popen(
-            [sys.executable, "-c", KILLED, format, *settings],
+            [sys.executable, "-c", KILLED, *settings],
             env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         assert process.stdout is not None
@@ -1077,9 +1128,10 @@ def test_fresh_workers_read_it(made: RoundRun) -> None:
     assert [label for _, batch in loader for label in batch.tolist()] == crops.labels.tolist()
 
 
-def test_the_catalog_s_part_needs_no_torch() -> None:
+def test_the_formats_need_no_torch() -> None:
     code = (
-        "import sys\nfrom collabteam.catalog.exports import folder\n"
+        "import sys\nfrom collabteam.exporting import base, folder\n"
+        "[base.EXPORT_FORMATS.load(name) for name in base.EXPORT_FORMATS.names()]\n"
         "assert not {'torch', 'lightning'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], env=environment(), check=True, timeout=60)

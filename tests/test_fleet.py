@@ -16,17 +16,18 @@ import pytest
 from conftest import CLASSES, Call, Trained, fingerprints, one_line, read_json, run
 from hypothesis import given
 from hypothesis import strategies as st
+from logs import truth_of
 from PIL import Image
 from playwright.sync_api import Browser, expect, sync_playwright
 from test_reporting import TEN, fake_rounds
 from test_review_page import CHROMIUM, FLAGS
 
 from collabteam.catalog import Catalog, Crop, LabelEvent
-from collabteam.catalog.truth import read_truth
 from collabteam.monitoring.facts import camera_facts
 from collabteam.reporting import charts
 from collabteam.reporting.fleet_page import CameraFacts, Sample, write_fleet
 from collabteam.reporting.table1 import read_rounds, table1_rows
+from collabteam.storage.workspace import Workspace
 
 TEMPLATES = Path(__file__).parents[1] / "collabteam" / "reporting" / "templates"
 EVERY = ("camera=glob(*)", "format=html")
@@ -147,7 +148,7 @@ def test_the_fleets_table_is_what_the_records_say(page: Path, fleet: Path) -> No
 
 def test_a_camera_in_detail_is_what_the_records_say(page: Path, fleet: Path) -> None:
     text = read(page).parts["sim"]
-    rounds = read_rounds(fleet / "sim")
+    rounds = read_rounds(Workspace(fleet / "sim"))
     for row in table1_rows(rounds):
         assert row.test is not None
         for recalls, mean in (
@@ -316,7 +317,7 @@ def test_an_axis_of_time_has_few_labels_all_of_them_different(since: float, span
 def test_label_names_crops_that_show_what_it_says(fleet: Path) -> None:
     record = read_json(fleet / "sim" / "label.json")
     catalog = Catalog(fleet / "sim")
-    index, truth = catalog.index(), read_truth(catalog)
+    index, truth = catalog.index(), truth_of(catalog)
     row_of = {str(crop): row for row, crop in enumerate(index.crop_id)}
     samples = record["samples"]
     for crops in samples.values():

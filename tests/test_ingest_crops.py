@@ -20,11 +20,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from logs import truth_of
 from PIL import Image
 
 from collabteam.catalog import Catalog
 from collabteam.catalog import catalog as catalog_module
-from collabteam.catalog.truth import read_truth
 from collabteam.errors import UserError
 from collabteam.sources.crops import IngestSummary, ingest_crops
 from collabteam.storage.tables import Table
@@ -86,7 +86,7 @@ def contents(catalog: Catalog) -> dict[str, object]:
         "crops": Counter(index.crop_id.tolist()),
         "images": Counter(catalog.images(range(len(index)))),
         "log": Counter(tuple(said.values()) for said in log),
-        "truth": read_truth(catalog),
+        "truth": truth_of(catalog),
         "quarantine": Counter(json.loads(line)["source"] for line in lines),
     }
 
@@ -123,11 +123,11 @@ def test_the_same_folder_again_adds_nothing(catalog: Catalog, folder: Path) -> N
 
 def test_proposed_then_truth(catalog: Catalog, folder: Path) -> None:
     ingest_crops(catalog, folder, "proposed")
-    assert read_truth(catalog) == {}
+    assert truth_of(catalog) == {}
     summary = ingest_crops(catalog, folder, "truth")
     assert summary.labelled == {"car": 3, "ship": 2, "unknown": 1}
     index = catalog.index()
-    assert read_truth(catalog) == dict(zip(index.crop_id, index.proposed, strict=True))
+    assert truth_of(catalog) == dict(zip(index.crop_id, index.proposed, strict=True))
     assert set(index.human) == {""}
     assert len(catalog.log()) == 6  # truth leaves no trace in the log
     assert ingest_crops(catalog, folder, "truth").labelled == {}
@@ -277,7 +277,7 @@ def test_every_column_of_a_parquet_file(catalog: Catalog, tmp_path: Path) -> Non
     index = catalog.index()
     assert index.human.tolist() == ["car", "ship", ""]
     assert index.proposed.tolist() == ["ship", "", "unknown"]
-    assert list(read_truth(catalog).values()).count("ship") == 2
+    assert list(truth_of(catalog).values()).count("ship") == 2
     assert index.test.tolist() == [False, True, False]
     assert index.held_out.tolist() == [True, True, False]
     assert index.track.tolist() == ["v/7", "v/7", "w/7"]
@@ -301,7 +301,7 @@ def test_a_hugging_face_file(catalog: Catalog, tmp_path: Path) -> None:
     ).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     pq.write_table(table, tmp_path / "hf.parquet")
     ingest_crops(catalog, tmp_path / "hf.parquet", "truth")
-    assert Counter(read_truth(catalog).values()) == {"ship": 1, "car": 2}
+    assert Counter(truth_of(catalog).values()) == {"ship": 1, "car": 2}
     assert catalog.classes == ["car", "ship"]
 
 
@@ -385,9 +385,9 @@ def test_labels_of_another_camera(catalog: Catalog, folder: Path, tmp_path: Path
 
 def test_a_camera_in_use(catalog: Catalog, folder: Path) -> None:
     other = Catalog.open(catalog.folder.parent, "S1")
-    with other.lock("train"), pytest.raises(UserError, match="in use"):
+    with other.workspace.transaction("train"), pytest.raises(UserError, match="in use"):
         ingest_crops(catalog, folder, "person")
-    with catalog.lock("ingest"):
+    with catalog.workspace.transaction("ingest"):
         assert ingest_crops(catalog, folder, "person").added == 6
 
 
@@ -460,7 +460,7 @@ def test_killed_at_any_moment_and_begun_again(much: Path, tmp_path: Path) -> Non
         assert start(root, much).communicate()[0] == "done\n"
         torn = Catalog.open(root, "S1")
         assert contents(torn) == whole
-        with torn.lock("train"):
+        with torn.workspace.transaction("train"):
             pass
     assert killed  # otherwise this has tested nothing
 

@@ -29,9 +29,10 @@ pytest.importorskip("trackers", reason="needs the extra 'footage'")
 
 from drawn import Actor, Colours, film, rider, walker  # noqa: E402
 
-from collabteam.catalog import CameraInUse, Catalog  # noqa: E402
+from collabteam.catalog import Catalog  # noqa: E402
 from collabteam.errors import UserError  # noqa: E402
 from collabteam.settings import CameraConfig, CutConfig, FootageConfig, IngestConfig  # noqa: E402
+from collabteam.storage.workspace import CameraInUse, Workspace  # noqa: E402
 from collabteam.video.objects import Objects  # noqa: E402
 from collabteam.video.pipeline import FootageSummary, ingest_footage  # noqa: E402
 from collabteam.video.spool import Spool  # noqa: E402
@@ -373,7 +374,7 @@ def test_two_at_once_share_the_videos(tmp_path: Path, footage: Path) -> None:
     assert len(summary.read) == 2
     assert "Traceback" not in said
     assert len(_crops(root)) > 0
-    assert len(Spool(root / "cam").known_files()) == 3
+    assert len(Spool(Workspace(root / "cam")).known_files()) == 3
     assert len(ingest_footage(_config(root, footage), detector=Colours()).known) == 3
 
 
@@ -382,7 +383,7 @@ def test_reading_goes_on_while_another_command_holds_the_camera(
 ) -> None:
     root = tmp_path / "outputs"
     catalog = Catalog.register(root, "cam", ["pedestrian", "cyclist", "motorcyclist"])
-    with catalog.lock("train"):
+    with catalog.workspace.transaction("train"):
         process = _start(root, footage)
         for _ in range(300):
             time.sleep(0.1)
@@ -392,7 +393,7 @@ def test_reading_goes_on_while_another_command_holds_the_camera(
         assert process.poll() is None
         assert len(Catalog.open(root, "cam")) == 0
         with pytest.raises(CameraInUse):
-            Catalog.open(root, "cam").lock("x").__enter__()
+            Catalog.open(root, "cam").workspace.transaction("x").__enter__()
     assert process.wait(60) == 0
     assert "crops wait for the catalog: camera cam is in use by process" in process.communicate()[1]
     assert len(_crops(root)) > 0
@@ -588,7 +589,7 @@ def test_committers_do_not_stumble_over_each_other(tmp_path: Path, footage: Path
     import collabteam.video.pipeline as module
 
     config = _config(tmp_path / "outputs", footage)
-    spool = Spool(Catalog.register(config.root, "cam", list(module.CLASSES)).folder)
+    spool = Spool(Catalog.register(config.root, "cam", list(module.CLASSES)).workspace)
 
     class Swift(Spool):
         """Between looking and reading, everything is committed by somebody else."""
@@ -674,7 +675,7 @@ def test_a_moved_video_is_known_by_its_new_name(tmp_path: Path) -> None:
     ingest_footage(config, detector=Colours())
     config.path = str(video.rename(tmp_path / "moved.avi"))
     assert len(ingest_footage(config, detector=Colours()).known) == 1
-    (key,) = Spool(tmp_path / "outputs" / "cam").known_files()
+    (key,) = Spool(Workspace(tmp_path / "outputs" / "cam")).known_files()
     assert key[0] == config.path
     assert not list((tmp_path / "outputs" / "cam" / "incoming").iterdir())
 
@@ -747,7 +748,10 @@ def test_a_stream_reaches_the_catalog_stretch_by_stretch(
     config = _config(root, f"{server}/live.ts")
     with pytest.raises(KeyboardInterrupt):
         ingest_footage(config, detector=Interrupted())
-    found = [Spool(root / "cam").record(f.stem) for f in (root / "cam" / "videos").glob("*.json")]
+    found = [
+        Spool(Workspace(root / "cam")).record(f.stem)
+        for f in (root / "cam" / "videos").glob("*.json")
+    ]
     records = sorted((one for one in found if one is not None), key=lambda one: one.start or 0)
     assert len(records) == 2  # the third stretch was not over
     assert records[1].start == pytest.approx((records[0].start or 0) + 2.0, abs=0.2)

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from conftest import CLASSES, SMALL, Call, command, environment, one_line, read_json, run
 from drawn import Colours, film, rider, walker
+from logs import truth_of
 
 from collabteam.catalog import Catalog, CropIndex, LabelEvent
-from collabteam.catalog.truth import append_truth, read_truth
+from collabteam.catalog.truth import append_truth
 from collabteam.labelling.calibration import apply_temperatures
 from collabteam.settings import CameraConfig, CutConfig, IngestConfig
 from collabteam.team.predictions import PredictionStore
@@ -43,8 +44,9 @@ def verdicts(root: Path) -> dict[str, tuple[str, float, str]]:
 
 
 def own_probabilities(folder: Path, index: CropIndex, record: dict) -> dict[int, np.ndarray]:  # type: ignore[type-arg]
-    scores = PredictionStore(folder / "round-2" / "scores-torch-fp32", record["team"], CLASSES)
-    rows, prob = scores.of(index, np.ones(len(index), dtype=bool))
+    parts = folder / "round-2" / "scores-torch-fp32"
+    rows = np.arange(len(index))
+    prob = PredictionStore(parts, record["team"], CLASSES, index).of(rows)
     kept = ~np.isnan(prob).any(axis=1)
     heat = np.array([record["temperatures"][name] for name in CLASSES])
     calibrated = apply_temperatures(prob[kept], heat)
@@ -90,7 +92,7 @@ def test_every_crop_that_no_person_judged_gets_a_verdict(finished: Path, call: C
     assert record["coverage"] == pytest.approx(labelled / pool.sum())
     assert record["new"] == pool.sum()
     # What it is worth where truth is known.
-    truth = read_truth(Catalog(folder))
+    truth = truth_of(Catalog(folder))
     for name in CLASSES:
         mine = [str(i) for i in index.crop_id[pool & (index.verdict == name)]]
         right = np.mean([truth[i] == name for i in mine]) if mine else None
@@ -164,7 +166,9 @@ def test_crops_that_come_later_are_all_that_is_labelled(
     assert {crop: after[crop] for crop in before} == before
     folder = finished / "sim" / "round-2" / "scores-torch-fp32"
     assert len(list(folder.glob("part-*.parquet"))) == parts + 1
-    assert PredictionStore(folder, record["team"], CLASSES).ids >= set(after)
+    index = Catalog(finished / "sim").index()
+    scores = PredictionStore(folder, record["team"], CLASSES, index)
+    assert not scores.missing(index.crop_id.find(list(after))).any()
 
 
 def test_a_persons_word_makes_its_track_silent_where_it_differs(finished: Path, call: Call) -> None:
@@ -180,7 +184,7 @@ def test_a_persons_word_makes_its_track_silent_where_it_differs(finished: Path, 
     label(call, finished)
     index = Catalog(finished / "sim").index()
     assert set(index.verdict[others]) == {""}
-    assert index.current[first] == other
+    assert index.human[first] == other
 
 
 def test_a_risk_releases_only_what_is_sure_enough(finished: Path, call: Call) -> None:
@@ -240,7 +244,7 @@ def test_bad_input_is_one_line(finished: Path, simulated: Path, tmp_path: Path, 
     one_line(call("label", *base, "threshold=risk"), "risk:0.05")
     one_line(call("label", *base, "threshold=risk:2"), "between 0 and 1")
     one_line(call("label", *base, "tracks=joined"), "tracks=joined")
-    with Catalog(finished / "sim").lock("train"):
+    with Catalog(finished / "sim").workspace.transaction("train"):
         one_line(call("label", *base), "in use by process")
     fresh = Path(shutil.copytree(simulated, tmp_path / "fresh"))
     one_line(call("label", f"root={fresh}", *LABEL), "no finished round", "collabteam.train")
@@ -267,7 +271,7 @@ def test_the_whole_line_from_crops_to_a_dataset(finished: Path, call: Call, tmp_
     assert audited.code in (0, 1), audited.err
     assert "simulated reviewer" in audited.out
     certificate = read_json(finished / "sim" / "audits" / "1" / "certificate.json")
-    truth, index = read_truth(Catalog(finished / "sim")), Catalog(finished / "sim").index()
+    truth, index = truth_of(Catalog(finished / "sim")), Catalog(finished / "sim").index()
     for name, row in certificate["classes"].items():
         if row["sample"]:
             assert row["errors"] <= row["sample"]

@@ -21,6 +21,7 @@ from rich.console import Console
 from collabteam.errors import UserError
 from collabteam.reporting.plots import contact_sheet, plot_rounds
 from collabteam.reporting.table1 import Round, read_rounds, render, table1_rows, to_csv, to_json
+from collabteam.storage.workspace import Workspace
 
 THREE = ["pedestrian", "cyclist", "motorcyclist"]
 TEN = [
@@ -191,10 +192,10 @@ def test_schema_refuses_an_increment_in_round_0() -> None:
 
 def test_read_rounds_in_order_up_to_the_first_gap(tmp_path: Path) -> None:
     rounds = fake_rounds(12)
-    assert read_rounds(tmp_path / "nothing") == []
-    assert read_rounds(write(tmp_path, rounds)) == rounds
+    assert read_rounds(Workspace(tmp_path / "nothing")) == []
+    assert read_rounds(Workspace(write(tmp_path, rounds))) == rounds
     (tmp_path / "round-3" / "round.json").unlink()
-    assert read_rounds(tmp_path) == rounds[:3]
+    assert read_rounds(Workspace(tmp_path)) == rounds[:3]
 
 
 def test_broken_rounds_are_answered_in_one_line(tmp_path: Path) -> None:
@@ -218,14 +219,14 @@ def test_broken_rounds_are_answered_in_one_line(tmp_path: Path) -> None:
     for text in broken:
         path.write_text(text, encoding="utf-8")
         with pytest.raises(UserError) as caught:
-            read_rounds(tmp_path)
+            read_rounds(Workspace(tmp_path))
         message = str(caught.value)
         assert str(path) in message, text
         assert "\n" not in message
         assert "train again with round=1" in message
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="is broken"):
-        read_rounds(tmp_path)
+        read_rounds(Workspace(tmp_path))
 
 
 def test_rows_mean_over_all_branches_and_sides() -> None:

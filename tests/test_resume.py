@@ -233,7 +233,7 @@ def test_an_unfinished_round_forgets_other_settings(
     (root / "sim" / "round-0" / "round.json").unlink()
     said = call("train", *settings)
     assert said.code == 0, said.err
-    assert "i0 of sim is drawn anew" in said.err
+    assert "i0 of sim is drawn again" in said.err
     after = read_json(root / "sim" / "round-0" / "sample.json")
     assert (len(before["crops"]), len(after["crops"])) == (45, 120)
     (record,) = records(root / "sim")

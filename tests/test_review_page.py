@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from conftest import CLASSES, read_json, run
 from drawn import Colours, film, rider, walker
+from logs import truth_of
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from reviewing import Client, Server, serving, start, visitor
 
 from collabteam.catalog import Catalog, Crop, LabelEvent
-from collabteam.catalog.truth import read_truth
 from collabteam.settings import CameraConfig, CutConfig, IngestConfig
 from collabteam.video.pipeline import ingest_footage
 
@@ -303,7 +303,7 @@ def test_zoom_shows_the_frame_that_the_crop_was_cut_from(
 
 
 def test_the_end_says_what_comes_next(root: Path, context: BrowserContext, server: Server) -> None:
-    client, truth = visitor(server), read_truth(Catalog(root / "sim"))
+    client, truth = visitor(server), truth_of(Catalog(root / "sim"))
     while len((page := client.page(size=60))["crops"]) and page["suggested"] != CLASSES[2]:
         client.commit(page, {crop["id"]: truth[crop["id"]] for crop in page["crops"]})
     client.call("release", queue="seed")

@@ -108,7 +108,7 @@ def check_all(tmp_path: Path, path: Path, fps: float = 0.0) -> int:
         taken = [(frame.number, frame.seconds) for frame in footage]
     for start in (None, BEGIN):
         name = known(tmp_path / "cam", path, start, fps)
-        stills = Stills(tmp_path / "cam")
+        stills = Stills(tmp_path / "cam" / "videos")
         assert stills.available(name)
         for place in np.random.default_rng(0).permutation(len(taken)):
             number, seconds = taken[place]
@@ -223,7 +223,7 @@ def test_a_seek_that_leads_elsewhere(
             )  # fmt: skip
 
     monkeypatch.setattr(module, "open_container", opened)
-    assert number_on(Stills(tmp_path / "cam").jpeg(name, 40, math.nan, None)) == 40
+    assert number_on(Stills(tmp_path / "cam" / "videos").jpeg(name, 40, math.nan, None)) == 40
     assert replayed == ([40] if astray else [])  # from the begin on, its keyframe comes by, too
 
 
@@ -232,7 +232,7 @@ def test_a_video_too_long_to_look_at_all(
 ) -> None:
     path = write(tmp_path / "a.mp4", 250, "libx264", between=3, size=SIZE, draw=numbered)
     name = known(tmp_path / "cam", path)
-    stills = Stills(tmp_path / "cam")
+    stills = Stills(tmp_path / "cam" / "videos")
     now = itertools.count(step=0.045)  # time to look at 111 packets, and to read twice as many
     monkeypatch.setattr(module, "clock", SimpleNamespace(monotonic=lambda: next(now)))
     for number in (5, 60, 100, 108, 110, 130, 200):
@@ -253,7 +253,7 @@ def check_as_read(tmp_path: Path, path: Path, fps: float) -> int:
     with open_footage(str(path), fps) as footage:
         taken = list(footage)
     name = known(tmp_path / "cam", path, None, fps)
-    stills = Stills(tmp_path / "cam")
+    stills = Stills(tmp_path / "cam" / "videos")
     for frame in taken:
         jpeg = stills.jpeg(name, frame.number, math.nan, None)
         assert jpeg is not None, frame.number
@@ -293,7 +293,7 @@ def test_the_box_is_drawn_around_its_content(tmp_path: Path, video: Path) -> Non
     path = write(tmp_path / "b.mp4", 3, "libx264", size=(640, 480), draw=grey)
     name = known(tmp_path / "cam", path)
     for width, scale in ((960, 1.0), (320, 0.5)):
-        stills = Stills(tmp_path / "cam", width)
+        stills = Stills(tmp_path / "cam" / "videos", width)
         plain = pixels_of(stills.jpeg(name, 1, math.nan, None)).astype(int)
         marked = pixels_of(stills.jpeg(name, 1, math.nan, (100, 200, 80, 60))).astype(int)
         assert plain.shape == marked.shape == (480 * scale, 640 * scale, 3)
@@ -310,7 +310,7 @@ ENDLESS = [(math.nan, 0.0, 1.0, 1.0), (0.0, 0.0, math.inf, 1.0), (-1e300, 0.0, 1
 
 def test_any_box_can_be_asked_for(tmp_path: Path, video: Path) -> None:
     name = known(tmp_path / "cam", video)
-    stills = Stills(tmp_path / "cam")
+    stills = Stills(tmp_path / "cam" / "videos")
     for box in ODD + ENDLESS:
         assert pixels_of(stills.jpeg(name, 9, math.nan, box)).shape == (64, 128, 3)
 
@@ -320,7 +320,7 @@ def test_any_box_can_be_asked_for(tmp_path: Path, video: Path) -> None:
 
 def test_no_file_no_still(tmp_path: Path, video: Path) -> None:
     name = known(tmp_path / "cam", video)
-    stills = Stills(tmp_path / "cam")
+    stills = Stills(tmp_path / "cam" / "videos")
     assert number_on(stills.jpeg(name, 7, math.nan, None)) == 7
     video.rename(tmp_path / "away.mp4")
     assert not stills.available(name)
@@ -345,7 +345,7 @@ def test_another_video_in_its_place(tmp_path: Path) -> None:
     assert one.stat().st_size == two.stat().st_size
     name = known(tmp_path / "cam", one)
     content = one.read_bytes()
-    stills = Stills(tmp_path / "cam")
+    stills = Stills(tmp_path / "cam" / "videos")
     assert number_on(stills.jpeg(name, 7, math.nan, None)) == 7
     one.write_bytes(two.read_bytes())
     os.utime(one, ns=(0, 1))
@@ -360,12 +360,12 @@ def test_a_time_that_does_not_fit_gives_the_frame_of_the_number(
     tmp_path: Path, video: Path
 ) -> None:
     name = known(tmp_path / "cam", video, BEGIN)
-    assert number_on(Stills(tmp_path / "cam").jpeg(name, 7, BEGIN + 1.5, None)) == 7
+    assert number_on(Stills(tmp_path / "cam" / "videos").jpeg(name, 7, BEGIN + 1.5, None)) == 7
 
 
 def test_which_videos_are_known(tmp_path: Path, video: Path) -> None:
     camera = tmp_path / "cam"
-    stills = Stills(camera)
+    stills = Stills(camera / "videos")
     assert not camera.exists()
     assert not stills.available("a.mp4@12345678")
     name = known(camera, video)
@@ -392,8 +392,8 @@ def test_which_videos_are_known(tmp_path: Path, video: Path) -> None:
 def test_without_av(tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = known(tmp_path / "cam", video)
     monkeypatch.setitem(sys.modules, "av", None)
-    assert not Stills(tmp_path / "cam").available(name)
-    assert Stills(tmp_path / "cam").jpeg(name, 3, math.nan, None) is None
+    assert not Stills(tmp_path / "cam" / "videos").available(name)
+    assert Stills(tmp_path / "cam" / "videos").jpeg(name, 3, math.nan, None) is None
 
 
 # --- how much work -------------------------------------------------------------------------------
@@ -412,7 +412,7 @@ def test_stills_are_kept_and_few(
 
     monkeypatch.setattr(module, "_sought", counting)
     monkeypatch.setattr(module, "_KEPT", 4)
-    stills = Stills(tmp_path / "cam")
+    stills = Stills(tmp_path / "cam" / "videos")
     for number in (1, 2, 3, 4, 1, 5, 1, 2):
         assert number_on(stills.jpeg(name, number, float("nan"), None)) == number
     assert decoded == [1, 2, 3, 4, 5, 2]
@@ -426,7 +426,7 @@ def test_from_several_threads(tmp_path: Path) -> None:
         write(tmp_path / "b.avi", 60, "mpeg4", between=2, size=SIZE, draw=numbered),
     ]
     names = [known(tmp_path / "cam", path) for path in paths]
-    stills = Stills(tmp_path / "cam")
+    stills = Stills(tmp_path / "cam" / "videos")
     numbers = np.random.default_rng(0).integers(0, 60, 120).tolist()
     with ThreadPoolExecutor(8) as pool:
         got = pool.map(
@@ -441,7 +441,7 @@ def test_what_takes_too_long_is_given_up(
 ) -> None:
     name = known(tmp_path / "cam", video)
     monkeypatch.setattr(module, "PATIENCE", 0.2)
-    stills = Stills(tmp_path / "cam")
+    stills = Stills(tmp_path / "cam" / "videos")
     began = time.monotonic()
     with stills._turns, stills._turns:  # others are at it
         assert stills.jpeg(name, 3, math.nan, None) is None
@@ -467,7 +467,7 @@ def test_garbage_neither_hangs_nor_raises(tmp_path: Path, name: str) -> None:
         os.utime(path, ns=(0, status.st_mtime_ns))  # what is on disk has rotted, unnoticed
         began = time.monotonic()
         for number in (0, 30, 59):
-            made = Stills(tmp_path / "cam").jpeg(crop, number, math.nan, None)
+            made = Stills(tmp_path / "cam" / "videos").jpeg(crop, number, math.nan, None)
             assert made is None or pixels_of(made).size
         assert time.monotonic() - began < 10
 
@@ -497,7 +497,7 @@ def test_crops_lie_in_their_frames(tmp_path: Path, name: str, fps: float, start:
     rows = catalog._crops.read(["image", "video", "frame", "time", "box"]).to_pylist()
     assert len(rows) == 6
     assert all(math.isnan(row["time"]) is not start for row in rows)
-    stills = Stills(catalog.folder, width=10_000)
+    stills = Stills(catalog.workspace.videos, width=10_000)
 
     def cut_again(row: dict[str, Any], frame: int, time: float) -> NDArray[np.uint8]:
         whole = pixels_of(stills.jpeg(row["video"], frame, time, None))
@@ -525,7 +525,7 @@ def test_a_real_street(tmp_path: Path, replayed: list[int], name: str) -> None:
     if not path.exists():
         pytest.skip(f"{path} is absent: COLLABTEAM_TEST_DATA names the folder with it")
     crop = known(tmp_path / "cam", path)
-    stills = Stills(tmp_path / "cam", width=10_000)
+    stills = Stills(tmp_path / "cam" / "videos", width=10_000)
     wanted = {0, 1, 40, 249, 250, 251, 400}
     with open_footage(str(path)) as footage:
         for frame in footage:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,12 +40,14 @@ from conftest import (
 from obstore.store import S3Store
 from PIL import Image
 
-from collabteam.catalog import CameraInUse, Catalog, Crop, LabelEvent, registered
+from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.errors import UserError
 from collabteam.reviewing.session import ReviewSession
-from collabteam.settings import CameraConfig, ReviewConfig, camera_folder
+from collabteam.settings import CameraConfig, ReviewConfig
 from collabteam.storage import mirror, tables
 from collabteam.storage import store as store_module
+from collabteam.storage.files import write_json
+from collabteam.storage.workspace import CameraInUse, Workspace, registered
 from collabteam.video.spool import Spool, VideoRecord, commit
 
 BUCKET = "cameras"
@@ -183,10 +187,10 @@ def test_a_camera_goes_on_from_machine_to_machine_as_on_one_disk(
     assert said.code == 0, said.err
     assert f"600 in all, in {root}/sim" in said.out
     assert call("train", f"root={root}", "camera=sim", "round=1", *SMALL).code == 0
-    here = camera_folder(root, "sim")
+    here = Workspace.at(root, "sim").folder
 
     machine("there")
-    there = camera_folder(root, "sim")
+    there = Workspace.at(root, "sim").folder
     assert here != there
     assert not there.exists()
     said = call("train", f"root={root}", "camera=sim", "round=2", *SMALL)
@@ -345,7 +349,7 @@ def test_two_writers_at_once_lose_nothing_and_keep_the_order(root: str) -> None:
         assert [said["round"] for said in log if said["by"] == by] == list(range(count))
     assert len(log) == 2 * count
     # They were merged on the way.
-    table = tables.Table(catalog.folder / "labels.lance")
+    table = catalog.workspace.table("labels")
     assert len(table._data.get_fragments()) <= tables._MOST_FRAGMENTS + 1
 
 
@@ -431,7 +435,7 @@ def test_what_would_not_get_fewer_files_is_not_written_again(
     root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grown(root)
-    table = tables.Table(Catalog.open(root, "dock").folder / "crops.lance")
+    table = Catalog.open(root, "dock").workspace.table("crops")
     table.compact(4)  # fifteen crops: 3, and twelve single ones in files of 4
     sizes = [part.metadata.num_rows for part in table._data.get_fragments()]
     assert sizes == [4, 4, 4, 3]
@@ -507,6 +511,40 @@ def test_classes_are_registered_once(root: str, machine: Elsewhere) -> None:
     assert Catalog.open(root, "dock").classes == ["ship", "boat"]
 
 
+def test_a_copy_knows_its_store(root: str, machine: Elsewhere, tmp_path: Path) -> None:
+    catalog, crops = camera(root)
+    machine("there")  # the copy is told by itself, not by where copies lie
+    workspace = Workspace(catalog.folder)
+    assert workspace.place == f"{root}/dock"
+    assert pickle.loads(pickle.dumps(workspace)).place == f"{root}/dock"
+    assert len(Catalog(workspace).index()) == len(crops)
+    # Brought to another root by hand, it is a folder among others.
+    shutil.copytree(catalog.folder, tmp_path / "outputs" / "dock")
+    assert Workspace.at(tmp_path / "outputs", "dock").place == str(tmp_path / "outputs" / "dock")
+
+
+def test_the_end_of_an_inner_transaction_brings_up_what_was_made(root: str) -> None:
+    workspace = camera(root)[0].workspace
+    with workspace.transaction("train"):
+        with workspace.transaction("train"):
+            write_json(workspace.label_record, {})
+            assert "dock/label.json" not in names(root)
+        assert "dock/label.json" in names(root)
+        with pytest.raises(KeyError), workspace.transaction("train"):
+            _fail(workspace.report("table1.csv"))
+        assert "dock/table1.csv" not in names(root)
+    assert "dock/table1.csv" in names(root)
+    with workspace.publishing(workspace.report("table1.png")) as files:
+        files[0].write_bytes(b"plot")
+        assert "dock/table1.png" not in names(root)
+    assert "dock/table1.png" in names(root)
+
+
+def _fail(file: Path) -> None:
+    file.write_text("half")
+    raise KeyError
+
+
 def test_a_store_without_conditional_writes_is_refused(root: str, server: Server) -> None:
     server.faults(careless=True)
     with pytest.raises(UserError, match="does not do conditional writes"):
@@ -528,7 +566,7 @@ def test_what_is_done_while_the_answer_is_lost_is_done_once(
         assert server.state()["lost"] == count
     assert catalog.log(["by"])["by"].to_pylist() == ["1", "3"]
     server.faults(lose=["PUT", "dock/lock", 2, how])
-    with catalog.lock("test"):
+    with catalog.workspace.transaction("test"):
         assert server.state()["lost"] == 2
         (catalog.folder / "label.json").write_text("{}")
         server.faults(lose=["PUT", "label.json", 2, how])
@@ -564,7 +602,7 @@ def test_a_store_that_stays_away_is_one_line_and_the_command_goes_on_later(
     monkeypatch.setattr(store_module, "PATIENCE", 0.5)
     catalog, (crop_id, *_) = camera(root)
     (catalog.folder / "round-0").mkdir()
-    with pytest.raises(UserError, match="does not answer"), catalog.lock("test"):
+    with pytest.raises(UserError, match="does not answer"), catalog.workspace.transaction("test"):
         _begin_outage(catalog.folder / "round-0" / "round.json", server)
     with pytest.raises(UserError, match=r"s3://.*/crops\.lance does not answer at http://127"):
         catalog.append_labels(_said(crop_id, "ana"))
@@ -572,7 +610,7 @@ def test_a_store_that_stays_away_is_one_line_and_the_command_goes_on_later(
     one_line(said, f"{root} does not answer", "the same command goes on; nothing is lost")
     server.faults()
     assert "dock/round-0/round.json" not in names(root)
-    with catalog.lock("test"):
+    with catalog.workspace.transaction("test"):
         assert "dock/round-0/round.json" in names(root)
     catalog.append_labels(_said(crop_id, "ana"))
     assert catalog.log(["by"])["by"].to_pylist() == ["ana"]
@@ -637,7 +675,7 @@ def test_a_killed_command_goes_on(
         time.sleep(2.0)
     said = call("train", *settings)
     assert said.code == 0, said.err
-    folder = camera_folder(root, "sim")
+    folder = Workspace.at(root, "sim").folder
     assert records(folder) == records(trained.folder)[:2]
     machine("third")
     third = Catalog.open(root, "sim").folder
@@ -658,17 +696,17 @@ def test_what_a_kill_kept_from_the_store_is_dropped_once_others_were_at_work(
         (here / "round-0" / "round.json").write_text(text)
         (here / "plot.png").write_text(text)
 
-    with catalog.lock("train"):
+    with catalog.workspace.transaction("train"):
         pass
     made("mine")
-    with catalog.lock("train"):
+    with catalog.workspace.transaction("train"):
         pass
     assert {"dock/round-0/round.json", "dock/plot.png"} <= names(root)
     made("too late")
     (here / "round-1").mkdir()
     (here / "round-1" / "round.json").write_text("too late")
     machine("there")
-    with Catalog.open(root, "dock").lock("train"):
+    with Catalog.open(root, "dock").workspace.transaction("train"):
         pass
     machine("here")
     Catalog.open(root, "dock")
@@ -684,7 +722,7 @@ from collabteam.catalog import Catalog
 from collabteam.storage import mirror
 mirror.LEASE = 2.0
 catalog = Catalog.open(sys.argv[1], "dock")
-with catalog.lock("hold"):
+with catalog.workspace.transaction("hold"):
     (catalog.folder / "label.json").write_text("of the one who was frozen")
     print("held", flush=True)
     sys.stdin.readline()
@@ -692,7 +730,7 @@ with catalog.lock("hold"):
 
 
 def hold_briefly(catalog: Catalog) -> None:
-    with catalog.lock("too"):
+    with catalog.workspace.transaction("too"):
         pass
 
 
@@ -722,7 +760,7 @@ def test_the_lock_of_a_dead_holder_is_taken_over_and_never_held_twice(
         stopped = time.monotonic()
         while True:
             try:
-                with catalog.lock("next"):
+                with catalog.workspace.transaction("next"):
                     assert time.monotonic() - stopped > mirror.LEASE * 3 / 4
                     (catalog.folder / "label.json").write_text("of the next one")
                     holder.send_signal(signal.SIGCONT)
@@ -773,7 +811,7 @@ def test_a_video_that_two_machines_read_counts_once(root: str, machine: Elsewher
     for number, where in enumerate(("here", "there")):
         machine(where)
         catalog = Catalog.open(root, "dock")
-        spool = Spool(catalog.folder)
+        spool = Spool(catalog.workspace)
         # Two machines' arithmetic differs in the last digit, and so do their crops.
         picture = io.BytesIO()
         Image.new("RGB", (40, 40), (number, 90, 90)).save(picture, "PNG")
@@ -784,7 +822,7 @@ def test_a_video_that_two_machines_read_counts_once(root: str, machine: Elsewher
     for where, read in (("here", 1), ("there", 0)):
         machine(where)
         catalog = Catalog.open(root, "dock")
-        assert len(commit(catalog, Spool(catalog.folder))) == read
+        assert len(commit(catalog, Spool(catalog.workspace))) == read
         assert len(Catalog.open(root, "dock")) == 1
-        assert not Spool(catalog.folder).sealed()
-        assert Spool(catalog.folder).record("0" * 24) is not None
+        assert not Spool(catalog.workspace).sealed()
+        assert Spool(catalog.workspace).record("0" * 24) is not None

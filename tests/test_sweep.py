@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from collabteam.catalog import Catalog, LabelEvent
-from collabteam.catalog.catalog import CameraInUse
 from collabteam.cli.sweep import jobs_at_once, plan, setting_name
 from collabteam.errors import UserError
 from collabteam.settings import RuntimeConfig, SimulationConfig
 from collabteam.simulator.source import SimulatedSource
 from collabteam.sources.crops import ingest_source
+from collabteam.storage.workspace import CameraInUse
 
 CAMERAS = ["east", "gate", "north", "south", "west"]
 ROUND = "round=1"
@@ -169,7 +169,7 @@ def test_long_jobs_end_with_their_driver(root: Path, launcher: str) -> None:
     end = time.monotonic() + 10
     while True:
         try:
-            with Catalog.open(root, "sim").lock("test"):
+            with Catalog.open(root, "sim").workspace.transaction("test"):
                 return
         except CameraInUse:
             assert time.monotonic() < end, "its job goes on alone"

@@ -40,9 +40,10 @@ from collabteam.settings import (
     TeamConfig,
     TrainConfig,
     TrainerConfig,
-    check_train,
+    check,
 )
-from collabteam.team.team import Device, Team, branch_file, load_weights, save_branch
+from collabteam.storage.layout import RoundFiles
+from collabteam.team.team import Device, Team, load_weights, save_branch
 
 CONF = Path(__file__).parents[1] / "conf"
 LIGHT = TeamConfig(backbone="mobilenetv3_small_050", attention="none")
@@ -157,7 +158,7 @@ def test_experiment_paper_is_the_defaults() -> None:
     classes = ["pedestrian", "cyclist", "motorcyclist"]
     assert config == TrainConfig(camera=CameraConfig("S10-08", classes))
     assert OmegaConf.to_object(plain) == config
-    check_train(config)
+    check(config)
 
 
 def _attach(module: pl.LightningModule, steps: int) -> tuple[Any, Any]:
@@ -754,7 +755,7 @@ def test_training_alone_is_augmented(augment: str) -> None:
 def test_a_branch_survives_the_disk(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = build_branch(LIGHT).to(memory_format=torch.channels_last)
-    file = branch_file(tmp_path, "v1.walker", 3)
+    file = RoundFiles(tmp_path).branch("v1.walker", 3)
     file.parent.mkdir()
     save_branch(network, file, LIGHT, "v1.walker", 32)
     assert [path.name for path in file.parent.iterdir()] == [file.name]  # no half-written rest
@@ -763,7 +764,9 @@ def test_a_branch_survives_the_disk(tmp_path: Path) -> None:
     for name, tensor in network.state_dict().items():
         assert torch.equal(read.state_dict()[name], tensor)
     device = Device.of(TrainerConfig(accelerator="cpu", precision="fp32"))
-    back = Team.from_branches(tmp_path, ["v1.walker"], {"v1.walker": [3]}, LIGHT, 32, device)
+    back = Team.from_branches(
+        RoundFiles(tmp_path), ["v1.walker"], {"v1.walker": [3]}, LIGHT, 32, device
+    )
     here = Team(["v1.walker"], [[network]], 32, device)
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     np.testing.assert_array_equal(back.score(images), here.score(images))

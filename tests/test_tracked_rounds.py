@@ -34,6 +34,7 @@ from collabteam.catalog import Catalog
 from collabteam.reporting.table1 import read_rounds
 from collabteam.reporting.wandb_runs import round_metrics
 from collabteam.rounds.tracked import UNSURE
+from collabteam.storage.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 
@@ -118,7 +119,7 @@ def test_runs_are_grouped_by_camera_and_told_apart_by_stage(logged: Logged) -> N
 
 def test_the_cameras_run_has_a_point_a_round(logged: Logged) -> None:
     run = logged.runs["sim"]
-    records = read_rounds(logged.folder)
+    records = read_rounds(Workspace(logged.folder))
     assert [point["round"] for point in run.points] == [0, 1, 2]
     for point, record in zip(run.points, records, strict=True):
         assert point == {"round": record["round"], **round_metrics(record)}
@@ -131,7 +132,7 @@ def test_the_cameras_run_has_a_point_a_round(logged: Logged) -> None:
 
 
 def test_the_rates_of_all_classes_are_by_crops_taken(logged: Logged) -> None:
-    record = read_rounds(logged.folder)[0]
+    record = read_rounds(Workspace(logged.folder))[0]
     rows = [(10, 0.5, 1.0), (30, 0.9, None), (0, None, 0.2)]
     record["increment"] = {
         name: {"candidates": 50, "taken": taken, "shortfall": 0,
@@ -178,7 +179,7 @@ def test_each_round_builds_on_the_team_before_and_on_its_increment(logged: Logge
 
 
 def test_a_team_is_the_networks_that_vote_and_the_record(logged: Logged) -> None:
-    for record in read_rounds(logged.folder):
+    for record in read_rounds(Workspace(logged.folder)):
         run = logged.runs[f"sim round {record['round']} evaluate"]
         team = run.logged("team-sim")
         assert team.type == "model"

@@ -21,6 +21,7 @@ from wandb_files import history, records
 
 from collabteam.reporting.wandb_runs import finish, fold_logger, log_recall
 from collabteam.settings import LoggerConfig
+from collabteam.storage.layout import RoundFiles
 
 pytestmark = pytest.mark.slow
 
@@ -34,6 +35,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from collabteam.reporting.wandb_runs import finish, fold_logger, log_recall
 from collabteam.settings import LoggerConfig
+from collabteam.storage.layout import RoundFiles
 
 kind, folder, dies, *folds = sys.argv[1:]
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -52,7 +54,8 @@ class Net(LightningModule):
 
 for fold in map(int, folds):
     settings = {"optim": {"lr": 0.1}, "camera": {"classes": ["car", "bus.big"]}}
-    logger = fold_logger(LoggerConfig(kind=kind), Path(folder), "S10-08", 3, fold, settings)
+    files = RoundFiles(Path(folder))
+    logger = fold_logger(LoggerConfig(kind=kind), files, "S10-08", 3, fold, settings)
     trainer = Trainer(max_epochs=1, accelerator="cpu", logger=logger, log_every_n_steps=1,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
     trainer.fit(Net(), torch.utils.data.DataLoader(torch.ones(4, 1)))
@@ -205,7 +208,7 @@ from collabteam.reporting.wandb_runs import fold_logger
 from collabteam.settings import LoggerConfig
 from collabteam.errors import UserError
 try:
-    fold_logger(LoggerConfig(mode="online"), Path("round-0"), "a", 0, 0, {})
+    fold_logger(LoggerConfig(mode="online"), RoundFiles(Path("round-0")), "a", 0, 0, {})
 except UserError as error:
     print(error)
 """
@@ -237,7 +240,7 @@ def test_csv(tmp_path: Path) -> None:
 
 
 def test_none(tmp_path: Path) -> None:
-    logger = fold_logger(LoggerConfig(kind="none"), tmp_path / "round-0", "a", 0, 0, {})
+    logger = fold_logger(LoggerConfig(kind="none"), RoundFiles(tmp_path / "round-0"), "a", 0, 0, {})
     assert logger is None
     log_recall(logger, 0, {"a": {"true": 1.0, "false": 1.0}}, {})
     finish(logger)

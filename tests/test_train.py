@@ -30,10 +30,10 @@ from conftest import (
     run,
     said_of_crops,
 )
+from logs import truth_of
 from wandb_files import read_run
 
 from collabteam.catalog import Catalog, Crop, LabelEvent
-from collabteam.catalog.truth import read_truth
 
 SCHEMA = read_json(REPOSITORY / "docs" / "round.schema.json")
 
@@ -162,7 +162,7 @@ def test_a_track_keeps_its_fold(trained: Trained) -> None:
 
 def test_quality_is_measured_against_the_truth(trained: Trained) -> None:
     folder = trained.folder
-    truth, index = read_truth(Catalog(folder)), Catalog(folder).index()
+    truth, index = truth_of(Catalog(folder)), Catalog(folder).index()
     wrong = 0
     for number, record in enumerate(rounds(folder)):
         for name, row in record["increment"].items():
@@ -348,7 +348,7 @@ def test_a_person_verifies_i0(root: Path, tmp_path: Path, call: Call) -> None:
     assert str(folder / "round-0" / "sample.json") in line
     assert "40 cyclist" in line
     ids = read_json(folder / "round-0" / "sample.json")["crops"]
-    truth = read_truth(Catalog(folder))
+    truth = truth_of(Catalog(folder))
 
     half = pa.table({"crop_id": ids[:50], "label": [truth[crop_id] for crop_id in ids[:50]]})
     pq.write_table(half, tmp_path / "half.parquet")
@@ -380,7 +380,7 @@ def test_the_record_counts_a_persons_answers(root: Path, call: Call) -> None:
     catalog = Catalog.open(root, "sim")
     one_line(call("train", f"root={root}", "camera=sim", *person()))
     ids = read_json(root / "sim" / "round-0" / "sample.json")["crops"]
-    truth = read_truth(catalog)
+    truth = truth_of(catalog)
     catalog.append_labels([LabelEvent(c, truth[c], "person") for c in ids])
     said = call("train", f"root={root}", "camera=sim", *person("optim.epochs=1"))
     assert said.code == 0, said.err

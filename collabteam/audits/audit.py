@@ -36,7 +36,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +58,11 @@ from collabteam.catalog import Catalog, CropIndex, LabelEvent
 from collabteam.catalog.records import HUMAN_SOURCES, UNDO, labels_hash
 from collabteam.errors import UserError, disk_errors
 from collabteam.events import Listener
+from collabteam.machine import utc_stamp
 from collabteam.rounds.oracle import oracle_answers
-from collabteam.rounds.state import read_json, write_json
-from collabteam.settings import AuditConfig, check_audit
-from collabteam.storage.tables import replacing
+from collabteam.settings import AuditConfig, check
+from collabteam.storage.files import read_json, write_json, write_parquet
+from collabteam.storage.workspace import Workspace
 
 Record = dict[str, Any]
 """What ``audit.json`` or ``certificate.json`` (``docs/certificate.schema.json``) holds."""
@@ -125,17 +125,17 @@ def certify(config: AuditConfig, listener: Listener | None = None) -> AuditResul
             ``expected_error``; the oracle lacks hidden truth; another command holds the camera; or
             something that was written is broken. No audit was begun then.
     """
-    check_audit(config)
+    check(config)
     listener = listener or Listener()
     catalog = Catalog.open(config.root, config.camera.name)
     if _is_due(catalog, config):
-        with catalog.lock("audit"):
+        with catalog.workspace.transaction("audit"):
             # Somebody else may have begun one meanwhile.
             if _is_due(catalog, config):
-                _begin(catalog, config, last_audit(catalog.folder) + 1, listener)
-    record = read_audit(catalog.folder, last_audit(catalog.folder))
+                _begin(catalog, config, last_audit(catalog.workspace) + 1, listener)
+    record = read_audit(catalog.workspace, last_audit(catalog.workspace))
     _check_settings(record, config)
-    file = audit_folder(catalog.folder, record["audit"]) / "certificate.json"
+    file = catalog.workspace.audit(record["audit"]).certificate
     if not file.exists():
         if config.reviewer == "oracle":
             _answer_as_oracle(catalog, record)
@@ -156,12 +156,12 @@ def last_audited(catalog: Catalog, index: CropIndex) -> AuditResult | None:
     Raises:
         UserError: Something that was written is broken.
     """
-    number = last_audit(catalog.folder)
-    return _standing(catalog, read_audit(catalog.folder, number), index) if number else None
+    number = last_audit(catalog.workspace)
+    return _standing(catalog, read_audit(catalog.workspace, number), index) if number else None
 
 
 def _standing(catalog: Catalog, record: Record, index: CropIndex) -> AuditResult:
-    file = audit_folder(catalog.folder, record["audit"]) / "certificate.json"
+    file = catalog.workspace.audit(record["audit"]).certificate
     heard = answers(catalog, record)
     if not file.exists():
         return AuditResult(record, judge_classes(record, _labels(heard)), None, file, ())
@@ -173,41 +173,35 @@ def _standing(catalog: Catalog, record: Record, index: CropIndex) -> AuditResult
 # -- what is written -------------------------------------------------------------------------------
 
 
-def audit_folder(camera_folder: Path, number: int) -> Path:
-    """Where an audit lives."""
-    return camera_folder / "audits" / str(number)
-
-
-def last_audit(camera_folder: Path) -> int:
+def last_audit(workspace: Workspace) -> int:
     """Number of the last audit that was begun, from 1; 0 if there was none."""
-    begun = camera_folder.glob("audits/*/audit.json")
-    return max((int(file.parent.name) for file in begun if file.parent.name.isdigit()), default=0)
+    numbers = reversed(workspace.audit_numbers())
+    return next((number for number in numbers if workspace.audit(number).record.exists()), 0)
 
 
-def open_audit(camera_folder: Path) -> int:
+def open_audit(workspace: Workspace) -> int:
     """Number of the audit that was begun and has no certificate yet; 0 if there is none.
 
     Cheap enough to ask at every request of a page.
     """
-    number = last_audit(camera_folder)
-    is_done = (audit_folder(camera_folder, number) / "certificate.json").exists()
-    return 0 if is_done else number
+    number = last_audit(workspace)
+    return 0 if workspace.audit(number).certificate.exists() else number
 
 
-def read_audit(camera_folder: Path, number: int) -> Record:
+def read_audit(workspace: Workspace, number: int) -> Record:
     """What an audit was begun with.
 
     Raises:
         UserError: It is missing or broken.
     """
-    return read_json(audit_folder(camera_folder, number) / "audit.json", _REMEDY)
+    return read_json(workspace.audit(number).record, _REMEDY)
 
 
-def read_release(camera_folder: Path, record: Record) -> pa.Table:
+def read_release(workspace: Workspace, record: Record) -> pa.Table:
     """The labels that an audit or its certificate speaks of.
 
     Args:
-        camera_folder: The camera's folder.
+        workspace: The camera's files.
         record: ``audit.json`` or ``certificate.json``.
 
     Returns:
@@ -216,7 +210,7 @@ def read_release(camera_folder: Path, record: Record) -> pa.Table:
     Raises:
         UserError: The file is missing, broken, or not the one that was frozen.
     """
-    file = camera_folder / record["release"]["file"]
+    file = workspace.folder / record["release"]["file"]
     try:
         table = pq.read_table(file)
         found = labels_hash(table["crop_id"].to_pylist(), table["label"].to_pylist())
@@ -233,15 +227,6 @@ def read_release(camera_folder: Path, record: Record) -> pa.Table:
     return table
 
 
-def _write_parquet(file: Path, table: pa.Table) -> None:
-    with replacing(file) as sink:
-        pq.write_table(table, sink)
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 # -- begin -----------------------------------------------------------------------------------------
 
 
@@ -252,8 +237,7 @@ def released(index: CropIndex, classes: list[str]) -> NDArray[np.int64]:
         index: The camera's crops.
         classes: Its classes.
     """
-    of_team = index.verdict.is_any(classes) & (index.human == "") & ~index.test
-    rows = np.flatnonzero(of_team)
+    rows = np.flatnonzero(index.released(classes))
     return rows[np.argsort(index.crop_id[rows].astype(str))]
 
 
@@ -299,11 +283,11 @@ def plan_classes(
 
 def _is_due(catalog: Catalog, config: AuditConfig) -> bool:
     """Whether the command begins an audit."""
-    number = last_audit(catalog.folder)
+    number = last_audit(catalog.workspace)
     if number == 0 or not config.new:
         return number == 0
-    record = read_audit(catalog.folder, number)
-    if not open_audit(catalog.folder) or _differing(record, config):
+    record = read_audit(catalog.workspace, number)
+    if not open_audit(catalog.workspace) or _differing(record, config):
         return True
     if config.reviewer == "person" and answers(catalog, record):
         return True
@@ -332,19 +316,18 @@ def _begin(catalog: Catalog, config: AuditConfig, number: int, listener: Listene
             f"{1 - config.precision:g}, so no audit could be expected to pass: expect fewer "
             "errors, or ask for a lower precision"
         )
-    folder = audit_folder(catalog.folder, number)
-    file = folder / "release.parquet"
+    files = catalog.workspace.audit(number)
     rounds = index.verdict_round[rows].tolist()
     teams = Counter(zip(index.verdict_by[rows], rounds, index.verdict_run[rows], strict=True))
     record = {
         "schema": 1,
         "camera": catalog.name,
         "audit": number,
-        "begun": _now(),
+        "begun": utc_stamp(),
         "log_events": events,
         "settings": {name: getattr(config, name) for name in SETTINGS},
         "release": {
-            "file": file.relative_to(catalog.folder).as_posix(),
+            "file": files.release.relative_to(catalog.folder).as_posix(),
             "hash": labels_hash(ids.tolist(), labels.tolist()),
             "crops": len(rows),
             "by_class": {name: len(batch) for name, batch in batches.items()},
@@ -359,9 +342,11 @@ def _begin(catalog: Catalog, config: AuditConfig, number: int, listener: Listene
         _simulated_answers(catalog, index, record, {})  # raises where it would have none
     confidence = index.verdict_confidence[rows]
     with disk_errors():
-        folder.mkdir(parents=True, exist_ok=True)
-    _write_parquet(file, pa.table({"crop_id": ids, "label": labels, "confidence": confidence}))
-    write_json(folder / "audit.json", record)
+        files.folder.mkdir(parents=True, exist_ok=True)
+    write_parquet(
+        files.release, pa.table({"crop_id": ids, "label": labels, "confidence": confidence})
+    )
+    write_json(files.record, record)
     asked = sum(len(row["sample"]) for row in classes.values())
     listener.say(
         f"audit {number} of {catalog.name} begins: {asked} of {len(rows)} crops to look at"
@@ -435,7 +420,7 @@ def _labels(heard: Mapping[str, Answer]) -> dict[str, str]:
 
 def _answer_as_oracle(catalog: Catalog, record: Record) -> None:
     """Answer what is unanswered from hidden truth, all of it in one commit."""
-    with catalog.lock("audit"):
+    with catalog.workspace.transaction("audit"):
         heard, index = answers(catalog, record), catalog.index()
         catalog.append_labels(_simulated_answers(catalog, index, record, heard))
 
@@ -518,18 +503,18 @@ def _conclude(catalog: Catalog, record: Record, file: Path) -> None:
 
     if is_open(judge_classes(record, _labels(answers(catalog, record)))):
         return
-    with catalog.lock("audit"):
+    with catalog.workspace.transaction("audit"):
         heard = answers(catalog, record)
         classes = judge_classes(record, _labels(heard))
         if file.exists() or is_open(classes):
             return
-        read_release(catalog.folder, record)
+        read_release(catalog.workspace, record)
         by = Counter((answer.by, answer.source) for answer in heard.values())
         certificate = {
             "schema": 1,
             "camera": record["camera"],
             "audit": record["audit"],
-            "created": _now(),
+            "created": utc_stamp(),
             "release": record["release"],
             "teams": record["teams"],
             "settings": record["settings"],
@@ -656,12 +641,12 @@ class _Coverage:
 
 
 def _coverage(catalog: Catalog, record: Record, index: CropIndex) -> _Coverage:
-    frozen = read_release(catalog.folder, record)
+    frozen = read_release(catalog.workspace, record)
     label_of = dict(zip(frozen["crop_id"].to_pylist(), frozen["label"].to_pylist(), strict=True))
     rows = released(index, catalog.classes)
     pairs = zip(index.crop_id[rows].tolist(), index.verdict[rows].tolist(), strict=True)
     covered = sum(label_of.get(crop) == label for crop, label in pairs)
-    verified = sum(crop in label_of for crop in index.crop_id[index.human != ""].tolist())
+    verified = sum(crop in label_of for crop in index.crop_id[index.verified()].tolist())
     return _Coverage(len(rows), covered, len(label_of) - covered - verified)
 
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import os
-import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from collabteam.catalog.index import CROP_COLUMNS, LOG_COLUMNS, CropIndex, IndexBuilder
+from collabteam.catalog.annotations import LOG_COLUMNS, Annotations
+from collabteam.catalog.index import CROP_COLUMNS, CropIndex, IndexBuilder
 from collabteam.catalog.records import (
     CROP_SCHEMA,
     LABEL_SCHEMA,
@@ -28,66 +25,47 @@ from collabteam.catalog.records import (
     crops_to_table,
     events_to_table,
 )
-from collabteam.errors import UserError, disk_errors
-from collabteam.settings import UNKNOWN, UNUSABLE, camera_folder, check_classes, root_folder
-from collabteam.storage.locks import Lock, LockHeld
-from collabteam.storage.mirror import Mirror, pull
-from collabteam.storage.store import MANIFEST, Store, together
-from collabteam.storage.tables import Table, write_atomically
+from collabteam.errors import UserError
+from collabteam.settings import UNKNOWN, UNUSABLE, check_classes
+from collabteam.storage.layout import TableName
+from collabteam.storage.workspace import StorageSize, Workspace, registered
 
 BATCH_CROPS = 4096
 """Most crops in one commit."""
 BATCH_BYTES = 64 * 2**20
 """Bytes of pictures that close a commit."""
-_MERGED = {"crops": 16_384, "labels": 1_048_576, "truth": 1_048_576}
+_MERGED: dict[TableName, int] = {"crops": 16_384, "labels": 1_048_576, "truth": 1_048_576}
 """Rows that make a fragment large enough to be left alone, by table; pictures are heavy."""
-
-
-class CameraInUse(UserError):
-    """Another process holds the camera."""
-
-
-@dataclass(frozen=True)
-class StorageSize:
-    """What a camera's tables take on the disk or in the store.
-
-    Attributes:
-        files: Number of files.
-        bytes: Of all of them.
-    """
-
-    files: int
-    bytes: int
 
 
 class Catalog:
     """The crops of one camera and the log of what was said about them.
 
     Make one with :meth:`open` or :meth:`register`. Any number of processes may read and append at
-    the same time; a command that must be alone takes :meth:`lock`.
+    the same time; a command that must be alone opens a transaction of the :attr:`workspace`.
+
+    Args:
+        workspace: The camera's files, or the folder that holds them.
 
     Attributes:
-        folder: The camera's folder, ``<root>/<camera>``; of a camera in an object store the copy of
-            it on this machine (:mod:`collabteam.storage.mirror`).
-        place: The same for a person to read: a folder or an address.
+        workspace: The camera's files.
+        folder: The camera's folder on this machine, ``<root>/<camera>``.
+        place: Where the camera lives, for a person to read: a folder or an address.
         name: The camera.
         classes: The registered classes, one branch each, in this order; empty if none are yet.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.name = folder.name
-        self._mirror = Mirror.of(folder)
-        self.place = str(folder) if self._mirror is None else self._mirror.store.url
-        self.classes = _read_manifest(folder / MANIFEST)
-        self._crops = Table(folder / "crops.lance")
-        self._labels = Table(folder / "labels.lance")
+    def __init__(self, workspace: Workspace | Path) -> None:
+        workspace = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
+        self.workspace = workspace
+        self.folder, self.place, self.name = workspace.folder, workspace.place, workspace.name
+        self.classes = _read_manifest(workspace.manifest)
+        self._crops = workspace.table("crops")
+        self._labels = workspace.table("labels")
         self._labels.add_missing_texts(LABEL_SCHEMA)
-        Table(folder / "truth.lance")  # damage should show here, not in the midst of a command
+        workspace.table("truth")  # damage should show here, not in the midst of a command
         self._read = IndexBuilder()
         self._reading = threading.Lock()
-        self._lock_depth = 0
-        self._lock: Lock | None = None
 
     @classmethod
     def open(cls, root: str | Path, camera: str) -> Catalog:
@@ -96,9 +74,9 @@ class Catalog:
         Raises:
             UserError: There is no such camera under ``root``, or something of it is damaged.
         """
-        folder = camera_folder(root, camera)
-        pull(folder)
-        if not (folder / MANIFEST).is_file():
+        workspace = Workspace.at(root, camera)
+        workspace.refresh()
+        if not workspace.manifest.is_file():
             known = list(registered(root))
             near = difflib.get_close_matches(camera, known, n=3)
             named = [*near, *(name for name in known if name not in near)]
@@ -107,7 +85,7 @@ class Catalog:
                 f"no camera {camera!r} under {root}: known are {listing or 'none'}; "
                 f"'ingest camera={camera}' registers it"
             )
-        return cls(folder)
+        return cls(workspace)
 
     @classmethod
     def register(cls, root: str | Path, camera: str, classes: Sequence[str] = ()) -> Catalog:
@@ -122,24 +100,18 @@ class Catalog:
             UserError: The classes make no team, or others are registered already; or what
                 :meth:`open` raises.
         """
-        folder = camera_folder(root, camera)
+        workspace = Workspace.at(root, camera)
         if classes:
             check_classes(list(classes))
-        if mirror := Mirror.of(folder):
-            mirror.pull()
-        if not (folder / MANIFEST).is_file():
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except (FileExistsError, NotADirectoryError, PermissionError) as error:
-                raise UserError(f"{folder} cannot be made: {error.strerror}") from error
-            if mirror is not None:
-                mirror.store.check_conditions()
-            Table.create(folder / "crops.lance", CROP_SCHEMA)
-            Table.create(folder / "labels.lance", LABEL_SCHEMA)
-            Table.create(folder / "truth.lance", TRUTH_SCHEMA)
+        workspace.refresh()
+        if not workspace.manifest.is_file():
+            workspace.prepare()
+            workspace.create_table("crops", CROP_SCHEMA)
+            workspace.create_table("labels", LABEL_SCHEMA)
+            workspace.create_table("truth", TRUTH_SCHEMA)
             # Last, so that a camera which can be opened is complete.
-            _write_manifest(folder, classes)
-        catalog = cls(folder)
+            workspace.write_manifest(_manifest(camera, classes))
+        catalog = cls(workspace)
         if classes:
             catalog.set_classes(classes)
         return catalog
@@ -161,47 +133,21 @@ class Catalog:
         Raises:
             UserError: The disk is full, something is damaged, or the root is elsewhere.
         """
-        to = camera_folder(root, self.name)
-        if mirror := Mirror.of(to):
-            mirror.pull()
-        if (to / MANIFEST).is_file():
-            return Catalog(to)
-        if (mirror and mirror.store.bucket) != (self._mirror and self._mirror.store.bucket):
-            raise UserError(
-                f"{self.place} cannot be copied to {root}: expected another root on the same "
-                "machine, or in the same bucket"
-            )
-        if mirror is not None and self._mirror is not None:
-            for name in ("crops.lance", "truth.lance"):
-                self._mirror.store.copy(name, mirror.store)
-            Table.create(to / "labels.lance", LABEL_SCHEMA)
-            self._copy_log(Table(to / "labels.lance"))
-            _write_manifest(to, self.classes)
-            return Catalog(to)
-        partial = to.with_name(f".{to.name}.{os.getpid()}")
-        try:
-            with disk_errors():
-                partial.mkdir(parents=True)
-                for name in ("crops.lance", "truth.lance"):
-                    with Table(self.folder / name).still():
-                        shutil.copytree(self.folder / name, partial / name, copy_function=_link)
-                Table.create(partial / "labels.lance", LABEL_SCHEMA)
-            self._copy_log(Table(partial / "labels.lance"))
-            classes = {"name": self.name, "classes": self.classes}
-            write_atomically(partial / MANIFEST, yaml.safe_dump(classes, sort_keys=False))
-            with suppress(OSError):  # somebody else was quicker
-                partial.rename(to)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        to = Workspace.at(root, self.name)
+        to.refresh()
+        if not to.manifest.is_file():
+            self.workspace.copy_tables(to, ("crops", "truth"), self._complete_copy)
         return Catalog(to)
 
-    def _copy_log(self, to: Table) -> None:
-        if len(to):  # a copy that was killed
-            return
-        log = self.log()
-        said = pc.is_in(log["source"], pa.array(["team", "rollback", "oracle"]))
-        said = pc.and_(said, pc.not_equal(log["purpose"], "test"))
-        to.append(log.filter(pc.invert(said)))
+    def _complete_copy(self, to: Workspace) -> None:
+        to.create_table("labels", LABEL_SCHEMA)
+        labels = to.table("labels")
+        if not len(labels):  # else a copy that was killed
+            log = self.log()
+            said = pc.is_in(log["source"], pa.array(["team", "rollback", "oracle"]))
+            said = pc.and_(said, pc.not_equal(log["purpose"], "test"))
+            labels.append(log.filter(pc.invert(said)))
+        to.write_manifest(_manifest(self.name, self.classes))
 
     def set_classes(self, classes: Sequence[str]) -> None:
         """Register the camera's classes; the same ones in another order change nothing.
@@ -210,77 +156,15 @@ class Catalog:
             UserError: The classes make no team, or others are registered already.
         """
         check_classes(list(classes))
-        self.classes = _read_manifest(self.folder / MANIFEST)
+        self.classes = _read_manifest(self.workspace.manifest)
         if not self.classes:
-            _write_manifest(self.folder, classes)
-            self.classes = _read_manifest(self.folder / MANIFEST)  # in a store, another's perhaps
+            self.workspace.write_manifest(_manifest(self.name, classes))
+            self.classes = _read_manifest(self.workspace.manifest)  # in a store, another's perhaps
         if set(classes) != set(self.classes):
             raise UserError(
                 f"camera {self.name} has the classes {', '.join(self.classes)}, not "
                 f"{', '.join(classes)}: name these, or register another camera"
             )
-
-    @contextmanager
-    def lock(self, command: str) -> Iterator[None]:
-        """Hold the camera for one command; the same object may take it again meanwhile.
-
-        The lock is the system's, so it ends with the process however that ends; the file's content
-        only tells others who holds it. In an object store it is a lease besides, which ends a
-        minute after the process; what was made under it is in the store when it ends.
-
-        Args:
-            command: What to tell others, for example ``train``.
-
-        Raises:
-            CameraInUse: Somebody else holds it, and since when.
-            UserError: The folder cannot be written, or the store does not answer.
-        """
-        if self._lock_depth == 0:
-            try:
-                if self._mirror is None:
-                    self._lock = Lock(self.folder / "lock", {"command": command})
-                else:
-                    self._mirror.take({"command": command})
-            except LockHeld as held:
-                raise CameraInUse(
-                    f"camera {self.name} is in use by {held.describe()}: wait for it or stop it"
-                ) from held
-        self._lock_depth += 1
-        try:
-            yield
-            if self._lock_depth == 1:
-                self.push()
-        except BaseException:
-            if self._lock_depth == 1:
-                with suppress(UserError):  # of the two errors the first one says more
-                    self.push()
-            raise
-        finally:
-            self._lock_depth -= 1
-            if self._lock_depth == 0 and self._lock is not None:
-                self._lock.release()
-            if self._lock_depth == 0 and self._mirror is not None:
-                self._mirror.release()
-
-    def push(self) -> None:
-        """Bring what was made in :attr:`folder` up to the store, if the camera lives in one.
-
-        The caller holds :meth:`lock`, whose end does the same: this is for steps before that.
-
-        Raises:
-            UserError: The store does not answer, or another command has taken over the camera.
-        """
-        if self._mirror is not None:
-            self._mirror.push()
-
-    def pull(self) -> None:
-        """See in :attr:`folder` what others have brought up to the store meanwhile.
-
-        Raises:
-            UserError: The store does not answer, or the disk is full.
-        """
-        if self._mirror is not None:
-            self._mirror.pull()
 
     def __len__(self) -> int:
         """Number of crops that this object has seen."""
@@ -299,8 +183,9 @@ class Catalog:
         if not self._read.crops and len(crop_ids) <= BATCH_CROPS:
             # Whoever asks once need not have all names in memory.
             return crop_ids - self._crops.holding("crop_id", crop_ids)
-        self._catch_up()
-        return self._read.lacking(crop_ids)
+        asked = list(crop_ids)
+        rows = self.rows(asked)
+        return {crop_id for crop_id, row in zip(asked, rows.tolist(), strict=True) if row < 0}
 
     def add_crops(self, crops: Iterable[Crop]) -> list[tuple[str, bool]]:
         """Add crops; those that are there already, or come twice, are added once.
@@ -318,7 +203,8 @@ class Catalog:
         self._catch_up()
         result: list[tuple[str, bool]] = []
         for batch in _batched(crops):
-            lacking = self._read.lacking({crop.crop_id for crop in batch})
+            rows = self._read.find([crop.crop_id for crop in batch]).tolist()
+            lacking = {crop.crop_id for crop, row in zip(batch, rows, strict=True) if row < 0}
             new: list[Crop] = []
             for crop in batch:
                 result.append((crop.crop_id, crop.crop_id in lacking))
@@ -326,15 +212,9 @@ class Catalog:
                     lacking.remove(crop.crop_id)
                     new.append(crop)
             if new:
-                self._check_held()
                 self._crops.append(crops_to_table(new))
                 self._catch_up()
         return result
-
-    def _check_held(self) -> None:
-        """Of a command that takes the lock: make sure that nobody else has it by now."""
-        if self._lock_depth and self._mirror is not None:
-            self._mirror.check()
 
     def append_labels(self, events: Sequence[LabelEvent]) -> int:
         """Append events to the log, all of them or none, in one atomic commit.
@@ -356,7 +236,6 @@ class Catalog:
         unknown = self._lacking({event.crop_id for event in events} - {""})
         if unknown:
             raise ValueError(f"{len(unknown)} crops are not in {self.place}: {min(unknown)}, ...")
-        self._check_held()
         self._labels.append_few(events_to_table(events))
         return len(events)
 
@@ -409,6 +288,22 @@ class Catalog:
         Raises:
             UserError: A table is damaged.
         """
+        self._read_log()
+        with self._reading:
+            return self._read.index()
+
+    def annotations(self) -> Annotations:
+        """Everything that was said about the crops.
+
+        Raises:
+            UserError: A table is damaged.
+        """
+        self._read_log()
+        with self._reading:
+            return self._read.annotations()
+
+    def _read_log(self) -> None:
+        """Read the events, and the crops, that came since this object read last."""
         # The log first: every crop that it speaks of is then in the crops that follow.
         self._labels.refresh()
         events = len(self._labels)
@@ -418,7 +313,22 @@ class Catalog:
             self._read.reserve(0, events)
             for batch in self._labels.batches(LOG_COLUMNS, self._read.events, events):
                 self._read.add_events(batch)
-            return self._read.index()
+
+    def rows(self, crop_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Row numbers of :class:`CropIndex` by name.
+
+        Args:
+            crop_ids: K names.
+
+        Returns:
+            Shape ``(K,)``: -1 for names that no crop has.
+
+        Raises:
+            UserError: The table is damaged.
+        """
+        self._catch_up()
+        with self._reading:
+            return self._read.find(crop_ids)
 
     def compact(
         self, advance: Callable[[int], None] | None = None
@@ -438,21 +348,10 @@ class Catalog:
         Raises:
             UserError: The disk is full, a table is damaged, or the store does not answer.
         """
-        before = self._stored()
+        before = self.workspace.table_size(*_MERGED)
         for name, rows in _MERGED.items():
-            Table(self.folder / f"{name}.lance").compact(rows, advance)
-        return before, self._stored()
-
-    def _stored(self) -> StorageSize:
-        if self._mirror is not None:
-            sizes = [size for name in _MERGED for size in self._mirror.store.sizes(f"{name}.lance")]
-            return StorageSize(len(sizes), sum(sizes))
-        sizes = []
-        for file in self.folder.glob("*.lance/**/*"):
-            with suppress(FileNotFoundError):  # somebody is writing
-                if file.is_file():
-                    sizes.append(file.stat().st_size)
-        return StorageSize(len(sizes), sum(sizes))
+            self.workspace.table(name).compact(rows, advance)
+        return before, self.workspace.table_size(*_MERGED)
 
     def images(self, rows: npt.ArrayLike) -> list[bytes]:
         """Encoded pictures by row number of :class:`CropIndex`.
@@ -492,42 +391,6 @@ class Catalog:
         return list(self._crops.take(numbers, columns).to_pylist()) if numbers else []
 
 
-def _link(source: str, to: str) -> None:
-    try:
-        os.link(source, to)
-    except OSError:  # another file system, or one without links
-        shutil.copy2(source, to)
-
-
-def registered(root: str | Path) -> dict[str, Path]:
-    """Every registered camera under a root.
-
-    Args:
-        root: A folder, or ``s3://bucket/prefix``.
-
-    Returns:
-        The file with its name and classes, by its name; in ascending order of names.
-
-    Raises:
-        UserError: The root is no such address, or the store does not answer or let us in.
-    """
-    folder = root_folder(root)
-    store = Store.of(folder)
-    if store is None:
-        return {file.parent.name: file for file in sorted(folder.glob(f"*/{MANIFEST}"))}
-    found: dict[str, Path] = {}
-
-    def look(name: str) -> None:
-        if manifest := store.read(f"{name}/{MANIFEST}"):
-            file = found[name] = folder / name / MANIFEST
-            if not file.exists() or file.read_bytes() != manifest.content:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(file, manifest.content.decode())
-
-    together(look, store.folders())
-    return dict(sorted(found.items()))
-
-
 def _batched(crops: Iterable[Crop]) -> Iterator[list[Crop]]:
     batch: list[Crop] = []
     size = 0
@@ -541,13 +404,8 @@ def _batched(crops: Iterable[Crop]) -> Iterator[list[Crop]]:
         yield batch
 
 
-def _write_manifest(folder: Path, classes: Sequence[str]) -> None:
-    content = {"name": folder.name, "classes": list(classes)}
-    text = yaml.safe_dump(content, sort_keys=False)
-    if mirror := Mirror.of(folder):
-        mirror.write_manifest(text)
-    else:
-        write_atomically(folder / MANIFEST, text)
+def _manifest(camera: str, classes: Sequence[str]) -> str:
+    return yaml.safe_dump({"name": camera, "classes": list(classes)}, sort_keys=False)
 
 
 def _read_manifest(path: Path) -> list[str]:

@@ -25,6 +25,10 @@ UNDO = "undo:"
 """What stands before the name of a page that was taken back, in ``commit``."""
 PURPOSES = ("", "proposal", "increment", "verdict", *REVIEW_PURPOSES)
 """What an event is for."""
+NONE = -1
+"""As a target: the crop shows none of the classes."""
+UNLABELLED = -2
+"""As a target: nobody said what the crop shows, or nobody can."""
 
 
 @dataclass(frozen=True)

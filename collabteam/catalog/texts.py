@@ -141,26 +141,88 @@ class Numbers:
         """Shape ``(N, ...)``: all of them; what is added later does not change it."""
         return self._kept[: self._count]
 
+    def snapshot(self) -> Numbers:
+        """The same numbers, which share memory until something is added to them."""
+        same = Numbers(self._kept.dtype)
+        same._kept, same._count = self.all(), self._count
+        return same
+
+    def only(self, chosen: npt.NDArray[np.bool_]) -> Numbers:
+        """A copy of some of the numbers; ``chosen`` has the shape ``(N,)``."""
+        some = Numbers(self._kept.dtype)
+        some._kept, some._count = self.all()[chosen], int(chosen.sum())
+        return some
+
 
 class Encoder:
-    """Collects texts batch by batch, as numbers of as few bytes as they need; 0 is ``""``."""
+    """Collects texts batch by batch, as numbers of as few bytes as they need; 0 is ``""``.
+
+    Attributes:
+        codes: The number of each text that was added.
+        texts: The different texts, in the order of their numbers.
+    """
 
     def __init__(self) -> None:
         self._number = {"": 0}
+        self.texts = [""]
         self.codes = Numbers(np.int8)
+
+    def number(self, text: str) -> int:
+        """The number of a text, which is a new one where the text is new."""
+        number = self._number.setdefault(text, len(self.texts))
+        if number == len(self.texts):
+            self.texts.append(text)
+        return number
 
     def add(self, column: pa.Array) -> None:
         """Add the texts of a batch."""
         encoded = column.dictionary_encode()
-        numbers = [
-            self._number.setdefault(text, len(self._number))
-            for text in encoded.dictionary.to_pylist()
-        ]
+        numbers = [self.number(text) for text in encoded.dictionary.to_pylist()]
         self.codes.add(np.array(numbers, dtype=np.int32)[encoded.indices.to_numpy()])
 
     def column(self) -> TextColumn:
         """All of them; what is added later does not change it."""
-        return TextColumn(self.codes.all(), pa.array(list(self._number), pa.string()))
+        return TextColumn(self.codes.all(), pa.array(self.texts, pa.string()))
+
+    def snapshot(self) -> Encoder:
+        """The same texts; what is added to either does not change the other."""
+        return self._with(self.codes.snapshot())
+
+    def only(self, chosen: npt.NDArray[np.bool_]) -> Encoder:
+        """A copy with some of the texts, under the same numbers."""
+        return self._with(self.codes.only(chosen))
+
+    def _with(self, codes: Numbers) -> Encoder:
+        same = Encoder()
+        same._number, same.texts, same.codes = dict(self._number), list(self.texts), codes
+        return same
+
+
+class LabelsByRow:
+    """A label for each row, ``""`` for none; rows that come later have none until they get one.
+
+    Args:
+        column: Shape ``(N,)``: the labels to begin with.
+    """
+
+    def __init__(self, column: TextColumn | None = None) -> None:
+        self._texts = [""] if column is None else column.texts.to_pylist()
+        self._number = {text: number for number, text in enumerate(self._texts)}
+        self._none = self._number[""]
+        self._codes = np.zeros(0, np.int32) if column is None else column.codes.astype(np.int32)
+
+    def __getitem__(self, row: int) -> str:
+        return self._texts[self._codes[row]] if row < len(self._codes) else ""
+
+    def __setitem__(self, row: int, label: str) -> None:
+        if row >= len(self._codes):
+            codes = np.full(row + 1 + row // 8, self._none, dtype=np.int32)
+            codes[: len(self._codes)] = self._codes
+            self._codes = codes
+        number = self._number.setdefault(label, len(self._texts))
+        if number == len(self._texts):
+            self._texts.append(label)
+        self._codes[row] = number
 
 
 class Names(TextColumn):

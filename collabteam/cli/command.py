@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from collabteam.errors import UserError, disk_errors
-from collabteam.settings import camera_folder, check_runtime
+from collabteam.settings import check, check_camera_name
+from collabteam.settings.fields import settings_of
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class Command:
                 f"{name}={part.removeprefix(f'{word}=')}" if part.startswith(f"{word}=") else part
                 for part in sys.argv[1:]
             ]
+        if "seed" not in settings_of(self.schema):
+            sys.argv[1:] = self._without_seed(sys.argv[1:])
         arguments = sys.argv[1:]
         if {"-h", "--help"} & set(arguments):
             print(self.help.strip())
@@ -80,6 +83,13 @@ class Command:
                 _complain(self.name, str(error))
                 sys.exit(2)
         sys.exit(self._compose_and_run(arguments))
+
+    def _without_seed(self, words: list[str]) -> list[str]:
+        """Leave out ``seed=``, which every command took once; old scripts still give it."""
+        kept = [word for word in words if not word.startswith("seed=")]
+        if len(kept) < len(words):
+            _complain(self.name, "seed= is ignored: nothing is drawn here")
+        return kept
 
     def _compose_and_run(self, arguments: list[str]) -> int:
         # Composition errors then reach us instead of being printed with a trace.
@@ -174,8 +184,8 @@ class Command:
                 raise UserError(f"no such setting: {', '.join(unknown)}")
         except (ValueError, OmegaConfBaseException) as error:
             raise UserError(_one_line(error)) from error
+        check(config)
         if runtime := getattr(config, "runtime", None):
-            check_runtime(runtime)
             aside = HydraConfig.get().runtime.choices["hydra/launcher"] != "basic"
             trainer = getattr(config, "trainer", None)
             if aside and trainer is not None and trainer.threads == 0:
@@ -195,17 +205,18 @@ class Command:
         """
         import yaml
 
-        from collabteam.catalog import registered
+        from collabteam.storage.workspace import registered
 
         given = dict(part.split("=", 1) for part in arguments if "=" in part)
         chosen = given.get("camera", "")
         named = [name for name in chosen.split(",") if name and "(" not in chosen]
         for name in named:
-            camera_folder("", name)
+            check_camera_name(name)
         cameras: dict[str, dict[str, Any]] = {}
         damaged: dict[str, str] = {}
         for root in given.get("root", "outputs").split(","):
-            for name, file in registered(root).items():
+            for name, workspace in registered(root).items():
+                file = workspace.manifest
                 try:
                     classes = yaml.safe_load(file.read_text(encoding="utf-8"))["classes"]
                     cameras[name] = {"name": name, "classes": list(classes)}
@@ -235,7 +246,7 @@ def _gather(arguments: list[str]) -> list[str]:
     from hydra.core.override_parser.types import Glob
     from hydra.errors import HydraException
 
-    from collabteam.catalog import registered
+    from collabteam.storage.workspace import registered
 
     words = [word for word in arguments if word.startswith("camera=")]
     try:

@@ -7,7 +7,6 @@ of a job is known even where the launcher lost it.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import itertools
 import json
@@ -32,7 +31,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from collabteam.cli.command import Outcome
 from collabteam.errors import UserError, first_line
-from collabteam.storage.locks import Lock, LockHeld
+from collabteam.machine import processors
+from collabteam.storage.files import write_json
+from collabteam.storage.locks import Lock, LockHeld, is_locked
+from collabteam.storage.roots import work_folder
 
 FOLDER = ".sweeps"
 """Under the root: what sweeps tell of themselves."""
@@ -211,9 +213,7 @@ def plan(command: str, varies: str, arguments: Sequence[str], cameras: Sequence[
     root = roots[0]
     launcher = values.get("hydra/launcher", ["basic"])[0]
     name = f"{command}-{hashlib.blake2b(repr(grid).encode(), digest_size=4).hexdigest()}"
-    # Of an object store, what a sweep tells of itself stays on this machine.
-    base = Path("outputs") if "://" in root else Path(root)
-    folder = base.absolute() / FOLDER / name
+    folder = work_folder(root).absolute() / FOLDER / name
     jobs = []
     for number, chosen in enumerate(grid):
         camera = chosen.get("camera", "")
@@ -383,18 +383,15 @@ def jobs_at_once(runtime: Any) -> int:
     """
     if runtime.jobs:
         return int(runtime.jobs)
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    return max(1, min((cpus or 1) // int(runtime.cpus), int(memory / float(runtime.memory_gb))))
+    return max(1, min(processors() // int(runtime.cpus), int(memory / float(runtime.memory_gb))))
 
 
 # -- what jobs leave for the driver -------------------------------------------------------------
 
 
 def _keep(job: Job, outcome: Outcome) -> None:
-    partial = job.file("outcome").with_suffix(".part-outcome")
-    partial.write_text(json.dumps(asdict(outcome)))
-    partial.replace(job.file("outcome"))
+    write_json(job.file("outcome"), asdict(outcome))
 
 
 def _missing(job: Job) -> bool:
@@ -460,11 +457,7 @@ def _alone(job: Job) -> Iterator[None]:
 
 
 def _runs(job: Job) -> bool:
-    try:
-        Lock(job.file("lock"), {}).release()
-    except LockHeld:
-        return True
-    return False
+    return is_locked(job.file("lock"))
 
 
 @contextmanager
@@ -474,12 +467,8 @@ def _ending_with(lock: Path, wanted: bool) -> Iterator[None]:
 
     def watch() -> None:
         while not over.wait(1):
-            with lock.open() as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
-            os._exit(3)
+            if not is_locked(lock):
+                os._exit(3)
 
     if wanted:
         threading.Thread(target=watch, daemon=True).start()

@@ -1,1 +1,1 @@
-"""The labelled dataset in the formats of other tools."""
+"""Export of the labelled crops as a dataset: formats of other tools, or a PyTorch dataset."""

@@ -71,7 +71,7 @@ class LabelledCrops(Dataset[tuple[Any, int]]):
         if split not in (None, TRAIN, TEST, HELD_OUT):
             raise UserError(f"split={split!r}: expected {TRAIN}, {TEST}, {HELD_OUT} or None")
         self._catalog: Catalog | None = Catalog.open(root, camera)
-        self._folder = self._catalog.folder
+        self._workspace = self._catalog.workspace
         self._process = os.getpid()
         selection = select_labels(self._catalog, certified, min_confidence, unknown)
         chosen = np.flatnonzero((selection.split == split) | (split is None))
@@ -106,7 +106,7 @@ class LabelledCrops(Dataset[tuple[Any, int]]):
 
     def _open(self) -> Catalog:
         if self._catalog is None:  # in a process that got this object sent
-            self._catalog, self._process = Catalog(self._folder), os.getpid()
+            self._catalog, self._process = Catalog(self._workspace), os.getpid()
         if os.getpid() != self._process:
             raise RuntimeError(
                 "crops cannot be read from a forked process: give the DataLoader num_workers=0 or "
@@ -115,4 +115,4 @@ class LabelledCrops(Dataset[tuple[Any, int]]):
         return self._catalog
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_catalog": None, "_folder": self._folder.absolute()}
+        return {**self.__dict__, "_catalog": None}

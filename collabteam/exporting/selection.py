@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 from collabteam.catalog.catalog import Catalog
 from collabteam.catalog.index import CropIndex
 from collabteam.catalog.records import labels_hash, seeded_hash
-from collabteam.catalog.texts import TextColumn, Texts
+from collabteam.catalog.texts import Texts
 from collabteam.errors import UserError, first_line
 from collabteam.settings import UNKNOWN, UNUSABLE
+from collabteam.storage.workspace import Workspace
 
 TRAIN, VAL, TEST, HELD_OUT = "train", "val", "test", "held-out"
 SPLITS = (TRAIN, VAL, TEST, HELD_OUT)
@@ -36,8 +37,6 @@ NOT_SURE = "the team was less sure than min_confidence"
 NOT_COVERED = "the certificate does not cover them"
 REASONS = (NOT_COVERED, NO_LABEL, NOT_KNOWN, IS_UNUSABLE, IS_UNKNOWN, FOREIGN, NOT_SURE)
 """Why a crop is left out; the first that holds counts."""
-
-_EVENTS = ("crop_id", "label", "source", "purpose", "round", "confidence", "by")
 
 
 @dataclass(frozen=True)
@@ -94,6 +93,32 @@ class Selection:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def sources_present(self) -> list[str]:
+        """The sources that occur, in the order of ``SOURCES``."""
+        there = set(self.source.tolist())
+        return [source for source in SOURCES if source in there]
+
+    def splits_present(self) -> list[str]:
+        """The splits that occur, in the order of ``SPLITS``."""
+        there = set(self.split.tolist())
+        return [split for split in SPLITS if split in there]
+
+    def left_out_lines(self) -> list[str]:
+        """How many crops were left out for each reason, a line for every reason that occurs."""
+        return [f"{count:,}: {reason}" for reason, count in self.left_out.items() if count]
+
+    def take(self, order: npt.NDArray[np.int64]) -> Selection:
+        """The crops at some places, in this order.
+
+        Args:
+            order: Shape ``(J,)``: places from 0 to K - 1.
+        """
+        chosen = {
+            name: getattr(self, name)[order]
+            for name in ("rows", "label", "source", "confidence", "round", "team", "split")
+        }
+        return replace(self, **chosen)
+
     def count(self, label: str, source: str = "", split: str = "") -> int:
         """Crops of a label, and of a source or a split where one is given."""
         chosen = self.label == label
@@ -105,7 +130,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class _Words:
+class _TeamLabels:
     """Shape ``(N,)`` each: a team's label of every crop, and how it came about."""
 
     label: Texts
@@ -148,14 +173,14 @@ def select_labels(
     index = catalog.index()
     covered = np.ones(len(index), dtype=bool)
     if certificate:
-        words = _frozen(catalog, index, certificate)
-        covered = words.label != ""
+        said = _frozen(catalog, index, certificate)
+        covered = said.label != ""
     else:
-        words = _current(catalog, index)
+        said = _current(catalog, index)
     classes = [*catalog.classes, *([UNKNOWN] if unknown else [])]
-    is_team = index.human == ""
-    label = np.where(is_team, words.label, index.human)
-    reason = _reasons(index, label, words.confidence, covered, classes, min_confidence)
+    is_team = ~index.verified()
+    label = np.where(is_team, said.label, index.human)
+    reason = _reasons(index, label, said.confidence, covered, classes, min_confidence)
     rows = np.flatnonzero(reason < 0)
     of_team = is_team[rows]
     held_out = np.where(index.held_out[rows], HELD_OUT, TRAIN)
@@ -165,9 +190,9 @@ def select_labels(
         rows=rows,
         label=label[rows].astype(object),
         source=np.where(of_team, "team", index.human_source[rows]).astype(object),
-        confidence=np.where(of_team, words.confidence[rows], np.nan),
-        round=np.where(of_team, words.round[rows], -1),
-        team=np.where(of_team, words.team[rows], "").astype(object),
+        confidence=np.where(of_team, said.confidence[rows], np.nan),
+        round=np.where(of_team, said.round[rows], -1),
+        team=np.where(of_team, said.team[rows], "").astype(object),
         split=np.where(index.test[rows], TEST, held_out).astype(object),
         left_out={text: int((reason == number).sum()) for number, text in enumerate(REASONS)},
         certificate=certificate,
@@ -185,7 +210,7 @@ def _reasons(
     """Shape ``(N,)``: number of the first reason to leave a crop out, -1 for none."""
     nothing = label == ""
     # NaN is not sure of anything.
-    unsure = (index.human == "") & ~(confidence >= least) if least > 0 else np.zeros_like(covered)
+    unsure = ~index.verified() & ~(confidence >= least) if least > 0 else np.zeros_like(covered)
     holds = {
         NOT_COVERED: ~covered,
         NO_LABEL: nothing & (index.verdict_round < 0),
@@ -204,26 +229,23 @@ def _reasons(
 # -- what a team said --------------------------------------------------------------------------
 
 
-def _current(catalog: Catalog, index: CropIndex) -> _Words:
+def _current(catalog: Catalog, index: CropIndex) -> _TeamLabels:
     """The last verdicts, and the labels of increments where there was never one."""
     judged = index.verdict_round >= 0
     confidence = index.verdict_confidence
-    label = np.where(judged, index.verdict, index.increment_label)
     joined = ~judged & (index.increment_round >= 0)
     if joined.any():
-        _, found, _, _ = _said(
-            catalog, index, np.where(joined, label, ""), index.increment_round, index.increment_by
-        )
-        confidence = np.where(joined, found, confidence)
-    return _Words(
-        label=label,
+        drawn = catalog.annotations().team("increment").confidence[: len(index)]
+        confidence = np.where(joined, drawn, confidence)
+    return _TeamLabels(
+        label=np.where(judged, index.verdict, index.increment_label),
         confidence=confidence,
         round=np.where(judged, index.verdict_round, index.increment_round),
         team=np.where(judged, index.verdict_by, index.increment_by),
     )
 
 
-def _frozen(catalog: Catalog, index: CropIndex, certificate: Certificate) -> _Words:
+def _frozen(catalog: Catalog, index: CropIndex, certificate: Certificate) -> _TeamLabels:
     """The labels that a certificate covers, ``""`` elsewhere."""
     file = certificate.file
     try:
@@ -236,79 +258,34 @@ def _frozen(catalog: Catalog, index: CropIndex, certificate: Certificate) -> _Wo
     crops, labels = (column.to_pylist() for column in columns)
     if labels_hash(crops, labels) != certificate.hash:
         raise _damaged(file, f"it is not what was frozen for audit {certificate.audit}")
-    label = np.full(len(index), "", dtype=object)
-    rows = index.crop_id.find(crops).tolist()
-    for crop_id, row, frozen in zip(crops, rows, labels, strict=True):
-        if frozen in certificate.passed:
-            if row < 0:
-                raise _damaged(file, f"crop {crop_id} is not in the catalog")
-            label[row] = frozen
-    confidence, round_, team = _said(catalog, index, label)[1:]
-    return _Words(label, confidence, round_, team)
-
-
-def _said(
-    catalog: Catalog,
-    index: CropIndex,
-    label: Texts,
-    round_: npt.NDArray[np.int64] | None = None,
-    team: TextColumn | None = None,
-) -> tuple[Texts, npt.NDArray[np.float64], npt.NDArray[np.int64], Texts]:
-    """Find the last event in which a team called a crop so.
-
-    Args:
-        catalog: The camera.
-        index: Its N crops.
-        label: Shape ``(N,)``: what the team said, ``""`` where nothing is looked for.
-        round_: Shape ``(N,)``: in which round, if only that one counts.
-        team: Shape ``(N,)``: which team, if only that one counts.
-
-    Returns:
-        Label, confidence, round and fingerprint, shape ``(N,)`` each; "", NaN, -1 and "" where
-        there is no such event.
-    """
-    log = catalog.log(_EVENTS)
-    log = log.filter(pc.equal(log["source"], "team"))
-    row_E = index.crop_id.find(log["crop_id"].combine_chunks())
-    event = np.flatnonzero(row_E >= 0)
-    row_E = row_E[event]
-    texts = {name: log[name].to_numpy()[event] for name in ("label", "by")}
-    confidence_E = log["confidence"].to_numpy()[event]
-    round_E = log["round"].to_numpy()[event].astype(np.int64)
-    match = (texts["label"] == label[row_E]) & (texts["label"] != "")
-    if round_ is not None:
-        match &= round_E == round_[row_E]
-    if team is not None:
-        match &= texts["by"] == team[row_E]
-    count = len(index)
-    said, by = np.full(count, "", dtype=object), np.full(count, "", dtype=object)
-    confidence, rounds = np.full(count, np.nan), np.full(count, -1, dtype=np.int64)
-    place = row_E[match]  # of repeated places the last value stays
-    said[place], by[place] = texts["label"][match], texts["by"][match]
-    confidence[place], rounds[place] = confidence_E[match], round_E[match]
-    return said, confidence, rounds, by
+    passed = np.isin(np.array(labels, dtype=str), certificate.passed)
+    rows = index.crop_id.find(crops)
+    if (lost := np.flatnonzero(passed & (rows < 0))).size:
+        raise _damaged(file, f"crop {crops[lost[0]]} is not in the catalog")
+    annotations = catalog.annotations()
+    label = np.full(len(annotations.names), "", dtype=object)
+    label[rows[passed]] = np.array(labels, dtype=object)[passed]
+    said = annotations.team_said(label)
+    here = slice(len(index))  # others may have added crops since
+    return _TeamLabels(label[here], said.confidence[here], said.round[here], said.text("by")[here])
 
 
 # -- certificates ------------------------------------------------------------------------------
 
 
-def newest_certificate(folder: Path) -> Certificate | None:
+def newest_certificate(workspace: Workspace) -> Certificate | None:
     """The certificate of a camera's last audit that has one; None if no audit has.
 
     Args:
-        folder: The camera's.
+        workspace: The camera's files.
 
     Raises:
         UserError: It is damaged.
     """
-    numbers = [
-        int(file.parent.name)
-        for file in folder.glob("audits/*/certificate.json")
-        if file.parent.name.isdecimal()
-    ]
+    numbers = [n for n in workspace.audit_numbers() if workspace.audit(n).certificate.exists()]
     if not numbers:
         return None
-    file = folder / "audits" / str(max(numbers)) / "certificate.json"
+    file = workspace.audit(max(numbers)).certificate
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         results = {str(name): bool(result["passed"]) for name, result in content["classes"].items()}
@@ -331,7 +308,7 @@ def newest_certificate(folder: Path) -> Certificate | None:
 
 def _certificate(catalog: Catalog) -> Certificate:
     command = f"python -m collabteam.audit camera={catalog.name}"
-    certificate = newest_certificate(catalog.folder)
+    certificate = newest_certificate(catalog.workspace)
     if certificate is None:
         raise UserError(
             f"certified=true, but camera {catalog.name} has no certificate: {command} makes one"

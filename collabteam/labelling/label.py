@@ -13,14 +13,14 @@ import time
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from collabteam.catalog import Catalog, LabelEvent
+from collabteam.catalog import NONE, Catalog, LabelEvent, class_numbers
+from collabteam.catalog.texts import TextColumn
 from collabteam.catalog.truth import read_truth
 from collabteam.errors import UserError
 from collabteam.events import Listener
@@ -36,10 +36,12 @@ from collabteam.labelling.calibration import (
     risk_thresholds,
 )
 from collabteam.learners.fit import set_threads
+from collabteam.machine import utc_stamp
 from collabteam.reporting.table1 import Round, read_rounds
 from collabteam.rounds import evaluation
-from collabteam.rounds.state import digest, read_json, round_folder, write_json
-from collabteam.settings import MOST_SAMPLES, UNUSABLE, LabelConfig, check_label, risk_of
+from collabteam.rounds.state import digest
+from collabteam.settings import MOST_SAMPLES, LabelConfig, check, risk_of
+from collabteam.storage.files import read_json, write_json
 from collabteam.team.engines import Disagreement, check_engine, open_engine
 from collabteam.team.predictions import PredictionStore
 from collabteam.team.team import Engine, Team
@@ -105,17 +107,17 @@ def label_pool(config: LabelConfig, listener: Listener | None = None) -> LabelRe
         listener: Where progress and warnings go; silent if None.
 
     Returns:
-        What came of it; ``label.json`` in the camera's folder has the record.
+        What came of it, which is also on record in the camera's folder.
 
     Raises:
         UserError: There is no such round, the engine is missing or differs too much, or the disk is
             full; what was done is kept.
     """
     listener = listener or Listener()
-    check_label(config)
+    check(config)
     catalog = Catalog.open(config.root, config.camera.name)
-    with catalog.lock("label"):
-        rounds = read_rounds(catalog.folder)
+    with catalog.workspace.transaction("label"):
+        rounds = read_rounds(catalog.workspace)
         number = len(rounds) - 1 if config.round is None else config.round
         if not 0 <= number < len(rounds):
             raise UserError(
@@ -134,7 +136,7 @@ class _Labelling:
     ) -> None:
         self.config, self.catalog, self.team, self.listener = config, catalog, team, listener
         self.classes: list[str] = team["classes"]
-        self.folder = round_folder(catalog.folder, team["round"])
+        self.files = catalog.workspace.round(team["round"])
         self.joint: str = team["settings"]["team"]["joint"]
         self.index = catalog.index()
         self.seconds: dict[str, float] = {}
@@ -142,8 +144,8 @@ class _Labelling:
     def run(self) -> LabelResult:
         """Score, decide, write."""
         index = self.index
-        pool = (index.human == "") & ~index.test
-        judged = index.test & (index.human != "") & (index.human != UNUSABLE)
+        pool = index.unverified()
+        judged = index.test_set()
         began = time.perf_counter()
         rows, prob, check = self._score(np.flatnonzero(pool | judged))
         self.seconds["score"] = time.perf_counter() - began
@@ -166,7 +168,7 @@ class _Labelling:
         )
         self.seconds["write"] = time.perf_counter() - began
         quality, on_test = self._measure(rows, raw, prob, verdicts, judged[rows])
-        truth = read_truth(self.catalog)
+        truth = read_truth(self.catalog, index.crop_id)
         counts = np.bincount(verdicts.branch[mine] + 1, minlength=len(self.classes) + 1)
         record = {
             "schema": 1,
@@ -195,9 +197,9 @@ class _Labelling:
             "measured": self._against_truth(rows[mine], verdicts.branch[mine], truth),
             "new": new,
             "seconds": {stage: round(taken, 2) for stage, taken in self.seconds.items()},
-            "finished": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "finished": utc_stamp(),
         }
-        write_json(self.catalog.folder / "label.json", record)
+        write_json(self.catalog.workspace.label_record, record)
         return LabelResult(record, quality, new)
 
     # -- probabilities -------------------------------------------------------------------------
@@ -215,16 +217,15 @@ class _Labelling:
             # Nobody asked for bf16; a team with many close calls needs the digits.
             self.listener.warn(f"{error}; fp32 it is")
             engine, name, check = self._engine("fp32", rows)
-        scores = PredictionStore(self.folder / name, self.team["fingerprint"], self.classes)
+        scores = PredictionStore(
+            self.files.scores(name), self.team["fingerprint"], self.classes, self.index
+        )
         scores.fill(
-            self.catalog, self.index, rows, engine, config.trainer.score_batch_size, self.listener,
+            self.catalog, rows, engine, config.trainer.score_batch_size, self.listener,
             f"the team of round {self.team['round']} looks at {{}} crops ({engine.kind}, "
             f"{engine.precision})",
         )  # fmt: skip
-        wanted = np.zeros(len(self.index), dtype=bool)
-        wanted[rows] = True
-        rows, prob = scores.of(self.index, wanted)
-        return rows, prob.astype(np.float64), check
+        return rows, scores.of(rows).astype(np.float64), check
 
     def _engine(
         self, precision: str, rows: NDArray[np.int64]
@@ -236,12 +237,12 @@ class _Labelling:
         """
         config = self.config
         engine = open_engine(
-            self.folder, config.engine, precision, config.trainer, self._calibration_crops
+            self.files, config.engine, precision, config.trainer, self._calibration_crops
         )
         # What training scored already, in the arithmetic of its machine, need not be scored again.
         trained = config.engine == "torch" and {precision, config.trainer.precision} == {"auto"}
-        name = "scores" if trained else f"scores-{engine.kind}-{engine.precision}"
-        return engine, name, self._check(engine, self.folder / f"{name}-check.json", rows)
+        name = "" if trained else f"{engine.kind}-{engine.precision}"
+        return engine, name, self._check(engine, self.files.scores_check(name), rows)
 
     def _check(self, engine: Engine, file: Path, rows: NDArray[np.int64]) -> dict[str, Any]:
         """Compare the engine with torch in fp32 on a sample, once for each team and engine.
@@ -258,7 +259,7 @@ class _Labelling:
             return said | {"crops": 0, "disagreement": 0.0, "largest_difference": 0.0}
         rng = np.random.default_rng([self.config.seed, *b"check"])
         sample = np.sort(rng.choice(rows, min(self.config.check, len(rows)), replace=False))
-        exact = Team.load(self.folder, replace(self.config.trainer, precision="fp32"))
+        exact = Team.load(self.files, replace(self.config.trainer, precision="fp32"))
         batch = self.config.trainer.score_batch_size
         with self.listener.stage(
             f"comparing {engine.kind} in {engine.precision} with torch in fp32", len(sample),
@@ -287,18 +288,17 @@ class _Labelling:
         Empty where an earlier version trained the round and left no names of the crops.
         """
         found = {}
-        for file in sorted(self.folder.glob("fold-*.npz")):
+        for fold, file in self.files.all_fold_predictions().items():
             try:
                 with np.load(file) as kept:
                     names, prob = kept["crop_id"], kept["prob"].astype(np.float64)
             except (OSError, ValueError, KeyError, zipfile.BadZipFile):
                 continue
             rows = self.index.crop_id.find(names.tolist())
-            human = self.index.human[rows]
-            judged = (rows >= 0) & (human != "") & (human != UNUSABLE)
-            found[int(file.stem.removeprefix("fold-"))] = OutOfFold(
+            judged = (rows >= 0) & self.index.judged()[rows]
+            found[fold] = OutOfFold(
                 prob[judged],
-                _as_numbers(human[judged], self.classes),
+                self.index.targets(rows[judged], self.classes),
                 self.index.track_code[rows[judged]],
             )
         return found
@@ -384,8 +384,8 @@ class _Labelling:
     ) -> NDArray[np.bool_]:
         """Whether a person called another crop of the track, outside the test set, otherwise."""
         index = self.index
-        said = np.flatnonzero((index.human != "") & (index.human != UNUSABLE) & ~index.test)
-        called = _as_numbers(index.human[said], self.classes)
+        said = np.flatnonzero(index.judged() & ~index.test)
+        called = index.targets(said, self.classes)
         size = int(index.track_code.max(initial=-1)) + 1
         lowest, highest = np.full(size, len(self.classes)), np.full(size, -2)
         np.minimum.at(lowest, index.track_code[said], called)
@@ -441,7 +441,7 @@ class _Labelling:
                 f"python -m collabteam.review camera={self.catalog.name} queue=test"
             )
             return None, None
-        labels = _as_numbers(self.index.human[rows[judged]], self.classes)
+        labels = self.index.targets(rows[judged], self.classes)
         raw, calibrated = raw[judged], prob[judged]
         before, after, errors = {}, {}, {}
         for branch, name in enumerate(self.classes):
@@ -476,7 +476,7 @@ class _Labelling:
         verdicts: Verdicts,
         mine: NDArray[np.bool_],
         judged: NDArray[np.bool_],
-        truth: dict[str, str],
+        truth: TextColumn,
     ) -> dict[str, list[dict[str, Any]]]:
         """Crops to look at, one of a track: the surest of each class, unsure ones, wrong ones.
 
@@ -494,7 +494,7 @@ class _Labelling:
         rng = np.random.default_rng([self.config.seed, *b"samples"])
         unsure = rng.permutation(np.flatnonzero(mine & (branch == ABSTAIN)))
         names = np.array([*self.classes, ""], dtype=object)
-        actual = np.array([truth.get(str(i), "") for i in index.crop_id[rows]], dtype=object)
+        actual = truth[rows]
         actual[judged] = index.human[rows[judged]]
         is_wrong = (branch != ABSTAIN) & (actual != "") & (actual != names[branch])
         wrong = surest[is_wrong[surest]]
@@ -534,28 +534,20 @@ class _Labelling:
         return list(kept.values())
 
     def _against_truth(
-        self, rows: NDArray[np.int64], branch: NDArray[np.int64], truth: dict[str, str]
+        self, rows: NDArray[np.int64], branch: NDArray[np.int64], truth: TextColumn
     ) -> dict[str, Any] | None:
         """How right the labels are where hidden truth is known; nothing here feeds back."""
-        known = np.array([truth.get(str(i), "") for i in self.index.crop_id[rows]], dtype=object)
+        known = truth[rows]
         if not (known != "").any():
             return None
-        actual = _as_numbers(known, self.classes)
+        actual = class_numbers(known, self.classes)
         has = known != ""
-        stranger = has & (actual < 0)
+        stranger = has & (actual == NONE)
         return {
             **_worth(Verdicts(branch[has], np.ones(int(has.sum()))), actual[has], self.classes),
             "strangers": int(stranger.sum()),
             "strangers_labelled": int((branch[stranger] != ABSTAIN).sum()),
         }
-
-
-def _as_numbers(names: NDArray[np.object_], classes: Sequence[str]) -> NDArray[np.int64]:
-    """Names as numbers of classes, -1 for all others."""
-    numbers = np.full(len(names), -1, dtype=np.int64)
-    for number, name in enumerate(classes):
-        numbers[names == name] = number
-    return numbers
 
 
 def _worth(verdicts: Verdicts, labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -20,8 +18,10 @@ from torch import Tensor
 
 from collabteam.features.images import CropDataModule
 from collabteam.learners.modules import TeamModule, branch_weights
+from collabteam.machine import processors
 from collabteam.settings import DataConfig, OptimConfig, TeamConfig
-from collabteam.team.team import Device, Team, branch_file, load_weights, save_branch
+from collabteam.storage.layout import RoundFiles
+from collabteam.team.team import Device, Team, load_weights, save_branch
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,13 @@ class _Advance(pl.Callback):
 
 def set_threads(threads: int) -> int:
     """Give torch its CPU threads; 0 means every core this process may use."""
-    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    count = threads or mine or 1
+    count = threads or processors()
     torch.set_num_threads(count)
     return count
 
 
 def fit_fold(
-    folder: Path,
+    files: RoundFiles,
     classes: Sequence[str],
     images: Tensor,
     labels: NDArray[np.int64],
@@ -69,7 +68,7 @@ def fit_fold(
     data: DataConfig,
     optim: OptimConfig,
     later: bool,
-    start_from: Path | None,
+    start_from: RoundFiles | None,
     seed: int,
     device: Device,
     logger: Logger | None,
@@ -78,7 +77,7 @@ def fit_fold(
     """Train every branch on all folds but one and score that one.
 
     Args:
-        folder: The round's folder; the branches are written there, each atomically.
+        files: The round; its branches are written, each atomically.
         classes: Names of the classes.
         images: (N, 3, S, S) uint8 training set.
         labels: (N,) class of each crop, -1 for none of them.
@@ -88,7 +87,7 @@ def fit_fold(
         data: Batch sizes and augmentation.
         optim: Optimiser settings.
         later: Whether this is a round k > 0, which may have its own epochs and rate.
-        start_from: Round folder whose branches of the same fold are the start, or None.
+        start_from: Round whose branches of the same fold are the start, or None.
         seed: Of the initial weights, the order and the augmentation.
         device: Where to compute.
         logger: Lightning logger for the curves, or None.
@@ -105,7 +104,7 @@ def fit_fold(
     module = TeamModule(classes, team, optim, weights)
     if start_from is not None:
         for name, network in zip(classes, module.networks(), strict=True):
-            load_weights(network, branch_file(start_from, name, fold))
+            load_weights(network, start_from.branch(name, fold))
     module.to(memory_format=torch.channels_last)
     augmentation = (data.augment_later if later else "") or data.augment
     batches = CropDataModule(
@@ -128,9 +127,9 @@ def fit_fold(
             deterministic="warn" if device.torch.type == "cuda" else None,
         )
         trainer.fit(module, batches)
-    (folder / "branches").mkdir(parents=True, exist_ok=True)
+    files.branches.mkdir(parents=True, exist_ok=True)
     for name, network in zip(classes, module.networks(), strict=True):
-        save_branch(network, branch_file(folder, name, fold), team, name, data.image_size)
+        save_branch(network, files.branch(name, fold), team, name, data.image_size)
     # Scored by the very path that will score the pool, so its numbers are comparable.
     voters = Team(classes, [[network] for network in module.networks()], data.image_size, device)
     rows = np.flatnonzero(folds == fold)

@@ -32,8 +32,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -41,9 +39,10 @@ from numpy.typing import NDArray
 from scipy.stats import chi2_contingency, norm, rankdata
 
 from collabteam.catalog import CropIndex
+from collabteam.machine import utc_stamp, utc_time
 from collabteam.reporting.time_windows import last_verdicts
-from collabteam.rounds.initial import sample_file
-from collabteam.rounds.state import read_json
+from collabteam.storage.files import read_json
+from collabteam.storage.workspace import Workspace
 
 ALPHA = 0.01
 """Share of looks at footage without drift that may end in an alarm."""
@@ -170,12 +169,12 @@ class Drift:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for ``json.dumps``: the attributes, ``since`` in ISO 8601."""
-        since = None if self.since is None else _utc(self.since).strftime("%Y-%m-%dT%H:%M:%SZ")
+        since = None if self.since is None else utc_stamp(self.since)
         return {**asdict(self), "since": since}
 
     def in_words(self, camera: str) -> str:
         """What a person shall read, in one or two sentences."""
-        since = "" if self.since is None else f" (since {_utc(self.since):%Y-%m-%d %H:%M} UTC)"
+        since = "" if self.since is None else f" (since {utc_time(self.since):%Y-%m-%d %H:%M} UTC)"
         newest = f"the newest {self.objects:,} objects{since}"
         if self.alarm is None:
             return (
@@ -227,11 +226,11 @@ class Drift:
         )
 
 
-def find_drift(folder: Path, index: CropIndex, seed: int = 0) -> Drift | None:
+def find_drift(workspace: Workspace, index: CropIndex, seed: int = 0) -> Drift | None:
     """Compare the newest stretch of a camera with what its team learned among.
 
     Args:
-        folder: The camera's, for ``round-0/sample.json``.
+        workspace: The camera's files, for the draw of i0.
         index: The camera's crops.
         seed: Of the choice of one crop of each track.
 
@@ -247,10 +246,10 @@ def find_drift(folder: Path, index: CropIndex, seed: int = 0) -> Drift | None:
     number = int(index.verdict_round[np.flatnonzero(verdicts)[0]])
     objects = comparable(index, verdicts, seed)
     # What nobody has looked at yet is in neither mix.
-    seen = verdicts | (index.human != "") | index.test
+    seen = verdicts | index.verified() | index.test
     first = np.full(int(index.track_code.max()) + 1, len(index), dtype=np.int64)
     np.minimum.at(first, index.track_code, np.arange(len(index)))
-    arrived = first >= learned_until(folder, index, number)
+    arrived = first >= learned_until(workspace, index, number)
     count = int(arrived[index.track_code[objects.rows]].sum())
     if min(count, len(objects.rows) - count) >= LEAST_OBJECTS:
         return compare(index, objects, seen, arrived, number, "arrived")
@@ -263,7 +262,7 @@ def find_drift(folder: Path, index: CropIndex, seed: int = 0) -> Drift | None:
     return compare(index, dated, seen, newest, number, "newest")
 
 
-def learned_until(folder: Path, index: CropIndex, number: int) -> int:
+def learned_until(workspace: Workspace, index: CropIndex, number: int) -> int:
     """Row behind the last crop that the team of a round can have learned among.
 
     i0 was drawn from all crops that were there then, and each increment from all that were there
@@ -271,7 +270,7 @@ def learned_until(folder: Path, index: CropIndex, number: int) -> int:
     and before the training proper, in which nothing was drawn of it, counts as new.
 
     Args:
-        folder: The camera's.
+        workspace: The camera's files.
         index: The camera's crops.
         number: The round, 0 or more.
 
@@ -281,7 +280,7 @@ def learned_until(folder: Path, index: CropIndex, number: int) -> int:
     Raises:
         UserError: The draw of i0 is broken.
     """
-    file = sample_file(folder)
+    file = workspace.round(0).sample
     drawn_from = int(read_json(file).get("drawn_from", 0)) if file.exists() else 0
     trained = (index.increment_round >= 1) & (index.increment_round <= number)
     trained |= (index.unsure_round >= 0) & (index.unsure_round < number)
@@ -315,7 +314,7 @@ def comparable(index: CropIndex, verdicts: NDArray[np.bool_], seed: int = 0) -> 
         verdicts: Shape ``(N,)``: which verdicts count.
         seed: Of the choice of one crop of each track.
     """
-    said = (index.human != "") & ~index.test
+    said = index.verified() & ~index.test
     unsure = said & (index.unsure_round >= 0)
     tracks = int(index.track_code.max(initial=-1)) + 1
     taught, doubted = np.zeros(tracks, dtype=bool), np.zeros(tracks, dtype=bool)
@@ -393,7 +392,3 @@ def _mix(index: CropIndex, seen: NDArray[np.bool_], late: NDArray[np.bool_]) -> 
         p = float(chi2_contingency(table, correction=False).pvalue)
     before, stretch = (dict(zip(map(str, names), side.tolist(), strict=True)) for side in shares)
     return Mix(p, before, stretch)
-
-
-def _utc(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)

@@ -24,8 +24,7 @@ from collabteam.monitoring.drift import find_drift
 from collabteam.reporting.fleet_page import CameraFacts, Sample, Verified, unlike
 from collabteam.reporting.table1 import Round, read_rounds
 from collabteam.reporting.time_windows import stretches
-from collabteam.rounds.state import read_json
-from collabteam.settings import UNUSABLE
+from collabteam.storage.files import read_json
 
 _SIDE = 96
 """Longest side of a picture on the page, in pixels."""
@@ -52,10 +51,10 @@ def camera_facts(root: str | Path, name: str, samples: int) -> CameraFacts:
 
 
 def _gather(catalog: Catalog, samples: int) -> CameraFacts:
-    rounds, label = read_rounds(catalog.folder), _label_record(catalog)
+    rounds, label = read_rounds(catalog.workspace), _label_record(catalog)
     index = catalog.index()
     audited = last_audited(catalog, index)
-    drift = find_drift(catalog.folder, index)
+    drift = find_drift(catalog.workspace, index)
     alarm = drift.alarm if drift else None
     following, why = next_step(catalog, index, rounds, label, audited, alarm)
     return CameraFacts(
@@ -85,7 +84,7 @@ def _label_record(catalog: Catalog) -> dict[str, Any] | None:
     Raises:
         UserError: It is broken.
     """
-    file = catalog.folder / "label.json"
+    file = catalog.workspace.label_record
     remedy = f"'python -m collabteam.label camera={catalog.name}' writes it again"
     return read_json(file, remedy) if file.exists() else None
 
@@ -118,10 +117,10 @@ def next_step(
     if not catalog.classes:
         return do("ingest", "path=... 'camera.classes=[a,b]'"), "no classes are registered"
     if not rounds:
-        if not (index.human != "").any():
+        if not index.verified().any():
             return do("review"), "nobody has verified anything yet"
         return do("train", "round=0"), "verified, and not trained yet"
-    if not (index.test & (index.human != "")).any():
+    if not (index.test & index.verified()).any():
         return do("review", "queue=test"), "no frozen test set says how good the team is"
     if alarm:
         return do("review", "queue=unsure"), "the newest crops are labelled less surely than before"
@@ -129,7 +128,7 @@ def next_step(
     if label is None or label["team"] != fingerprint:
         team = f"the team of round {rounds[-1]['round']} has not labelled yet"
         return do("label"), team if label is None else f"{team}, an earlier one has"
-    new = int(((index.human == "") & ~index.test & (index.verdict_run != label["run"])).sum())
+    new = int((index.unverified() & (index.verdict_run != label["run"])).sum())
     if new:
         return do("label"), f"{new:,} crops came since the last labelling"
     if audited is None:
@@ -201,7 +200,7 @@ def _samples(
 
 def _contradicted(index: CropIndex, run: str) -> NDArray[np.int64]:
     """Rows that a person called otherwise after they were labelled, the surest first."""
-    judged = (index.human != "") & (index.human != UNUSABLE) & ~index.test
+    judged = index.judged() & ~index.test
     labelled = (index.verdict_run == run) & (index.verdict != "")
     rows = np.flatnonzero(judged & labelled & (index.human != index.verdict))
     return rows[np.argsort(-index.verdict_confidence[rows], kind="stable")]

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from markupsafe import Markup, escape
+
+from collabteam.machine import utc_time
 
 WIDTH, HEIGHT = 340, 216
 """Of a chart, in its own units; the page scales it."""
@@ -114,17 +115,13 @@ def round_axis(rounds: Sequence[int]) -> Axis:
 
 def time_axis(since: float, until: float) -> Axis:
     """An axis of Unix seconds with up to five labels, hours or days in UTC."""
-    first, last = f"{_utc(since):%d %b %Y}", f"{_utc(until - 1):%d %b %Y}"
+    first, last = f"{utc_time(since):%d %b %Y}", f"{utc_time(until - 1):%d %b %Y}"
     span = first if first == last else f"{first} to {last}"
     hours = next((step for step in (1, 2, 3, 6, 12, 24) if until - since <= 5 * 3600 * step), 0)
     step = 3600 * hours or 86400 * -(-int(until - since) // (5 * 86400))
     places = range(int(-(-since // step) * step), int(until) + 1, step)
     form = "%d %b" if step >= 86400 else "%H:%M"
-    return Axis(f"{span}, UTC", since, until, [(at, f"{_utc(at):{form}}") for at in places])
-
-
-def _utc(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+    return Axis(f"{span}, UTC", since, until, [(at, f"{utc_time(at):{form}}") for at in places])
 
 
 def chart(

@@ -25,7 +25,7 @@ from collabteam.reporting import charts
 from collabteam.reporting.charts import Bar, Series
 from collabteam.reporting.table1 import Recalls, Round, table1_rows
 from collabteam.reporting.time_windows import TimeWindow, TimeWindows
-from collabteam.storage.tables import replacing
+from collabteam.storage.files import replacing
 
 SOURCES = {
     "person": "a person",

@@ -12,13 +12,16 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from collabteam.errors import UserError
+
+if TYPE_CHECKING:
+    from collabteam.storage.workspace import Workspace
 
 Round = dict[str, Any]
 """What one ``round.json`` holds (``docs/round.schema.json``)."""
@@ -84,14 +87,14 @@ class Row:
     human_mean: float
 
 
-def read_rounds(folder: Path) -> list[Round]:
+def read_rounds(workspace: Workspace) -> list[Round]:
     """Complete rounds of one camera, in order.
 
     Reading stops at the first round without a ``round.json``: what comes after it is not part of
     the chain that led to the team.
 
     Args:
-        folder: The camera's folder, which holds ``round-0``, ``round-1``, ...
+        workspace: The camera's files.
 
     Returns:
         What each ``round.json`` holds; empty if no round is complete.
@@ -100,7 +103,7 @@ def read_rounds(folder: Path) -> list[Round]:
         UserError: A ``round.json`` cannot be read or is not one.
     """
     rounds: list[Round] = []
-    while (path := folder / f"round-{len(rounds)}" / "round.json").is_file():
+    while (path := workspace.round(len(rounds)).record).is_file():
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:

@@ -19,7 +19,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from collabteam.errors import UserError
 from collabteam.events import Advance, Listener
+from collabteam.storage.files import write_text
 
 _SILENCE = 30.0
 """Seconds between lines where there is no terminal to redraw."""
@@ -84,10 +86,8 @@ def _keep_status(status: Status) -> None:
     if _status_file is None:
         return
     # Nobody waits for it: neither a full disk nor a kill may stop the work that it tells of.
-    with suppress(OSError):
-        partial = _status_file.with_suffix(".part")
-        partial.write_text(json.dumps(asdict(status)))
-        partial.replace(_status_file)
+    with suppress(OSError, UserError):
+        write_text(_status_file, json.dumps(asdict(status)))
 
 
 class Terminal(Listener):

@@ -11,7 +11,6 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from collabteam.catalog import CropIndex
+from collabteam.machine import utc_stamp, utc_time
 from collabteam.reporting.table1 import short_name
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def last_verdicts(index: CropIndex) -> NDArray[np.bool_]:
     judged before it, an older team may have spoken about, and that counts for nothing here.
     """
     has = index.verdict_round >= 0
-    asked = has & (index.human == "")
+    asked = has & ~index.verified()
     if not asked.any():
         asked = has
     if not asked.any():
@@ -131,7 +131,7 @@ def stretches(index: CropIndex, classes: Sequence[str]) -> TimeWindows | None:
     by_time = [
         _stretch(
             index, rows[known][bins == number], classes,
-            f"{_utc(number * width * 3600.0):%Y-%m-%d %H:%M}", number * width * 3600.0,
+            f"{utc_time(number * width * 3600.0):%Y-%m-%d %H:%M}", number * width * 3600.0,
         )
         for number in np.unique(bins).tolist()
     ]  # fmt: skip
@@ -192,10 +192,6 @@ def _earliest(time: NDArray[np.float64]) -> float | None:
     return float(known.min()) if known.size else None
 
 
-def _utc(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
 def to_csv(found: TimeWindows) -> str:
     """Both tables as CSV: one line per row, told apart by the column ``by``.
 
@@ -226,7 +222,7 @@ def to_json(found: TimeWindows) -> dict[str, Any]:
 
 
 def _record(row: TimeWindow) -> dict[str, Any]:
-    since = None if row.since is None else f"{_utc(row.since):%Y-%m-%dT%H:%M:%SZ}"
+    since = None if row.since is None else utc_stamp(row.since)
     rates = {"coverage": row.coverage, "abstain_rate": row.abstain_rate}
     return {**asdict(row), "since": since, "labelled": row.labelled, **rates}
 

@@ -29,12 +29,16 @@ from typing import TYPE_CHECKING, Any
 from collabteam.errors import UserError
 from collabteam.reporting.table1 import Round
 from collabteam.settings import LoggerConfig
+from collabteam.storage.files import write_json
+from collabteam.storage.layout import ROUND_RECORD, RoundFiles
 
 if TYPE_CHECKING:
     import numpy as np
     from lightning.pytorch.loggers import Logger
     from numpy.typing import NDArray
     from wandb import Artifact, Run
+
+    from collabteam.storage.workspace import Workspace
 
 _STEP = "trainer/global_step"
 _ADVICE = "use logger.mode=offline and 'wandb sync' later"
@@ -44,7 +48,7 @@ _USERS = frozenset(os.environ)
 
 def fold_logger(
     config: LoggerConfig,
-    folder: Path,
+    files: RoundFiles,
     camera: str,
     round_: int,
     fold: int,
@@ -57,7 +61,7 @@ def fold_logger(
 
     Args:
         config: Which logger.
-        folder: The round's folder; files go to ``wandb/`` or ``csv/fold-<fold>/`` inside it.
+        files: The round, in whose folder the logs are kept.
         camera: The camera's name, which groups its runs.
         round_: The round, 0 or more.
         fold: The fold, 0 or more.
@@ -71,13 +75,14 @@ def fold_logger(
     """
     if config.kind == "none":
         return None
-    folder = folder.resolve()
+    folder = files.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if config.kind == "csv":
         from lightning.pytorch.loggers import CSVLogger
 
         # Left to itself the logger numbers its attempts: version_0, version_1, ...
-        csv_logger = CSVLogger(folder, name=f"csv/fold-{fold}")
+        log = RoundFiles(folder).fold_log(fold)
+        csv_logger = CSVLogger(folder, name=str(log.relative_to(folder)))
         csv_logger.log_hyperparams(settings)
         return csv_logger
 
@@ -297,16 +302,16 @@ class RoundRun:
     samples: Sequence[Sample]
 
 
-def is_logged(project: str, folder: Path, record: Round) -> bool:
+def is_logged(project: str, workspace: Workspace, record: Round) -> bool:
     """Whether a finished round is in the project, or on its way there.
 
     Args:
         project: The W&B project's name.
-        folder: The camera's folder.
+        workspace: The camera's files.
         record: The round's record.
     """
     try:
-        mark = json.loads(_mark(folder, record).read_text(encoding="utf-8"))
+        mark = json.loads(workspace.round(record["round"]).logged.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return bool(mark == _said(project, record))
@@ -314,7 +319,7 @@ def is_logged(project: str, folder: Path, record: Round) -> bool:
 
 def log_rounds(
     config: LoggerConfig,
-    folder: Path,
+    workspace: Workspace,
     rounds: Sequence[Round],
     made: Callable[[Round], RoundRun],
 ) -> None:
@@ -326,34 +331,28 @@ def log_rounds(
 
     Args:
         config: Which logger.
-        folder: The camera's folder; files go to ``wandb/`` and ``round-<k>/wandb/`` inside it.
+        workspace: The camera's files, among which the logs are kept.
         rounds: Records of rounds 0 to the last finished one.
         made: Gives what a round made.
 
     Raises:
         UserError: W&B is to be used online and refuses.
     """
-    from collabteam.storage.tables import write_atomically
-
     if config.kind != "wandb":
         return
     if config.mode == "online":
         # Before anything is drawn or trained that could then not be logged.
         account("logger.mode=online", _ADVICE)
-    left = [record for record in rounds if not is_logged(config.project, folder, record)]
+    left = [record for record in rounds if not is_logged(config.project, workspace, record)]
     if not left:
         return
     with refusals(f"logger.mode={config.mode}", _ADVICE):
         for record in left:
             before = rounds[record["round"] - 1] if record["round"] else None
-            _log_round(config, folder, record, before, made(record))
-        _log_course(config, folder, rounds)
+            _log_round(config, workspace.round(record["round"]), record, before, made(record))
+        _log_course(config, workspace.folder, rounds)
     for record in left:
-        write_atomically(_mark(folder, record), json.dumps(_said(config.project, record)) + "\n")
-
-
-def _mark(folder: Path, record: Round) -> Path:
-    return folder / f"round-{record['round']}" / "wandb" / "logged.json"
+        write_json(workspace.round(record["round"]).logged, _said(config.project, record))
 
 
 def _said(project: str, record: Round) -> dict[str, str]:
@@ -361,7 +360,7 @@ def _said(project: str, record: Round) -> dict[str, str]:
 
 
 def _log_round(
-    config: LoggerConfig, folder: Path, record: Round, before: Round | None, made: RoundRun
+    config: LoggerConfig, files: RoundFiles, record: Round, before: Round | None, made: RoundRun
 ) -> None:
     import wandb
 
@@ -374,7 +373,7 @@ def _log_round(
     def begin(stage: str) -> Run:
         name = f"{record['camera']} round {number} {stage}"
         return _begin(
-            config, folder / f"round-{number}", record["camera"], name, stage, settings,
+            config, files.folder, record["camera"], name, stage, settings,
             f"{name.replace(' ', '-')}-{record['fingerprint']}",
         )  # fmt: skip
 
@@ -414,7 +413,7 @@ def _team(record: Round, files: Sequence[Path]) -> Artifact:
     for file in files:
         # Left where they lie: they are large, and nothing changes them.
         artifact.add_file(str(file.resolve()), policy="immutable", skip_cache=True)
-    with artifact.new_file("round.json") as text:
+    with artifact.new_file(ROUND_RECORD) as text:
         json.dump(record, text, indent=1)
     return artifact
 

@@ -6,7 +6,6 @@ those that some round of the cameras has: no panel is empty.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from collabteam.errors import UserError
 from collabteam.reporting.table1 import Round
 from collabteam.reporting.wandb_runs import account, default_entity, refusals, round_metrics
-from collabteam.storage.tables import write_atomically
+from collabteam.storage.files import write_json
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2.interface import PanelTypes
@@ -149,7 +148,7 @@ def _lines(
 
 def write(workspace: Workspace, file: Path) -> None:
     """Write the specification that W&B would get, as JSON."""
-    write_atomically(file, json.dumps(workspace._spec, indent=1) + "\n")
+    write_json(file, workspace._spec)
 
 
 def sign_in() -> str:

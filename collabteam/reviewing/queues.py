@@ -15,10 +15,12 @@ from collabteam.catalog.texts import TextColumn
 from collabteam.errors import UserError
 from collabteam.events import Listener
 from collabteam.reporting.table1 import read_rounds
-from collabteam.rounds.initial import draw_initial, initial_rows, sample_file
+from collabteam.rounds.initial import initial_rows
 from collabteam.rounds.selection import draw
-from collabteam.rounds.state import read_json, round_folder
-from collabteam.settings import UNKNOWN, UNUSABLE, ReviewConfig, TrainConfig
+from collabteam.rounds.stages.sample import DrawSample
+from collabteam.settings import UNKNOWN, ReviewConfig, TrainConfig
+from collabteam.stages import Runner
+from collabteam.storage.files import read_json
 from collabteam.team.predictions import PredictionStore
 from collabteam.team.voting import ABSTAIN, vote
 
@@ -70,10 +72,10 @@ def prepare(catalog: Catalog, config: ReviewConfig, listener: Listener) -> None:
             seed_per_class=_or(config.seed_per_class, TrainConfig.seed_per_class),
             seed_unknown=_or(config.seed_unknown, TrainConfig.seed_unknown),
         )
-        with catalog.lock("review"):
-            draw_initial(catalog, wanted, listener)
+        with catalog.workspace.transaction("review"):
+            Runner(listener).run(DrawSample(catalog, wanted))
     if config.queue == "test":
-        with catalog.lock("review"):
+        with catalog.workspace.transaction("review"):
             _draw_test(catalog, config, listener)
 
 
@@ -91,17 +93,17 @@ def build(catalog: Catalog, index: CropIndex, name: str, config: ReviewConfig) -
     Raises:
         UserError: Something that an earlier stage wrote is broken.
     """
-    folder = catalog.folder
+    workspace = catalog.workspace
     round_, since, then = -1, 0, next_training(catalog)
     suggested: TextColumn | NDArray[np.object_] = index.proposed
     if name == "seed":
         rows = np.zeros(0, dtype=np.int64)
-        if sample_file(folder).exists():
-            rows = initial_rows(folder, index)
+        if workspace.round(0).sample.exists():
+            rows = initial_rows(workspace, index)
     elif name == "test":
         rows = np.flatnonzero(index.test)
-    elif name == "audit" and (number := open_audit(folder)):
-        record = read_audit(folder, number)
+    elif name == "audit" and (number := open_audit(workspace)):
+        record = read_audit(workspace, number)
         rows, suggested = _frozen_sample(index, record)
         since, then = record["log_events"], command(record)
     elif name == "audit":
@@ -120,9 +122,9 @@ def next_training(catalog: Catalog) -> str:
     Raises:
         UserError: A round's record or the draw of i0 is broken.
     """
-    done = len(read_rounds(catalog.folder))
+    done = len(read_rounds(catalog.workspace))
     command = f"python -m collabteam.train camera={catalog.name} round={done}"
-    file = sample_file(catalog.folder)
+    file = catalog.workspace.round(0).sample
     if not done and file.exists():
         # All of them, since an experiment may ask for others: else i0 would be drawn anew.
         drawn = read_json(file)
@@ -156,10 +158,10 @@ def why_empty(name: str, camera: str) -> str:
 
 def _initial_stands(catalog: Catalog, config: ReviewConfig) -> bool:
     """Whether there is a draw of i0 that serves: training's own, unless this one asks for more."""
-    file = sample_file(catalog.folder)
+    file = catalog.workspace.round(0).sample
     if not file.exists():
         return False
-    if (file.parent / "round.json").exists():
+    if catalog.workspace.round(0).record.exists():
         return True
     drawn = read_json(file)
     return drawn["reviewer"] == "person" and all(
@@ -180,9 +182,9 @@ def _draw_test(catalog: Catalog, config: ReviewConfig, listener: Listener) -> No
     verified it.
     """
     index = catalog.index()
-    trains = (index.increment_round >= 0) | (index.human != "")
-    if sample_file(catalog.folder).exists():
-        trains[initial_rows(catalog.folder, index)] = True
+    trains = (index.increment_round >= 0) | index.verified()
+    if catalog.workspace.round(0).sample.exists():
+        trains[initial_rows(catalog.workspace, index)] = True
     free = ~index.held_out & ~np.isin(index.track_code, index.track_code[trains])
     events: list[LabelEvent] = []
     present = [*catalog.classes, UNKNOWN, ""]
@@ -254,16 +256,17 @@ def _unsure(
     sampling, Settles 2009, section 3.1). One crop of a track, the most informative one.
     """
     suggested = np.full(len(index), "", dtype=object)
-    records = read_rounds(catalog.folder)
+    records = read_rounds(catalog.workspace)
     nothing = np.zeros(0, dtype=np.int64)
     if not records:
         return nothing, suggested, -1
     number = len(records) - 1
-    folder = round_folder(catalog.folder, number) / "scores"
+    folder = catalog.workspace.round(number).scores()
     if not folder.exists():
         return nothing, suggested, number
-    scores = PredictionStore(folder, records[-1]["fingerprint"], records[-1]["classes"])
-    rows, prob_NB = scores.of(index, ~index.held_out & (index.human != UNUSABLE))
+    scores = PredictionStore(folder, records[-1]["fingerprint"], records[-1]["classes"], index)
+    rows = np.flatnonzero(index.trainable())
+    prob_NB = scores.of(rows)
     scored = ~np.isnan(prob_NB).any(axis=1)
     rows, prob_NB = rows[scored], prob_NB[scored].astype(np.float64)
     abstains = vote(prob_NB).branch == ABSTAIN if len(rows) else np.zeros(0, dtype=bool)
@@ -276,10 +279,10 @@ def _unsure(
     rows = rows[order]
     # What was verified as unsure stays, as done; of tracks that a person knows or that train,
     # nothing.
-    settled = ((index.human != "") & (index.unsure_round < 0)) | (index.increment_round >= 0)
+    settled = (index.verified() & (index.unsure_round < 0)) | (index.increment_round >= 0)
     known = np.isin(index.track_code[rows], index.track_code[settled])
     rows = rows[~known]
-    done = index.human[rows] != ""
+    done = index.verified()[rows]
     rows = np.concatenate([rows[done], rows[~done]])
     _, first = np.unique(index.track_code[rows], return_index=True)
     return rows[np.sort(first)], suggested, number

@@ -1,7 +1,8 @@
-"""The desk at which reviewers work: pages out, answers in, and back again.
+"""A review session: pages out, answers in, and back again.
 
-Pages are only lent: what counts is the log. A desk that is killed and opened again knows all that
-was answered; a page that was out then is answered all the same, since answers name their crops.
+Pages are only lent: what counts is the log. A session that is killed and opened again knows all
+that was answered; a page that was out then is answered all the same, since answers name their
+crops. Names of crops come in and go out; inside, crops are row numbers.
 """
 
 from __future__ import annotations
@@ -12,19 +13,20 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from collabteam.audits.audit import open_audit
-from collabteam.catalog import Catalog, LabelEvent
+from collabteam.catalog import Catalog, CropIndex, LabelEvent
+from collabteam.catalog.annotations import Answers
 from collabteam.errors import UserError
-from collabteam.reviewing.answers import Words, cohen_kappa
+from collabteam.reviewing.agreement import cohen_kappa
 from collabteam.reviewing.queues import TITLES, Queue, build, next_training, share_of, why_empty
-from collabteam.rounds.initial import sample_file
 from collabteam.settings import ReviewConfig
 
 LEASE = 600.0
@@ -52,32 +54,38 @@ class Page:
         tab: Which tab; ``""`` once it was closed.
         reviewer: Whose.
         suggested: What is asked about.
-        crops: Not yet answered.
+        crops: Row numbers of those not yet answered.
         round: The round whose team was asked about when it was lent, -1 for none.
-        seen: When the tab last gave a sign of life, on the desk's clock.
-        given: What was answered before the page was taken back.
+        seen: When the tab last gave a sign of life, on the session's clock.
+        given: By row number, what was answered before the page was taken back.
     """
 
     id: str
     tab: str
     reviewer: str
     suggested: str
-    crops: list[str]
+    crops: list[int]
     round: int
     seen: float
-    given: dict[str, str] = field(default_factory=dict)
+    given: dict[int, str] = field(default_factory=dict)
 
 
 class _Line:
     """A queue, and who has which part of it."""
 
-    def __init__(self, queue: Queue, ids: list[str], config: ReviewConfig) -> None:
-        self.queue, self.ids = queue, ids
-        self.position = {crop_id: number for number, crop_id in enumerate(ids)}
+    def __init__(self, queue: Queue, index: CropIndex, config: ReviewConfig) -> None:
+        self.queue, self.rows = queue, queue.rows
+        self.position = {row: number for number, row in enumerate(queue.rows.tolist())}
         self.suggested = np.array([*queue.suggested, ""], dtype=object)[:-1]
-        self.done = np.zeros(len(ids), dtype=bool)
-        twice = config.double if queue.name != "conflict" else 0.0
-        self.twice = np.array([share_of(i, twice, config.seed) for i in ids], dtype=bool)
+        self.done = np.zeros(len(queue.rows), dtype=bool)
+        self.twice = np.zeros(len(queue.rows), dtype=bool)
+        if config.double and queue.name != "conflict":
+            names = index.crop_id[queue.rows].tolist()
+            self.twice[:] = [share_of(name, config.double, config.seed) for name in names]
+
+    def positions(self, rows: Iterable[int]) -> list[int]:
+        """Where in the queue crops are, of those that are in it."""
+        return [self.position[row] for row in rows if row in self.position]
 
 
 class ReviewSession:
@@ -96,15 +104,16 @@ class ReviewSession:
         self, catalog: Catalog, config: ReviewConfig, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.catalog, self.config = catalog, config
-        self._pictures = Catalog(catalog.folder)
+        self._pictures = Catalog(catalog.workspace)
         self._clock = clock
         self._pulled = clock()
         self._lock = threading.RLock()
-        self._cache: OrderedDict[str, bytes] = OrderedDict()
+        self._cache: OrderedDict[int, bytes] = OrderedDict()
         self._cached = 0
         self._pages: dict[str, list[Page]] = {name: [] for name in TITLES}
-        self._skipped: dict[tuple[str, str], set[str]] = {}
-        self._taken_in: set[str] = set()
+        self._skipped: dict[tuple[str, str], set[int]] = {}
+        # By page: crops, and how many of them are called what was suggested.
+        self._taken_in: dict[str, tuple[int, int]] = {}
         self._load()
 
     # -- what there is -----------------------------------------------------------------------
@@ -115,9 +124,8 @@ class ReviewSession:
         self._size = self.catalog.log_size()
         self._files = self._stages()
         self.index = self.catalog.index()
-        log = self.catalog.log()
-        self.words = Words.read(log)
-        self._row = {str(crop_id): row for row, crop_id in enumerate(self.index.crop_id)}
+        annotations = self.catalog.annotations()
+        self.answers = annotations.answers()
         self._mates = np.bincount(self.index.track_code, minlength=1)
         self._lines: dict[str, _Line] = {}
         for name in TITLES:
@@ -126,61 +134,71 @@ class ReviewSession:
                 if name == "conflict"
                 else build(self.catalog, self.index, name, self.config)
             )
-            ids = [str(self.index.crop_id[row]) for row in queue.rows]
-            self._lines[name] = _Line(queue, ids, self.config)
             if name == "audit":
-                self.audited = Words.read(log.slice(queue.since), "audit")
-            self._mark(name, ids)
+                # An audit asks again, whatever was known of a crop before.
+                self.audited = annotations.audit_answers(queue.since)
+            self._open_line(queue)
+
+    def _open_line(self, queue: Queue) -> None:
+        self._lines[queue.name] = _Line(queue, self.index, self.config)
+        self._mark(queue.name, queue.rows)
 
     def _refresh(self) -> None:
         """See what other commands said or made meanwhile."""
         if self._clock() - self._pulled > _PULL_SECONDS:
-            self.catalog.pull()
+            self.catalog.workspace.refresh()
             self._pulled = self._clock()
         if self.catalog.log_version() != self._version or self._stages() != self._files:
             self._load()
 
     def _stages(self) -> tuple[int, ...]:
         """What tells that i0 was drawn, a round was finished, or an audit began or ended."""
-        folder = self.catalog.folder
-        drawn = sample_file(folder)
+        workspace = self.catalog.workspace
+        drawn = workspace.round(0).sample
+        finished = [k for k in workspace.round_numbers() if workspace.round(k).record.exists()]
         return (
             drawn.stat().st_mtime_ns if drawn.exists() else 0,
-            len(list(folder.glob("round-*/round.json"))),
-            open_audit(folder),
+            len(finished),
+            open_audit(workspace),
         )
 
     def _disputes(self) -> Queue:
-        rows = [
-            self._row[crop_id]
-            for crop_id in self.words.shared()
-            if self.words.is_disputed(crop_id) and crop_id in self._row
-        ]
-        rows_ = np.array(rows, dtype=np.int64)
-        return Queue("conflict", rows_, [""] * len(rows), -1, next_training(self.catalog))
+        known = [row for row in self.answers.shared() if row < len(self.index)]
+        rows = [row for row in known if self.answers.is_disputed(row)]
+        suggested = [""] * len(rows)
+        then = next_training(self.catalog)
+        return Queue("conflict", np.array(rows, dtype=np.int64), suggested, -1, then)
 
-    def _mark(self, name: str, ids: Sequence[str]) -> None:
+    def _mark(self, name: str, rows: NDArray[np.int64]) -> None:
         """Note in a queue which crops are done."""
         line = self._lines[name]
-        for crop_id in ids:
-            if (position := line.position.get(crop_id)) is not None:
-                line.done[position] = self._is_done(name, crop_id)
-
-    def _is_done(self, name: str, crop_id: str) -> bool:
+        positions = line.positions(rows.tolist())
+        here = line.rows[positions]
         if name == "conflict":
-            return self.words.is_settled(crop_id)
-        return bool(self._words_for(name).about(crop_id))
+            line.done[positions] = self.answers.is_settled(here)
+        else:
+            line.done[positions] = self._answers_in(name).is_answered(here)
 
-    def _words_for(self, name: str) -> Words:
-        """The words that make a crop of a queue done: an audit asks anew, whoever knew it."""
-        return self.audited if name == "audit" else self.words
+    def _answers_in(self, name: str) -> Answers:
+        """The answers that make a crop of a queue done."""
+        return self.audited if name == "audit" else self.answers
 
-    def _answer(self, queue: str, crop_id: str, reviewer: str) -> str:
+    def _answer(self, queue: str, row: int, reviewer: str) -> str:
         """What a reviewer answered in a queue, ``""`` for nothing."""
-        words = self._words_for(queue)
+        answers = self._answers_in(queue)
         if queue == "conflict":
-            return words.settled_by(crop_id, reviewer)
-        return words.unseen(crop_id).get(reviewer, "")
+            return answers.settled_by(row, reviewer)
+        return answers.unseen(row).get(reviewer, "")
+
+    def _names(self, rows: Iterable[int]) -> list[str]:
+        names: list[str] = self.index.crop_id[np.array(list(rows), dtype=np.int64)].tolist()
+        return names
+
+    def _row(self, crop_id: str) -> int:
+        row = int(self.index.crop_id.find([crop_id])[0])
+        if row < 0:
+            raise Refused(f"camera {self.catalog.name} has no such crop")
+        return row
 
     def _said(self, events: Sequence[LabelEvent]) -> None:
         """Append to the log, and keep what is known in step with it."""
@@ -190,17 +208,14 @@ class ReviewSession:
             raise Refused(str(error)) from error
         after = self.catalog.log_version()
         size = self.catalog.log_size()
-        self.words.add(events)
-        self.audited.add(event for event in events if event.purpose == "audit" or not event.label)
-        ids = list(dict.fromkeys(event.crop_id for event in events))
+        self.answers.add(events)
+        self.audited.add(events)
+        rows = np.unique(self.index.crop_id.find([event.crop_id for event in events]))
         for name in TITLES:
-            self._mark(name, ids)
+            self._mark(name, rows)
         line = self._lines["conflict"]
-        if any(self.words.is_disputed(i) != (i in line.position) for i in ids):
-            queue = self._disputes()
-            names = [str(self.index.crop_id[row]) for row in queue.rows]
-            self._lines["conflict"] = _Line(queue, names, self.config)
-            self._mark("conflict", names)
+        if any(self.answers.is_disputed(i) != (i in line.position) for i in rows.tolist()):
+            self._open_line(self._disputes())
         # Unless others spoke as well, which the next request sees, all is known up to here; merging
         # small commits makes a version of its own.
         if size == self._size + len(events):
@@ -209,13 +224,13 @@ class ReviewSession:
 
     # -- pages out ---------------------------------------------------------------------------
 
-    def _held(self, queue: str) -> dict[str, Page]:
+    def _held(self, queue: str) -> dict[int, Page]:
         """Crops that are on somebody's screen."""
         now = self._clock()
         self._pages[queue] = [
             page for page in self._pages[queue] if page.crops and now - page.seen < LEASE
         ]
-        return {crop_id: page for page in self._pages[queue] for crop_id in page.crops}
+        return {row: page for page in self._pages[queue] for row in page.crops}
 
     def _touch(self, tab: str) -> None:
         for pages in self._pages.values():
@@ -223,15 +238,12 @@ class ReviewSession:
                 if page.tab == tab:
                     page.seen = self._clock()
 
-    def _twice(self, queue: str, reviewer: str) -> list[int]:
+    def _twice(self, queue: str, reviewer: str) -> NDArray[np.int64]:
         """Positions of crops that one other person has verified and this one shall verify, too."""
         line = self._lines[queue]
-        return [
-            int(position)
-            for position in np.flatnonzero(line.twice & line.done)
-            if len(said := self._words_for(queue).unseen(line.ids[position])) == 1
-            and reviewer not in said
-        ]
+        positions = np.flatnonzero(line.twice & line.done)
+        lacks = self._answers_in(queue).lacks_second(line.rows[positions], reviewer)
+        return positions[lacks]
 
     def page(
         self,
@@ -266,7 +278,8 @@ class ReviewSession:
             self._touch(tab)
             held = self._held(queue)
             for name, crops in (hold or {}).items():
-                held |= self._hold(queue, tab, reviewer, name, crops, held)
+                rows = self.index.crop_id.find(list(crops))
+                held |= self._hold(queue, tab, reviewer, name, rows[rows >= 0].tolist(), held)
             known = [p for p in self._pages[queue] if p.reviewer == reviewer]
             closed = [page for page in known if not page.tab]
             own = [page for page in known if page.tab == tab] if again else []
@@ -285,53 +298,55 @@ class ReviewSession:
         tab: str,
         reviewer: str,
         name: str,
-        crops: Sequence[str],
-        held: dict[str, Page],
-    ) -> dict[str, Page]:
+        crops: Sequence[int],
+        held: dict[int, Page],
+    ) -> dict[int, Page]:
         """Lend a tab what it has already, as after a restart; returns what is held by that."""
         for waiting in self._pages[queue]:
             # A reload's farewell may come after its first request.
             if not waiting.tab and waiting.reviewer == reviewer and {*waiting.crops} <= {*crops}:
                 waiting.tab = tab
         free = [
-            crop_id
-            for crop_id in crops[: 4 * MOST_CROPS]
-            if crop_id in self._lines[queue].position
-            and crop_id not in held
-            and not self._answer(queue, crop_id, reviewer)  # given, and on its way no more
+            row
+            for row in crops[: 4 * MOST_CROPS]
+            if row in self._lines[queue].position
+            and row not in held
+            and not self._answer(queue, row, reviewer)  # given, and on its way no more
         ]
         if not free:
             return {}
         page = self._lend(queue, tab, reviewer, free, name)
         return dict.fromkeys(page.crops, page)
 
-    def _choose(self, queue: str, reviewer: str, held: dict[str, Page], size: int) -> list[str]:
+    def _choose(self, queue: str, reviewer: str, held: Iterable[int], size: int) -> list[int]:
         """The next crops of the queue, all asked about as one class."""
         line = self._lines[queue]
-        free = np.zeros(len(line.ids), dtype=bool)
-        free[~line.done] = True
+        free = ~line.done
         free[self._twice(queue, reviewer)] = True
-        free[[line.position[i] for i in held if i in line.position]] = False
+        free[line.positions(held)] = False
         skipped = self._skipped.setdefault((queue, reviewer), set())
         passed = free.copy()
-        passed[[line.position[i] for i in skipped if i in line.position]] = False
+        passed[line.positions(skipped)] = False
         if not passed.any():
             skipped.clear()
             passed = free
         positions = np.flatnonzero(passed)
         if positions.size:
             positions = positions[line.suggested[positions] == line.suggested[positions[0]]]
-        return [line.ids[position] for position in positions[:size]]
+        rows: list[int] = line.rows[positions[:size]].tolist()
+        return rows
 
-    def _lend(self, queue: str, tab: str, reviewer: str, crops: list[str], name: str = "") -> Page:
-        name = name or hashlib.blake2b(" ".join(crops).encode(), digest_size=8).hexdigest()
+    def _lend(self, queue: str, tab: str, reviewer: str, crops: list[int], name: str = "") -> Page:
+        if not name:
+            content = " ".join(self._names(crops))
+            name = hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
         asked, round_ = self._suggestion(queue, crops), self._lines[queue].queue.round
         page = Page(name, tab, reviewer, asked, crops, round_, self._clock())
         if crops:
             self._pages[queue].append(page)
         return page
 
-    def _suggestion(self, queue: str, crops: Sequence[str]) -> str:
+    def _suggestion(self, queue: str, crops: Sequence[int]) -> str:
         """What a page asks about; nothing, if it no longer asks about one class."""
         line = self._lines[queue]
         asked = {str(line.suggested[line.position[i]]) if i in line.position else "" for i in crops}
@@ -339,18 +354,19 @@ class ReviewSession:
 
     def _shown(self, queue: str, page: Page) -> dict[str, Any]:
         crops = []
-        for crop_id in page.crops:
-            mates = int(self._mates[self.index.track_code[self._row[crop_id]]]) - 1
-            crop: dict[str, Any] = {"id": crop_id, "mates": mates}
+        mates = self._mates[self.index.track_code[page.crops]] - 1 if page.crops else ()
+        for row, name, others in zip(page.crops, self._names(page.crops), mates, strict=True):
+            crop: dict[str, Any] = {"id": name, "mates": int(others)}
             if queue == "conflict":
-                crop["said"] = self.words.unseen(crop_id)
+                crop["said"] = self.answers.unseen(row)
             crops.append(crop)
+        given = dict(zip(self._names(page.given), page.given.values(), strict=True))
         return {
             "page": page.id,
             "queue": queue,
             "suggested": page.suggested,
             "crops": crops,
-            "given": page.given,
+            "given": given,
         }
 
     # -- answers in --------------------------------------------------------------------------
@@ -379,15 +395,16 @@ class ReviewSession:
             self._refresh()
             if not _COMMIT.fullmatch(name):
                 raise Refused("the commit has no proper name")
-            if name not in self.words.commits:
-                unknown = [crop_id for crop_id in answers if crop_id not in self._row]
+            rows = self.index.crop_id.find(list(answers)).tolist()
+            if name not in self.answers.pages:
+                unknown = rows.count(-1)
                 if unknown or not answers or len(answers) > MOST_CROPS:
                     raise Refused(
                         f"expected answers for 1 to {MOST_CROPS} crops of camera "
                         f"{self.catalog.name}, got {len(answers)}, of which it does not know "
-                        f"{len(unknown)}"
+                        f"{unknown}"
                     )
-                strangers = answers.keys() - self._lines[queue].position.keys()
+                strangers = {*rows} - self._lines[queue].position.keys()
                 if queue in ("test", "audit") and strangers:
                     # Else an answer alone would put a crop into the test set for good, or count
                     # for an audit that never asked.
@@ -410,19 +427,24 @@ class ReviewSession:
                         for crop_id, label in answers.items()
                     ]
                 )  # fmt: skip
-                self._taken_in.add(name)
-            self._return(queue, reviewer, page, answers)
+                line = self._lines[queue]
+                kept = sum(
+                    row in line.position and line.suggested[line.position[row]] == label
+                    for row, label in zip(rows, answers.values(), strict=True)
+                )
+                self._taken_in[name] = len(answers), kept
+            self._return(queue, reviewer, page, {*rows})
             return {"commit": name, "stored": len(answers)} | self._progress(reviewer, queue)
 
-    def _return(self, queue: str, reviewer: str, page: str, answers: dict[str, str]) -> None:
+    def _return(self, queue: str, reviewer: str, page: str, answered: set[int]) -> None:
         """Free the page: what was answered is done, what was not comes again last."""
         for lent in self._pages[queue]:
             if lent.id == page and lent.reviewer == reviewer:
-                left = [crop_id for crop_id in lent.crops if crop_id not in answers]
+                left = [row for row in lent.crops if row not in answered]
                 self._skipped.setdefault((queue, reviewer), set()).update(left)
                 lent.crops = []
             else:
-                lent.crops = [crop_id for crop_id in lent.crops if crop_id not in answers]
+                lent.crops = [row for row in lent.crops if row not in answered]
 
     def undo(self, reviewer: str, tab: str, queue: str, name: str) -> dict[str, Any]:
         """Take back a page; again does nothing more.
@@ -443,16 +465,15 @@ class ReviewSession:
         with self._lock:
             self._check(queue)
             self._refresh()
-            commit = self.words.commits.get(name)
-            if commit is None or commit.by != reviewer or commit.purpose != queue:
+            if self.answers.pages.get(name) != (reviewer, queue):
                 raise Refused("there is no such page to take back")
-            if name not in self.words.undone:
-                self._said(self.words.undoing(name))
-            mine = set(commit.answers)
+            if name not in self.answers.undone:
+                self._said(self.answers.undoing(name))
+            given = self.answers.page(name).answers
             for lent in self._pages[queue]:
-                lent.crops = [crop_id for crop_id in lent.crops if crop_id not in mine]
-            page = self._lend(queue, tab, reviewer, list(commit.answers))
-            page.given = dict(commit.answers)
+                lent.crops = [row for row in lent.crops if row not in given]
+            page = self._lend(queue, tab, reviewer, list(given))
+            page.given = given
             self._read_ahead(page.crops)
             return self._shown(queue, page) | self._progress(reviewer, queue)
 
@@ -470,8 +491,8 @@ class ReviewSession:
         """What is left of a queue: crops, and what is asked about each."""
         with self._lock:
             line = self._lines[queue]
-            left = np.flatnonzero(~line.done)
-            return [(line.ids[position], str(line.suggested[position])) for position in left]
+            names = self._names(line.rows[~line.done])
+            return list(zip(names, map(str, line.suggested[~line.done]), strict=True))
 
     def take_in(self, queue: str, answers: Sequence[tuple[str, str, str]]) -> tuple[int, list[str]]:
         """Take in what another tool's users said, in one commit; what is known stays as it is.
@@ -489,12 +510,18 @@ class ReviewSession:
         with self._lock:
             self._refresh()
             line, now = self._lines[queue], time.time()
-            foreign = [crop_id for crop_id, _, _ in answers if crop_id not in line.position]
-            new = [
-                LabelEvent(crop_id, label, "import", queue, line.queue.round, by=reviewer, time=now)
-                for crop_id, label, reviewer in answers
-                if crop_id in line.position and self._answer(queue, crop_id, reviewer) != label
-            ]
+            rows = self.index.crop_id.find([crop_id for crop_id, _, _ in answers]).tolist()
+            foreign, new = [], []
+            for row, (crop_id, label, reviewer) in zip(rows, answers, strict=True):
+                if row not in line.position:
+                    foreign.append(crop_id)
+                elif self._answer(queue, row, reviewer) != label:
+                    new.append(
+                        LabelEvent(
+                            crop_id, label, "import", queue, line.queue.round, by=reviewer,
+                            time=now,
+                        )
+                    )  # fmt: skip
             self._said(new)
             return len(new), foreign
 
@@ -528,28 +555,23 @@ class ReviewSession:
                 {
                     "name": name,
                     "title": TITLES[name],
-                    "total": len(line.ids),
+                    "total": len(line.rows),
                     "done": done,
-                    "left": len(line.ids) - done + twice,
+                    "left": len(line.rows) - done + twice,
                 }
             )
         return {
             "queues": queues,
             "agreement": self.agreement(),
-            "undoable": self.words.undoable(reviewer, queue)[-50:],
+            "undoable": self.answers.undoable(reviewer, queue)[-50:],
             "waiting": sum(page.reviewer != reviewer for page in held.values()),
             "next": self._lines[queue].queue.next,
-            "empty": "" if self._lines[queue].ids else why_empty(queue, self.catalog.name),
+            "empty": "" if len(self._lines[queue].rows) else why_empty(queue, self.catalog.name),
         }
 
     def agreement(self) -> dict[str, Any]:
         """Cohen's kappa over all crops that two persons verified, and open conflicts."""
-        pairs = []
-        for crop_id in self.words.shared():
-            # By name, so that the first of a pair is the same person throughout.
-            said = sorted(self.words.unseen(crop_id).items())
-            if len(said) > 1:
-                pairs.append((said[0][1], said[1][1]))
+        pairs = self.answers.pairs()
         line = self._lines["conflict"]
         return {
             "kappa": cohen_kappa(pairs),
@@ -558,22 +580,15 @@ class ReviewSession:
         }
 
     def verified(self) -> tuple[int, int]:
-        """Crops verified at this desk, and how many of them are called what was suggested."""
+        """Crops verified in this session, and how many of them are called what was suggested."""
         with self._lock:
-            count = kept = 0
-            for name in self._taken_in - self.words.undone:
-                commit = self.words.commits[name]
-                line = self._lines[commit.purpose]
-                for crop_id, label in commit.answers.items():
-                    count += 1
-                    position = line.position.get(crop_id)
-                    kept += position is not None and line.suggested[position] == label
-            return count, kept
+            stand = [self._taken_in[name] for name in self._taken_in.keys() - self.answers.undone]
+            return sum(crops for crops, _ in stand), sum(kept for _, kept in stand)
 
     def total(self, queue: str) -> int:
         """Crops of a queue."""
         with self._lock:
-            return len(self._lines[queue].ids)
+            return len(self._lines[queue].rows)
 
     def left(self, queue: str) -> int:
         """Crops of a queue that nobody has verified."""
@@ -582,12 +597,11 @@ class ReviewSession:
 
     # -- pictures ----------------------------------------------------------------------------
 
-    def _read_ahead(self, crops: Sequence[str]) -> None:
+    def _read_ahead(self, rows: Sequence[int]) -> None:
         """Read a page's pictures in one go: the browser asks for each of them at once."""
-        new = [crop_id for crop_id in crops if crop_id not in self._cache]
-        images = self._pictures.images([self._row[crop_id] for crop_id in new])
-        for crop_id, image in zip(new, images, strict=True):
-            self._cache[crop_id] = image
+        new = [row for row in rows if row not in self._cache]
+        for row, image in zip(new, self._pictures.images(new), strict=True):
+            self._cache[row] = image
             self._cached += len(image)
         while self._cached > _CACHE_BYTES and len(self._cache) > 1:
             _, image = self._cache.popitem(last=False)
@@ -601,10 +615,9 @@ class ReviewSession:
             UserError: The table is damaged.
         """
         with self._lock:
-            if crop_id not in self._row:
-                raise Refused(f"camera {self.catalog.name} has no such crop")
-            self._read_ahead([crop_id])
-            image = self._cache[crop_id]
+            row = self._row(crop_id)
+            self._read_ahead([row])
+            image = self._cache[row]
         try:
             with Image.open(io.BytesIO(image)) as picture:
                 kind = Image.MIME.get(str(picture.format), "")
@@ -624,19 +637,17 @@ class ReviewSession:
             UserError: The table is damaged.
         """
         with self._lock:
-            if crop_id not in self._row:
-                raise Refused(f"camera {self.catalog.name} has no such crop")
-            row = self._row[crop_id]
+            row = self._row(crop_id)
             index = self.index
             mates = np.flatnonzero(index.track_code == index.track_code[row])
             mates = mates[np.argsort(index.time[mates], kind="stable")]
             (origin,) = self._pictures.origins([row])
-            self._read_ahead([str(index.crop_id[mate]) for mate in mates[:24]])
+            self._read_ahead(mates[:24].tolist())
         return {
             "id": crop_id,
             **origin,
             "time": None if np.isnan(origin["time"]) else origin["time"],
-            "mates": [str(index.crop_id[mate]) for mate in mates if mate != row][:24],
+            "mates": self._names(mates[mates != row][:24]),
         }
 
     def _check(self, queue: str) -> None:

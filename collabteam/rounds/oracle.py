@@ -38,18 +38,16 @@ def oracle_answers(
     Raises:
         UserError: A crop has no hidden truth.
     """
-    truth = read_truth(catalog)
-    ids = [str(crop_id) for crop_id in index.crop_id[rows]]
-    blind = [crop_id for crop_id in ids if crop_id not in truth]
-    if blind:
+    truth = read_truth(catalog, index.crop_id)[rows]
+    ids = index.crop_id[rows].tolist()
+    if blind := int((truth == "").sum()):
         raise UserError(
-            f"reviewer=oracle needs the hidden truth of {len(ids)} crops, {len(blind)} have none: "
+            f"reviewer=oracle needs the hidden truth of {len(ids)} crops, {blind} have none: "
             "ingest them with labels=truth, or verify them and use reviewer=person"
         )
     answers = []
     possible = [*catalog.classes, UNKNOWN]
-    for crop_id in ids:
-        label = truth[crop_id]
+    for crop_id, label in zip(ids, truth.tolist(), strict=True):
         rng = np.random.default_rng([seed, int(crop_id[:12], 16)])
         if rng.random() < error_rate:
             label = str(rng.choice([other for other in possible if other != label]))

@@ -16,9 +16,7 @@ from collabteam.catalog import Catalog, CropIndex
 from collabteam.features.images import letterbox
 from collabteam.reporting.table1 import Round
 from collabteam.reporting.wandb_runs import RoundRun, Sample, log_rounds
-from collabteam.rounds.state import round_folder
-from collabteam.settings import UNKNOWN, UNUSABLE, LoggerConfig
-from collabteam.team.team import branch_file
+from collabteam.settings import UNKNOWN, LoggerConfig
 from collabteam.team.voting import ABSTAIN, vote
 
 SAMPLES = 8
@@ -37,7 +35,7 @@ def track(config: LoggerConfig, catalog: Catalog, rounds: list[Round]) -> None:
     Raises:
         UserError: W&B is to be used online and refuses; the rounds are logged by a later command.
     """
-    log_rounds(config, catalog.folder, rounds, partial(_made, catalog, rounds))
+    log_rounds(config, catalog.workspace, rounds, partial(_made, catalog, rounds))
 
 
 def _made(catalog: Catalog, rounds: list[Round], record: Round) -> RoundRun:
@@ -52,12 +50,12 @@ def _made(catalog: Catalog, rounds: list[Round], record: Round) -> RoundRun:
 
 def _voters(catalog: Catalog, record: Round) -> list[Path]:
     """Files of the networks that vote, of those that are still there."""
-    folder = round_folder(catalog.folder, record["round"])
+    files = catalog.workspace.round(record["round"])
     return [
         file
         for name, folds in record["voting"].items()
         for fold in folds
-        if (file := branch_file(folder, name, fold)).exists()
+        if (file := files.branch(name, fold)).exists()
     ]
 
 
@@ -79,10 +77,10 @@ def _samples(catalog: Catalog, index: CropIndex, record: Round) -> list[Sample]:
 
     Of crops that a person judged, each by the networks of the fold that did not train on it.
     """
-    folder, classes = round_folder(catalog.folder, record["round"]), record["classes"]
+    files, classes = catalog.workspace.round(record["round"]), record["classes"]
     row_of = {str(crop_id): row for row, crop_id in enumerate(index.crop_id)}
     names, probs = [], []
-    for file in sorted(folder.glob("fold-*.npz")):
+    for file in files.all_fold_predictions().values():
         try:
             with np.load(file) as kept:
                 names.append(kept["crop_id"])
@@ -92,7 +90,7 @@ def _samples(catalog: Catalog, index: CropIndex, record: Round) -> list[Sample]:
     if not names:
         return []
     rows = np.array([row_of.get(str(name), -1) for name in np.concatenate(names)], dtype=np.int64)
-    judged = (rows >= 0) & (index.human[rows] != "") & (index.human[rows] != UNUSABLE)
+    judged = (rows >= 0) & index.judged()[rows]
     rows = rows[judged]
     verdicts = vote(np.concatenate(probs)[judged], record["settings"]["team"]["joint"])
     said = np.array([*classes, UNSURE], dtype=object)[verdicts.branch]

@@ -4,7 +4,7 @@ Every crop is drawn in code from articulated figures before a street, so nobody'
 needed. The truth of every crop is known, the labels a detector would propose are wrong at a
 rate that can be set, and the distribution can be made to drift over the simulated hours:
 
-    from collabteam.simulator import SimulationConfig, simulate
+    from collabteam.simulator import SimulationConfig, check, simulate
 
     for crop in simulate(SimulationConfig(crops=600, drift=0.5), seed=1):
         print(crop.video, crop.frame, crop.truth, crop.proposed, len(crop.jpeg))
@@ -16,7 +16,6 @@ again: a script must call `simulate` below `if __name__ == "__main__":`.
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -28,7 +27,8 @@ from typing import Literal
 import numpy as np
 from numpy.random import Generator
 
-from collabteam.settings import SimulationConfig
+from collabteam.machine import processors
+from collabteam.settings import SimulationConfig, check
 from collabteam.simulator import figures as fg
 from collabteam.simulator import scene as sc
 
@@ -88,14 +88,14 @@ def simulate(
         An iterator that draws as it is read.
 
     Raises:
-        ValueError: If a value is out of its range.
+        UserError: A setting is out of its range.
+        ValueError: The seed or the number of workers is.
     """
-    config = replace(config)  # Checks again: fields may have been assigned since.
+    check(config)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"simulation: seed must be a whole number >= 0, got {seed!r}")
     if workers is None:
-        has_affinity = hasattr(os, "sched_getaffinity")
-        workers = (len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()) or 1
+        workers = processors()
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise ValueError(f"simulation: workers must be a whole number >= 1, got {workers!r}")
     return _stream(config, seed, workers)

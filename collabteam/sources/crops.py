@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -23,6 +24,7 @@ from PIL import Image, UnidentifiedImageError
 from collabteam.catalog import catalog as _catalog
 from collabteam.catalog.catalog import Catalog
 from collabteam.catalog.records import Crop, LabelEvent
+from collabteam.catalog.texts import LabelsByRow
 from collabteam.catalog.truth import append_truth, read_truth
 from collabteam.errors import UserError, disk_errors
 from collabteam.settings import UNKNOWN, UNUSABLE, check_classes
@@ -362,7 +364,7 @@ def ingest_source(
 ) -> IngestSummary:
     """Put the pictures of any source into a camera's catalog; see :func:`ingest_crops`."""
     start = time.monotonic()
-    with catalog.lock("ingest"):
+    with catalog.workspace.transaction("ingest"):
         _register_classes(catalog, source.labels)
         ingest = _Ingest(catalog, source.meaning)
         with disk_errors():
@@ -462,16 +464,17 @@ class _Ingest:
         self.conflicts: list[tuple[str, str]] = []
         self.quarantined: list[tuple[str, str]] = []
         self.labelled: Counter[str] = Counter()
-        # What was said of each crop in this run, by meaning, and who is in the test set.
-        self._given: dict[str, dict[str, str]] = {}
-        # The last word of each source and purpose, by crop.
-        self._logged: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
-        log = catalog.log(("source", "purpose", "crop_id", "label"))
-        for source, purpose, crop_id, label in zip(*(c.to_pylist() for c in log), strict=True):
-            self._logged[source, purpose][crop_id] = label
-        self._truth = read_truth(catalog)
-        self._names: set[str] | None = None
-        self._quarantine = catalog.folder / "quarantine.jsonl"
+        # By row: the crops of this run, and what it said of them, by meaning.
+        self._seen = LabelsByRow()
+        self._given: dict[str, LabelsByRow] = defaultdict(LabelsByRow)
+        # By row: what the catalog knows, and what this run added.
+        annotations = catalog.annotations()
+        self._logged = {
+            meaning: LabelsByRow(annotations.of(*event).label) for meaning, event in _EVENT.items()
+        }
+        self._in_test = set(np.flatnonzero(annotations.in_test_set()).tolist())
+        self._truth = LabelsByRow(read_truth(catalog, annotations.names))
+        self._quarantine = catalog.workspace.quarantine
         self._reported = _read_quarantine(self._quarantine)
 
     def run(self, source: Source, progress: Callable[[int, int], None] | None) -> None:
@@ -491,15 +494,12 @@ class _Ingest:
                 if progress:
                     progress(done, source.total)
 
-    def _is_here(self, crop_id: str) -> bool:
-        if self._names is None:
-            self._names = set(self._catalog.index().crop_id.tolist())
-        return crop_id in self._names
-
     def _batch(self, batch: list[Item], faults: list[str]) -> None:
+        named = [item.crop_id for item in batch if item.crop_id]
+        is_here = dict(zip(named, self._catalog.rows(named) >= 0, strict=True)) if named else {}
         faults = [
             f"no crop {item.crop_id!r} in the catalog"
-            if item.crop_id and not self._is_here(item.crop_id)
+            if item.crop_id and not is_here[item.crop_id]
             else fault
             for item, fault in zip(batch, faults, strict=True)
         ]
@@ -507,56 +507,48 @@ class _Ingest:
         good = [item for item, fault in zip(batch, faults, strict=True) if not fault]
         crops = [Crop(item.image, **item.origin) for item in good if not item.crop_id]
         added = iter(self._catalog.add_crops(crops))
+        here = [(item.crop_id, False) if item.crop_id else next(added) for item in good]
+        rows = self._catalog.rows([crop_id for crop_id, _ in here]).tolist()
         events: list[LabelEvent] = []
         truth: list[tuple[str, str]] = []
-        for item in good:
-            crop_id, is_new = (item.crop_id, False) if item.crop_id else next(added)
-            if crop_id in self._given:
+        for item, (crop_id, is_new), row in zip(good, here, rows, strict=True):
+            if self._seen[row]:
                 self.counts["duplicates"] += 1
             else:
                 self.counts["added" if is_new else "known"] += 1
-            said = self._given.setdefault(crop_id, {})
+            self._seen[row] = "seen"
             for meaning, label in item.given.items():
-                if meaning in said:
-                    if said[meaning] != label:
-                        what = f"{meaning} {label!r}, but {said[meaning]!r} before"
+                given = self._given[meaning]
+                if given[row]:
+                    if given[row] != label:
+                        what = f"{meaning} {label!r}, but {given[row]!r} before"
                         self.conflicts.append((item.where, what))
                     continue
-                said[meaning] = label
+                given[row] = label
                 if meaning == "truth":
-                    self._add_truth(item.where, crop_id, label, truth)
-                else:
-                    self._add_label(crop_id, label, meaning, events)
-            if item.test and self._is_news(crop_id, "", "ingest", "test", events):
+                    if self._is_new_truth(item.where, row, label):
+                        truth.append((crop_id, label))
+                elif self._logged[meaning][row] != label:  # else it would only be said again
+                    self._logged[meaning][row] = label
+                    source, purpose = _EVENT[meaning]
+                    events.append(LabelEvent(crop_id, label, source, purpose, time=self._now))
+                    if meaning == self._labels:
+                        self.labelled[label] += 1
+            if item.test and row not in self._in_test:
+                self._in_test.add(row)
+                events.append(LabelEvent(crop_id, "", "ingest", "test", time=self._now))
                 self.counts["test"] += 1
         self._catalog.append_labels(events)
         append_truth(self._catalog, truth, self._truth)
 
-    def _add_truth(
-        self, where: str, crop_id: str, label: str, truth: list[tuple[str, str]]
-    ) -> None:
-        known = self._truth.get(crop_id)
-        if known is None:
-            truth.append((crop_id, label))
-            if self._labels == "truth":
-                self.labelled[label] += 1
-        elif known != label:
+    def _is_new_truth(self, where: str, row: int, label: str) -> bool:
+        """Whether nothing is known of what a crop shows; what contradicts it is a conflict."""
+        known = self._truth[row]
+        if known and known != label:
             self.conflicts.append((where, f"truth {label!r}, but {known!r} is in the catalog"))
-
-    def _add_label(self, crop_id: str, label: str, meaning: str, events: list[LabelEvent]) -> None:
-        if self._is_news(crop_id, label, *_EVENT[meaning], events) and meaning == self._labels:
+        if not known and self._labels == "truth":
             self.labelled[label] += 1
-
-    def _is_news(
-        self, crop_id: str, label: str, source: str, purpose: str, events: list[LabelEvent]
-    ) -> bool:
-        """Add an event unless it would repeat what the same source said last."""
-        logged = self._logged[source, purpose]
-        if logged.get(crop_id) == label:
-            return False
-        logged[crop_id] = label
-        events.append(LabelEvent(crop_id, label, source, purpose, time=self._now))
-        return True
+        return not known
 
     def _put_aside(self, faults: list[tuple[str, str]]) -> None:
         self.quarantined += faults

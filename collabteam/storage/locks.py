@@ -8,7 +8,8 @@ import json
 import os
 import socket
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ class Lock:
         private: Whether the note is nobody else's business.
 
     Raises:
-        Held: Somebody else holds it.
+        LockHeld: Somebody else holds it.
         UserError: The file cannot be written or locked.
     """
 
@@ -105,3 +106,43 @@ class Lock:
         if self._descriptor in _held:
             _held.discard(self._descriptor)
             os.close(self._descriptor)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock on a file just now; no file is no lock."""
+    try:
+        with file_lock(path, shared=True, wait=False, make=False):
+            return False
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def file_lock(
+    path: Path, shared: bool = False, wait: bool = True, make: bool = True
+) -> Iterator[int]:
+    """Hold a lock on a file, or on a folder, for a moment; the content is left alone.
+
+    Args:
+        path: The file.
+        shared: Whether others may hold it at the same time, if they share it, too.
+        wait: Whether to wait for others to let go.
+        make: Whether to make the file if it is missing.
+
+    Yields:
+        The descriptor of the file, open until the block ends.
+
+    Raises:
+        BlockingIOError: Somebody holds it, and ``wait`` is false.
+        OSError: The file cannot be opened or locked.
+    """
+    flags = os.O_RDONLY if path.is_dir() or not make else os.O_RDWR | os.O_CREAT
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -18,7 +18,6 @@ up last and is taken away first.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -32,23 +31,19 @@ from pathlib import Path
 from typing import Any
 
 from collabteam.errors import UserError, disk_errors
-from collabteam.storage.locks import Lock, LockHeld
-from collabteam.storage.store import MANIFEST, Conflict, Store, say, together
-from collabteam.storage.tables import replacing, write_atomically
+from collabteam.storage.files import write_bytes, write_text
+from collabteam.storage.layout import LOCK, MANIFEST, is_mark, is_shared, is_under_lock
+from collabteam.storage.locks import Lock, LockHeld, file_lock
+from collabteam.storage.store import Conflict, Store, say, together
 
 LEASE = 60.0
 """Seconds after which the lock of a holder that was not heard of may be taken over."""
-_LOCK = "lock"
 _SYNCED = ".synced.json"
+_SYNCED_LOCK = ".synced.lock"
 # The store's clock shows seconds, of two times at that.
 _CLOCK_STEP = 2.0
 # Bytes that may take more than a few seconds.
 _MUCH = 50_000_000
-# Of this machine alone: locks, who reviews, footage that was read and waits.
-_LOCAL = {"lock", "review", "incoming"}
-# Made under the lock, and worth nothing without the log that somebody else has written to since.
-_UNDER_LOCK = re.compile(r"(round-\d+|audits)/")
-_MARKS = {MANIFEST, "round.json", "audit.json", "certificate.json", "label.json"}
 
 
 class Lease:
@@ -68,7 +63,7 @@ class Lease:
         before: Generation and owner of the last holder; 0 and ``""`` if there was none.
 
     Raises:
-        Held: Somebody else holds it.
+        LockHeld: Somebody else holds it.
         UserError: The store does not answer, or does not let us in.
     """
 
@@ -76,7 +71,7 @@ class Lease:
         # A client of its own: a renewal must not wait for a large object.
         self._store = Store(store.url, request_seconds=LEASE / 6)
         self._guard = threading.RLock()
-        found = store.read(_LOCK)
+        found = store.read(LOCK)
         last = _content(found.content) if found else {}
         holder = last.get("holder")
         if holder and last.get("owner") != owner:
@@ -94,7 +89,7 @@ class Lease:
         self._renewed = -1.0
         self._lost = not self._put()
         if self._lost:
-            now = store.read(_LOCK)
+            now = store.read(LOCK)
             raise LockHeld(json.dumps(_content(now.content if now else b"").get("holder")).encode())
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
@@ -131,10 +126,10 @@ class Lease:
         while True:
             began = _now()
             try:
-                self._etag = self._store.write(_LOCK, text, over=self._etag)
+                self._etag = self._store.write(LOCK, text, over=self._etag)
             except Conflict:
                 # Perhaps the answer to our own put was lost, of this or of an earlier renewal.
-                found = self._store.read(_LOCK)
+                found = self._store.read(LOCK)
                 if found is None or _content(found.content).get("key") != self._content["key"]:
                     return False
                 self._etag = found.etag
@@ -172,23 +167,17 @@ class Mirror:
         self._lease: Lease | None = None
         self._lock: Lock | None = None
 
-    @classmethod
-    def of(cls, folder: Path) -> Mirror | None:
-        """The mirror that a camera's folder is; None if the camera lives here."""
-        store = Store.of(folder)
-        return None if store is None else cls(folder, store)
-
     # -- the camera's lock -------------------------------------------------------------------------
 
     def take(self, note: dict[str, Any]) -> None:
         """Take the camera's lock, here and in the store, and have what the store has.
 
         Raises:
-            Held: Somebody else holds it.
+            LockHeld: Somebody else holds it.
             UserError: The store does not answer, or the folder cannot be written.
         """
         with self._alone() as state:
-            self._lock = Lock(self.folder / _LOCK, note)
+            self._lock = Lock(self.folder / LOCK, note)
             try:
                 self._lease = Lease(self.store, self._owner(state), note)
                 if self._lease.before != (state["held"], self._owner(state)):
@@ -230,11 +219,11 @@ class Mirror:
         """
         with self._alone() as state:
             try:
-                lock = Lock(self.folder / _LOCK, {"command": "look"})
+                lock = Lock(self.folder / LOCK, {"command": "look"})
             except LockHeld:
                 return  # what is here is newer
             try:
-                found = self.store.read(_LOCK)
+                found = self.store.read(LOCK)
                 last = _content(found.content) if found else {}
                 if (last.get("generation"), last.get("owner")) == (
                     state["held"], self._owner(state)
@@ -270,11 +259,11 @@ class Mirror:
                 self.store.delete(name)
                 del known[name]
 
-            together(up, [name for name in changed if not _is_mark(name)])
-            for name in sorted((name for name in gone if _is_mark(name)), key=_natural)[::-1]:
+            together(up, [name for name in changed if not is_mark(name)])
+            for name in sorted((name for name in gone if is_mark(name)), key=_natural)[::-1]:
                 away(name)
-            together(away, [name for name in gone if not _is_mark(name)])
-            for name in sorted((name for name in changed if _is_mark(name)), key=_natural):
+            together(away, [name for name in gone if not is_mark(name)])
+            for name in sorted((name for name in changed if is_mark(name)), key=_natural):
                 up(name)
 
     def publish(self, *files: Path) -> None:
@@ -301,7 +290,7 @@ class Mirror:
             with suppress(Conflict):
                 etag = state["files"].get(MANIFEST, [None])[0]
                 written = self.store.write(MANIFEST, text.encode(), etag)
-                write_atomically(self.folder / MANIFEST, text)
+                write_text(self.folder / MANIFEST, text)
                 state["files"][MANIFEST] = [written, *_stat(self.folder / MANIFEST)]
                 return
             self._fetch(MANIFEST, state)
@@ -327,27 +316,27 @@ class Mirror:
     def _bring_down(self, state: dict[str, Any]) -> None:
         """Make the copy like the store."""
         there, known, here = self.store.listing(), state["files"], self._files()
-        there = {name: found for name, found in there.items() if _is_shared(name)}
+        there = {name: found for name, found in there.items() if is_shared(name)}
         gone = [
             name for name, stat in here.items()
             if name not in there
-            and (known.get(name, [""])[1:] == stat or name == MANIFEST or _UNDER_LOCK.match(name))
+            and (known.get(name, [""])[1:] == stat or name == MANIFEST or is_under_lock(name))
         ]  # fmt: skip
         wanted = [
             name for name, (etag, _) in there.items()
             if name not in here or known.get(name) != [etag, *here[name]]
         ]  # fmt: skip
         self._say_if_much("down from", sum(there[name][1] for name in wanted))
-        for name in sorted(gone, key=lambda name: not _is_mark(name)):
+        for name in sorted(gone, key=lambda name: not is_mark(name)):
             (self.folder / name).unlink(missing_ok=True)
             _remove_empty(self.folder / name, self.folder)
         for name in [name for name in known if name not in there]:
             del known[name]
         together(
             lambda name: self._fetch(name, state),
-            [name for name in wanted if not _is_mark(name)],
+            [name for name in wanted if not is_mark(name)],
         )
-        for name in sorted(filter(_is_mark, wanted), key=_natural):
+        for name in sorted(filter(is_mark, wanted), key=_natural):
             self._fetch(name, state)
 
     def _fetch(self, name: str, state: dict[str, Any]) -> None:
@@ -363,8 +352,7 @@ class Mirror:
             return
         with disk_errors():
             file.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(file) as sink:
-                sink.write(found.content)
+            write_bytes(file, found.content)
             state["files"][name] = [found.etag, *_stat(file)]
 
     def _say_if_much(self, where: str, size: int) -> None:
@@ -376,10 +364,10 @@ class Mirror:
         found = {}
         for folder, below, files in os.walk(self.folder):
             inside = Path(folder).relative_to(self.folder)
-            below[:] = [name for name in below if _is_shared((inside / name).as_posix())]
+            below[:] = [name for name in below if is_shared((inside / name).as_posix())]
             for name in files:
                 path = inside / name
-                if _is_shared(path.as_posix()) and not (self.folder / path).is_symlink():
+                if is_shared(path.as_posix()) and not (self.folder / path).is_symlink():
                     with suppress(FileNotFoundError):
                         found[path.as_posix()] = _stat(self.folder / path)
         return found
@@ -390,55 +378,40 @@ class Mirror:
 
         Yields:
             What the copy and the store had in common last: ``files`` (etag, size and time of change
-            by name), ``held`` (the generation of the lock that this copy held last) and ``copy``.
+            by name), ``held`` (the generation of the lock that this copy held last), ``copy`` and
+            ``store``, the address.
         """
         with disk_errors():
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                descriptor = os.open(self.folder / ".synced.lock", os.O_RDWR | os.O_CREAT, 0o666)
+                lock = self.folder / _SYNCED_LOCK
+                lock.touch()
             except (FileExistsError, NotADirectoryError, PermissionError) as error:
                 raise UserError(
                     f"{self.folder}, the copy of {self.store.url}, cannot be written "
                     f"({error.strerror}): XDG_CACHE_HOME=... keeps it elsewhere"
                 ) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with file_lock(lock):
             file = self.folder / _SYNCED
             try:
                 state = json.loads(file.read_text(encoding="utf-8"))
                 before = json.dumps(state)
             except (OSError, ValueError):
                 state, before = {"copy": uuid.uuid4().hex, "held": 0, "files": {}}, ""
+            state["store"] = self.store.url
             try:
                 yield state
             finally:
                 if (after := json.dumps(state)) != before:
-                    write_atomically(file, after)
-        finally:
-            os.close(descriptor)
+                    write_text(file, after)
 
 
-def pull(folder: Path) -> None:
-    """See in a camera's folder what others have brought up, if the camera lives in a store.
-
-    Raises:
-        UserError: The store does not answer, or the disk is full.
-    """
-    if mirror := Mirror.of(folder):
-        mirror.pull()
-
-
-def publish(*files: Path) -> None:
-    """Bring up files of a camera's folder that were made without its lock, if it lives in a store.
-
-    Raises:
-        UserError: The store does not answer.
-    """
-    for file in files:
-        camera = next((above for above in file.parents if (above / _SYNCED).exists()), None)
-        mirror = None if camera is None else Mirror.of(camera)
-        if mirror is not None:
-            mirror.publish(file)
+def address_of(folder: Path) -> str:
+    """The address of the camera that a folder is the copy of; ``""`` if it is no copy."""
+    try:
+        return str(json.loads((folder / _SYNCED).read_text(encoding="utf-8")).get("store", ""))
+    except (OSError, ValueError):
+        return ""
 
 
 def _now() -> float:
@@ -454,22 +427,6 @@ def _content(text: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _is_shared(name: str) -> bool:
-    """Whether a name, from the camera's folder, is of something both here and in the store."""
-    first, *others = name.split("/")
-    hidden = any(part.startswith(".") for part in (first, *others))
-    tables = first.endswith(".lance")
-    # What W&B keeps beside its runs can be had again.
-    if first == "wandb" and others and (others[0] == "cache" or others[0].startswith("staged-")):
-        return False
-    return first not in _LOCAL and not hidden and not tables and not name.endswith(".lock")
-
-
-def _is_mark(name: str) -> bool:
-    """Whether a file says that what lies beside it is complete."""
-    return name.rsplit("/", 1)[-1] in _MARKS
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -1,8 +1,7 @@
 """An object store as a root: addresses, the client, patience, and errors that a person can act on.
 
-What lies in an object store (``s3://bucket/prefix``) has a place on this machine, too: the copy
-below :func:`~collabteam.settings.cache_folder`. So everything else speaks of folders, and only this
-module knows which of them stand for a store.
+Everything else speaks of folders on this machine; :mod:`collabteam.storage.mirror` brings files of
+a folder up and down, and tables are read and written in the store itself.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import lance
@@ -32,12 +30,11 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import S3Store
 
 from collabteam.errors import UserError, first_line
-from collabteam.settings import cache_folder
+from collabteam.storage.layout import TABLE
 
 if TYPE_CHECKING:
     from obstore import PutMode
 
-MANIFEST = "camera.yaml"
 PATIENCE = 60.0
 """Seconds for which a store that does not answer is asked again."""
 _SILENCE = 4.0
@@ -113,16 +110,6 @@ class Store:
             "connect_timeout": "5s",
             "timeout": f"{request_seconds:.0f}s",
         }
-
-    @classmethod
-    def of(cls, path: Path) -> Store | None:
-        """The store that a folder on this machine is a copy of; None if it is no copy."""
-        try:
-            relative = path.absolute().relative_to(cache_folder().absolute())
-        except ValueError:
-            return None
-        # The first part stands for the server.
-        return cls("s3://" + "/".join(relative.parts[1:])) if len(relative.parts) > 1 else None
 
     # -- patience ----------------------------------------------------------------------------------
 
@@ -284,7 +271,7 @@ class Store:
             inside = self.patiently(lambda: obstore.list(self._objects, prefix).collect())
             found.update((meta["path"], (meta["e_tag"] or "", meta["size"])) for meta in inside)
 
-        together(below, [name for name in top["common_prefixes"] if not name.endswith(".lance")])
+        together(below, [name for name in top["common_prefixes"] if not name.endswith(TABLE)])
         return found
 
     def copy(self, name: str, to: Store) -> None:

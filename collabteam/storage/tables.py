@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 import lance
 import pyarrow as pa
 from lance.optimize import Compaction, CompactionOptions
 
 from collabteam.errors import UserError, disk_errors, first_line
+from collabteam.storage.layout import TABLES_LOCK
+from collabteam.storage.locks import file_lock
 from collabteam.storage.store import Store, append_once, merge_small
 
 Result = TypeVar("Result")
@@ -37,15 +37,23 @@ class Table:
     """A Lance table whose rows are only ever added; row numbers therefore never change.
 
     Args:
-        path: The table's folder.
+        path: The table's folder on this machine.
+        store: Where the table lies, if that is in an object store.
+        before_append: Called before rows are added; raises if they must not be.
 
     Raises:
         UserError: There is no such table, or it is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        store: Store | None = None,
+        before_append: Callable[[], None] = lambda: None,
+    ) -> None:
         self.path = path
-        self._store = Store.of(path)
+        self._store = store
+        self._before_append = before_append
         with self._damage():
             address, options = _address(path, self._store)
             self._data = self._reach(lambda: lance.dataset(address, storage_options=options))
@@ -55,13 +63,17 @@ class Table:
         return operation() if self._store is None else self._store.patiently(operation)
 
     @staticmethod
-    def create(path: Path, schema: pa.Schema) -> None:
+    def create(path: Path, schema: pa.Schema, store: Store | None = None) -> None:
         """Make an empty table unless it is there already.
+
+        Args:
+            path: The table's folder on this machine.
+            schema: Its columns.
+            store: Where it lies, if that is in an object store.
 
         Raises:
             UserError: The disk is full.
         """
-        store = Store.of(path)
         address, options = _address(path, store)
 
         def write() -> None:
@@ -84,7 +96,7 @@ class Table:
         """
         missing = [name for name in schema.names if name not in self._data.schema.names]
         if missing:
-            with self._damage(), disk_errors(), self._merging(fcntl.LOCK_EX):
+            with self._damage(), disk_errors(), self._merging():
                 self._data.checkout_latest()  # type: ignore[no-untyped-call]
                 if set(missing) - set(self._data.schema.names):  # nobody else was quicker
                     self._data.add_columns(dict.fromkeys(missing, "''"))
@@ -93,6 +105,8 @@ class Table:
     def _damage(self) -> Iterator[None]:
         try:
             yield
+        except BlockingIOError:  # somebody holds a lock
+            raise
         except BaseException as error:
             lances = (OSError, ValueError, RuntimeError, pa.ArrowException)
             # A panic inside Lance is no Exception, and has a name but no importable class.
@@ -144,7 +158,8 @@ class Table:
         """
         if rows.num_rows == 0:
             return
-        with self._merging(fcntl.LOCK_SH), self._damage(), disk_errors():
+        self._before_append()
+        with self._merging(shared=True), self._damage(), disk_errors():
             if self._store is None:
                 self._data = lance.write_dataset(rows, self._data, mode="append")
             else:
@@ -164,7 +179,7 @@ class Table:
             return
         # Not now, if anybody is appending, or if the disk is full: the rows are safe as they are.
         unfit = suppress(OSError, ValueError, RuntimeError)
-        with unfit, self._merging(fcntl.LOCK_EX | fcntl.LOCK_NB):
+        with unfit, self._merging(wait=False):
             self._merge(_SMALL_FRAGMENT)
 
     def compact(self, rows: int, advance: Callable[[int], None] | None = None) -> None:
@@ -182,7 +197,7 @@ class Table:
         Raises:
             UserError: The disk is full, the table is damaged, or the store does not answer.
         """
-        with self._merging(fcntl.LOCK_EX), self._damage(), disk_errors():
+        with self._merging(), self._damage(), disk_errors():
             if self._store is not None:
                 self._reach(self._data.checkout_latest)
                 self._data = merge_small(self._data, rows, self._store, advance)
@@ -200,7 +215,7 @@ class Table:
     @contextmanager
     def still(self) -> Iterator[None]:
         """Keep the table's files where they are: nobody merges it meanwhile."""
-        with self._merging(fcntl.LOCK_SH):
+        with self._merging(shared=True):
             yield
 
     def _unmerged(self, rows: int) -> dict[int, int]:
@@ -236,7 +251,7 @@ class Table:
         self._data.checkout_latest()  # type: ignore[no-untyped-call]
 
     @contextmanager
-    def _merging(self, operation: int) -> Iterator[None]:
+    def _merging(self, shared: bool = False, wait: bool = True) -> Iterator[None]:
         """Shared by those who append, exclusive to the one who merges; in a store, commits are.
 
         An append that commits while others are merged would end up before them.
@@ -244,15 +259,11 @@ class Table:
         if self._store is not None:
             yield
             return
-        with self._damage(), disk_errors():
-            # One for all tables of a camera.
-            file = self.path.with_name("labels.lock")
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, operation)
+        file = self.path.with_name(TABLES_LOCK)
+        with ExitStack() as stack:
+            with self._damage(), disk_errors():
+                stack.enter_context(file_lock(file, shared, wait))
             yield
-        finally:
-            os.close(descriptor)
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         """All rows of some columns, in the order in which they were added."""
@@ -306,37 +317,3 @@ class Table:
 def _address(path: Path, store: Store | None) -> tuple[str, dict[str, str] | None]:
     """What Lance is told: where a table is, and how to reach it."""
     return (str(path), None) if store is None else (store.url, store.lance_options)
-
-
-def write_atomically(path: Path, text: str, private: bool = False) -> None:
-    """Write a small text file with :func:`replacing`."""
-    with replacing(path, private) as file:
-        file.write(text.encode())
-
-
-@contextmanager
-def replacing(path: Path, private: bool = False) -> Iterator[BinaryIO]:
-    """Write a file so that a reader sees the old one or the new one, never a part.
-
-    Args:
-        path: The file.
-        private: Whether its owner alone may read it.
-
-    Yields:
-        The new file, open for writing; it takes the place of the old one when the block ends.
-
-    Raises:
-        UserError: The disk is full.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    mode = 0o600 if private else 0o666
-    with disk_errors():
-        try:
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-            with os.fdopen(descriptor, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)

@@ -34,6 +34,7 @@ from collabteam.errors import UserError, disk_errors, first_line
 from collabteam.features.images import decode, normalize
 from collabteam.learners.fit import set_threads
 from collabteam.settings import MOST_DISAGREEMENT, TrainerConfig
+from collabteam.storage.layout import RoundFiles
 from collabteam.team.team import Engine, ImageReader, Team
 from collabteam.team.voting import vote
 
@@ -48,7 +49,7 @@ _EXACT = 0.99
 
 
 def open_engine(
-    folder: Path,
+    files: RoundFiles,
     kind: str,
     precision: str,
     trainer: TrainerConfig,
@@ -59,10 +60,10 @@ def open_engine(
     With ``openvino`` in bf16 or int8, crops on which a branch's probability is too close to one
     half to be sure of its vote are computed again in the next finer arithmetic, at last in fp32.
     How close that is, is measured on the camera's own crops; this and the int8 network are kept in
-    ``<folder>/openvino/``, so a resumed command gets the same numbers.
+    the round's folder, so a resumed command gets the same numbers.
 
     Args:
-        folder: ``<root>/<camera>/round-<k>``.
+        files: The round.
         kind: ``torch``, or ``openvino`` (CPU only).
         precision: ``fp32``, ``bf16``, ``int8`` (OpenVINO only), or ``auto``: what
             ``trainer.precision`` says, which is bf16 where the processor has it, unless set.
@@ -79,7 +80,7 @@ def open_engine(
     if kind == "torch":
         if precision == "int8":
             raise UserError("precision=int8 needs engine=openvino")
-        return Team.load(folder, replace(trainer, precision=precision))
+        return Team.load(files, replace(trainer, precision=precision))
     if trainer.accelerator not in ("auto", "cpu"):
         raise UserError(
             f"trainer.accelerator={trainer.accelerator}: OpenVINO computes on the processor here: "
@@ -91,8 +92,8 @@ def open_engine(
                 f"engine=openvino precision={precision} needs {package} (Apache-2.0): "
                 "pip install 'collabteam[openvino]', or set engine=torch"
             )
-    team = Team.load(folder, replace(trainer, accelerator="cpu", precision="fp32"))
-    return OpenVino(team, precision, trainer, calibration, folder / "openvino")
+    team = Team.load(files, replace(trainer, accelerator="cpu", precision="fp32"))
+    return OpenVino(team, precision, trainer, calibration, files.openvino)
 
 
 class OpenVino(Engine):

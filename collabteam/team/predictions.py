@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from collabteam.catalog import Catalog, CropIndex
 from collabteam.errors import UserError
 from collabteam.events import Listener
-from collabteam.rounds.state import read_json, write_json
+from collabteam.storage.files import read_json, replacing_folder, write_json, write_parquet
 
 if TYPE_CHECKING:
     # Whoever only reads scores need not wait for torch.
@@ -38,64 +37,62 @@ class PredictionStore:
     """Probabilities of one team, appended part by part: ``scores/part-00000.parquet``, ...
 
     A part is there whole or not at all. Parts are cut at fixed places of what is missing, so a
-    team scores in the same batches whether it was interrupted or not.
+    team scores in the same batches whether it was interrupted or not. On disk a part names its
+    crops, so it can be read without the catalog that it was made from; here crops are row numbers.
 
     Args:
         folder: Where the parts lie; scores of another team are thrown away.
         fingerprint: Of the team's round.
         classes: Names of the team's classes.
+        index: The camera's N crops.
 
     Raises:
         UserError: A part is broken.
     """
 
-    def __init__(self, folder: Path, fingerprint: str, classes: list[str]) -> None:
-        self.folder, self.classes = folder, classes
+    def __init__(
+        self, folder: Path, fingerprint: str, classes: list[str], index: CropIndex
+    ) -> None:
+        self.folder, self.classes, self._names = folder, classes, index.crop_id
         self.meta = {"team": fingerprint, "classes": ",".join(classes)}
-        if folder.exists() and read_json(folder / "team.json") != self.meta:
-            # Renamed first: a kill amid the removal must not leave half a folder.
-            stale = folder.with_name(folder.name + ".stale")
-            shutil.rmtree(stale, ignore_errors=True)
-            folder.replace(stale)
-            shutil.rmtree(stale)
-        if not folder.exists():
-            fresh = folder.with_name(folder.name + ".part")
-            shutil.rmtree(fresh, ignore_errors=True)
-            fresh.mkdir()
-            write_json(fresh / "team.json", self.meta)
-            fresh.replace(folder)
-        self.files = sorted(folder.glob("part-*.parquet"))
-        self.ids: set[str] = set()
-        for file in self.files:
+        if not folder.exists() or read_json(folder / "team.json") != self.meta:
+            with replacing_folder(folder) as fresh:
+                write_json(fresh / "team.json", self.meta)
+        self._rows: dict[Path, NDArray[np.int32]] = {}  # of each part, -1 for crops not here
+        self._scored = np.zeros(len(index), dtype=bool)
+        for file in sorted(folder.glob("part-*.parquet")):
             try:
-                self.ids.update(pq.read_table(file, columns=["crop_id"])["crop_id"].to_pylist())
+                names = pq.read_table(file, columns=["crop_id"])["crop_id"].combine_chunks()
             except (OSError, pa.ArrowException) as error:
                 raise UserError(
                     f"{file}: expected scores, got {error}: remove it and run this again, its "
                     "crops are then scored again"
                 ) from error
+            self._note(file, self._names.find(names))
 
-    def missing(self, crop_ids: NDArray[Any]) -> NDArray[np.bool_]:
-        """Which of these crops have no score yet."""
-        return np.array([str(crop_id) not in self.ids for crop_id in crop_ids], dtype=bool)
+    def _note(self, file: Path, rows: NDArray[np.int64]) -> None:
+        self._rows[file] = rows.astype(np.int32)
+        self._scored[rows[rows >= 0]] = True
 
-    def add(self, crop_ids: NDArray[Any], prob: NDArray[np.float32]) -> None:
-        """Append a part: names of n crops and their probabilities (n, B)."""
+    def missing(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of these rows have no score yet."""
+        missing: NDArray[np.bool_] = ~self._scored[rows]
+        return missing
+
+    def add(self, rows: NDArray[np.int64], prob: NDArray[np.float32]) -> None:
+        """Append a part: n rows and their probabilities (n, B)."""
         columns = {name: prob[:, branch] for branch, name in enumerate(self.classes)}
-        table = pa.table({"crop_id": [str(i) for i in crop_ids], **columns})
+        table = pa.table({"crop_id": self._names[rows].tolist(), **columns})
         # A part that somebody removed leaves a gap; the last number decides.
-        number = int(self.files[-1].stem.removeprefix("part-")) + 1 if self.files else 0
+        last = max(self._rows, default=None)
+        number = int(last.stem.removeprefix("part-")) + 1 if last else 0
         file = self.folder / f"part-{number:05d}.parquet"
-        part = file.with_suffix(".part")
-        pq.write_table(table, part)
-        part.replace(file)
-        self.files.append(file)
-        self.ids.update(table["crop_id"].to_pylist())
+        write_parquet(file, table)
+        self._note(file, rows)
 
     def fill(
         self,
         catalog: Catalog,
-        index: CropIndex,
         rows: NDArray[np.int64],
         engine: Scorer,
         batch_size: int,
@@ -106,8 +103,7 @@ class PredictionStore:
 
         Args:
             catalog: Where the pictures are.
-            index: The catalog's crops.
-            rows: Which of them, ascending.
+            rows: Rows of the index, ascending.
             engine: The team.
             batch_size: Crops per step.
             listener: Where progress goes.
@@ -116,7 +112,7 @@ class PredictionStore:
         Raises:
             UserError: The disk is full; what was scored before is kept.
         """
-        rows = rows[self.missing(index.crop_id[rows])]
+        rows = rows[self.missing(rows)]
         with listener.stage(title.format(len(rows)), len(rows), "crops") as advance:
             for start in range(0, len(rows), PART):
                 chunk = rows[start : start + PART]
@@ -124,19 +120,18 @@ class PredictionStore:
                 for prob in engine.score_rows(catalog, chunk, batch_size):
                     parts.append(prob)
                     advance(len(prob))
-                self.add(index.crop_id[chunk], np.concatenate(parts))
+                self.add(chunk, np.concatenate(parts))
 
-    def of(
-        self, index: CropIndex, pool: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Rows of the pool, ascending, and their probabilities (n, B); all must be scored."""
-        rows = np.flatnonzero(pool)
-        position = {str(index.crop_id[row]): n for n, row in enumerate(rows)}
+    def of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Probabilities (n, B) of n different rows; NaN where there is no score."""
+        place = np.full(len(self._scored), -1, dtype=np.int32)
+        place[rows] = np.arange(len(rows))
         prob = np.full((len(rows), len(self.classes)), np.nan, dtype=np.float32)
-        for file in self.files:
-            table = pq.read_table(file)
-            at = [position.get(i, -1) for i in table["crop_id"].to_pylist()]
-            here = np.array(at, dtype=np.int64)
+        for file, part in self._rows.items():
+            at = np.where(part >= 0, place[part], -1)
+            if (at < 0).all():
+                continue
+            table = pq.read_table(file, columns=self.classes)
             values = np.stack([table[name].to_numpy() for name in self.classes], axis=1)
-            prob[here[here >= 0]] = values[here >= 0]
-        return rows, prob
+            prob[at[at >= 0]] = values[at >= 0]
+        return prob

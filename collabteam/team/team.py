@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from collabteam.errors import UserError
 from collabteam.features.backbones import build_branch, processor_has_bf16
 from collabteam.features.images import decode, normalize
-from collabteam.settings import TeamConfig, TrainerConfig
+from collabteam.settings import TeamConfig, TrainerConfig, from_record
+from collabteam.storage.files import replacing_path
+from collabteam.storage.layout import RoundFiles
 
 
 class ImageReader(Protocol):
@@ -72,9 +74,8 @@ def save_branch(
         "image_size": str(image_size),
     }
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    part = to.with_suffix(".part")
-    save_file(tensors, part, metadata)
-    part.replace(to)
+    with replacing_path(to) as part:
+        save_file(tensors, part, metadata)
 
 
 def load_weights(network: nn.Module, file: Path) -> None:
@@ -182,41 +183,44 @@ class Team(Engine):
         ]
 
     @classmethod
-    def load(cls, folder: str | Path, trainer: TrainerConfig | None = None) -> Team:
-        """Load the voting team of a finished round, ``<root>/<camera>/round-<k>``.
+    def load(cls, files: RoundFiles, trainer: TrainerConfig | None = None) -> Team:
+        """Load the voting team of a finished round.
+
+        Args:
+            files: The round, such as ``catalog.workspace.round(2)``.
+            trainer: Device, threads and precision.
 
         Raises:
             UserError: The round is not finished, or a file is missing or broken.
         """
-        folder = Path(folder)
         try:
-            record = json.loads((folder / "round.json").read_text())
+            record = json.loads(files.record.read_text())
         except (OSError, ValueError) as error:
-            raise UserError(f"{folder}: expected a finished round, got {error}") from error
-        team = TeamConfig(**record["settings"]["team"])
+            raise UserError(f"{files.folder}: expected a finished round, got {error}") from error
+        team = from_record(TeamConfig, record["settings"]["team"])
         return cls.from_branches(
-            folder, record["classes"], record["voting"], team,
+            files, record["classes"], record["voting"], team,
             record["settings"]["data"]["image_size"], Device.of(trainer or TrainerConfig()),
         )  # fmt: skip
 
     @classmethod
     def from_branches(
         cls,
-        folder: Path,
+        files: RoundFiles,
         classes: Sequence[str],
         voting: dict[str, list[int]],
         team: TeamConfig,
         image_size: int,
         device: Device,
     ) -> Team:
-        """Build the team whose branch files lie in ``folder``; ``voting`` lists folds by class."""
+        """Build the team of a round's networks; ``voting`` lists folds by class."""
         plain = TeamConfig(**{**asdict(team), "pretrained": False})
         networks = []
         for name in classes:
             branch = []
             for fold in voting[name]:
                 network = build_branch(plain)
-                load_weights(network, branch_file(folder, name, fold))
+                load_weights(network, files.branch(name, fold))
                 branch.append(network)
             networks.append(branch)
         return cls(classes, networks, image_size, device)
@@ -230,8 +234,3 @@ class Team(Engine):
                 for branch in self.networks
             ]
         return torch.stack(prob, dim=1).cpu().numpy()
-
-
-def branch_file(folder: Path, label: str, fold: int) -> Path:
-    """Where a branch of a fold is kept in its round's folder."""
-    return folder / "branches" / f"{label}.fold-{fold}.safetensors"

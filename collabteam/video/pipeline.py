@@ -31,11 +31,12 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from collabteam.catalog import CameraInUse, Catalog, Crop, registered
+from collabteam.catalog import Catalog, Crop
 from collabteam.errors import UserError, first_line
 from collabteam.events import Advance, Listener
-from collabteam.settings import UNKNOWN, IngestConfig, camera_folder, check_ingest
-from collabteam.storage.mirror import publish
+from collabteam.machine import processors
+from collabteam.settings import UNKNOWN, IngestConfig, check
+from collabteam.storage.workspace import CameraInUse, Workspace, registered
 from collabteam.video.crops import (
     BestShots,
     Candidate,
@@ -119,7 +120,7 @@ def ingest_footage(
     """
     began = time.monotonic()
     listener = listener or Listener()
-    check_ingest(config)
+    check(config)
     check_footage(config.camera.footage)
     paths = _not_our_own(find_videos(config.path), config.root)
     config = _with_classes(config)
@@ -136,7 +137,7 @@ def ingest_footage(
     open_tracker(config.tracker, config.reid, config.fps or 25.0)
     detector = detector or open_detector(config.detector, kinds)
     catalog = Catalog.register(config.root, config.camera.name, config.camera.classes)
-    run = _Run(config, catalog, Spool(catalog.folder), listener, detector)
+    run = _Run(config, catalog, Spool(catalog.workspace), listener, detector)
     run.commit(wait=False, now=True)  # what an earlier run left
     try:
         if stream is not None:
@@ -147,7 +148,7 @@ def ingest_footage(
         run.commit(wait=False, now=True)
         raise
     run.commit(wait=True)
-    run.summary.total = len(Catalog(catalog.folder))
+    run.summary.total = len(Catalog(catalog.workspace))
     run.summary.seconds = time.monotonic() - began
     return run.summary
 
@@ -421,8 +422,9 @@ def _read_file(
         if config.preview:
             try:
                 to = spool.videos / record.name[-200:]  # file systems take 255 bytes
-                outcome.previews = write_preview(path, config.fps, reading.sightings, to)
-                publish(*outcome.previews)
+                with spool.workspace.publishing() as made:
+                    made += write_preview(path, config.fps, reading.sightings, to)
+                outcome.previews = made
             except Exception as error:  # the crops are safe; a look at them is a courtesy
                 outcome.remark = f"no preview could be written: {first_line(error)}"
         return outcome
@@ -756,12 +758,11 @@ def _deaf() -> Iterator[None]:
 
 def _work(parent: Connection, config: IngestConfig, detector: Detector) -> None:
     """A worker: read the videos that it is told, until nobody tells any more."""
-    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = max(1, (mine or 1) // config.workers)
+    threads = max(1, processors() // config.workers)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # for torch, if it is still to come
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
-    spool = Spool(camera_folder(config.root, config.camera.name))
+    spool = Spool(Workspace.at(config.root, config.camera.name))
 
     def advance(count: int, note: str = "") -> None:
         parent.send((count, note))  # fails when the parent was killed, and so ends this one

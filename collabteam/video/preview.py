@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collabteam.reporting.plots import contact_sheet
+from collabteam.storage.files import replacing_path
 from collabteam.video.footage import open_footage
 
 _WIDTH = 960
@@ -84,8 +85,11 @@ def _write_clip(path: str, fps: float, sightings: Sequence[Sighting], to: Path) 
     for sighting in sightings:
         for seconds, box in zip(sighting.seconds, sighting.boxes, strict=True):
             at.setdefault(float(seconds), []).append((sighting, box))
-    part = to.with_name(f".{to.name}")
-    with open_footage(path, fps) as footage, av.open(str(part), "w") as container:
+    with (
+        replacing_path(to) as part,
+        open_footage(path, fps) as footage,
+        av.open(str(part), "w") as container,
+    ):
         rate = min(fps or footage.rate, footage.rate) or 25.0
         scale = min(1.0, _WIDTH / footage.width)
         width, height = (round(side * scale / 2) * 2 for side in (footage.width, footage.height))
@@ -101,7 +105,6 @@ def _write_clip(path: str, fps: float, sightings: Sequence[Sighting], to: Path) 
                 _draw(picture, sighting, box * np.array([*own, *own], np.float32))
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
-    part.replace(to)
 
 
 def _draw(picture: NDArray[np.uint8], sighting: Sighting, box: NDArray[np.float32]) -> None:

@@ -1,33 +1,31 @@
 """Between a video and the catalog: crops wait in one file per video until they are committed.
 
-A video's crops are written to ``incoming/<id>.part``. When the video has been read to its end the
-file is sealed: renamed to ``<id>.parquet``, with the video's record inside. Sealed files of any
-number of videos go into the catalog in one commit, then ``videos/<id>.json`` says for good that the
-video is done. So whatever is killed whenever, a video counts once or not at all: an unsealed file
-is begun anew, a sealed one is committed again, and crops that are there already add nothing.
+A video's crops are written to a hidden file. When the video has been read to its end the file is
+sealed: renamed to ``<id>.parquet``, with the video's record inside. Sealed files of any number of
+videos go into the catalog in one commit, then a record says for good that the video is done. So
+whatever is killed whenever, a video counts once or not at all: an unsealed file is begun again, a
+sealed one is committed again, and crops that are there already add nothing.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
-import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collabteam.catalog import Catalog, Crop
-from collabteam.errors import UserError, disk_errors
+from collabteam.errors import UserError
 from collabteam.sources.crops import Item, Labels
-from collabteam.storage.mirror import publish
-from collabteam.storage.tables import write_atomically
+from collabteam.storage.files import replacing, write_json
+from collabteam.storage.locks import Lock, LockHeld
+from collabteam.storage.workspace import Workspace
 
 _SCHEMA = pa.schema(
     [
@@ -88,13 +86,12 @@ class Spool:
     """Videos that were read, of one camera.
 
     Args:
-        folder: The camera's folder.
+        workspace: The camera's files.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.incoming = folder / "incoming"
-        self.videos = folder / "videos"
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.incoming, self.videos = workspace.incoming, workspace.videos
         for made in (self.incoming, self.videos):
             try:
                 made.mkdir(parents=True, exist_ok=True)
@@ -116,7 +113,7 @@ class Spool:
 
     def known_files(self) -> dict[tuple[str, int, int], VideoRecord]:
         """Every video that is done, by path, size and time of change: spares reading it to know."""
-        records = [self.record(file.stem) for file in self.videos.glob("*.json")]
+        records = [self.record(file.stem) for file in self.videos.glob("[!.]*.json")]
         return {(done.path, done.size, done.changed): done for done in records if done is not None}
 
     def waiting(self, video: str) -> VideoRecord | None:
@@ -134,29 +131,15 @@ class Spool:
             ``""``, or who is reading it: then leave it alone. The claim is the system's lock on a
             file, so it ends with the process however that ends.
         """
-        file = self.incoming / f"{video}.lock"
         try:
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise UserError(f"{self.incoming} cannot be written: {error.strerror}") from error
+            lock = Lock(self.incoming / f"{video}.lock", {"command": "ingest"})
+        except LockHeld as held:
+            yield held.describe()
+            return
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield os.read(descriptor, 200).decode(errors="replace") or "another process"
-                return
-            except OSError as error:
-                raise UserError(
-                    f"{file} cannot be locked: {error.strerror}: expected a file system with locks"
-                ) from error
-            os.ftruncate(descriptor, 0)
-            with suppress(OSError):
-                os.write(
-                    descriptor, f"process {os.getpid()} on host {socket.gethostname()}".encode()
-                )
             yield ""
         finally:
-            os.close(descriptor)
+            lock.release()
 
     @contextmanager
     def writing(self, record: VideoRecord) -> Iterator[SpoolFile]:
@@ -165,21 +148,18 @@ class Spool:
         Args:
             record: Written into the file as it is when the block ends.
         """
-        part = self.incoming / f"{record.id}.part"
-        with disk_errors():
-            file = SpoolFile(part, record)
+        with replacing(self.incoming / f"{record.id}.parquet") as sink:
+            file = SpoolFile(sink, record)
             try:
                 yield file
                 file.close()
-                part.replace(self.incoming / f"{record.id}.parquet")
             except BaseException:
                 file.abandon()
-                part.unlink(missing_ok=True)
                 raise
 
     def sealed(self) -> list[Path]:
         """Files that wait for the catalog, in a fixed order."""
-        return sorted(self.incoming.glob("*.parquet"))
+        return sorted(self.incoming.glob("[!.]*.parquet"))
 
     def done(self, files: list[Path]) -> list[VideoRecord]:
         """Note that the crops in these files are in the catalog, and remove the files."""
@@ -194,18 +174,17 @@ class Spool:
     def note(self, record: VideoRecord) -> None:
         """Note what became of a video, for good."""
         file = self.videos / f"{record.id}.json"
-        write_atomically(file, json.dumps(asdict(record), indent=1) + "\n")
-        publish(file)
+        with self.workspace.publishing(file):
+            write_json(file, asdict(record))
         (self.incoming / f"{record.id}.lock").unlink(missing_ok=True)
 
 
 class SpoolFile:
     """The crops of one video on their way to disk, a few hundred in memory at a time."""
 
-    def __init__(self, path: Path, record: VideoRecord) -> None:
+    def __init__(self, sink: BinaryIO, record: VideoRecord) -> None:
         self.record = record
-        self._file = path.open("wb")
-        self._writer = pq.ParquetWriter(self._file, _SCHEMA, compression="none")
+        self._writer = pq.ParquetWriter(sink, _SCHEMA, compression="none")
         self._rows: list[tuple[Crop, str]] = []
 
     def add(self, crop: Crop, proposed: str) -> None:
@@ -230,20 +209,16 @@ class SpoolFile:
         self._rows = []
 
     def close(self) -> None:
-        """Write what is left, and the record; on disk when this returns."""
+        """Write what is left, and the record."""
         if self._rows:
             self._flush()
         self._writer.add_key_value_metadata({_RECORD: json.dumps(asdict(self.record)).encode()})
         self._writer.close()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
 
     def abandon(self) -> None:
         """Let go of the file."""
         with suppress(Exception):
             self._writer.close()
-        self._file.close()
 
 
 def read_record(file: Path) -> VideoRecord:
@@ -323,7 +298,7 @@ def commit(catalog: Catalog, spool: Spool) -> list[VideoRecord]:
     from collabteam.settings import UNKNOWN
     from collabteam.sources.crops import ingest_source
 
-    with catalog.lock("ingest"):
+    with catalog.workspace.transaction("ingest"):
         # Under the lock: what another one commits meanwhile is gone, or, in a store, on record.
         for file in spool.sealed():
             if spool.record(file.stem) is not None:

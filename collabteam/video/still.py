@@ -52,12 +52,12 @@ class Stills:
     May be asked from several threads.
 
     Args:
-        folder: The camera's folder; nothing is written there.
+        videos: Folder of the camera's video records; nothing is written there.
         width: Of a still, at most, in pixels.
     """
 
-    def __init__(self, folder: Path, width: int = 960) -> None:
-        self._folder = folder / "videos"
+    def __init__(self, videos: Path, width: int = 960) -> None:
+        self._folder = videos
         self._width = max(1, width)
         self._turns = threading.BoundedSemaphore(_AT_ONCE)
         self._order = lru_cache(_ORDERS)(_ordered)

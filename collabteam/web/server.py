@@ -391,10 +391,10 @@ def serve(
         UserError: The port is taken, the queue is empty, or the camera is reviewed from another
             machine.
     """
-    folder = catalog.folder / "review"
-    folder.mkdir(exist_ok=True, mode=0o700)
+    files = catalog.workspace.review
+    files.folder.mkdir(exist_ok=True, mode=0o700)
     try:
-        lock = Lock(folder / "lock", {"command": "review"}, private=True)
+        lock = Lock(files.lock, {"command": "review"}, private=True)
     except LockHeld as held:
         # What the queue needs is drawn here; the server that there is sees it.
         prepare(catalog, config, listener)
@@ -407,12 +407,12 @@ def serve(
             _check_any(desk, config)
             port = listening.getsockname()[1]
             local, hosts = _names(config, port)
-            secret, sessions = secrets.token_urlsafe(24), Sessions(folder / "sessions.json")
+            secret, sessions = secrets.token_urlsafe(24), Sessions(files.sessions)
             shown = config.url.rstrip("/") or local
             lock.tell({"command": "review", "local": local, "url": shown, "secret": secret})
             secure = shown.startswith("https:")
             app = make_app(
-                desk, sessions, Stills(catalog.folder), hosts, secret, secure,
+                desk, sessions, Stills(catalog.workspace.videos), hosts, secret, secure,
                 config.host in _EVERYWHERE,
             )  # fmt: skip
             if not _is_loopback(config.host):

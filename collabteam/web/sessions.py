@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from collabteam.storage.tables import write_atomically
+from collabteam.storage.files import write_text
 
 INVITATION = 3600.0
 """Seconds for which an address that was printed opens the page."""
@@ -95,7 +95,7 @@ class Sessions:
             digest: {"reviewer": session.reviewer, "expires": session.expires}
             for digest, session in self._open.items()
         }
-        write_atomically(self._file, json.dumps(kept), private=True)
+        write_text(self._file, json.dumps(kept), private=True)
 
 
 def _digest(secret: str) -> str:

@@ -1,4 +1,4 @@
-"""The desk of the review page: who gets which crops, what counts, and what is taken back."""
+"""The review session: who gets which crops, what counts, and what is taken back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog.records import REVIEW_PURPOSES
 from collabteam.errors import UserError
 from collabteam.events import Listener
-from collabteam.reviewing.answers import cohen_kappa
+from collabteam.reviewing.agreement import cohen_kappa
 from collabteam.reviewing.queues import TITLES, prepare, share_of
 from collabteam.reviewing.session import LEASE, Refused, ReviewSession
 from collabteam.settings import CameraConfig, ReviewConfig
@@ -51,7 +51,7 @@ def camera(root: str | Path, crops: int = 40, per_track: int = 1) -> Catalog:
     return catalog
 
 
-def desk(catalog: Catalog, queue: str = "seed", **more: object) -> tuple[ReviewSession, Clock]:
+def opened(catalog: Catalog, queue: str = "seed", **more: object) -> tuple[ReviewSession, Clock]:
     settings_ = {"seed_per_class": 10, **more}
     config = ReviewConfig(camera=CameraConfig("S1", CLASSES), queue=queue, **settings_)  # type: ignore[arg-type]
     prepare(catalog, config, QUIET)
@@ -76,90 +76,90 @@ def test_every_queue_has_a_purpose_in_the_log() -> None:
 
 
 def test_a_page_asks_about_one_class(catalog: Catalog) -> None:
-    office, _ = desk(catalog)
+    session, _ = opened(catalog)
     index = catalog.index()
-    first, second = office.page("ana", "t", "seed", 60), office.page("ana", "t", "seed", 60)
+    first, second = session.page("ana", "t", "seed", 60), session.page("ana", "t", "seed", 60)
     assert (first["suggested"], second["suggested"]) == ("car", "ship")
     proposed = dict(zip(index.crop_id, index.proposed, strict=True))
     assert {proposed[i] for i in ids(first)} == {"car"}
     assert len(ids(first)) == len(ids(second)) == 10
-    assert ids(office.page("ana", "t", "seed", 60)) == []
+    assert ids(session.page("ana", "t", "seed", 60)) == []
 
 
 def test_two_tabs_get_different_crops_and_each_its_own_again(catalog: Catalog) -> None:
-    office, _ = desk(catalog)
-    ana, ben = office.page("ana", "a", "seed", 4), office.page("ben", "b", "seed", 4)
+    session, _ = opened(catalog)
+    ana, ben = session.page("ana", "a", "seed", 4), session.page("ben", "b", "seed", 4)
     assert not set(ids(ana)) & set(ids(ben))
-    assert office.page("ana", "a", "seed", 4, again=True)["page"] == ana["page"]
-    assert ids(office.page("ben", "b", "seed", 4, again=True)) == ids(ben)
-    assert office.state("ana", "a", "seed")["waiting"] == 4
+    assert session.page("ana", "a", "seed", 4, again=True)["page"] == ana["page"]
+    assert ids(session.page("ben", "b", "seed", 4, again=True)) == ids(ben)
+    assert session.state("ana", "a", "seed")["waiting"] == 4
 
 
 def test_a_closed_tab_leaves_its_page_to_its_reviewer(catalog: Catalog) -> None:
-    office, clock = desk(catalog)
-    page = office.page("ana", "a", "seed", 4)
-    office.release("a")
-    assert not set(ids(office.page("ben", "b", "seed", 4))) & set(ids(page))
-    assert office.page("ana", "new", "seed", 4)["page"] == page["page"]
-    office.release("new")
+    session, clock = opened(catalog)
+    page = session.page("ana", "a", "seed", 4)
+    session.release("a")
+    assert not set(ids(session.page("ben", "b", "seed", 4))) & set(ids(page))
+    assert session.page("ana", "new", "seed", 4)["page"] == page["page"]
+    session.release("new")
     clock.now += LEASE / 2
-    office.state("ben", "b", "seed")
+    session.state("ben", "b", "seed")
     clock.now += LEASE / 2 + 1
-    assert set(ids(page)) <= set(ids(office.page("cid", "c", "seed", 10)))
+    assert set(ids(page)) <= set(ids(session.page("cid", "c", "seed", 10)))
 
 
 def test_a_tab_that_gives_signs_of_life_keeps_its_page(catalog: Catalog) -> None:
-    office, clock = desk(catalog)
-    page = office.page("ana", "a", "seed", 4)
+    session, clock = opened(catalog)
+    page = session.page("ana", "a", "seed", 4)
     for _ in range(5):
         clock.now += LEASE * 0.9
-        office.state("ana", "a", "seed")
-    assert not set(ids(page)) & set(ids(office.page("ben", "b", "seed", 60)))
+        session.state("ana", "a", "seed")
+    assert not set(ids(page)) & set(ids(session.page("ben", "b", "seed", 60)))
 
 
-def test_a_desk_that_was_killed_gives_the_same_page_to_the_same_tab(catalog: Catalog) -> None:
+def test_a_session_that_was_killed_gives_the_same_page_to_the_same_tab(catalog: Catalog) -> None:
     """Same crops, same name: the draft in the browser is found again."""
-    office, _ = desk(catalog)
-    page = office.page("ana", "a", "seed", 4)
-    opened_again, _ = desk(catalog)
+    session, _ = opened(catalog)
+    page = session.page("ana", "a", "seed", 4)
+    opened_again, _ = opened(catalog)
     again = opened_again.page("ana", "a", "seed", 4, again=True)
     assert (again["page"], ids(again)) == (page["page"], ids(page))
 
 
 def test_what_a_tab_holds_goes_to_nobody_else_after_a_restart(catalog: Catalog) -> None:
-    office, _ = desk(catalog)
-    held = ids(office.page("ana", "a", "seed", 4))
-    opened_again, _ = desk(catalog)
+    session, _ = opened(catalog)
+    held = ids(session.page("ana", "a", "seed", 4))
+    opened_again, _ = opened(catalog)
     page = opened_again.page("ana", "a", "seed", 4, hold={"a page": [*held, "no such crop"]})
     assert not set(ids(page)) & set(held)
     assert not set(ids(opened_again.page("ben", "b", "seed", 60))) & set(held)
 
 
 def test_what_was_not_answered_comes_last(catalog: Catalog) -> None:
-    office, _ = desk(catalog)
-    page = office.page("ana", "a", "seed", 4)
+    session, _ = opened(catalog)
+    page = session.page("ana", "a", "seed", 4)
     answered, left = ids(page)[0], ids(page)[1:]
-    office.commit("ana", "commit-1", "seed", page["page"], {answered: "car"})
+    session.commit("ana", "commit-1", "seed", page["page"], {answered: "car"})
     seen = []
     while len(seen) < 16:
-        page = office.page("ana", "a", "seed", 4)
+        page = session.page("ana", "a", "seed", 4)
         assert not set(ids(page)) & {answered, *left}
-        office.commit(
+        session.commit(
             "ana", f"commit-{len(seen)}a", "seed", page["page"], dict.fromkeys(ids(page), "car")
         )
         seen += ids(page)
-    assert sorted(ids(office.page("ana", "a", "seed", 4))) == sorted(left)
+    assert sorted(ids(session.page("ana", "a", "seed", 4))) == sorted(left)
 
 
 # --- answers -------------------------------------------------------------------------------------
 
 
 def test_a_page_is_taken_in_once_in_one_commit(catalog: Catalog) -> None:
-    office, _ = desk(catalog)
-    page = office.page("ana", "a", "seed", 4)
+    session, _ = opened(catalog)
+    page = session.page("ana", "a", "seed", 4)
     before = catalog.log_version()
     for _ in range(3):
-        said = office.commit(
+        said = session.commit(
             "ana", "commit-1", "seed", page["page"], dict.fromkeys(ids(page), "ship")
         )
     assert catalog.log_version() == before + 1
@@ -171,8 +171,8 @@ def test_a_page_is_taken_in_once_in_one_commit(catalog: Catalog) -> None:
         ("ana", "seed", "ship", "person")
     }
     assert [e["crop_id"] for e in log] == ids(page)
-    # A desk that was opened since knows it, too.
-    again, _ = desk(catalog)
+    # A session that was opened since knows it, too.
+    again, _ = opened(catalog)
     again.commit("ana", "commit-1", "seed", page["page"], dict.fromkeys(ids(page), "ship"))
     assert catalog.log_version() == before + 1
 
@@ -190,32 +190,32 @@ def test_a_page_is_taken_in_once_in_one_commit(catalog: Catalog) -> None:
 def test_answers_that_make_no_sense_change_nothing(
     catalog: Catalog, answers: dict[str, str] | str, said: str
 ) -> None:
-    office, _ = desk(catalog)
-    page = office.page("ana", "a", "seed", 4)
+    session, _ = opened(catalog)
+    page = session.page("ana", "a", "seed", 4)
     if isinstance(answers, str):
         answers = dict.fromkeys(ids(page), answers)
     before = catalog.log_version()
     with pytest.raises(Refused, match=said):
-        office.commit("ana", "commit-1", "seed", page["page"], answers)
+        session.commit("ana", "commit-1", "seed", page["page"], answers)
     assert catalog.log_version() == before
     with pytest.raises(Refused, match="no queue"):
-        office.page("ana", "a", "sed", 4)
+        session.page("ana", "a", "sed", 4)
 
 
 def test_an_answer_alone_puts_nothing_into_the_test_set(catalog: Catalog) -> None:
-    office, _ = desk(catalog)
-    page = office.page("ana", "a", "seed", 4)
+    session, _ = opened(catalog)
+    page = session.page("ana", "a", "seed", 4)
     with pytest.raises(Refused, match="not in the test queue"):
-        office.commit("ana", "commit-1", "test", page["page"], dict.fromkeys(ids(page), "car"))
+        session.commit("ana", "commit-1", "test", page["page"], dict.fromkeys(ids(page), "car"))
     assert not catalog.index().test.any()
 
 
 def test_what_another_command_says_is_seen(catalog: Catalog) -> None:
-    office, _ = desk(catalog)
-    page = office.page("ana", "a", "seed", 10)
-    other = Catalog(catalog.folder)
+    session, _ = opened(catalog)
+    page = session.page("ana", "a", "seed", 10)
+    other = Catalog(catalog.workspace)
     other.append_labels([LabelEvent(i, "car", "person") for i in ids(page)])
-    said = office.state("ana", "a", "seed")
+    said = session.state("ana", "a", "seed")
     assert (said["queues"][0]["done"], said["queues"][0]["left"]) == (10, 10)
 
 
@@ -224,53 +224,55 @@ def test_what_another_command_says_is_seen(catalog: Catalog) -> None:
 
 def test_a_share_is_verified_twice_unseen_and_conflicts_are_settled(tmp_path: Path) -> None:
     catalog = camera(tmp_path, 400)
-    office, _ = desk(catalog, seed_per_class=100, double=0.25)
-    while ids(page := office.page("ana", "a", "seed", 50)):
-        office.commit(
+    session, _ = opened(catalog, seed_per_class=100, double=0.25)
+    while ids(page := session.page("ana", "a", "seed", 50)):
+        session.commit(
             "ana",
             f"ana-{page['page']}",
             "seed",
             page["page"],
             dict.fromkeys(ids(page), page["suggested"]),
         )
-    assert office.state("ana", "a", "seed")["queues"][0]["left"] == 0
-    due = office.state("ben", "b", "seed")["queues"][0]["left"]
+    assert session.state("ana", "a", "seed")["queues"][0]["left"] == 0
+    due = session.state("ben", "b", "seed")["queues"][0]["left"]
     assert 30 <= due <= 70
     again: list[str] = []
     differing = []
-    while ids(page := office.page("ben", "b", "seed", 50)):
+    while ids(page := session.page("ben", "b", "seed", 50)):
         other = CLASSES[page["suggested"] == "car"]
         answers = dict.fromkeys(ids(page), page["suggested"]) | {ids(page)[0]: other}
-        office.commit("ben", f"ben-{page['page']}", "seed", page["page"], answers)
+        session.commit("ben", f"ben-{page['page']}", "seed", page["page"], answers)
         differing.append(ids(page)[0])
         again += ids(page)
     assert len(again) == len(set(again)) == due
     assert set(again) == {i for i in again if share_of(i, 0.25, 0)}
-    assert office.state("cid", "c", "seed")["queues"][0]["left"] == 0  # twice is enough
+    assert session.state("cid", "c", "seed")["queues"][0]["left"] == 0  # twice is enough
 
-    said = office.agreement()
+    said = session.agreement()
     assert said["crops"] == due
     assert said["conflicts"] == len(differing) == 2
-    firsts = [s["ana"] for i in again if (s := office.words.unseen(i))]
-    seconds = [s["ben"] for i in again if (s := office.words.unseen(i))]
+    both = [session.answers.unseen(row) for row in catalog.index().crop_id.find(again).tolist()]
+    firsts, seconds = [said["ana"] for said in both], [said["ben"] for said in both]
     assert said["kappa"] == pytest.approx(cohen_kappa_score(firsts, seconds))
 
-    page = office.page("ana", "a", "conflict", 50)
+    page = session.page("ana", "a", "conflict", 50)
     assert sorted(ids(page)) == sorted(differing)
     assert page["suggested"] == ""
     assert all(set(crop["said"]) == {"ana", "ben"} for crop in page["crops"])
-    office.commit("ana", "settled-1", "conflict", page["page"], dict.fromkeys(ids(page), "unknown"))
-    settled = office.agreement()
+    session.commit(
+        "ana", "settled-1", "conflict", page["page"], dict.fromkeys(ids(page), "unknown")
+    )
+    settled = session.agreement()
     assert (settled["conflicts"], settled["crops"]) == (0, due)
     assert settled["kappa"] == said["kappa"]  # what was said knowing of the other is no agreement
     index = catalog.index()
     assert {h for i, h in zip(index.crop_id, index.human, strict=True) if i in differing} == {
         "unknown"
     }
-    # Open conflicts come back when the answer is taken back, also for a desk opened since.
-    office.undo("ana", "a", "conflict", "settled-1")
-    assert office.agreement()["conflicts"] == 2
-    assert desk(catalog, seed_per_class=100, double=0.25)[0].agreement() == office.agreement()
+    # Open conflicts come back when the answer is taken back, also for a session opened since.
+    session.undo("ana", "a", "conflict", "settled-1")
+    assert session.agreement()["conflicts"] == 2
+    assert opened(catalog, seed_per_class=100, double=0.25)[0].agreement() == session.agreement()
 
 
 @settings(deadline=None)
@@ -304,22 +306,22 @@ def test_the_log_says_what_was_answered_and_not_taken_back(steps: list[tuple]) -
     with tempfile.TemporaryDirectory() as root:
         catalog = camera(root, 6)
         every = catalog.index().crop_id.tolist()
-        office, _ = desk(catalog, seed_per_class=3)
+        session, _ = opened(catalog, seed_per_class=3)
         stands: dict[str, tuple[str, dict[str, str]]] = {}
         for number, (step, who, rows, label, back) in enumerate(steps):
             mine = [name for name, (by, _) in stands.items() if by == who]
             if step == "commit":
                 answers = {every[row]: label for row in rows}
-                office.commit(who, f"commit-{number}", "seed", "", answers)
+                session.commit(who, f"commit-{number}", "seed", "", answers)
                 stands[f"commit-{number}"] = (who, answers)
             elif step == "undo" and mine:
                 name = mine[-1 - back % len(mine)]
-                page = office.undo(who, "t", "seed", name)
+                page = session.undo(who, "t", "seed", name)
                 assert page["given"] == stands.pop(name)[1]
-                office.undo(who, "t", "seed", name)
+                session.undo(who, "t", "seed", name)
             elif step == "open":
-                office, _ = desk(catalog, seed_per_class=3)
-            assert office.words.undoable("ana", "seed") == [
+                session, _ = opened(catalog, seed_per_class=3)
+            assert session.answers.undoable("ana", "seed") == [
                 name for name, (by, _) in stands.items() if by == "ana"
             ]
             # Each reviewer's last word, and of these the one that was said last.
@@ -331,15 +333,15 @@ def test_the_log_says_what_was_answered_and_not_taken_back(steps: list[tuple]) -
 
 
 def test_only_ones_own_pages_can_be_taken_back(catalog: Catalog) -> None:
-    office, _ = desk(catalog)
-    page = office.page("ana", "a", "seed", 4)
-    office.commit("ana", "commit-1", "seed", page["page"], dict.fromkeys(ids(page), "car"))
+    session, _ = opened(catalog)
+    page = session.page("ana", "a", "seed", 4)
+    session.commit("ana", "commit-1", "seed", page["page"], dict.fromkeys(ids(page), "car"))
     for who, name in (("ben", "commit-1"), ("ana", "commit-2")):
         with pytest.raises(Refused, match="no such page"):
-            office.undo(who, "b", "seed", name)
-    assert office.verified() == (4, 4)
-    office.undo("ana", "a", "seed", "commit-1")
-    assert office.verified() == (0, 0)
+            session.undo(who, "b", "seed", name)
+    assert session.verified() == (4, 4)
+    session.undo("ana", "a", "seed", "commit-1")
+    assert session.verified() == (0, 0)
 
 
 # --- draws ---------------------------------------------------------------------------------------
@@ -347,11 +349,11 @@ def test_only_ones_own_pages_can_be_taken_back(catalog: Catalog) -> None:
 
 def test_the_test_set_is_drawn_once_and_shares_no_track_with_training(tmp_path: Path) -> None:
     catalog = camera(tmp_path, 120, per_track=3)
-    office, _ = desk(catalog)
-    page = office.page("ana", "a", "seed", 60)
-    office.commit("ana", "commit-1", "seed", page["page"], dict.fromkeys(ids(page), "car"))
-    i0 = set(office._lines["seed"].ids)
-    tested, _ = desk(catalog, "test", test_per_class=6)
+    session, _ = opened(catalog)
+    page = session.page("ana", "a", "seed", 60)
+    session.commit("ana", "commit-1", "seed", page["page"], dict.fromkeys(ids(page), "car"))
+    i0 = {crop for crop, _ in session.open_tasks("seed")} | set(ids(page))
+    tested, _ = opened(catalog, "test", test_per_class=6)
     index = catalog.index()
     assert index.test.sum() == 12
     assert len(set(index.track[index.test])) == 12
@@ -359,7 +361,7 @@ def test_the_test_set_is_drawn_once_and_shares_no_track_with_training(tmp_path: 
         t for i, t in zip(index.crop_id, index.track, strict=True) if i in i0
     }
     version = catalog.log_version()
-    desk(catalog, "test", test_per_class=6)
+    opened(catalog, "test", test_per_class=6)
     assert catalog.log_version() == version
     while ids(page := tested.page("ana", "a", "test", 60)):
         tested.commit(
@@ -378,8 +380,8 @@ def test_the_audit_is_a_random_sample_that_hides_the_confidence(catalog: Catalog
         for n, i in enumerate(index.crop_id)
     ]
     catalog.append_labels(drawn)
-    office, _ = desk(catalog, "audit", audit_per_class=7)
-    page = office.page("ana", "a", "audit", 60)
+    session, _ = opened(catalog, "audit", audit_per_class=7)
+    page = session.page("ana", "a", "audit", 60)
     assert len(ids(page)) == 7
     assert set(page["crops"][0]) == {"id", "mates"}
     label = {e.crop_id: e.label for e in drawn}
@@ -387,8 +389,8 @@ def test_the_audit_is_a_random_sample_that_hides_the_confidence(catalog: Catalog
     # Every crop has its chance, whatever the order in which the crops came.
     chosen = np.zeros(40)
     for seed in range(60):
-        other, _ = desk(catalog, "audit", audit_per_class=7, seed=seed)
-        chosen += np.isin(index.crop_id, other._lines["audit"].ids)
+        other, _ = opened(catalog, "audit", audit_per_class=7, seed=seed)
+        chosen += np.isin(index.crop_id, [crop for crop, _ in other.open_tasks("audit")])
     assert chosen.sum() == 60 * 14
     assert chosen.min() > 5
     assert chosen.max() < 40
@@ -396,18 +398,18 @@ def test_the_audit_is_a_random_sample_that_hides_the_confidence(catalog: Catalog
 
 def test_ten_thousand_crops_are_no_burden(tmp_path: Path) -> None:
     catalog = camera(tmp_path, 10_000)
-    office, _ = desk(catalog, seed_per_class=5000)
+    session, _ = opened(catalog, seed_per_class=5000)
     seen: set[str] = set()
     for number in range(40):
-        page = office.page("ana", "a", "seed", 250)
+        page = session.page("ana", "a", "seed", 250)
         assert not seen & set(ids(page))
         seen |= set(ids(page))
-        said = office.commit(
+        said = session.commit(
             "ana", f"commit-{number}", "seed", page["page"], dict.fromkeys(ids(page), "car")
         )
     assert len(seen) == 10_000
     assert said["queues"][0]["left"] == 0
-    assert office.page("ana", "a", "seed", 250)["crops"] == []
+    assert session.page("ana", "a", "seed", 250)["crops"] == []
 
 
 # --- what a review of the page found --------------------------------------------------------------
@@ -416,13 +418,13 @@ def test_ten_thousand_crops_are_no_burden(tmp_path: Path) -> None:
 def test_undo_leaves_what_others_said_for_other_purposes(catalog: Catalog) -> None:
     """One says it of an unsure crop, another too, a third settles: the second takes back."""
     crop = str(catalog.index().crop_id[0])
-    office, _ = desk(catalog)
+    session, _ = opened(catalog)
     said = [("bob", "unsure", "car"), ("ana", "unsure", "ship"), ("cyd", "conflict", "car")]
     for who, queue, label in said:
-        office.commit(who, f"commit-{who}", queue, "", {crop: label})
+        session.commit(who, f"commit-{who}", queue, "", {crop: label})
     assert catalog.index().unsure_round[0] == -1  # there was no team yet
     catalog.append_labels([LabelEvent(crop, "car", "person", "unsure", 0, by="bob")])
-    office.undo("ana", "t", "unsure", "commit-ana")
+    session.undo("ana", "t", "unsure", "commit-ana")
     index = catalog.index()
     assert (index.unsure_round[0], index.human[0]) == (0, "car")
 
@@ -430,9 +432,9 @@ def test_undo_leaves_what_others_said_for_other_purposes(catalog: Catalog) -> No
 def test_the_test_set_never_takes_more_than_half_of_a_class(tmp_path: Path) -> None:
     catalog = camera(tmp_path, 60)  # 30 objects a class
     with pytest.raises(UserError, match=r"more than half of the car objects.*test_per_class=7"):
-        desk(catalog, "test", test_per_class=16)
+        opened(catalog, "test", test_per_class=16)
     assert not catalog.index().test.any()
-    desk(catalog, "test", test_per_class=15)
+    opened(catalog, "test", test_per_class=15)
     assert catalog.index().test.sum() == 30
 
 
@@ -445,15 +447,15 @@ def test_a_track_of_mixed_proposals_gives_the_test_set_one_crop(tmp_path: Path) 
             for n, i in enumerate(index.crop_id)
         ]
     )
-    desk(catalog, "test", test_per_class=15)
+    opened(catalog, "test", test_per_class=15)
     index = catalog.index()
     assert index.test.sum() == len(set(index.track[index.test])) == 30
 
 
 def test_a_held_page_keeps_its_name_and_what_is_left_of_it_comes_again(catalog: Catalog) -> None:
-    office, _ = desk(catalog)
-    page = office.page("ana", "a", "seed", 5)
-    again, _ = desk(catalog)  # the server was started anew
+    session, _ = opened(catalog)
+    page = session.page("ana", "a", "seed", 5)
+    again, _ = opened(catalog)  # the server was started anew
     again.page("ana", "a", "seed", 5, hold={page["page"]: ids(page), "": ["nobody's crop"]})
     answered, left = ids(page)[:3], set(ids(page)[3:])
     again.commit("ana", "commit-1", "seed", page["page"], dict.fromkeys(answered, "car"))
@@ -471,40 +473,40 @@ def test_what_is_held_of_another_queue_is_not_lent_in_this_one(catalog: Catalog)
     catalog.append_labels(
         [LabelEvent(str(i), "car", "team", "increment", 1) for i in index.crop_id[:10]]
     )
-    office, _ = desk(catalog, "audit", audit_per_class=5)
+    session, _ = opened(catalog, "audit", audit_per_class=5)
     strangers = [str(i) for i in index.crop_id[20:25]]
-    page = office.page("ana", "a", "audit", 60, hold={"": strangers})
+    page = session.page("ana", "a", "audit", 60, hold={"": strangers})
     assert not set(ids(page)) & set(strangers)
     with pytest.raises(Refused, match="not in the audit queue"):
-        office.commit("ana", "commit-1", "audit", "", dict.fromkeys(strangers, "car"))
+        session.commit("ana", "commit-1", "audit", "", dict.fromkeys(strangers, "car"))
     assert not catalog.index().audited.any()
 
 
 def test_a_conflict_is_settled_by_an_import_once(catalog: Catalog) -> None:
     crop = str(catalog.index().crop_id[0])
-    office, _ = desk(catalog)
+    session, _ = opened(catalog)
     for who, label in (("ana", "car"), ("ben", "ship")):
-        office.commit(who, f"commit-{who}", "seed", "", {crop: label})
-    assert office.take_in("conflict", [(crop, "car", "ana")]) == (1, [])
-    assert office.agreement()["conflicts"] == 0
-    assert office.take_in("conflict", [(crop, "car", "ana")]) == (0, [])
+        session.commit(who, f"commit-{who}", "seed", "", {crop: label})
+    assert session.take_in("conflict", [(crop, "car", "ana")]) == (1, [])
+    assert session.agreement()["conflicts"] == 0
+    assert session.take_in("conflict", [(crop, "car", "ana")]) == (0, [])
 
 
-def test_an_open_desk_sees_a_new_draw_and_keeps_step_with_merges(tmp_path: Path) -> None:
+def test_an_open_session_sees_a_new_draw_and_keeps_step_with_merges(tmp_path: Path) -> None:
     catalog = camera(tmp_path, 400)
-    office, _ = desk(catalog, seed_per_class=10)
-    assert office.total("seed") == 20
+    session, _ = opened(catalog, seed_per_class=10)
+    assert session.total("seed") == 20
     (catalog.folder / "round-0" / "sample.json").unlink()
-    desk(catalog, seed_per_class=150)  # as another command draws i0 anew
-    assert office.state("ana", "a", "seed")["queues"][0]["total"] == 300
+    opened(catalog, seed_per_class=150)  # as another command draws i0 anew
+    assert session.state("ana", "a", "seed")["queues"][0]["total"] == 300
     loads = []
-    reload = office._load
-    office._load = lambda: (loads.append(1), reload())  # type: ignore[method-assign, func-returns-value, assignment]
+    reload = session._load
+    session._load = lambda: (loads.append(1), reload())  # type: ignore[method-assign, func-returns-value, assignment]
     for number in range(76):  # the log merges its small commits on the way
-        page = office.page("ana", "a", "seed", 4)
-        office.commit(
+        page = session.page("ana", "a", "seed", 4)
+        session.commit(
             "ana", f"commit-{number}", "seed", page["page"], dict.fromkeys(ids(page), "car")
         )
     assert loads == []
-    assert desk(catalog, seed_per_class=150)[0].total("seed") == 300
+    assert opened(catalog, seed_per_class=150)[0].total("seed") == 300
     assert (catalog.index().human != "").sum() == 300

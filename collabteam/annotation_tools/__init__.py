@@ -1,0 +1,1 @@
+"""Building blocks of files for other annotation tools, shared by exports and task exchange."""

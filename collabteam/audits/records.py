@@ -1,0 +1,239 @@
+"""The records of an audit: ``audit.json``, with which it begins, and ``certificate.json``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from collabteam.storage.layout import AUDIT_RECORD, CERTIFICATE
+from collabteam.storage.records import Count, Flag, Name, Part, Record, Share, Text, Time
+from collabteam.storage.workspace import Workspace
+
+_REMEDY = "restore it from a backup"
+
+Sha256 = Annotated[str, Field(strict=True, pattern=r"^[0-9a-f]{64}$")]
+Positive = Annotated[int, Field(strict=True, ge=1)]
+
+
+class AuditSettings(Part):
+    """What an audit was begun with; nothing of it changes afterwards."""
+
+    precision: Share = Field(description="Share of right labels to be certified, per class.")
+    confidence: Share = Field(
+        description="Of the statement as a whole, over all classes and all audits of the camera."
+    )
+    expected_error: Share = Field(
+        description="Share of wrong labels that was expected; it decided the sizes of the samples."
+    )
+    power: Share = Field(
+        description="Chance of a class to pass if that is right; it decided the sizes of the "
+        "samples."
+    )
+    reviewer: Literal["person", "oracle"] = Field(description="Who was to judge.")
+    oracle_error: Share = Field(
+        description="Share of the simulated reviewer's answers that are wrong."
+    )
+    seed: Count = Field(description="Of the draw of the samples.")
+
+
+class Release(Part):
+    """The labels that are audited, frozen before the sample is drawn."""
+
+    file: Annotated[str, Field(strict=True, pattern=r"^audits/[1-9]\d*/release\.parquet$")] = Field(
+        description="Parquet with crop_id, label and confidence, by crop_id; relative to the "
+        "camera's folder."
+    )
+    hash: Sha256 = Field(
+        description="SHA-256, in hexadecimal, of a line 'crop_id, tab, label, line feed' per crop, "
+        "by crop_id."
+    )
+    crops: Positive = Field(description="All labels.")
+    by_class: dict[str, Count] = Field(description="Labels per class.")
+
+
+class LabellingTeam(Part):
+    """One team with one set of settings."""
+
+    fingerprint: Text = Field(description="Of the round that trained it.")
+    round: Annotated[int, Field(strict=True, ge=-1)] = Field(
+        description="That round; -1 if it is not known."
+    )
+    run: Text = Field(description="Name of the settings that it labelled with.")
+    crops: Positive = Field(description="Labels that it gave.")
+
+
+class PlannedClass(Part):
+    """The audit of one class as it was planned, before the first answer."""
+
+    released: Count = Field(description="Crops released with this label.")
+    confidence: Share = Field(
+        description="Of this one test, one-sided: the confidence of the whole, shared out over "
+        "classes and audits."
+    )
+    sample: list[Text] = Field(description="Crops of the simple random sample, in random order.")
+    allowed: Count = Field(description="The most errors with which the class passes.")
+    chance: Share = Field(description="Chance to pass if the labels are as good as expected.")
+    left_out: Text = Field(description="Why the class is not audited; empty if it is.")
+
+
+class JudgedClass(Part):
+    """What an audit has found of one class."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [
+                {
+                    "if": {"properties": {"left_out": {"const": ""}}},
+                    "then": {
+                        "properties": {"passed": {"type": "boolean"}, "sample": {"minimum": 1}}
+                    },
+                    "else": {
+                        "properties": {
+                            "passed": {"type": "null"},
+                            "sample": {"const": 0},
+                            "bound": {"type": "null"},
+                        }
+                    },
+                },
+                {
+                    "if": {"properties": {"stopped": {"const": True}}},
+                    "then": {"properties": {"passed": {"const": False}, "bound": {"type": "null"}}},
+                },
+                {
+                    "if": {"properties": {"passed": {"const": True}}},
+                    "then": {"properties": {"bound": {"type": "number"}, "further": {"const": 0}}},
+                },
+            ]
+        }
+    )
+
+    released: Count = Field(description="Crops released with this label.")
+    sample: Count = Field(description="Crops of the simple random sample that was drawn of them.")
+    answered: Count = Field(
+        description="Crops of the sample that a reviewer judged; fewer than the sample only if the "
+        "audit of the class was stopped or is open."
+    )
+    errors: Count = Field(
+        description="Judged crops that the reviewers called otherwise; 'unknown' and 'unusable' "
+        "count as otherwise."
+    )
+    allowed: Count = Field(
+        description="The most errors with which the class passes, planned before the first answer."
+    )
+    precision: Share = Field(description="Share of right labels that was asked for.")
+    confidence: Share = Field(
+        description="Of this one test, one-sided: the confidence of the whole, shared out over "
+        "classes and audits."
+    )
+    passed: Flag | None = Field(
+        description="Whether the precision asked for is certified; null if that is open or the "
+        "class was not audited."
+    )
+    stopped: Flag = Field(description="Whether it failed before all of the sample was judged.")
+    bound: Share | None = Field(
+        description="Share of right labels, of the released ones, that is certified at "
+        "'confidence'; null where not all of the sample was judged."
+    )
+    further: Count = Field(
+        description="If it failed: the fewest crops of the rest to look at in the next audit, all "
+        "of them right, that would certify the rest; else 0."
+    )
+    left_out: Text = Field(description="Why the class was not audited; empty if it was.")
+
+
+class AuditReviewer(Part):
+    """One reviewer."""
+
+    name: Text = Field(description="The reviewer's name.")
+    source: Literal["person", "import", "oracle"] = Field(
+        description="person: on the review page; import: in another tool; oracle: the simulated "
+        "reviewer."
+    )
+    answers: Positive = Field(description="Crops that this reviewer's last word decided.")
+
+
+class AuditRecord(Record):
+    """What an audit was begun with: the release, and the sample of each class."""
+
+    model_config = ConfigDict(title=AUDIT_RECORD)
+
+    camera: Name = Field(description="The camera's name, also that of its folder.")
+    audit: Positive = Field(
+        description="Number of the audit among all that were begun for this camera: the attempt "
+        "that the confidence is shared out for."
+    )
+    begun: Time = Field(description="When the sample was drawn, UTC, ISO 8601.")
+    log_events: Count = Field(
+        description="Events that the label log held when the release was frozen; answers stand "
+        "behind these."
+    )
+    settings: AuditSettings = Field(description="What the audit was begun with.")
+    release: Release = Field(description="The labels that are audited.")
+    teams: Annotated[list[LabellingTeam], Field(min_length=1)] = Field(
+        description="Which teams gave the labels."
+    )
+    classes: dict[str, PlannedClass] = Field(description="Per class of the camera, its sample.")
+
+    def sampled(self) -> dict[str, str]:
+        """The label under audit of every sampled crop."""
+        return {crop: name for name, row in self.classes.items() for crop in row.sample}
+
+
+class Certificate(Record):
+    """What an audit of released labels came to, written last and atomically.
+
+    Rates are fractions from 0 to 1. Whatever the labels, certificates of one camera that claim a
+    confidence or more are all true with at least that confidence.
+    """
+
+    model_config = ConfigDict(title=CERTIFICATE)
+
+    camera: Name = Field(description="The camera's name, also that of its folder.")
+    audit: Positive = Field(
+        description="Number of the audit among all that were begun for this camera: the attempt "
+        "that the confidence was shared out for."
+    )
+    created: Time = Field(description="When the audit was judged, UTC, ISO 8601.")
+    release: Release = Field(description="The labels that were audited.")
+    teams: Annotated[list[LabellingTeam], Field(min_length=1)] = Field(
+        description="Which teams gave the labels."
+    )
+    settings: AuditSettings = Field(description="What the audit was begun with.")
+    reviewers: Annotated[list[AuditReviewer], Field(min_length=1)] = Field(
+        description="Who judged, and how many crops their last word decided."
+    )
+    simulated: Flag = Field(
+        description="Whether a simulated reviewer gave any answer; then nothing is certified by "
+        "persons alone."
+    )
+    answers_hash: Sha256 = Field(
+        description="SHA-256, in hexadecimal, of a line 'crop_id, tab, label, tab, reviewer, line "
+        "feed' per answer, by crop_id."
+    )
+    classes: Annotated[dict[str, JudgedClass], Field(min_length=2)] = Field(
+        description="Per class of the camera, what was found."
+    )
+    passed: Flag = Field(description="Whether every class that was audited passed.")
+    statement: Annotated[str, Field(strict=True, min_length=1)] = Field(
+        description="All of it in words, for everybody who relies on the labels."
+    )
+
+
+def read_audit(workspace: Workspace, number: int) -> AuditRecord:
+    """What an audit was begun with.
+
+    Raises:
+        UserError: It is missing or broken, or a newer version made it.
+    """
+    return AuditRecord.read(workspace.audit(number).record, _REMEDY)
+
+
+def read_certificate(workspace: Workspace, number: int) -> Certificate | None:
+    """What an audit came to; None while it is open.
+
+    Raises:
+        UserError: The certificate is broken, or a newer version made it.
+    """
+    file = workspace.audit(number).certificate
+    return Certificate.read(file, _REMEDY) if file.exists() else None

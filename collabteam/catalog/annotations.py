@@ -1,0 +1,669 @@
+"""The one reader of the label log: who said what, what stands, and what was taken back.
+
+The log says everything about a crop, and a later event may change what an earlier one means: a
+reviewer corrects an answer, takes back a page, or the camera goes back to an earlier round. These
+rules stand here and nowhere else; the index, the review session, the audit, the report and the
+export ask questions.
+
+- :class:`Annotations` is the whole log, as columns. It knows of each crop the last word of a
+  person, of a team, or of a detector.
+- :class:`Answers` are the words of reviewers, each with a name. They know what stands of what
+  several reviewers said about a crop, and what was taken back.
+
+The two agree because an undo is written out: it withdraws the page's word on each crop and says
+again what stood before. So the last word in the log is right as it stands, while a count of answers
+passes over what an undo says again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from collabteam.catalog.records import HUMAN_SOURCES, UNDO, LabelEvent, events_to_table
+from collabteam.catalog.texts import Encoder, Names, Numbers, TextColumn, Texts
+
+LOG_COLUMNS = ("crop_id", "label", "source", "purpose", "round", "confidence", "by", "commit")
+"""Columns of the log that are read; its times are for people."""
+
+_TEXTS = ("label", "source", "purpose", "by", "commit")
+_REVIEWERS = ("person", "import")
+_NOBODY, _SEVERAL = -1, -2
+_TAIL = 16_384
+"""Events that may come behind those sorted by crop before all are sorted again."""
+
+
+class Events:
+    """Events in the order of the log, as columns; about 20 bytes each.
+
+    Args:
+        row: Row number of the crop of each event, -1 for none.
+        round: Round of each event.
+        confidence: Confidence of each event.
+        texts: By name, the other columns.
+    """
+
+    def __init__(
+        self,
+        row: Numbers | None = None,
+        round: Numbers | None = None,
+        confidence: Numbers | None = None,
+        texts: dict[str, Encoder] | None = None,
+    ) -> None:
+        self._row = row or Numbers(np.int32)
+        self._round = round or Numbers(np.int8)
+        self._confidence = confidence or Numbers(np.float64)
+        self._texts = texts or {name: Encoder() for name in _TEXTS}
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def reserve(self, count: int) -> None:
+        """Make room for so many in all, which spares memory while they are added."""
+        for numbers in (self._row, self._round, self._confidence):
+            numbers.reserve(count)
+        for encoder in self._texts.values():
+            encoder.codes.reserve(count)
+
+    def add(self, row: npt.NDArray[np.int64], batch: pa.RecordBatch | pa.Table) -> None:
+        """Add events.
+
+        Args:
+            row: Shape ``(n,)``: row numbers of their crops, -1 for none.
+            batch: n rows with ``LOG_COLUMNS`` but ``crop_id``.
+        """
+        for name, encoder in self._texts.items():
+            encoder.add(_one_array(batch[name]))
+        self._round.add(_one_array(batch["round"]))
+        self._confidence.add(_one_array(batch["confidence"]))
+        self._row.add(row)
+
+    def snapshot(self) -> Events:
+        """The same events, which stay these when others are added here."""
+        return Events(
+            self._row.snapshot(),
+            self._round.snapshot(),
+            self._confidence.snapshot(),
+            {name: encoder.snapshot() for name, encoder in self._texts.items()},
+        )
+
+    def only(self, chosen: npt.NDArray[np.bool_]) -> Events:
+        """A copy of some of the events.
+
+        Args:
+            chosen: Shape ``(E,)``.
+        """
+        return Events(
+            self._row.only(chosen),
+            self._round.only(chosen),
+            self._confidence.only(chosen),
+            {name: encoder.only(chosen) for name, encoder in self._texts.items()},
+        )
+
+    @property
+    def row(self) -> npt.NDArray[Any]:
+        """Shape ``(E,)``, integers: the crop's row number, -1 for none."""
+        return self._row.all()
+
+    @property
+    def round(self) -> npt.NDArray[Any]:
+        """Shape ``(E,)``, integers: the round, -1 for none."""
+        return self._round.all()
+
+    @property
+    def confidence(self) -> npt.NDArray[np.float64]:
+        """Shape ``(E,)``: 0 to 1, NaN for none."""
+        return self._confidence.all()
+
+    def codes(self, name: str) -> npt.NDArray[Any]:
+        """Shape ``(E,)``, integers: a text of each event as a number; 0 is ``""``."""
+        return self._texts[name].codes.all()
+
+    def code(self, name: str, text: str) -> int:
+        """The number of a text, which is a new one where the text is new."""
+        return self._texts[name].number(text)
+
+    def texts(self, name: str) -> list[str]:
+        """The different texts of a column, in the order of their numbers."""
+        return self._texts[name].texts
+
+    def text(self, name: str) -> TextColumn:
+        """Shape ``(E,)``: ``label``, ``source``, ``purpose``, ``by`` or ``commit``."""
+        return self._texts[name].column()
+
+    def is_any(self, name: str, *wanted: str) -> npt.NDArray[np.bool_]:
+        """Shape ``(E,)``: where a text is one of these."""
+        return self.text(name).is_any(wanted)
+
+    def is_undo(self) -> npt.NDArray[np.bool_]:
+        """Shape ``(E,)``: where an event belongs to the undoing of a page."""
+        commit = self.text("commit")
+        undo: npt.NDArray[np.bool_] = pc.starts_with(commit.texts, UNDO).to_numpy(
+            zero_copy_only=False
+        )[commit.codes]
+        return undo
+
+
+def _one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+@dataclass(frozen=True)
+class LastEvents:
+    """Of each of N crops one event of the log, or none.
+
+    Attributes:
+        events: The log.
+        event: Shape ``(N,)``: number of the event, -1 for none.
+    """
+
+    events: Events
+    event: npt.NDArray[np.int32]
+
+    def text(self, name: str) -> TextColumn:
+        """Shape ``(N,)``: a text of each crop's event, ``""`` for none."""
+        column = self.events.text(name)
+        return TextColumn(_at(column.codes, self.event, 0, column.codes.dtype), column.texts)
+
+    @property
+    def label(self) -> TextColumn:
+        """Shape ``(N,)``: the label, ``""`` for none."""
+        return self.text("label")
+
+    @property
+    def round(self) -> npt.NDArray[np.int64]:
+        """Shape ``(N,)``: the round, -1 for none."""
+        return _at(self.events.round, self.event, -1, np.int64)
+
+    @property
+    def confidence(self) -> npt.NDArray[np.float64]:
+        """Shape ``(N,)``: 0 to 1, NaN for none."""
+        return _at(self.events.confidence, self.event, np.nan, np.float64)
+
+    def said(self) -> npt.NDArray[np.bool_]:
+        """Shape ``(N,)``: whether there is an event, even one that gives no label."""
+        said: npt.NDArray[np.bool_] = self.event >= 0
+        return said
+
+    def labelled(self) -> LastEvents:
+        """Without events that give no label, which withdraw one."""
+        withdrawn = _at(self.events.codes("label"), self.event, 0, np.int64) == 0
+        return LastEvents(self.events, np.where(withdrawn, np.int32(-1), self.event))
+
+
+def _at(
+    values: npt.NDArray[Any], event: npt.NDArray[np.int32], none: float, dtype: npt.DTypeLike
+) -> npt.NDArray[Any]:
+    """Shape ``(N,)``: the value of each crop's event, ``none`` where there is no event."""
+    found = np.full(len(event), none, dtype=dtype)
+    has = event >= 0
+    found[has] = values[event[has]]
+    return found
+
+
+class Annotations:
+    """The label log of a camera as it stood at one time.
+
+    Args:
+        names: The N crops; what is said of others counts for nothing.
+        events: E events, which nobody adds to.
+    """
+
+    def __init__(self, names: Names, events: Events) -> None:
+        self.names, self._events = names, events
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def proposal(self) -> LastEvents:
+        """What a detector proposed last."""
+        return self._last(self._events.is_any("source", "detector"))
+
+    def human(self, purpose: str | None = None) -> LastEvents:
+        """What a person, oracle or import said last; an event without a label withdraws.
+
+        Args:
+            purpose: What it was said for; None for anything.
+        """
+        chosen = self._events.is_any("source", *HUMAN_SOURCES)
+        if purpose is not None:
+            chosen &= self._events.is_any("purpose", purpose)
+        return self._last(chosen)
+
+    def team(self, purpose: str) -> LastEvents:
+        """What a team said last; what a rollback took back counts for nothing.
+
+        Args:
+            purpose: ``increment`` or ``verdict``.
+        """
+        chosen = self._team() & self._events.is_any("purpose", purpose)
+        return self._last(chosen)
+
+    def team_said(self, label: Texts) -> LastEvents:
+        """The last event in which a team called a crop so, whatever was rolled back since.
+
+        Args:
+            label: Shape ``(N,)``: what the team said; ``""`` where nothing is looked for.
+        """
+        events = self._events
+        column = events.text("label")
+        encoded = pa.array(label, pa.string()).dictionary_encode()
+        code = pc.fill_null(pc.index_in(encoded.dictionary, value_set=column.texts), 0)
+        wanted = code.to_numpy(zero_copy_only=False)[encoded.indices.to_numpy()]
+        chosen = events.is_any("source", "team") & (events.row >= 0) & (column.codes != 0)
+        event = np.flatnonzero(chosen)
+        chosen[event] = column.codes[event] == wanted[events.row[event]]
+        return self._last(chosen)
+
+    def in_test_set(self) -> npt.NDArray[np.bool_]:
+        """Shape ``(N,)``: crops that were put into the frozen test set, which is for good."""
+        return self._last(self._events.is_any("purpose", "test")).said()
+
+    def of(self, source: str, purpose: str) -> LastEvents:
+        """What one source said last for one purpose, both as :class:`LabelEvent` names them."""
+        events = self._events
+        return self._last(events.is_any("source", source) & events.is_any("purpose", purpose))
+
+    def count_answers(self) -> Counter[tuple[str, str, str]]:
+        """How often each source and person gave a label for each purpose.
+
+        What was withdrawn later counts; what an undo says again was said before, and does not.
+
+        Returns:
+            Events by source, ``by`` and purpose.
+        """
+        events = self._events
+        said = events.is_any("source", *HUMAN_SOURCES) & (events.codes("label") != 0)
+        said &= ~events.is_undo()
+        columns = [events.text(name) for name in ("source", "by", "purpose")]
+        key = np.zeros(int(said.sum()), dtype=np.int64)
+        for column in columns:
+            key = key * len(column.texts) + column.codes[said]
+        _, first, count = np.unique(key, return_index=True, return_counts=True)
+        at = np.flatnonzero(said)[first]
+        keys = zip(*(column[at].tolist() for column in columns), strict=True)
+        return Counter(dict(zip(keys, count.tolist(), strict=True)))
+
+    def answers(self) -> Answers:
+        """What persons said, and what was imported from them; a simulated reviewer is no person."""
+        return Answers(self.names, self._events, _REVIEWERS)
+
+    def audit_answers(self, since: int, simulated: bool = False) -> Answers:
+        """What was answered for an audit.
+
+        Args:
+            since: Events that were in the log when the audit began; what they say counts for
+                nothing.
+            simulated: Whether answers of the simulated reviewer count, too.
+        """
+        sources = HUMAN_SOURCES if simulated else _REVIEWERS
+        return Answers(self.names, self._events, sources, "audit", since)
+
+    def _team(self) -> npt.NDArray[np.bool_]:
+        """Shape ``(E,)``: what teams said and no rollback took back."""
+        events = self._events
+        team = events.is_any("source", "team")
+        rollback = events.is_any("source", "rollback")
+        if rollback.any():
+            # The lowest round that any rollback further down the log goes back to.
+            lowest = np.where(rollback, events.round.astype(np.int64), np.iinfo(np.int64).max)
+            team &= events.round <= np.minimum.accumulate(lowest[::-1])[::-1]
+        return team
+
+    def _last(self, chosen: npt.NDArray[np.bool_]) -> LastEvents:
+        """Of each crop the last of the chosen events."""
+        event = np.flatnonzero(chosen & (self._events.row >= 0))
+        found = np.full(len(self.names), -1, dtype=np.int32)
+        found[self._events.row[event]] = event  # ascending, and of repeated places the last stays
+        return LastEvents(self._events, found)
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A label that a reviewer gave a crop.
+
+    Attributes:
+        row: Row number of the crop.
+        label: A class, ``unknown`` or ``unusable``.
+        by: The reviewer.
+        source: ``person``, ``import`` or ``oracle``.
+        purpose: What it was said for.
+        round: The round whose team was asked about, -1 for none.
+    """
+
+    row: int
+    label: str
+    by: str
+    source: str
+    purpose: str
+    round: int
+
+
+@dataclass(frozen=True)
+class ReviewPage:
+    """A page of crops that one reviewer answered together.
+
+    Attributes:
+        by: The reviewer.
+        purpose: The queue.
+        answers: By row number, what each crop was called, in the order of the page.
+    """
+
+    by: str
+    purpose: str
+    answers: dict[int, str] = field(default_factory=dict)
+
+
+class Answers:
+    """What reviewers said about crops: what stands, and what was taken back.
+
+    Of each reviewer the last word on a crop stands. A word that resolves a conflict stands beside
+    the reviewer's earlier one, which was said without having seen the others'; an audit makes no
+    such difference. A page that was taken back counts for nothing, wherever it is in the log, and
+    what its undo says again was said before. A word without a label withdraws the reviewer's
+    earlier one.
+
+    All crops are looked at once, as columns; :meth:`add` looks only at the crops spoken about.
+
+    Args:
+        names: The camera's N crops.
+        events: The log.
+        sources: Whose words count.
+        purpose: ``audit`` if only answers to an audit count, and what withdraws them.
+        since: Number of events at the beginning of the log that do not count.
+
+    Attributes:
+        pages: By its name, who answered a page and for what purpose; those taken back included.
+        undone: Names of the pages that were taken back.
+    """
+
+    def __init__(
+        self,
+        names: Names,
+        events: Events,
+        sources: Sequence[str],
+        purpose: str = "",
+        since: int = 0,
+    ) -> None:
+        self._names, self._sources, self._purpose = names, tuple(sources), purpose
+        chosen = events.is_any("source", *sources) & (events.row >= 0)
+        chosen[:since] = False
+        if purpose:
+            chosen &= events.is_any("purpose", purpose) | (events.codes("label") == 0)
+        self._events = events.only(chosen)
+        self._conflict = self._events.code("purpose", "conflict")
+        self.pages: dict[str, tuple[str, str]] = {}
+        self.undone: set[str] = set()
+        self._open: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+        # By number of a commit: whether it undoes a page, and whether it was undone.
+        self._undoes, self._is_undone = Numbers(np.bool_), Numbers(np.bool_)
+        self._shared: dict[int, None] = {}
+        self._standing = np.zeros(0, dtype=np.int64)
+        self._again: dict[int, npt.NDArray[np.int64]] = {}  # of crops spoken about since
+        self._pairs: dict[int, tuple[str, str]] = {}
+        self._answered = np.zeros(len(names), dtype=bool)
+        self._settled = np.zeros(len(names), dtype=bool)
+        self._alone = np.full(len(names), _NOBODY, dtype=np.int32)
+        every = np.arange(len(self._events))
+        self._note_pages(every)
+        self._sort()
+        standing = self._stand(every)
+        row = self._events.row[standing]
+        self._answered[row] = True
+        self._settled[row] = self._resolves(standing)  # of repeated places the last value stays
+        self._standing = standing[np.argsort(row, kind="stable")]
+        self._standing_row = self._events.row[self._standing]
+        self._note_shared(every)
+        self._note_agreement(standing, np.unique(row))
+
+    def add(self, events: Iterable[LabelEvent]) -> None:
+        """Take in what was said since."""
+        new = []
+        for event in events:
+            counts = not self._purpose or event.purpose == self._purpose or not event.label
+            if event.source in self._sources and counts:
+                new.append(event)
+        row = self._names.find([event.crop_id for event in new])
+        new = [event for event, known in zip(new, row >= 0, strict=True) if known]
+        if not new:
+            return
+        before = len(self._events)
+        self._events.add(row[row >= 0], events_to_table(new))
+        added = np.arange(before, len(self._events))
+        undone = self._note_pages(added)
+        row_of = self._events.row
+        rows = np.union1d(row_of[added], row_of[undone])
+        if len(self._events) - self._sorted > _TAIL:
+            self._sort()
+        about = self._about(rows)
+        standing = self._stand(about)
+        for row_ in rows.tolist():
+            mine = standing[row_of[standing] == row_]
+            self._again[row_] = mine
+            self._answered[row_] = mine.size > 0
+            self._settled[row_] = mine.size > 0 and bool(self._resolves(mine[-1:])[0])
+        self._note_shared(about)
+        self._note_agreement(standing, rows)
+
+    # -- what stands ---------------------------------------------------------------------------
+
+    def about(self, row: int) -> list[Annotation]:
+        """What stands of what was said about a crop, oldest first."""
+        return self._annotations(self._of_row(row))
+
+    def last(self, row: int) -> Annotation | None:
+        """The last word on a crop, whoever said it; None if none stands."""
+        standing = self._of_row(row)
+        return self._annotations(standing[-1:])[0] if standing.size else None
+
+    def is_answered(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Shape ``(K,)``: whether a word stands on each of K crops."""
+        answered: npt.NDArray[np.bool_] = self._answered[rows]
+        return answered
+
+    def is_settled(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Shape ``(K,)``: whether the last word on a crop was said knowing of the others'."""
+        settled: npt.NDArray[np.bool_] = self._settled[rows]
+        return settled
+
+    def unseen(self, row: int) -> dict[str, str]:
+        """What each reviewer called a crop without having seen the others' word."""
+        return {word.by: word.label for word in self.about(row) if word.purpose != "conflict"}
+
+    def is_disputed(self, row: int) -> bool:
+        """Whether reviewers who had not seen each other's word disagreed on a crop."""
+        return len(set(self.unseen(row).values())) > 1
+
+    def settled_by(self, row: int, reviewer: str) -> str:
+        """What a reviewer called a crop knowing of the others' words, ``""`` for nothing."""
+        said = [w for w in self.about(row) if w.purpose == "conflict" and w.by == reviewer]
+        return said[-1].label if said else ""
+
+    def lacks_second(self, rows: npt.NDArray[np.int64], reviewer: str) -> npt.NDArray[np.bool_]:
+        """Shape ``(K,)``: whether one reviewer alone answered a crop unseen, and not this one."""
+        alone = self._alone[rows]
+        lacks: npt.NDArray[np.bool_] = (alone >= 0) & (alone != self._events.code("by", reviewer))
+        return lacks
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """What two reviewers called the same crop unseen, the first of them by name first."""
+        return list(self._pairs.values())
+
+    def shared(self) -> list[int]:
+        """Crops that more than one reviewer ever spoke about, in the order in which they did."""
+        return list(self._shared)
+
+    # -- pages ---------------------------------------------------------------------------------
+
+    def page(self, name: str) -> ReviewPage:
+        """A page, one of ``pages``, as it was answered."""
+        code = self._events.code("commit", name)
+        event = np.flatnonzero(self._events.codes("commit") == code)
+        labels, label = self._events.texts("label"), self._events.codes("label")[event]
+        rows = self._events.row[event].tolist()
+        answers = {row: labels[code] for row, code in zip(rows, label.tolist(), strict=True)}
+        return ReviewPage(*self.pages[name], answers)
+
+    def undoable(self, reviewer: str, purpose: str) -> list[str]:
+        """Pages of a reviewer that can be taken back, oldest first."""
+        return list(self._open[reviewer, purpose])
+
+    def undoing(self, name: str) -> list[LabelEvent]:
+        """Events that take back a page: of each crop, the page's word is withdrawn, and what stood
+        before it stands again.
+
+        Args:
+            name: Of the page, one of ``pages``.
+        """
+        page, undo = self.page(name), UNDO + name
+        code = self._events.code("commit", name)
+        events = []
+        for row in page.answers:
+            crop_id = str(self._names[row])
+            before = self._stand(self._about(np.array([row])), without=code)
+            events.append(LabelEvent(crop_id, "", "person", page.purpose, by=page.by, commit=undo))
+            events += [
+                LabelEvent(
+                    crop_id, word.label, word.source, word.purpose, word.round, by=word.by,
+                    commit=undo,
+                )
+                for word in self._annotations(before)
+            ]  # fmt: skip
+        return events
+
+    # -- the fold ------------------------------------------------------------------------------
+
+    def _stand(
+        self, event: npt.NDArray[np.int64], without: int | None = None
+    ) -> npt.NDArray[np.int64]:
+        """Of all events about some crops those that stand, in the order of the log.
+
+        Args:
+            event: Their numbers, ascending.
+            without: Number of a commit that counts as taken back, too.
+        """
+        events = self._events
+        commit = events.codes("commit")[event]
+        gone = self._undoes.all()[commit] | self._is_undone.all()[commit]
+        if without is not None:
+            gone |= commit == without
+        event = event[~gone]
+        key = events.row[event].astype(np.int64) * len(events.texts("by"))
+        key += events.codes("by")[event]
+        if not self._purpose:
+            key = 2 * key + self._resolves(event)
+        # Each key's last event: the first one from behind.
+        _, from_behind = np.unique(key[::-1], return_index=True)
+        last = np.sort(event[::-1][from_behind])
+        standing: npt.NDArray[np.int64] = last[events.codes("label")[last] != 0]
+        return standing
+
+    def _resolves(self, event: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which events were said knowing of the others' words."""
+        resolves: npt.NDArray[np.bool_] = self._events.codes("purpose")[event] == self._conflict
+        return resolves
+
+    def _sort(self) -> None:
+        """Find each crop's events, so far, side by side."""
+        self._sorted = len(self._events)
+        self._by_row = np.argsort(self._events.row, kind="stable")
+        self._row_sorted = self._events.row[self._by_row]
+
+    def _about(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """All events about some crops, in the order of the log."""
+        begin = np.searchsorted(self._row_sorted, rows, "left")
+        end = np.searchsorted(self._row_sorted, rows, "right")
+        parts = [self._by_row[b:e] for b, e in zip(begin.tolist(), end.tolist(), strict=True)]
+        later = np.flatnonzero(np.isin(self._events.row[self._sorted :], rows)) + self._sorted
+        return np.sort(np.concatenate([*parts, later]))
+
+    def _of_row(self, row: int) -> npt.NDArray[np.int64]:
+        """A crop's standing events, in the order of the log."""
+        if (known := self._again.get(row)) is not None:
+            return known
+        begin, end = np.searchsorted(self._standing_row, [row, row + 1])
+        return self._standing[begin:end]
+
+    def _annotations(self, event: npt.NDArray[np.int64]) -> list[Annotation]:
+        columns = [self._events.row[event].tolist()]
+        for name in ("label", "by", "source", "purpose"):
+            texts = self._events.texts(name)
+            columns.append([texts[code] for code in self._events.codes(name)[event].tolist()])
+        columns.append(self._events.round[event].tolist())
+        return [Annotation(*values) for values in zip(*columns, strict=True)]
+
+    def _note_pages(self, event: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Note which pages events belong to and take back; returns events taken back by them."""
+        events = self._events
+        names = events.texts("commit")
+        new = names[len(self._undoes) :]
+        self._undoes.add(np.array([name.startswith(UNDO) for name in new], dtype=bool))
+        self._is_undone.add(np.zeros(len(new), dtype=bool))
+        taken_back = []
+        _, first = np.unique(events.codes("commit")[event], return_index=True)
+        for number in event[np.sort(first)].tolist():
+            name = names[events.codes("commit")[number]]
+            if name.startswith(UNDO):
+                page = name.removeprefix(UNDO)
+                self.undone.add(page)
+                code = events.code("commit", page)
+                if code == len(self._undoes):
+                    self._undoes.add(np.zeros(1, dtype=bool))
+                    self._is_undone.add(np.zeros(1, dtype=bool))
+                self._is_undone.all()[code] = True
+                taken_back.append(code)
+                if page in self.pages:
+                    self._open[self.pages[page]].pop(page, None)
+            elif name and name not in self.pages:
+                by, purpose = (
+                    events.texts(column)[events.codes(column)[number]]
+                    for column in ("by", "purpose")
+                )
+                self.pages[name] = by, purpose
+                if name not in self.undone:
+                    self._open[by, purpose][name] = None
+        if not taken_back:
+            return np.zeros(0, dtype=np.int64)
+        return np.flatnonzero(np.isin(events.codes("commit"), taken_back))
+
+    def _note_shared(self, event: npt.NDArray[np.int64]) -> None:
+        """Note which crops more than one reviewer spoke about, given all events about some."""
+        events = self._events
+        event = event[~self._undoes.all()[events.codes("commit")[event]]]
+        row = events.row[event].astype(np.int64)
+        _, first = np.unique(
+            row * len(events.texts("by")) + events.codes("by")[event], return_index=True
+        )
+        first = np.sort(first)  # of each reviewer and crop, in the order of the log
+        _, begins = np.unique(row[first], return_index=True)
+        further = np.delete(first, begins)
+        for shared in row[further].tolist():
+            self._shared.setdefault(shared, None)
+
+    def _note_agreement(self, standing: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> None:
+        """Note who answered some crops unseen, and what two called the same, given all that stands.
+
+        Args:
+            standing: Numbers of all events that stand on these crops.
+            rows: The crops.
+        """
+        unseen = standing[~self._resolves(standing)]
+        row = self._events.row[unseen]
+        by = self._events.codes("by")[unseen]
+        self._alone[rows] = _NOBODY
+        self._alone[row] = by
+        several, count = np.unique(row, return_counts=True)
+        several = several[count > 1]
+        self._alone[several] = _SEVERAL
+        for gone in self._pairs.keys() & set(rows.tolist()):
+            del self._pairs[gone]
+        for shared in several.tolist():
+            first, second, *_ = sorted(self.unseen(shared).items())
+            self._pairs[shared] = first[1], second[1]

@@ -1,0 +1,103 @@
+"""The seam of export formats: one class writes one format."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from collabteam.registry import Registry
+
+if TYPE_CHECKING:  # the names of the formats are listed without NumPy and Pillow
+    from collabteam.exporting.crops import ExportedCrop
+    from collabteam.exporting.selection import Selection
+
+IMAGES = "images"
+"""Folder of the pictures, in formats that have one."""
+
+
+def labels_become_a_persons(command: str) -> str:
+    """The note of a format that one of our commands can read.
+
+    Args:
+        command: The command without ``python -m collabteam.``.
+    """
+    return (
+        f"`python -m collabteam.{command}` takes every label in it as a person's word, the team's "
+        "labels too: remove the rows with `source` `team` first."
+    )
+
+
+@dataclass(frozen=True)
+class WriteReport:
+    """What a format has to say about the crops that it wrote.
+
+    Attributes:
+        remarks: Sentences for the dataset's ``README.md``.
+        converted: Pictures that were not written byte for byte as the catalog has them.
+    """
+
+    remarks: list[str] = field(default_factory=list)
+    converted: int = 0
+
+
+class ExportFormat(ABC):
+    """Writes labelled crops in the format of one tool.
+
+    A format is one module of ``collabteam.exporting.formats``, or a class of another package that
+    ``format=package.module:Class`` or an entry point of the group ``collabteam.export_format``
+    names. Texts for ``README.md`` are Markdown; ``{to}`` in them stands for the folder.
+
+    Attributes:
+        name: What the dataset's ``README.md`` calls the format.
+        layout: Which files there are and what they hold, a phrase for ``README.md``.
+        notes: How to use them, a paragraph each, for ``README.md``.
+        crop_column: What the crop's name is called in the files.
+        box_columns: What its box is called in the files, Markdown.
+    """
+
+    name: ClassVar[str]
+    layout: ClassVar[str]
+    notes: ClassVar[tuple[str, ...]] = ()
+    crop_column: ClassVar[str] = "crop_id"
+    box_columns: ClassVar[str] = "`box_left`, `box_top`, `box_width`, `box_height`"
+
+    def arrange(self, selection: Selection, seed: int) -> Selection:
+        """Put the crops into the order, and into the splits, that the format needs.
+
+        Args:
+            selection: The crops, in the order of arrival.
+            seed: Of draws.
+
+        Returns:
+            The same crops with the same labels.
+        """
+        return selection
+
+    def front_matter(self, selection: Selection) -> str:
+        """Text before the first line of ``README.md``, for tools that look for it there."""
+        return ""
+
+    @abstractmethod
+    def write(
+        self, crops: Iterator[ExportedCrop], folder: Path, selection: Selection, camera: str
+    ) -> WriteReport:
+        """Write all crops.
+
+        The folder is not in its final place yet: a format that raises leaves nothing behind. Equal
+        crops must give equal bytes, and only few pictures may be in memory at a time.
+
+        Args:
+            crops: The crops in the order of the selection, to be consumed once.
+            folder: Empty; ``README.md`` is added to it afterwards.
+            selection: The same crops as :meth:`arrange` returned them, without pictures.
+            camera: The camera's name.
+        """
+
+
+EXPORT_FORMATS: Registry[ExportFormat] = Registry(
+    "export format", "collabteam.exporting.base:ExportFormat", "collabteam.exporting.formats"
+)
+"""All export formats."""

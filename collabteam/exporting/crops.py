@@ -1,0 +1,131 @@
+"""The labelled crops of a selection, one after the other, as every export format sees them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from collabteam.annotation_tools.pictures import read_header
+from collabteam.catalog.catalog import Catalog
+from collabteam.exporting.selection import Selection
+
+READ_AT_ONCE = 256
+"""Pictures in memory at a time."""
+
+ATTRIBUTES = (
+    *("label", "split", "source", "confidence", "round", "team", "proposed"),
+    *("video", "track", "frame", "time"),
+)
+"""What every format says of a crop besides its picture, its name and its box, in this order."""
+BOX_SIDES = ("box_left", "box_top", "box_width", "box_height")
+"""Names of the four numbers of a box, in formats that give each of them its own column."""
+
+
+@dataclass(frozen=True)
+class ExportedCrop:
+    """One crop with its label.
+
+    Attributes:
+        crop_id: The crop.
+        image: Encoded picture exactly as the catalog has it.
+        extension: Of a file with this picture, such as ``.jpg``.
+        width: Of the picture, in pixels.
+        height: Of the picture, in pixels.
+        label: A class, or ``unknown``.
+        split: ``train``, ``val``, ``test`` or ``held-out``.
+        source: ``person``, ``import``, ``oracle`` or ``team``.
+        confidence: The team's, 0 to 1; None for labels of persons.
+        round: The team's round; None for labels of persons.
+        team: The team's fingerprint; ``""`` for labels of persons.
+        proposed: The detector's proposal, ``""`` for none.
+        video: ``""`` for none.
+        track: Of the object within its video, ``""`` for none.
+        frame: Number in the video, from 0; None for none.
+        time: Unix seconds; None if nobody knows.
+        box: Left, top, width and height in the frame, in pixels; None if nobody knows.
+    """
+
+    crop_id: str
+    image: bytes
+    extension: str
+    width: int
+    height: int
+    label: str
+    split: str
+    source: str
+    confidence: float | None
+    round: int | None
+    team: str
+    proposed: str
+    video: str
+    track: str
+    frame: int | None
+    time: float | None
+    box: list[float] | None
+
+    @property
+    def file(self) -> str:
+        """Name of a file with the picture."""
+        return self.crop_id + self.extension
+
+    def attributes(self) -> dict[str, Any]:
+        """The values of ``ATTRIBUTES``, in this order."""
+        return {name: getattr(self, name) for name in ATTRIBUTES}
+
+    def box_sides(self) -> dict[str, float | None]:
+        """The box by ``BOX_SIDES``, None for all sides if nobody knows it."""
+        if self.box is None:
+            return dict.fromkeys(BOX_SIDES)
+        return dict(zip(BOX_SIDES, self.box, strict=True))
+
+
+def read_crops(
+    catalog: Catalog, selection: Selection, advance: Callable[[int], None]
+) -> Iterator[ExportedCrop]:
+    """Read the selected crops, few pictures at a time.
+
+    Args:
+        catalog: The camera.
+        selection: Which crops, in which order.
+        advance: Called with the number of crops of each part that was consumed.
+
+    Yields:
+        Every crop of the selection once.
+
+    Raises:
+        UserError: A picture cannot be opened, or the catalog is damaged.
+    """
+    for start in range(0, len(selection), READ_AT_ONCE):
+        part = range(start, min(start + READ_AT_ONCE, len(selection)))
+        rows = selection.rows[part.start : part.stop]
+        pictures, origins = catalog.images(rows), catalog.origins(rows)
+        for place, row, image, origin in zip(part, rows, pictures, origins, strict=True):
+            crop_id = str(selection.index.crop_id[row])
+            header = read_header(crop_id, image)
+            round_, frame = int(selection.round[place]), int(origin["frame"])
+            yield ExportedCrop(
+                crop_id=crop_id,
+                image=image,
+                extension=header.extension,
+                width=header.width,
+                height=header.height,
+                label=str(selection.label[place]),
+                split=str(selection.split[place]),
+                source=str(selection.source[place]),
+                confidence=_number(selection.confidence[place]),
+                round=None if round_ < 0 else round_,
+                team=str(selection.team[place]),
+                proposed=str(selection.index.proposed[row]),
+                video=origin["video"],
+                track=origin["track"],
+                frame=None if frame < 0 else frame,
+                time=_number(origin["time"]),
+                box=origin["box"],
+            )
+        advance(len(part))
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

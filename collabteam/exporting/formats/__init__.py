@@ -1,0 +1,1 @@
+"""The export formats: each module holds one :class:`~collabteam.exporting.base.ExportFormat`."""

@@ -1,0 +1,64 @@
+"""A folder per split with a folder per class, the layout of torchvision's ``ImageFolder``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from collabteam.annotation_tools.pictures import as_png
+from collabteam.exporting.base import ExportFormat, WriteReport
+from collabteam.exporting.crops import ExportedCrop
+from collabteam.exporting.metadata_table import METADATA_TABLE, MetadataTable
+from collabteam.exporting.selection import HELD_OUT, Selection
+
+
+class ImageFolder(ExportFormat):
+    """``train/<class>/``, the same for every other split, and ``metadata.csv``.
+
+    Attributes:
+        as_png: Extensions of pictures that the loader does not open and that become PNG.
+    """
+
+    name = "imagefolder"
+    layout = "`train/<class>/<crop>.jpg` and the same for every other split; `metadata.csv`"
+    notes = (
+        '`torchvision.datasets.ImageFolder("{to}/train", allow_empty=True)`: each split has a '
+        "folder for every class that occurs, perhaps an empty one, so that classes have the same "
+        "numbers.",
+    )
+    as_png: ClassVar[tuple[str, ...]] = (".gif",)
+
+    def splits(self, selection: Selection) -> list[str]:
+        """Names of the splits that get a folder."""
+        return sorted(set(selection.split.tolist()))
+
+    def write(
+        self, crops: Iterator[ExportedCrop], folder: Path, selection: Selection, camera: str
+    ) -> WriteReport:
+        """Write the pictures and the table."""
+        present = [name for name in selection.classes if selection.count(name)]
+        for split in self.splits(selection):
+            # Loaders number the classes by the folders of a split, so every split has the same
+            # ones. Nobody trains or measures on the crops that are held out.
+            for name in present:
+                if split != HELD_OUT or selection.count(name, split=split):
+                    (folder / split / name).mkdir(parents=True)
+        converted = 0
+        with (folder / METADATA_TABLE).open("w", encoding="utf-8", newline="") as file:
+            table = MetadataTable(file)
+            for crop in crops:
+                image, name = crop.image, crop.file
+                if crop.extension in self.as_png:
+                    image, name = as_png(image), f"{crop.crop_id}.png"
+                    converted += 1
+                place = f"{crop.split}/{crop.label}/{name}"
+                (folder / place).write_bytes(image)
+                table.add(crop, place)
+        if not converted:
+            return WriteReport()
+        remark = (
+            "Written as PNG, with the same pixels, because the loader takes no "
+            f"{' or '.join(self.as_png)}: {converted} of the pictures."
+        )
+        return WriteReport([remark], converted)

@@ -1,0 +1,87 @@
+"""One Parquet file with the pictures inside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from collabteam.exporting.base import ExportFormat, WriteReport, labels_become_a_persons
+from collabteam.exporting.crops import ExportedCrop
+from collabteam.exporting.selection import Selection
+
+ROW_GROUP = 256
+"""Crops of one row group."""
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("image", pa.binary(), nullable=False),
+        # Not 'crop_id': ingest would look for crops of these names in the camera that takes them.
+        pa.field("crop", pa.string(), nullable=False),
+        *(pa.field(name, pa.string(), nullable=False) for name in ("label", "split", "source")),
+        pa.field("confidence", pa.float64()),
+        pa.field("round", pa.int64()),
+        *(
+            pa.field(name, pa.string(), nullable=False)
+            for name in ("team", "proposed", "video", "track")
+        ),
+        pa.field("frame", pa.int64()),
+        pa.field("time", pa.float64()),
+        # Of any length: Arrow cannot write a fixed-size list that may be missing to Parquet.
+        pa.field("box", pa.list_(pa.float64())),
+        pa.field("width", pa.int64(), nullable=False),
+        pa.field("height", pa.int64(), nullable=False),
+    ]
+)
+
+
+class Parquet(ExportFormat):
+    """``crops.parquet``."""
+
+    name = "parquet"
+    layout = "`crops.parquet`, pictures inside"
+    notes = (
+        f"Row groups of {ROW_GROUP} crops; the schema's metadata has `classes` (JSON) and "
+        "`camera`.",
+        "`python -m collabteam.ingest camera=ANOTHER path={to}/crops.parquet labels=person` takes "
+        "it into another camera, the test set as such; crops that have a box have another name "
+        "there, because ingest takes no boxes.",
+        labels_become_a_persons("ingest"),
+    )
+    crop_column = "crop"
+    box_columns = "`box` (left, top, width, height)"
+
+    def write(
+        self, crops: Iterator[ExportedCrop], folder: Path, selection: Selection, camera: str
+    ) -> WriteReport:
+        """Write the file, a row group at a time."""
+        about = {"camera": camera, "classes": json.dumps(selection.classes)}
+        schema = _SCHEMA.with_metadata(about)
+        texts = [field.name for field in schema if pa.types.is_string(field.type)]
+        columns: dict[str, list[Any]] = {name: [] for name in schema.names}
+        with pq.ParquetWriter(
+            folder / "crops.parquet",
+            schema,
+            # Pictures are compressed already, and no two are equal.
+            compression={name: "none" if name == "image" else "zstd" for name in schema.names},
+            use_dictionary=[name for name in texts if name != "crop"],
+            write_statistics=[name for name in schema.names if name != "image"],
+        ) as writer:
+
+            def write() -> None:
+                writer.write_table(pa.table(columns, schema=schema), row_group_size=ROW_GROUP)
+                for column in columns.values():
+                    column.clear()
+
+            for crop in crops:
+                for name, column in columns.items():
+                    column.append(crop.crop_id if name == "crop" else getattr(crop, name))
+                if len(columns["image"]) == ROW_GROUP:
+                    write()
+            if columns["image"]:
+                write()
+        return WriteReport()

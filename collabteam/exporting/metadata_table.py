@@ -1,0 +1,37 @@
+"""``metadata.csv``: a table with one line per crop, in formats that write a file per picture."""
+
+from __future__ import annotations
+
+import csv
+from io import TextIOBase
+
+from collabteam.annotation_tools.spreadsheet import no_formula
+from collabteam.exporting.crops import ATTRIBUTES, BOX_SIDES, ExportedCrop
+
+METADATA_TABLE = "metadata.csv"
+
+
+class MetadataTable:
+    """Writes the table.
+
+    Args:
+        file: Opened for writing in UTF-8 with ``newline=""``.
+    """
+
+    def __init__(self, file: TextIOBase) -> None:
+        # RFC 4180 ends lines with \r\n; with it, csv quotes a lone carriage return in a name.
+        self._rows = csv.writer(file, lineterminator="\r\n")
+        self._rows.writerow(("file_name", "crop_id", *ATTRIBUTES, *BOX_SIDES))
+
+    def add(self, crop: ExportedCrop, file: str) -> None:
+        """Add a crop's line.
+
+        Args:
+            crop: The crop.
+            file: Path of its picture, relative to the table.
+        """
+        values = crop.attributes()
+        for name in ("video", "track"):
+            values[name] = no_formula(values[name])
+        cells = [file, crop.crop_id, *values.values(), *crop.box_sides().values()]
+        self._rows.writerow(["" if cell is None else cell for cell in cells])

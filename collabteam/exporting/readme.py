@@ -1,0 +1,212 @@
+"""``README.md`` of an exported dataset: what is in it, and how far it can be trusted."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+from collabteam.catalog.catalog import Catalog
+from collabteam.errors import UserError
+from collabteam.exporting.base import ExportFormat, WriteReport
+from collabteam.exporting.selection import (
+    TEST,
+    Certificate,
+    Selection,
+    newest_certificate,
+)
+from collabteam.machine import utc_stamp
+
+README = "README.md"
+NOT_CERTIFIED = "not certified: nobody has audited these labels"
+
+_VERSIONS = ("collabteam", "numpy", "pillow", "pyarrow", "pylance")
+
+
+def dataset_readme(
+    catalog: Catalog,
+    selection: Selection,
+    format: ExportFormat,
+    to: Path,
+    licence: str,
+    command: str,
+    report: WriteReport,
+) -> str:
+    """The text of ``README.md``.
+
+    Args:
+        catalog: The camera.
+        selection: The crops as the format arranged them.
+        format: The format.
+        to: The dataset's folder.
+        licence: What the user says about rights to the pictures, ``""`` for nothing.
+        command: The command line of the export, ``""`` if there was none.
+        report: What the format said when it had written the crops.
+    """
+    now = utc_stamp()
+    lines = [
+        f"# {to.name}: labelled crops of camera {catalog.name}",
+        "",
+        f"{len(selection):,} crops of {len(selection.index):,}, exported on {now} by collabteam.",
+        "",
+        f"- Files: {format.layout}.",
+        f"- Format: `{format.name}`.",
+        *([f"- Made by: `{command}`"] if command else []),
+        f"- Versions: {_versions()}.",
+        "",
+        "## Classes",
+        "",
+        *_class_table(selection),
+        "",
+        *_by_source(selection),
+        "",
+        "## Left out",
+        "",
+        *([f"- {line}" for line in selection.left_out_lines()] or ["Nothing."]),
+        "",
+        "## How right the labels are",
+        "",
+        *_certified(catalog, selection),
+        "",
+        "## Teams",
+        "",
+        *_teams(selection),
+        "",
+        "## Rights",
+        "",
+        *_rights(licence),
+        "",
+        "## Notes on the format",
+        "",
+        *(f"- {note.replace('{to}', str(to))}" for note in format.notes),
+        *(f"- {remark}" for remark in report.remarks),
+        *_columns(format, report.converted > 0),
+    ]
+    return format.front_matter(selection) + "\n".join(lines) + "\n"
+
+
+def _versions() -> str:
+    parts = [f"Python {platform.python_version()}"]
+    for name in _VERSIONS:
+        try:
+            parts.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            parts.append(f"{name} (version unknown)")
+    return ", ".join(parts)
+
+
+def _class_table(selection: Selection) -> list[str]:
+    sources, splits = selection.sources_present(), selection.splits_present()
+    rows = [["class", *(f"by {source}" for source in sources), *splits, "all"]]
+    rows.append(["---", *["---:"] * (len(rows[0]) - 1)])
+    for name in selection.classes:
+        counts = [selection.count(name, source=source) for source in sources]
+        counts += [selection.count(name, split=split) for split in splits]
+        rows.append([name, *(f"{count:,}" for count in [*counts, selection.count(name)])])
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _by_source(selection: Selection) -> Iterable[str]:
+    """What the columns of the table mean, and what to mind."""
+    sources, splits = selection.sources_present(), selection.splits_present()
+    meaning = {
+        "person": "`person`: a person judged the crop",
+        "import": "`import`: the label came with the crop from another tool",
+        "oracle": "`oracle`: a *simulated* reviewer said it, no person",
+        "team": "`team`: the consensus of a team of networks, no person",
+        "train": "`train`: everything else",
+        "val": "`val`: drawn from what would train, to stop and choose by",
+        "test": "`test`: the frozen test set, on which no team has trained",
+        "held-out": "`held-out`: other crops of objects that the test set shows; neither train nor "
+        "measure on them",
+    }
+    yield "; ".join(meaning[name] for name in [*sources, *splits]) + "."
+    trusted = int(((selection.split == TEST) & (selection.source == "team")).sum())
+    if trusted:
+        yield ""
+        yield (
+            f"Of `test`, {trusted:,} labels are the team's: leave them out when you measure "
+            "a model."
+        )
+    missing = [name for name in selection.classes if not selection.count(name)]
+    if missing:
+        yield ""
+        yield f"No crop of this dataset is {' or '.join(missing)}."
+
+
+def _certified(catalog: Catalog, selection: Selection) -> list[str]:
+    certificate = selection.certificate
+    if certificate is None:
+        try:
+            newest = newest_certificate(catalog.workspace)
+        except UserError as error:
+            return [f"Not certified: {error}."]
+        if newest is None:
+            return [f"{NOT_CERTIFIED.capitalize()}."]
+        return [
+            f"Not certified as a whole: audit {newest.audit} covers a part of the team's labels "
+            f"({', '.join(newest.passed) or 'no class passed'}); `certified=true` exports that."
+        ]
+    return [*_statement(certificate), *_since(certificate, selection)]
+
+
+def _statement(certificate: Certificate) -> list[str]:
+    lines = [f"Audit {certificate.audit} says:", ""]
+    lines += [f"> {line}".rstrip() for line in certificate.statement.splitlines()]
+    lines += ["", f"- Passed: {', '.join(certificate.passed)}."]
+    if certificate.failed:
+        lines.append(f"- Not passed, and not in here: {', '.join(certificate.failed)}.")
+    return lines
+
+
+def _since(certificate: Certificate, selection: Selection) -> list[str]:
+    persons = int((selection.source != "team").sum())
+    lines = [
+        "",
+        "The statement is about all crops that the audit froze. In this dataset a person's word "
+        f"stands above the frozen label, as it does for {persons:,} of these crops.",
+    ]
+    unsure = sum(n for reason, n in selection.left_out.items() if "min_confidence" in reason)
+    if unsure:
+        lines.append(
+            f"`min_confidence` left out {unsure:,} of them; the statement says nothing about the "
+            "rest alone."
+        )
+    return lines
+
+
+def _teams(selection: Selection) -> list[str]:
+    chosen = selection.source == "team"
+    pairs = zip(selection.round[chosen].tolist(), selection.team[chosen].tolist(), strict=True)
+    counts: dict[tuple[int, str], int] = {}
+    for pair in pairs:
+        counts[pair] = counts.get(pair, 0) + 1
+    lines = [
+        f"- round {number}, fingerprint `{team}`: {count:,} labels"
+        for (number, team), count in sorted(counts.items())
+    ]
+    return lines or ["No label in here is a team's."]
+
+
+def _rights(licence: str) -> list[str]:
+    stated = licence.strip() or (
+        "Nobody has said under what terms these pictures may be used: ask whoever runs the camera."
+    )
+    return [
+        stated,
+        "",
+        "The licence of collabteam does not extend to the pictures. They may show persons and "
+        "number plates.",
+    ]
+
+
+def _columns(format: ExportFormat, converted: bool) -> list[str]:
+    return [
+        f"- Of each crop: `{format.crop_column}`, its name in the catalog; `label`; `split`; "
+        "`source`; `confidence`, `round` and `team` (fingerprint) of a team's label; `proposed`, "
+        "the detector's proposal; `video`; `track`, within the video; `frame`, from 0; `time`, in "
+        f"Unix seconds; {format.box_columns}, in pixels of the video's frame. A value that nobody "
+        "knows is empty.",
+        f"- {'All other pictures' if converted else 'Pictures'} are the catalog's, byte for byte.",
+    ]

@@ -1,0 +1,215 @@
+"""The record of a labelling, ``label.json`` (``docs/label.schema.json``)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
+
+from collabteam.storage.layout import LABEL_RECORD
+from collabteam.storage.records import (
+    Count,
+    Digest,
+    Name,
+    Number,
+    Part,
+    Record,
+    Share,
+    Text,
+    Time,
+)
+from collabteam.storage.workspace import Workspace
+
+
+class EngineCheck(Part):
+    """How far the engine was from torch in fp32 on a sample of the camera's crops."""
+
+    team: Digest = Field(description="Fingerprint of the round that trained the team.")
+    kind: Text = Field(description="The engine: torch or openvino.")
+    precision: Text = Field(description="Its arithmetic: fp32, bf16 or int8.")
+    crops: Count = Field(description="Crops that were compared; 0 if there was nothing to compare.")
+    disagreement: Share = Field(description="Share of verdicts that differ.")
+    largest_difference: Share = Field(description="Largest difference of two probabilities.")
+
+
+class Threshold(Part):
+    """From which joint confidence on the labels of one class keep the risk asked for."""
+
+    threshold: Number | None = Field(
+        description="Lowest joint confidence that is released; null if nothing can be."
+    )
+    crops: Count = Field(
+        description="Human-labelled crops at or above it, at most one of a track; without a "
+        "threshold all that there were."
+    )
+    errors: Count = Field(description="Wrong labels among these.")
+    bound: Share = Field(
+        description="Upper confidence bound of the share of wrong labels, from these crops alone."
+    )
+
+
+class Reliability(Part):
+    """How often a branch is right, by how sure it is: bins that hold crops."""
+
+    confidence: list[Share] = Field(description="Mean probability of each bin.")
+    share: list[Share] = Field(description="Share of crops for which it is true.")
+    count: list[Count] = Field(description="Crops of each bin.")
+
+
+class ReliabilityPair(Part):
+    """Reliability of one branch before and after calibration."""
+
+    before: Reliability
+    after: Reliability
+
+
+class CalibrationError(Part):
+    """Expected calibration error of one branch before and after calibration."""
+
+    before: Share | None
+    after: Share | None
+
+
+class Curve(Part):
+    """Risk over coverage of single crops, at about evenly spaced coverages."""
+
+    coverage: list[Share] = Field(description="Share of crops with a label.")
+    risk: list[Share] = Field(description="Share of wrong ones among these labels.")
+
+
+class ClassPrecision(Part):
+    """Labels of one class."""
+
+    labelled: Count = Field(description="Crops with this label.")
+    precision: Share | None = Field(description="Share of these that are right; null without any.")
+
+
+class Accuracy(Part):
+    """How many crops have a label, and how many of these labels are right."""
+
+    coverage: Share | None = Field(description="Share of crops with a label; null without crops.")
+    accuracy: Share | None = Field(description="Share of right labels; null without any.")
+    classes: dict[str, ClassPrecision] = Field(description="Per class.")
+
+
+class MeasuredAccuracy(Accuracy):
+    """Accuracy on crops of the pool whose hidden truth is known."""
+
+    strangers: Count = Field(description="Crops that show none of the classes.")
+    strangers_labelled: Count = Field(description="Such crops that got a label.")
+
+
+class TestQuality(Part):
+    """What the confidence and the labels are worth on the frozen test set."""
+
+    # pytest looks for classes of this name.
+    __test__ = False
+
+    crops: Count = Field(description="Verified crops of the frozen test set.")
+    calibration_error: dict[str, CalibrationError] = Field(
+        description="Expected calibration error per class."
+    )
+    reliability: dict[str, ReliabilityPair] = Field(
+        default_factory=dict, description="Reliability per class."
+    )
+    risk_coverage: Curve = Field(
+        default=Curve(coverage=[], risk=[]), description="Risk over coverage of single crops."
+    )
+    risk_coverage_area: Annotated[Number, Field(ge=0)] = Field(description="Area under that curve.")
+    apart: Accuracy = Field(description="Of single crops, with every consensus as a label.")
+    as_labelled: Accuracy = Field(description="Of the labels as they were given.")
+
+
+class LabelledSample(Part):
+    """A crop that got a label."""
+
+    crop_id: Text
+    label: Text
+    confidence: Share = Field(description="Joint confidence.")
+
+
+class UnsureSample(Part):
+    """A crop that got no label."""
+
+    crop_id: Text
+    claimed_by: list[Text] = Field(description="Classes whose branches vote true.")
+
+
+class WrongSample(LabelledSample):
+    """A crop whose label somebody contradicts."""
+
+    actual: Text = Field(description="The label given by that source.")
+    source: Text = Field(description="person, import or oracle; truth for hidden truth.")
+
+
+class Samples(Part):
+    """Crops to look at, at most one of a track."""
+
+    sure: list[LabelledSample] = Field(default=[], description="The most confident of each class.")
+    unsure: list[UnsureSample] = Field(
+        default=[], description="Random draw of the crops without a label."
+    )
+    wrong: list[WrongSample] = Field(
+        default=[], description="Contradicted labels, the most confident first."
+    )
+
+
+class LabelRecord(Record):
+    """What a team said of a camera's crops. Rates are fractions from 0 to 1."""
+
+    model_config = ConfigDict(title=LABEL_RECORD)
+
+    camera: Name = Field(description="The camera's name, also that of its folder.")
+    round: Count = Field(description="The round whose team labelled.")
+    team: Digest = Field(description="Fingerprint of that round.")
+    run: Text = Field(description="Name of the team with these settings, as in the label log.")
+    settings: dict[str, Any] = Field(
+        description="Every setting of the labelling that counts for its results."
+    )
+    check: EngineCheck = Field(description="The engine that scored, compared with the reference.")
+    pool: Count = Field(description="Crops that no person has judged, without the test set.")
+    labelled: dict[str, Count] = Field(description="Of these, crops that got each label.")
+    abstained: Count = Field(description="Of these, crops that got none.")
+    conflicts: Count = Field(
+        description="Of those without a label, crops of tracks that contradict themselves or a "
+        "person."
+    )
+    coverage: Share | None = Field(
+        description="Share of the pool with a label; null where the pool is empty."
+    )
+    temperatures: dict[str, Annotated[Number, Field(gt=0)]] = Field(
+        description="Per class, the temperature of its calibration; 1 is none."
+    )
+    thresholds: dict[str, Threshold] | None = Field(
+        description="Per class, the threshold for the risk asked for; null with threshold=paper."
+    )
+    test: TestQuality | None = Field(
+        description="On the frozen test set; null where none is verified."
+    )
+    samples: Samples = Field(default=Samples(), description="Crops to look at.")
+    measured: MeasuredAccuracy | None = Field(
+        description="Against hidden truth; null where it is not known."
+    )
+    new: Count = Field(description="Verdicts that the label log did not have.")
+    seconds: dict[str, Annotated[Number, Field(ge=0)]] = Field(
+        description="Wall-clock time per stage, in seconds."
+    )
+    finished: Time = Field(description="When the labelling was complete, UTC, ISO 8601.")
+
+
+def read_label(workspace: Workspace) -> LabelRecord | None:
+    """The record of a camera's last labelling.
+
+    Args:
+        workspace: The camera's files.
+
+    Returns:
+        The record; None before the first labelling.
+
+    Raises:
+        UserError: ``label.json`` is broken, or a newer version made it.
+    """
+    if not workspace.label_record.exists():
+        return None
+    remedy = f"'python -m collabteam.label camera={workspace.name}' writes it again"
+    return LabelRecord.read(workspace.label_record, remedy)

@@ -1,0 +1,243 @@
+"""Reads the answers that another annotation tool, or a spreadsheet, gives back."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from collabteam.catalog.catalog import Catalog
+from collabteam.errors import UserError, first_line
+from collabteam.reviewing.exchange.base import EXCHANGE_FORMATS, ExchangeFormat
+from collabteam.settings import UNKNOWN, UNUSABLE
+
+LARGEST_TEXT = 256 * 2**20
+"""Bytes of a file of answers, unpacked, beyond which it is refused."""
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_START = 64  # bytes by which a format is recognised
+
+
+@dataclass(frozen=True)
+class ImportedAnswer:
+    """What one person said about one crop, as a file tells it.
+
+    Attributes:
+        crop_id: The crop, one of the catalog.
+        label: A class of the camera, ``unknown`` or ``unusable``.
+        reviewer: Who said it, as far as the tool tells; ``""`` if it does not.
+        where: Its place in the file, such as ``line 3`` or ``task 17``.
+    """
+
+    crop_id: str
+    label: str
+    reviewer: str
+    where: str
+
+
+@dataclass(frozen=True)
+class ImportedAnswers:
+    """What a file says.
+
+    Attributes:
+        accepted: In the order of the file; each reviewer has at most one answer for a crop.
+        problems: What was passed over, one line each: where, what was expected, what came.
+    """
+
+    accepted: list[ImportedAnswer]
+    problems: list[str]
+
+
+class NotAnAnswerFile(Exception):
+    """Why a file is no list of answers."""
+
+
+class AnswerCollector:
+    """Takes what a format finds in a file, and checks it against the camera.
+
+    Args:
+        catalog: The camera.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._labels = (*catalog.classes, UNKNOWN, UNUSABLE)
+        # Problems as texts, and answers as where, crop, label and reviewer, in the file's order.
+        self._found: list[str | tuple[str, object, object, object]] = []
+
+    def problem(self, where: str, expected: str, came: str) -> None:
+        """Note that something was passed over.
+
+        Args:
+            where: Its place in the file.
+            expected: In words.
+            came: In words, or as :func:`shown` puts it.
+        """
+        self._found.append(f"{where}: expected {expected}, got {came}")
+
+    def answer(self, where: str, crop_id: object, label: object, reviewer: object = "") -> None:
+        """Note an answer, as it came: what is wrong with it becomes a problem.
+
+        Args:
+            where: Its place in the file.
+            crop_id: The crop's name.
+            label: What it is called.
+            reviewer: Who said it, a text or a number; None or ``""`` if the tool does not tell.
+        """
+        self._found.append((where, crop_id, label, reviewer))
+
+    def result(self) -> ImportedAnswers:
+        """What was found, checked. Of two answers of one reviewer for a crop the first stands."""
+        known = self._known()
+        accepted: dict[tuple[str, str], ImportedAnswer] = {}
+        problems: list[str] = []
+        for one in self._found:
+            if isinstance(one, str):
+                problems.append(one)
+                continue
+            checked = self._checked(*one, known)
+            if isinstance(checked, str):
+                problems.append(checked)
+                continue
+            before = accepted.setdefault((checked.crop_id, checked.reviewer), checked)
+            if before is not checked:
+                whose = f"of {checked.reviewer!r} " if checked.reviewer else ""
+                problems.append(
+                    f"{checked.where}: expected one answer {whose}for crop {checked.crop_id}, got "
+                    f"another, {checked.label!r}; {before.label!r} in {before.where} stands"
+                )
+        return ImportedAnswers(list(accepted.values()), problems)
+
+    def _known(self) -> set[str]:
+        """The crops among those named that the camera has."""
+        named = (one[1] for one in self._found if isinstance(one, tuple))
+        # Arrow takes no lone surrogates, and no crop has such a name.
+        names = list({name for name in named if isinstance(name, str) and name.isascii()})
+        rows = self._catalog.index().crop_id.find(names)
+        return {name for name, row in zip(names, rows.tolist(), strict=True) if row >= 0}
+
+    def _checked(
+        self, where: str, crop_id: object, label: object, reviewer: object, known: set[str]
+    ) -> ImportedAnswer | str:
+        """The answer, or what is wrong with it."""
+        if reviewer is None:
+            reviewer = ""
+        elif isinstance(reviewer, int) and not isinstance(reviewer, bool):
+            reviewer = str(reviewer)
+        if not isinstance(crop_id, str) or crop_id not in known:
+            expected, came = f"the name of a crop of camera {self._catalog.name}", crop_id
+        elif not isinstance(label, str) or label not in self._labels:
+            expected, came = f"one of {', '.join(self._labels)} for crop {crop_id}", label
+        elif not isinstance(reviewer, str) or not reviewer.isprintable():
+            expected, came = f"the name of who judged crop {crop_id}", reviewer
+        else:
+            return ImportedAnswer(crop_id, label, reviewer, where)
+        return f"{where}: expected {expected}, got {shown(came)}"
+
+
+def shown(value: object) -> str:
+    """A value on one short line, however long or strange it is."""
+    if value is None:
+        return "nothing"
+    text = repr(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def read_answers(
+    catalog: Catalog, file: Path, formats: Sequence[ExchangeFormat] | None = None
+) -> ImportedAnswers:
+    """Read the answers that another annotation tool, or a spreadsheet, gives back.
+
+    The content tells the format. What nobody answered is passed over silently.
+
+    Nothing is read but the file itself: no path and no address in it is followed. The catalog does
+    not change.
+
+    Args:
+        catalog: The camera.
+        file: What the tool exported.
+        formats: The formats that it may have; all registered ones by default.
+
+    Returns:
+        What was accepted, and what was not.
+
+    Raises:
+        UserError: The file cannot be read, or is no list of answers.
+    """
+    if formats is None:
+        formats = [EXCHANGE_FORMATS.load(name)() for name in EXCHANGE_FORMATS.names()]
+    formats = sorted(formats, key=lambda format: format.takes_any_text)
+    answers = AnswerCollector(catalog)
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):  # reading a pipe would never end
+            raise NotAnAnswerFile("it is a folder" if file.is_dir() else "it is no regular file")
+        start = _start_of(file)
+        for format in formats:
+            if format.recognises(start):
+                format.read(file, answers)
+                return answers.result()
+        raise NotAnAnswerFile("no format begins like this")
+    except NotAnAnswerFile as error:
+        *others, last = (format.answers for format in formats)
+        expected = f"{', '.join(others)}, or {last}" if others else last
+        raise UserError(
+            f"{file} is no list of answers: {error}; expected {expected}: export it again"
+        ) from error
+    except FileNotFoundError as error:
+        raise UserError(f"{file} does not exist: name the file that the tool exported") from error
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise UserError(f"{file} cannot be read: {reason}; expected a file of answers") from error
+
+
+def _start_of(file: Path) -> bytes:
+    """The first bytes of a file that are no white space."""
+    with file.open("rb") as stream:
+        start = stream.read(2**16).removeprefix(_BYTE_ORDER_MARK).lstrip()
+        while not start and stream.tell() <= LARGEST_TEXT and (more := stream.read(2**16)):
+            start = more.lstrip()
+        check_size(0 if start else stream.tell())
+    if not start:
+        raise NotAnAnswerFile("it is empty")
+    return start[:_START]
+
+
+def check_size(size: int) -> None:
+    """Refuse a file of answers that is too large.
+
+    Raises:
+        NotAnAnswerFile: It has more bytes than ``LARGEST_TEXT``.
+    """
+    if size > LARGEST_TEXT:
+        raise NotAnAnswerFile(f"it is larger than {LARGEST_TEXT // 2**20} MB")
+
+
+def read_content(file: Path) -> bytes:
+    """The whole file.
+
+    Raises:
+        NotAnAnswerFile: It is too large.
+        OSError: It cannot be read.
+    """
+    with file.open("rb") as stream:
+        data = stream.read(LARGEST_TEXT + 1)
+    check_size(len(data))
+    return data
+
+
+def read_text(file: Path) -> str:
+    """The whole file as text; a byte order mark is dropped.
+
+    Raises:
+        NotAnAnswerFile: It is too large, or no UTF-8 text.
+        OSError: It cannot be read.
+    """
+    data = read_content(file)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise NotAnAnswerFile(f"byte {error.start} is no UTF-8 text") from error
+    if "\0" in text:
+        raise NotAnAnswerFile("it is binary")
+    return text

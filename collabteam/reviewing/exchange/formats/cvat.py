@@ -1,0 +1,169 @@
+"""CVAT for images 1.1."""
+
+from __future__ import annotations
+
+import lzma
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+from xml.parsers import expat
+from xml.sax.saxutils import quoteattr
+
+from collabteam.annotation_tools.cvat import ANNOTATIONS, annotations_head, labels_json
+from collabteam.errors import first_line
+from collabteam.reviewing.exchange.answers import (
+    AnswerCollector,
+    NotAnAnswerFile,
+    check_size,
+    read_content,
+    shown,
+)
+from collabteam.reviewing.exchange.base import ExchangeFormat, Task, TaskList, WrittenTask
+
+_DEEPEST = 32  # XML elements within each other; CVAT's are 8
+_ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06")
+
+
+class Cvat(ExchangeFormat):
+    """``NAME.zip`` with the pictures or ``NAME.xml`` without, and ``NAME-labels.json``.
+
+    CVAT does not tell a tag that was uploaded from one that was confirmed: every tag is an answer.
+    Of an image with two tags none is.
+    """
+
+    name = "cvat"
+    suffixes = (".zip", ".xml")
+    answers = "CVAT's annotations.xml or the zip with it"
+    archive_member = ANNOTATIONS
+
+    def arrange(self, tasks: Sequence[Task]) -> Sequence[Task]:
+        """Sort by name, because CVAT numbers the pictures of an archive in this order."""
+        return sorted(tasks, key=lambda task: task.crop_id)
+
+    def companion(self, to: Path, labels: Sequence[str]) -> tuple[Path, str]:
+        """The labels of a project."""
+        return _labels_file(to), labels_json(labels)
+
+    def write(self, tasks: Iterator[WrittenTask], file: TextIO, about: TaskList) -> None:
+        """Write ``annotations.xml``; suggestions are tags of the source ``auto``."""
+        file.write(annotations_head(about.camera, about.labels, about.count))
+        for number, task in enumerate(tasks):
+            file.write(
+                f'  <image id="{number}" name={quoteattr(task.file)} width="{task.width}" '
+                f'height="{task.height}">\n'
+            )
+            if task.suggested:
+                file.write(f'    <tag label={quoteattr(task.suggested)} source="auto"></tag>\n')
+            file.write("  </image>\n")
+        file.write("</annotations>\n")
+
+    def instructions(self, to: Path, images: Path, count: int) -> list[str]:
+        """How to set up a project."""
+        extra = _labels_file(to)
+        packed = to.suffix.lower() == ".zip"
+        told = f"the labels in {extra}" if packed else f"pictures in {images}, labels in {extra}"
+        opened = (
+            f"in the project: Actions > Import dataset > CVAT 1.1: {to.name}"
+            if packed
+            else f"in the project: a new task with all files of {images.name}; then in the task: "
+            f"Actions > Upload annotations > CVAT 1.1: {to.name}"
+        )
+        return [
+            f"{count} crop{'s' * (count != 1)} in {to}, {told}",
+            f"in CVAT: a new project, Raw: paste {extra.name}",
+            opened,
+            "one tag a picture; a suggestion that stays counts as confirmed, so take away those "
+            "that nobody has looked at",
+            "when it is done: Actions > Export task dataset > CVAT for images 1.1",
+        ]
+
+    def recognises(self, start: bytes) -> bool:
+        """XML, or a zip."""
+        return start[:1] == b"<" or start[:4] in _ARCHIVES
+
+    def read(self, file: Path, answers: AnswerCollector) -> None:
+        """Read the tags of all images, in ``annotations.xml`` or in the zip with it."""
+        with file.open("rb") as stream:
+            is_archive = stream.read(4) in _ARCHIVES
+        if is_archive:
+            _read_archive(file, answers)
+        else:
+            _read_xml([read_content(file)], answers)
+
+
+def _labels_file(to: Path) -> Path:
+    return to.with_name(f"{to.stem}-labels.json")
+
+
+def _read_archive(file: Path, answers: AnswerCollector) -> None:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            found = [
+                entry
+                for entry in archive.infolist()
+                if entry.filename.rsplit("/", 1)[-1] == ANNOTATIONS
+            ]
+            if len(found) != 1:
+                raise NotAnAnswerFile(f"the zip holds {len(found) or 'no'} {ANNOTATIONS}")
+            # Of no entry more is unpacked than it says here.
+            check_size(found[0].file_size)
+            with archive.open(found[0]) as stream:
+                _read_xml(iter(lambda: stream.read(2**16), b""), answers)
+    except (
+        *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError),
+        *(RuntimeError, NotImplementedError, ValueError),  # encrypted, or packed in another way
+    ) as error:
+        raise NotAnAnswerFile(f"the zip cannot be unpacked ({first_line(error)})") from error
+
+
+def _read_xml(chunks: Iterable[bytes], answers: AnswerCollector) -> None:
+    """Answers of ``<image name="..."><tag label="..."/></image>``, as they pass by."""
+    parser = expat.ParserCreate()
+    above: list[str] = []
+    tags: list[str | None] = []
+    name = ""
+    images = 0
+
+    def refuse(*declared: object) -> None:
+        raise NotAnAnswerFile("it declares a document type or entities, which CVAT never does")
+
+    def start(element: str, attributes: dict[str, str]) -> None:
+        nonlocal name, images
+        if not above and element != "annotations":
+            raise NotAnAnswerFile(f"it begins with <{element[:40]}>, CVAT's with <annotations>")
+        if len(above) > _DEEPEST:
+            raise NotAnAnswerFile("it is nested deeper than CVAT's")
+        if above == ["annotations"] and element == "image":
+            images += 1
+            name = attributes.get("name", "")
+            tags.clear()
+        elif above == ["annotations", "image"] and element == "tag":
+            tags.append(attributes.get("label"))
+        above.append(element)
+
+    def end(element: str) -> None:
+        above.pop()
+        if above != ["annotations"] or element != "image" or not tags:
+            return
+        where = f"line {parser.CurrentLineNumber}"
+        crop_id = name.replace("\\", "/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
+        if len(tags) > 1:
+            both = " and ".join(map(shown, tags[:2]))
+            answers.problem(where, f"one tag for image {shown(name)}", both)
+        else:
+            answers.answer(where, crop_id, tags[0])
+
+    parser.StartDoctypeDeclHandler = refuse
+    parser.EntityDeclHandler = refuse
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    try:
+        for chunk in chunks:
+            parser.Parse(chunk, False)
+        parser.Parse(b"", True)
+    except (expat.ExpatError, ValueError, LookupError) as error:  # the latter two of the encoding
+        raise NotAnAnswerFile(f"it is broken XML ({first_line(error)})") from error
+    if not images:
+        raise NotAnAnswerFile("it has no <image>: export it as 'CVAT for images 1.1'")

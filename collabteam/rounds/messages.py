@@ -1,0 +1,145 @@
+"""Sentences about rounds, for a person at a console."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collabteam.reporting.table1 import Round
+from collabteam.rounds.evaluation import wilson_lower
+from collabteam.storage.workspace import Workspace
+
+LOW_PRECISION = 0.95
+"""Warn of an increment with a lower estimated precision: it may teach more wrong than right."""
+
+
+def headline(record: Round) -> str:
+    """Summarise a finished round in one line."""
+    test = record["recall"]["test"]
+    parts = [
+        f"round {record['round']} of {record['camera']}: {record['train_size']} training crops"
+    ]
+    if test is not None:
+        sides = [value for row in test.values() for value in row.values() if value is not None]
+        parts.append(f"mean recall on the frozen test set {np.mean(sides):.1%}")
+    if record["coverage"] is not None:
+        parts.append(f"coverage {record['coverage']:.1%}")
+    rates = [row["precision"] for row in record["increment"].values()]
+    if rates and all(rate is not None for rate in rates):
+        parts.append(f"increment right {min(rates):.1%} or better")
+    return ", ".join(parts)
+
+
+def rolled_back(workspace: Workspace, moved: list[int]) -> str:
+    """Say which rounds were taken back and where their files are."""
+    return (
+        f"took back rounds {min(moved)} to {max(moved)} of {workspace.name}; "
+        f"their files are in {workspace.place_of(workspace.attic)}"
+    )
+
+
+def sample_is_drawn_again(camera: str) -> str:
+    """Say that the draw of i0 is not used."""
+    return f"i0 of {camera} is drawn again: its settings changed"
+
+
+def small_sample(name: str, count: int, wanted: int) -> str:
+    """Warn that a class has too few crops for i0."""
+    return (
+        f"class {name}: {count} crops for i0 instead of seed_per_class={wanted}; "
+        "the camera has no more"
+    )
+
+
+def simulated_reviewer(error_rate: float) -> str:
+    """Say that hidden truth answers for a person."""
+    return (
+        "reviewer=oracle: a simulated reviewer answers from hidden truth, in i0 with "
+        f"{error_rate:.1%} errors; no person is asked"
+    )
+
+
+def unverified_sample(camera: str, file: Path, size: int, proposed: NDArray[np.object_]) -> str:
+    """Ask for the verification of i0.
+
+    Args:
+        camera: The camera's name.
+        file: Where the draw is.
+        size: Crops in i0.
+        proposed: Class that the detector proposed, of each crop that is not verified yet.
+    """
+    counts = zip(*np.unique(proposed, return_counts=True), strict=True)
+    per_class = ", ".join(f"{count} {name or 'unproposed'}" for name, count in counts)
+    return (
+        f"{proposed.size} of the {size} crops of i0 are not verified yet "
+        f"({per_class}): verify them with 'python -m collabteam.review "
+        f"camera={camera}', or bring labels from elsewhere ('ingest ... "
+        "labels=person' with a Parquet file of the columns crop_id and label; the ids are "
+        f"in {file}), or let reviewer=oracle answer from "
+        "hidden truth, then run this again"
+    )
+
+
+def unverified_test(camera: str, count: int, size: int) -> str:
+    """Warn that crops of the test set are left out."""
+    return (
+        f"{count} of the {size} crops of the frozen test set are not "
+        "verified and left out: verify them with 'python -m collabteam.review "
+        f"camera={camera} queue=test', or ingest labels with labels=person"
+    )
+
+
+def few_objects(name: str, count: int, folds: int) -> str:
+    """Refuse folds without an object of each class."""
+    return (
+        f"class {name} has {count} verified objects, {folds} folds need at least "
+        f"{folds}: verify more (seed_per_class) or set data.folds lower"
+    )
+
+
+def warnings_of_increment(
+    number: int,
+    report: dict[str, dict[str, Any]],
+    estimates: dict[str, dict[str, Any]],
+    wanted: int,
+) -> Iterator[str]:
+    """Warn of an increment that is small or may be wrong.
+
+    Args:
+        number: The round.
+        report: Content of ``increment.json``.
+        estimates: ``expected_precision`` of the record of the round before.
+        wanted: Crops asked for per class.
+    """
+    for name, row in report.items():
+        guess = row["expected_precision"]
+        if row["shortfall"]:
+            yield (
+                f"round {number}, class {name}: {row['taken']} of {wanted} crops; its "
+                f"{row['candidates']} candidates show no more objects"
+            )
+        if guess is None:
+            yield (
+                f"round {number}, class {name}: the precision of this draw cannot be estimated, "
+                "because the team is sure of no human-labelled fold crop of the class"
+            )
+        elif guess < LOW_PRECISION:
+            count = estimates[name]["crops"]
+            yield (
+                f"round {number}, class {name}: only {guess:.0%} of such a draw would be "
+                f"right, judged on {count} human-labelled fold crops (at least "
+                f"{wilson_lower(guess, count):.0%} with 95% confidence); wrong labels teach the "
+                "team its own mistakes: verify more crops (seed_per_class), train longer "
+                "(optim.epochs), or raise quantile"
+            )
+    if not any(row["taken"] for row in report.values()):
+        yield f"round {number} adds nothing: the team is sure of no crop"
+
+
+def broken_fold(file: Path, error: Exception) -> str:
+    """Warn that a fold's predictions cannot be read."""
+    return f"{file} is broken ({error}): the fold is trained again"

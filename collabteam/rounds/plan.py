@@ -1,0 +1,82 @@
+"""The fixed inputs that all stages of a round share."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collabteam.catalog import Catalog, CropIndex
+from collabteam.errors import UserError
+from collabteam.reporting.table1 import Round
+from collabteam.rounds.initial import initial_rows
+from collabteam.settings import TrainConfig
+from collabteam.storage.layout import RoundFiles
+from collabteam.team.team import Device
+
+
+@dataclass(frozen=True, eq=False)
+class RoundPlan:
+    """A round that is to be made.
+
+    Attributes:
+        config: All settings, with the classes in the catalog's order.
+        catalog: The camera, which the caller has locked.
+        number: The round's number.
+        before: Record of the round before; None for round 0.
+        device: Where the networks compute.
+    """
+
+    config: TrainConfig
+    catalog: Catalog
+    number: int
+    before: Round | None
+    device: Device
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of the branches."""
+        return list(self.config.camera.classes)
+
+    @property
+    def files(self) -> RoundFiles:
+        """The round's files."""
+        return self.catalog.workspace.round(self.number)
+
+    @property
+    def files_before(self) -> RoundFiles:
+        """The files of the round before."""
+        return self.catalog.workspace.round(self.number - 1)
+
+    def start_from(self) -> RoundFiles | None:
+        """The round whose networks are the start; None to start from scratch.
+
+        Raises:
+            UserError: Those networks are of another kind.
+        """
+        if self.before is None or self.config.team.init == "scratch":
+            return None
+        # A rollback lets settings change, but not the networks that are to go on.
+        old, new = self.before["settings"]["team"], asdict(self.config.team)
+        other = [n for n in ("backbone", "attention", "stem") if old[n] != new[n]]
+        if other:
+            raise UserError(
+                f"team.init=previous cannot go on from round {self.number - 1}: "
+                + "; ".join(f"team.{n} {old[n]} -> {new[n]}" for n in other)
+                + "; use team.init=scratch, or rollback=-1 to start over"
+            )
+        return self.files_before
+
+    def trains(self, index: CropIndex) -> NDArray[np.bool_]:
+        """(N,) whether a crop trains in this round or trained in an earlier one."""
+        used = (index.increment_round >= 1) & (index.increment_round <= self.number)
+        # A crop that an earlier team did not know and a person then verified teaches from here on.
+        verified = (index.unsure_round >= 0) & index.verified()
+        used |= verified & (index.unsure_round < self.number)
+        used[initial_rows(self.catalog.workspace, index)] = True
+        return used
+
+    def pool(self, index: CropIndex) -> NDArray[np.bool_]:
+        """(N,) whether the team votes on a crop and may select it for training."""
+        return index.pool(self.trains(index))

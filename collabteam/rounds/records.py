@@ -1,0 +1,313 @@
+"""The record of a round, ``round.json`` (``docs/round.schema.json``), and how rounds are read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from collabteam.errors import UserError
+from collabteam.storage.layout import ROUND_RECORD
+from collabteam.storage.records import (
+    ClassName,
+    Count,
+    Digest,
+    Name,
+    Number,
+    Part,
+    Record,
+    Share,
+    Text,
+    Time,
+)
+from collabteam.storage.workspace import Workspace
+
+
+class Reviewer(Part):
+    """Who gave the human labels."""
+
+    kind: Literal["person", "oracle"] = Field(
+        description="'person', or 'oracle' for a simulated reviewer that answers from hidden truth."
+    )
+    error_rate: Share = Field(
+        description="Share of the oracle's answers that are wrong; 0 for a person, whose errors "
+        "are not known."
+    )
+    answers: Count = Field(description="Answers given so far.")
+
+
+class ExpectedPrecision(Part):
+    """How right the next increment of one class would be: an estimate, and no bound."""
+
+    share: Share | None = Field(
+        description="Share of right labels among the human-labelled fold crops that the same "
+        "selection takes; null where it takes none."
+    )
+    crops: Count = Field(description="Crops that the share rests on.")
+
+
+class ClassIncrement(Part):
+    """Crops of one class, labelled by the team of the round before."""
+
+    candidates: Count = Field(description="Crops confident enough to be drawn from.")
+    taken: Count = Field(description="Crops drawn, which joined the training set.")
+    shortfall: Count = Field(description="Crops fewer than asked for, for lack of candidates.")
+    expected_precision: Share | None = Field(
+        description="Share of the taken crops whose label is right, as estimated from "
+        "human-labelled folds; null where they do not tell."
+    )
+    precision: Share | None = Field(
+        description="Share of the taken crops whose label is right; null where the truth is not "
+        "known."
+    )
+
+
+class BranchRecall(Part):
+    """Recall of one branch."""
+
+    true: Share | None = Field(
+        description="Share of the crops of its class that the branch votes true; null where there "
+        "is no such crop."
+    )
+    false: Share | None = Field(
+        description="Share of all other crops that the branch votes false; null where there is no "
+        "such crop."
+    )
+
+    def sides(self) -> dict[str, float | None]:
+        """Both recalls by their names, ``true`` first."""
+        return {"true": self.true, "false": self.false}
+
+
+Recalls = Annotated[dict[str, BranchRecall], Field(min_length=2)]
+"""Recall of the branch of each class."""
+
+
+def mean_of(recalls: dict[str, BranchRecall]) -> float | None:
+    """Mean of all recalls of true and of false that are known, 0 to 1; None if none is."""
+    known = [v for row in recalls.values() for v in row.sides().values() if v is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _by_class_beside_the_fold(schema: dict[str, Any]) -> None:
+    branch = schema["properties"].pop("recalls")["additionalProperties"]
+    schema |= {"required": ["fold"], "minProperties": 3, "additionalProperties": branch}
+
+
+class FoldRecall(Part):
+    """The validation recall of one trained fold; on disk the classes stand beside ``fold``."""
+
+    model_config = ConfigDict(json_schema_extra=_by_class_beside_the_fold)
+
+    fold: Count = Field(description="The fold's number.")
+    recalls: Recalls
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nest(cls, content: object) -> object:
+        if isinstance(content, dict) and "recalls" not in content:
+            rest = {name: row for name, row in content.items() if name != "fold"}
+            return {"fold": content.get("fold"), "recalls": rest}
+        return content
+
+    @model_serializer(mode="wrap")
+    def _flatten(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content = handler(self)
+        return {"fold": content["fold"], **content["recalls"]}
+
+
+class RoundRecalls(Part):
+    """Recall of every branch on each set of crops."""
+
+    validation: Recalls = Field(
+        description="Mean over the trained folds. After round 0 these labels are partly the team's "
+        "own, so this is no accuracy."
+    )
+    human: Recalls = Field(
+        description="Mean over the same folds, of their human-labelled crops only."
+    )
+    folds: Annotated[list[FoldRecall], Field(min_length=1)] = Field(
+        description="The validation recall of every trained fold."
+    )
+    test: Recalls | None = Field(
+        description="On the frozen, human-labelled test set; null where the camera has none."
+    )
+
+
+class UnknownObjects(Part):
+    """Objects of none of the classes, where hidden truth knows any."""
+
+    pool: Count = Field(description="Their crops in the pool.")
+    abstain_rate: Share | None = Field(
+        description="Share of these on which the team abstains; null without any."
+    )
+    increment: Count = Field(description="Such crops that this round's increment took.")
+
+
+class RoundRecord(Record):
+    """What a finished round of one camera leaves behind, written last and atomically.
+
+    Rates are fractions from 0 to 1.
+    """
+
+    model_config = ConfigDict(
+        title=ROUND_RECORD,
+        json_schema_extra={
+            "if": {"properties": {"round": {"const": 0}}},
+            "then": {"properties": {"increment": {"maxProperties": 0}}},
+        },
+    )
+
+    camera: Name = Field(description="The camera's name, also that of its folder.")
+    round: Count = Field(
+        description="The round: 0 learned from human labels only, each later one from an increment "
+        "more."
+    )
+    fingerprint: Digest = Field(
+        description="Hash, in hexadecimal, of the settings and the data that made the round."
+    )
+    classes: Annotated[
+        list[ClassName], Field(min_length=2, json_schema_extra={"uniqueItems": True})
+    ] = Field(description="The team's classes, one branch each, in the order of the branches.")
+    train_size: Annotated[int, Field(strict=True, ge=1)] = Field(
+        description="Crops in the training set, all folds together."
+    )
+    train_counts: dict[str, Count] = Field(
+        description="Crops in the training set per label: the classes, and 'unknown' for crops "
+        "that show none of them."
+    )
+    train_unsure: Count = Field(
+        default=0,
+        description="Training crops that an earlier team did not know and a person then verified.",
+    )
+    training_digest: Digest = Field(
+        description="Hash of the training set: its crops and their labels."
+    )
+    reviewer: Reviewer = Field(description="Who gave the human labels.")
+    expected_precision: Annotated[dict[str, ExpectedPrecision], Field(min_length=2)] = Field(
+        description="Per class, how right the next increment would be, judged on human-labelled "
+        "validation crops of the folds."
+    )
+    increment: dict[str, ClassIncrement] = Field(
+        description="Per class, what this round added to the training set; empty for round 0."
+    )
+    voting: Annotated[
+        dict[str, Annotated[list[Count], Field(min_length=1)]], Field(min_length=2)
+    ] = Field(
+        description="Per class, the folds whose networks vote: one with vote_with=best, all "
+        "trained ones with vote_with=mean."
+    )
+    settings: dict[str, Any] = Field(
+        description="Every setting of the run that counts for its results, nested as in the "
+        "configuration."
+    )
+    versions: dict[str, Text] = Field(
+        description="Versions of Python and of the libraries that matter."
+    )
+    pool_size: Count = Field(
+        description="Crops in the unlabelled pool that this round's team scored."
+    )
+    coverage: Share | None = Field(
+        description="Share of the unlabelled pool on which the team reaches consensus; null where "
+        "the pool is empty."
+    )
+    abstain_rate: Share | None = Field(
+        description="Share of the unlabelled pool to which the team says 'I don't know'; null "
+        "where the pool is empty."
+    )
+    test_size: Count = Field(
+        description="Crops in the frozen test set; 0 where the camera has none."
+    )
+    coverage_test: Share | None = Field(
+        description="Share of the frozen test set on which the team reaches consensus; null "
+        "without a test set."
+    )
+    consensus_accuracy_test: Share | None = Field(
+        description="Share of those consensus answers that are right; null without a test set or "
+        "without any consensus on it."
+    )
+    recall: RoundRecalls = Field(
+        description="Recall of every branch: the share of crops of its class that it votes true, "
+        "and of all others that it votes false."
+    )
+    label_noise: Share | None = Field(
+        description="Share of wrong labels in the training set; null where the truth is not known."
+    )
+    unknown: UnknownObjects | None = Field(
+        description="Objects of none of the classes; null where none is known."
+    )
+    seconds: dict[str, Annotated[Number, Field(ge=0)]] = Field(
+        description="Wall-clock time per stage, in seconds."
+    )
+    peak_memory_mb: Annotated[Number, Field(ge=0)] = Field(
+        description="Most memory that the process held so far, in MiB."
+    )
+    finished: Time = Field(description="When the round was complete, UTC, ISO 8601.")
+
+    @model_validator(mode="after")
+    def _check(self) -> RoundRecord:
+        if self.round == 0 and self.increment:
+            raise ValueError("expected no increment in round 0")
+        named: list[tuple[str, dict[str, Any]]] = [
+            ("expected_precision", self.expected_precision),
+            ("voting", self.voting),
+            ("recall.validation", self.recall.validation),
+            ("recall.human", self.recall.human),
+            ("recall.test", self.recall.test or self.recall.human),
+            ("increment", self.increment or self.voting),
+        ]
+        for key, rows in named:
+            if set(rows) != set(self.classes):
+                raise ValueError(
+                    f"{key}: expected the classes {', '.join(self.classes)}, got {', '.join(rows)}"
+                )
+        return self
+
+    @property
+    def joint(self) -> str:
+        """How the branches' probabilities make a joint confidence: the setting ``team.joint``."""
+        return str(self.settings["team"]["joint"])
+
+    @property
+    def image_size(self) -> int:
+        """Side of the letterboxed square, in pixels: the setting ``data.image_size``."""
+        return int(self.settings["data"]["image_size"])
+
+
+def read_rounds(workspace: Workspace) -> list[RoundRecord]:
+    """Complete rounds of one camera, in order.
+
+    Reading stops at the first round without a ``round.json``: what comes after it is not part of
+    the chain that led to the team.
+
+    Args:
+        workspace: The camera's files.
+
+    Returns:
+        The record of each round; empty if no round is complete.
+
+    Raises:
+        UserError: A ``round.json`` cannot be read or is not one.
+    """
+    rounds: list[RoundRecord] = []
+    while (path := workspace.round(len(rounds)).record).is_file():
+        remedy = (
+            f"restore it, or delete {path.parent.name} and every later round folder and train "
+            f"again with round={len(rounds)}"
+        )
+        record = RoundRecord.read(path, remedy)
+        problem = ""
+        if record.round != len(rounds):
+            problem = f"it says round {record.round}, expected {len(rounds)}"
+        elif rounds and record.classes != rounds[0].classes:
+            problem = f"classes {record.classes!r}, expected {rounds[0].classes!r} as in round 0"
+        if problem:
+            raise UserError(f"{path} is broken ({problem}): {remedy}")
+        rounds.append(record)
+    return rounds

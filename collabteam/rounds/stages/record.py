@@ -1,0 +1,137 @@
+"""Stage that finishes a round: ``round.json``, written last, says that the round is complete."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from collabteam.catalog import CropIndex
+from collabteam.events import Listener
+from collabteam.machine import utc_stamp
+from collabteam.reporting.table1 import Round
+from collabteam.rounds import evaluation
+from collabteam.rounds.initial import initial_rows
+from collabteam.rounds.plan import RoundPlan
+from collabteam.rounds.stages.evaluate import FoldFigures, TestFigures, TruthFigures
+from collabteam.rounds.stages.select import RoundIncrement
+from collabteam.rounds.stages.training_set import TrainingSet
+from collabteam.settings import UNKNOWN, result_settings
+from collabteam.stages import Stage
+from collabteam.storage.files import write_json
+from collabteam.storage.layout import RoundFiles
+from collabteam.team.voting import Verdicts
+
+TIMED = ("sample", "select", "read", "train", "score", "evaluate")
+"""Stages whose time is on record."""
+
+
+@dataclass(frozen=True, eq=False)
+class FinishRound(Stage[Round]):
+    """Drop networks that are in the way and write the record.
+
+    Attributes:
+        plan: The round.
+        index: The catalog's crops, with this round's increment.
+        training: The training set.
+        increment: The round's increment.
+        voting: Per class the folds whose networks vote.
+        folds: Figures of the out-of-fold predictions.
+        verdicts: On the pool.
+        test: Figures on the frozen test set.
+        truth: Figures against hidden truth.
+        seconds: Time by stage.
+    """
+
+    plan: RoundPlan
+    index: CropIndex
+    training: TrainingSet
+    increment: RoundIncrement
+    voting: dict[str, list[int]]
+    folds: FoldFigures
+    verdicts: Verdicts
+    test: TestFigures
+    truth: TruthFigures
+    seconds: dict[str, float]
+    name = "record"
+
+    def compute(self, listener: Listener) -> Round:
+        """Return the record."""
+        plan, config, classes = self.plan, self.plan.config, self.plan.classes
+        index, training = self.index, self.training
+        sample = initial_rows(plan.catalog.workspace, index)
+        # From the labels themselves: a person may go on where the oracle answered before.
+        is_simulated = (index.human_source[training.rows] == "oracle").any()
+        coverage = evaluation.coverage(self.verdicts)
+        return {
+            "schema": 1,
+            "camera": config.camera.name,
+            "round": plan.number,
+            "fingerprint": training.fingerprint,
+            "classes": classes,
+            "train_size": len(training.rows),
+            "train_counts": {
+                **{name: int((training.labels == b).sum()) for b, name in enumerate(classes)},
+                UNKNOWN: int((training.labels == -1).sum()),
+            },
+            "train_unsure": int((index.unsure_round[training.rows] >= 0).sum()),
+            "training_digest": training.digest,
+            "reviewer": {
+                "kind": "oracle" if is_simulated else "person",
+                "error_rate": config.oracle_error if is_simulated else 0.0,
+                "answers": int(index.verified()[sample].sum()),
+            },
+            "expected_precision": {
+                name: {"share": share, "crops": count}
+                for name, (share, count) in zip(classes, self.folds.expected_precision, strict=True)
+            },
+            "increment": {
+                name: row | {"precision": self.truth.precision[name]}
+                for name, row in self.increment.report.items()
+            },
+            "voting": self.voting,
+            "settings": result_settings(config),
+            "versions": {
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("collabteam", "torch", "lightning", "timm")},
+            },
+            "pool_size": len(self.verdicts.branch),
+            "coverage": coverage,
+            "abstain_rate": None if coverage is None else 1 - coverage,
+            "test_size": self.test.size,
+            "coverage_test": self.test.coverage,
+            "consensus_accuracy_test": self.test.accuracy,
+            "recall": {
+                "validation": self.folds.validation,
+                "human": self.folds.human,
+                "folds": [{"fold": fold, **recall} for fold, recall in self.folds.folds.items()],
+                "test": self.test.recall,
+            },
+            "label_noise": self.truth.label_noise,
+            "unknown": self.truth.unknown,
+            "seconds": {name: round(self.seconds.get(name, 0.0), 2) for name in TIMED},
+            "peak_memory_mb": _peak_memory_mb(),
+            "finished": utc_stamp(),
+        }
+
+    def save(self, output: Round) -> None:
+        """Remove networks that neither vote nor start the next round, then write the record."""
+        files = self.plan.files
+        if self.plan.config.team.init == "scratch":
+            _prune(files, self.voting)
+        write_json(files.record, output)
+
+
+def _prune(files: RoundFiles, voting: dict[str, list[int]]) -> None:
+    kept = {files.branch(name, fold) for name, folds in voting.items() for fold in folds}
+    for file in files.all_branches():
+        if file not in kept:
+            file.unlink()
+
+
+def _peak_memory_mb() -> float:
+    """Largest resident size of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)

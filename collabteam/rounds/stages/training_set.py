@@ -1,0 +1,144 @@
+"""Stages that gather the training set: crops and labels, pictures, folds."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from collabteam.catalog import UNLABELLED, CropIndex
+from collabteam.errors import UserError
+from collabteam.events import Listener
+from collabteam.features.images import decode
+from collabteam.learners.folds import assign_folds
+from collabteam.rounds import messages
+from collabteam.rounds.plan import RoundPlan
+from collabteam.rounds.state import digest, training_digest
+from collabteam.settings import result_settings
+from collabteam.stages import Stage
+from collabteam.storage.files import read_json, write_json
+from collabteam.team.predictions import PART
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """Crops that train, and their labels.
+
+    Attributes:
+        rows: (N,) rows of the index.
+        crop_id: (N,) names of the crops.
+        track: (N,) tracks of the crops.
+        labels: (N,) class, -1 for none of the classes.
+        is_human: (N,) whether a person gave the label.
+        digest: Hash of the crops and their labels.
+        fingerprint: Hash of all that makes the round; a fold that anything else trained counts for
+            nothing.
+    """
+
+    rows: NDArray[np.int64]
+    crop_id: NDArray[np.str_]
+    track: NDArray[np.object_]
+    labels: NDArray[np.int64]
+    is_human: NDArray[np.bool_]
+    digest: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, eq=False)
+class GatherTrainingSet(Stage[TrainingSet]):
+    """Gather crops and labels: i0, all increments, and what persons verified since.
+
+    Attributes:
+        plan: The round.
+        index: The catalog's crops, with this round's increment.
+    """
+
+    plan: RoundPlan
+    index: CropIndex
+    name = "read"
+
+    def compute(self, listener: Listener) -> TrainingSet:
+        """Gather the rows.
+
+        Raises:
+            UserError: A class has fewer tracks than there are folds.
+        """
+        plan, index = self.plan, self.index
+        rows = np.flatnonzero(plan.trains(index) & index.trainable())
+        # A label that was withdrawn since then leaves its crop without any.
+        rows = rows[index.targets(rows, plan.classes) != UNLABELLED]
+        labels, tracks = index.targets(rows, plan.classes), index.track[rows]
+        folds = plan.config.data.folds
+        for branch, name in enumerate(plan.classes):
+            count = len(np.unique(tracks[labels == branch]))
+            if count < folds:
+                raise UserError(messages.few_objects(name, count, folds))
+        own = training_digest(index.crop_id[rows], index.training_labels(rows))
+        before = plan.before["fingerprint"] if plan.before else ""
+        return TrainingSet(
+            rows,
+            index.crop_id[rows].astype(str),
+            tracks,
+            labels,
+            index.verified()[rows],
+            own,
+            digest([result_settings(plan.config), own, before]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ReadPictures(Stage[torch.Tensor]):
+    """Decode all training crops once.
+
+    Attributes:
+        plan: The round.
+        rows: (N,) rows of the crops.
+    """
+
+    plan: RoundPlan
+    rows: NDArray[np.int64]
+    name = "read"
+
+    def compute(self, listener: Listener) -> torch.Tensor:
+        """Return the pictures: (N, 3, S, S) uint8."""
+        rows, size = self.rows, self.plan.config.data.image_size
+        out = torch.empty((len(rows), 3, size, size), dtype=torch.uint8)
+        with ThreadPoolExecutor(2) as pool:
+            for start in range(0, len(rows), PART):
+                chunk = rows[start : start + PART]
+                pictures = self.plan.catalog.images(chunk)
+                out[start : start + len(chunk)] = decode(pictures, size, pool)
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class AssignFolds(Stage[NDArray[np.int64]]):
+    """Give each training crop the fold in which it validates; saved by track.
+
+    The file is written each time, because the training set may have changed since a kill.
+
+    Attributes:
+        plan: The round.
+        training: The training set.
+    """
+
+    plan: RoundPlan
+    training: TrainingSet
+    name = "folds"
+
+    def compute(self, listener: Listener) -> NDArray[np.int64]:
+        """Return the folds (N,); tracks keep the folds that they had in the round before."""
+        plan = self.plan
+        known: dict[str, int] = read_json(plan.files_before.folds) if plan.number else {}
+        data = plan.config.data
+        return assign_folds(
+            self.training.labels, self.training.track, data.folds, plan.config.seed, known
+        )
+
+    def save(self, output: NDArray[np.int64]) -> None:
+        """Write the fold of each track."""
+        fold_of = zip(map(str, self.training.track), output.tolist(), strict=True)
+        write_json(self.plan.files.folds, dict(fold_of))

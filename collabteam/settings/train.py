@@ -1,0 +1,208 @@
+"""Settings of ``collabteam.train``.
+
+The defaults are the paper's (Padilha and Ferreira, section 3.1) wherever the paper gives a value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from collabteam.errors import UserError
+from collabteam.settings.camera import CommandConfig
+from collabteam.settings.fields import group, setting
+from collabteam.settings.machine import LoggerConfig, RuntimeConfig, TrainerConfig
+from collabteam.settings.names import check_classes
+
+_AUGMENT = {
+    "none": "crops as they are",
+    "affine": "mirror, rotate up to 3 degrees, scale by 0.9 to 1.1, shift up to 6 %",
+    "strong": "mirror, rotate up to 9 degrees, scale by 0.75 to 1.15, shift up to 10 %, change "
+    "brightness and contrast, and blank a square of two fifths of the side in every second crop",
+}
+
+
+@dataclass
+class DataConfig:
+    """Crops to tensors and folds."""
+
+    image_size: int = setting(
+        128, ge=16, le=1024, help="side in pixels of the square that a crop is letterboxed to"
+    )
+    folds: int = setting(
+        5, ge=2, help="group-aware stratified folds (paper: 5, so each is an 80/20 split)"
+    )
+    train_folds: list[int] = setting(
+        [0, 1, 2, 3, 4], ge=0, help="folds that are trained; recalls are the mean over these"
+    )
+    augment: str = setting(
+        "none", choices=_AUGMENT, help="augmentation of round 0 (the paper names none)"
+    )
+    augment_later: str = setting(
+        "",
+        choices=("", *_AUGMENT),
+        when_absent="",
+        always_recorded=True,
+        help="augmentation of later rounds; nothing: as augment",
+    )
+    batch_size: int = setting(64, ge=2, help="crops per training step (paper: 64)")
+    eval_batch_size: int = setting(
+        16, ge=1, affects="speed", help="crops per validation step (paper: 16)"
+    )
+
+    def check_together(self) -> None:
+        """Raise unless the folds that train are among the folds.
+
+        Raises:
+            UserError: They are not, or one is named twice.
+        """
+        if not self.train_folds or max(self.train_folds) >= self.folds:
+            raise UserError(
+                f"data.train_folds={self.train_folds}: expected some of 0 to {self.folds - 1}"
+            )
+        if len(set(self.train_folds)) != len(self.train_folds):
+            raise UserError(f"data.train_folds={self.train_folds}: expected each fold once")
+
+
+@dataclass
+class TeamConfig:
+    """Branches and voting."""
+
+    backbone: str = setting("resnet18", help="any timm model")
+    attention: str = setting(
+        "cbam", help="timm attention layer in the residual blocks (paper: cbam), or none"
+    )
+    stem: str = setting(
+        "standard",
+        choices={
+            "standard": "as timm builds it, of stride 4",
+            "small": "a 3x3 convolution of stride 2, without pooling, for 32 to 48 px; ResNets",
+        },
+        when_absent="standard",
+        always_recorded=True,
+        help="the first layers",
+    )
+    pretrained: bool = setting(False, help="start from timm's weights, which are downloaded")
+    init: str = setting(
+        "scratch",
+        choices={
+            "scratch": "new weights (Kaiming)",
+            "previous": "each fold goes on from the same fold of the round before",
+        },
+        help="where later rounds start",
+    )
+    vote_with: str = setting(
+        "best",
+        choices={
+            "best": "one network, of the fold with the best balanced recall",
+            "mean": "the mean of all trained folds, at as many times the cost",
+        },
+        help="how a branch votes",
+    )
+    joint: str = setting(
+        "product",
+        choices=("product", "min", "mean"),
+        help="joint confidence of a verdict, from the branches' (the paper does not define it)",
+    )
+
+
+@dataclass
+class OptimConfig:
+    """Stochastic gradient descent, per branch."""
+
+    lr: float = setting(0.1, ge=1e-8, help="peak learning rate")
+    momentum: float = setting(0.9, ge=0, le=1, help="momentum")
+    nesterov: bool = setting(False, help="Nesterov's form of momentum")
+    weight_decay: float = setting(5e-4, ge=0, help="L2 penalty")
+    epochs: int = setting(30, ge=1, help="epochs of round 0")
+    epochs_later: int = setting(
+        0,
+        ge=0,
+        when_absent=0,
+        always_recorded=True,
+        help="epochs of later rounds; 0: as many as in round 0",
+    )
+    warmup: float = setting(
+        0.0,
+        ge=0,
+        le=0.5,
+        when_absent=0.0,
+        always_recorded=True,
+        help="share of all steps over which the rate rises before the cosine",
+    )
+    label_smoothing: float = setting(
+        0.1, ge=0, le=0.9, help="smoothing of the weighted cross-entropy"
+    )
+
+    def check_together(self) -> None:
+        """Raise unless there is momentum for Nesterov's form.
+
+        Raises:
+            UserError: There is none.
+        """
+        if self.nesterov and not self.momentum:
+            raise UserError("optim.nesterov=true needs optim.momentum above 0")
+
+
+@dataclass
+class TrainConfig(CommandConfig):
+    """Settings of ``collabteam.train``."""
+
+    seed: int = setting(
+        0, ge=0, help="of every draw: i0, folds, initial weights, augmentation, increments"
+    )
+    round: int = setting(
+        0, ge=0, affects="place", help="the target round; missing ones are done, complete ones kept"
+    )
+    reviewer: str = setting(
+        "person",
+        choices={
+            "person": "labels in the catalog",
+            "oracle": "simulated, answers from hidden truth",
+        },
+        help="who verifies i0",
+    )
+    oracle_error: float = setting(
+        0.0, ge=0, le=1, help="share of the oracle's answers in i0 that are wrong"
+    )
+    seed_per_class: int = setting(1000, ge=1, help="crops per proposed class in i0 (paper: 1000)")
+    seed_unknown: int = setting(
+        0,
+        ge=0,
+        when_absent=0,
+        always_recorded=True,
+        help="crops proposed as 'unknown' in i0, so that branches see objects of no class "
+        "(paper: none)",
+    )
+    increment_per_class: int = setting(
+        1000, ge=1, help="crops per class that each later round adds (paper: 1000)"
+    )
+    quantile: float = setting(
+        0.75,
+        ge=0,
+        le=1,
+        help="candidates lie at or above this quantile of their class's consensus confidence "
+        "(paper: top 25 %)",
+    )
+    rollback: int | None = setting(
+        None,
+        ge=-1,
+        affects="place",
+        metavar="K",
+        help="first take back every round after K (-1: all); files are kept aside; after a kill "
+        "repeat the command without it",
+    )
+    data: DataConfig = group(DataConfig, help="crops to tensors and folds")
+    team: TeamConfig = group(TeamConfig, help="branches and voting")
+    optim: OptimConfig = group(OptimConfig, help="stochastic gradient descent, per branch")
+    trainer: TrainerConfig = group(TrainerConfig, help="hardware")
+    logger: LoggerConfig = group(LoggerConfig, preset="wandb", help="training curves")
+    runtime: RuntimeConfig = group(RuntimeConfig, preset="core", help="one job of a sweep")
+
+    def check_together(self) -> None:
+        """Raise unless the camera has classes for a team.
+
+        Raises:
+            UserError: It has fewer than two, or a class with an unusable name.
+        """
+        super().check_together()
+        check_classes(self.camera.classes)

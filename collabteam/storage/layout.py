@@ -1,0 +1,301 @@
+"""The names of a camera's files, and which of them belong to the camera's copy in a store.
+
+Only this module spells these names. They are the format of every camera that exists, on disks and
+in object stores, so none of them may change.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+TableName = Literal["crops", "labels", "truth"]
+TABLES: tuple[TableName, ...] = ("crops", "labels", "truth")
+
+MANIFEST = "camera.yaml"
+LOCK = "lock"
+ROUND = "round-"
+ROLLED_BACK = "rolled-back"
+AUDITS = "audits"
+REVIEW = "review"
+INCOMING = "incoming"
+VIDEOS = "videos"
+TABLE = ".lance"
+TABLES_LOCK = "labels.lock"
+"""One lock for all tables of a camera: appends hold it shared, a merge holds it alone."""
+
+ROUND_RECORD = "round.json"
+AUDIT_RECORD = "audit.json"
+CERTIFICATE = "certificate.json"
+LABEL_RECORD = "label.json"
+
+# Of this machine alone: locks, review sessions, crops of footage that wait for the catalog.
+_LOCAL = {LOCK, REVIEW, INCOMING}
+# Each says that the files beside it are complete.
+_MARKS = {MANIFEST, ROUND_RECORD, AUDIT_RECORD, CERTIFICATE, LABEL_RECORD}
+_UNDER_LOCK = re.compile(rf"({ROUND}\d+|{AUDITS})/")
+
+
+@dataclass(frozen=True)
+class RoundFiles:
+    """The files of one round.
+
+    Attributes:
+        folder: The round's folder, ``<root>/<camera>/round-<k>``.
+    """
+
+    folder: Path
+
+    @property
+    def record(self) -> Path:
+        """The round's record, written last: with it the round is finished."""
+        return self.folder / ROUND_RECORD
+
+    @property
+    def sample(self) -> Path:
+        """The draw of i0, in round 0."""
+        return self.folder / "sample.json"
+
+    @property
+    def increment(self) -> Path:
+        """What the round drew from the pool; not in round 0."""
+        return self.folder / "increment.json"
+
+    @property
+    def folds(self) -> Path:
+        """The fold of each track."""
+        return self.folder / "folds.json"
+
+    def fold_predictions(self, fold: int) -> Path:
+        """Out-of-fold probabilities of one fold."""
+        return self.folder / f"fold-{fold}.npz"
+
+    def all_fold_predictions(self) -> dict[int, Path]:
+        """The out-of-fold probabilities that are there, by fold in ascending order."""
+        found = {
+            int(file.stem.removeprefix("fold-")): file for file in self.folder.glob("fold-*.npz")
+            if file.stem.removeprefix("fold-").isdecimal()
+        }  # fmt: skip
+        return dict(sorted(found.items()))
+
+    @property
+    def branches(self) -> Path:
+        """Folder of the networks."""
+        return self.folder / "branches"
+
+    def branch(self, label: str, fold: int) -> Path:
+        """The network of one class and fold."""
+        return self.branches / f"{label}.fold-{fold}.safetensors"
+
+    def all_branches(self) -> list[Path]:
+        """The networks that are there."""
+        return sorted(self.branches.glob("*.safetensors"))
+
+    def scores(self, engine: str = "") -> Path:
+        """Folder of the team's probabilities for the pool.
+
+        Args:
+            engine: Kind and precision, such as ``openvino-int8``; empty for those of training.
+        """
+        return self.folder / (f"scores-{engine}" if engine else "scores")
+
+    def scores_check(self, engine: str = "") -> Path:
+        """How these scores compare with torch in fp32."""
+        return self.folder / f"{self.scores(engine).name}-check.json"
+
+    @property
+    def openvino(self) -> Path:
+        """Folder of networks that OpenVINO prepared."""
+        return self.folder / "openvino"
+
+    @property
+    def logged(self) -> Path:
+        """Says that the round was logged to W&B, whose files lie beside it."""
+        return self.folder / "wandb" / "logged.json"
+
+    def fold_log(self, fold: int) -> Path:
+        """Folder of Lightning's CSV log of one fold."""
+        return self.folder / "csv" / f"fold-{fold}"
+
+
+@dataclass(frozen=True)
+class AuditFiles:
+    """The files of one audit.
+
+    Attributes:
+        folder: The audit's folder, ``<root>/<camera>/audits/<n>``.
+    """
+
+    folder: Path
+
+    @property
+    def record(self) -> Path:
+        """What was drawn, written last when an audit begins."""
+        return self.folder / AUDIT_RECORD
+
+    @property
+    def release(self) -> Path:
+        """The labels that are audited."""
+        return self.folder / "release.parquet"
+
+    @property
+    def certificate(self) -> Path:
+        """What came of it, written when the last class is decided."""
+        return self.folder / CERTIFICATE
+
+
+@dataclass(frozen=True)
+class ReviewFiles:
+    """The files of the review page, which never leave this machine.
+
+    Attributes:
+        folder: ``<root>/<camera>/review``, for its owner alone.
+    """
+
+    folder: Path
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that serves the page; says where."""
+        return self.folder / LOCK
+
+    @property
+    def sessions(self) -> Path:
+        """Who is signed in."""
+        return self.folder / "sessions.json"
+
+
+class CameraFiles:
+    """The files of one camera.
+
+    Attributes:
+        folder: The camera's folder, ``<root>/<camera>``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def manifest(self) -> Path:
+        """Name and classes, written last when a camera is registered."""
+        return self.folder / MANIFEST
+
+    @property
+    def lock(self) -> Path:
+        """Held by the command that holds the camera."""
+        return self.folder / LOCK
+
+    def table_folder(self, name: TableName) -> Path:
+        """Folder of a table."""
+        return self.folder / f"{name}{TABLE}"
+
+    @property
+    def quarantine(self) -> Path:
+        """Pictures that could not be taken in, a line each."""
+        return self.folder / "quarantine.jsonl"
+
+    def round(self, number: int) -> RoundFiles:
+        """The files of a round, 0 or more."""
+        return RoundFiles(self.folder / f"{ROUND}{number}")
+
+    def round_numbers(self) -> list[int]:
+        """Numbers of the rounds that have a folder, finished or not, ascending."""
+        names = (folder.name.removeprefix(ROUND) for folder in self.folder.glob(f"{ROUND}*"))
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def rolled_back(self, number: int) -> list[RoundFiles]:
+        """Earlier attempts at a round, which were taken back; the newest first."""
+        found = {
+            int(folder.suffix[1:]): RoundFiles(folder)
+            for folder in self.attic.glob(f"{ROUND}{number}.*")
+            if folder.suffix[1:].isdecimal()
+        }
+        return [found[attempt] for attempt in sorted(found, reverse=True)]
+
+    @property
+    def attic(self) -> Path:
+        """Folder of the rounds that were taken back."""
+        return self.folder / ROLLED_BACK
+
+    def set_rounds_aside(self, after: int) -> list[int]:
+        """Move every round behind ``after`` to the rounds that were taken back.
+
+        The last round goes first, so that a kill in between leaves rounds without a gap.
+
+        Args:
+            after: The last round that stays; -1 moves all.
+
+        Returns:
+            The rounds that were moved, highest first.
+        """
+        moved = [number for number in reversed(self.round_numbers()) if number > after]
+        for number in moved:
+            self.attic.mkdir(exist_ok=True)
+            attempt = len(list(self.attic.glob(f"{ROUND}{number}.*")))
+            self.round(number).folder.replace(self.attic / f"{ROUND}{number}.{attempt}")
+        return moved
+
+    def audit(self, number: int) -> AuditFiles:
+        """The files of an audit, 1 or more."""
+        return AuditFiles(self.folder / AUDITS / str(number))
+
+    def audit_numbers(self) -> list[int]:
+        """Numbers of the audits that have a folder, begun or not, ascending."""
+        names = (folder.name for folder in (self.folder / AUDITS).glob("*"))
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    @property
+    def label_record(self) -> Path:
+        """What the last labelling came to."""
+        return self.folder / LABEL_RECORD
+
+    @property
+    def review(self) -> ReviewFiles:
+        """The files of the review page."""
+        return ReviewFiles(self.folder / REVIEW)
+
+    @property
+    def videos(self) -> Path:
+        """Folder of a record of each video that was read, and of previews."""
+        return self.folder / VIDEOS
+
+    @property
+    def incoming(self) -> Path:
+        """Folder of crops that were cut from footage and wait for the catalog."""
+        return self.folder / INCOMING
+
+    @property
+    def wandb(self) -> Path:
+        """Folder of the camera's own W&B run."""
+        return self.folder / "wandb"
+
+    def report(self, name: str) -> Path:
+        """A figure or table that a command leaves for people, and that none of ours reads."""
+        return self.folder / name
+
+
+def is_shared(name: str) -> bool:
+    """Whether a file is in the store besides this machine.
+
+    Args:
+        name: Its path from the camera's folder, with ``/``.
+    """
+    first, *others = name.split("/")
+    hidden = any(part.startswith(".") for part in (first, *others))
+    # What W&B keeps beside its runs can be had again.
+    if first == "wandb" and others and (others[0] == "cache" or others[0].startswith("staged-")):
+        return False
+    is_table = first.endswith(TABLE)
+    return first not in _LOCAL and not hidden and not is_table and not name.endswith(".lock")
+
+
+def is_mark(name: str) -> bool:
+    """Whether a file says that the files beside it are complete."""
+    return name.rsplit("/", 1)[-1] in _MARKS
+
+
+def is_under_lock(name: str) -> bool:
+    """Whether a file is made under the camera's lock and worthless without the log of that time."""
+    return _UNDER_LOCK.match(name) is not None

@@ -1,0 +1,164 @@
+"""Records: JSON files that say what a piece of work came to.
+
+One pydantic model is the schema, the validation and the JSON of a record. Its fields are written in
+the order in which the model declares them.
+
+**Versions.** Every record holds the number of its schema. A key that is added gets a default, which
+says what its absence in an older record means. A key that changes its name or its meaning raises
+the number, and :meth:`Record.migrate` brings older content up to date. So a newer version reads
+every older record. An older version refuses a record that holds more than it knows, because it
+could not tell what it leaves out.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError
+from pydantic.json_schema import GenerateJsonSchema
+
+from collabteam.errors import UserError
+from collabteam.storage.files import write_json
+
+Count = Annotated[int, Field(strict=True, ge=0)]
+"""Number of things, 0 or more."""
+Number = Annotated[float, Field(strict=True)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+"""Fraction, 0 to 1."""
+Text = StrictStr
+Flag = StrictBool
+Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+"""Name of a camera or a class."""
+ClassName = Annotated[Name, Field(json_schema_extra={"not": {"enum": ["unknown", "unusable"]}})]
+Time = Annotated[str, Field(strict=True, pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
+"""UTC, ISO 8601, in whole seconds."""
+Digest = Annotated[str, Field(strict=True, pattern=r"^[0-9a-f]{8,}$")]
+"""Hash in hexadecimal."""
+
+
+class Part(BaseModel):
+    """Part of a record; it never changes, and unknown keys are an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Record(Part):
+    """A versioned record, which is one JSON file; in memory it is always of the current schema.
+
+    A subclass raises ``SCHEMA`` when a key changes its name or its meaning, and then extends
+    :meth:`migrate`.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+
+    @classmethod
+    def migrate(cls, content: dict[str, Any], version: int) -> dict[str, Any]:
+        """Bring the content of an older record up to date.
+
+        Args:
+            content: The content of the file, without the number of its schema.
+            version: That number, below ``SCHEMA``.
+
+        Returns:
+            Content of the current schema.
+        """
+        return content
+
+    @classmethod
+    def read(cls, file: Path, remedy: str) -> Self:
+        """Read a record of this or an older version.
+
+        Args:
+            file: The file.
+            remedy: What the user can do if it is broken.
+
+        Raises:
+            UserError: The file cannot be read, is no such record, or was made by a newer version.
+        """
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{file} is broken ({' '.join(str(error).split())}): {remedy}"
+            ) from error
+        return cls.from_json(content, file, remedy)
+
+    @classmethod
+    def from_json(cls, content: object, file: Path, remedy: str) -> Self:
+        """Validate what a file holds, and bring it up to date.
+
+        Args:
+            content: What its JSON says.
+            file: The file, for messages.
+            remedy: What the user can do if it is broken.
+
+        Raises:
+            UserError: It is no such record, or a newer version made it.
+        """
+        broken = f"{file} is broken ({{}}): {remedy}"
+        if not isinstance(content, dict):
+            raise UserError(broken.format(f"expected an object, got {type(content).__name__}"))
+        version = content.get("schema")
+        if type(version) is not int or version < 1:
+            said = "no schema" if version is None else f"schema {version!r}"
+            raise UserError(broken.format(f"{said}, expected a number up to {cls.SCHEMA}"))
+        newer = f"{file} was made by a newer version of collabteam ({{}}): update collabteam"
+        if version > cls.SCHEMA:
+            raise UserError(newer.format(f"schema {version}, expected up to {cls.SCHEMA}"))
+        content = {key: value for key, value in content.items() if key != "schema"}
+        if version < cls.SCHEMA:
+            content = cls.migrate(content, version)
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            problems = error.errors(include_url=False)
+            unknown = [one for one in problems if one["type"] == "extra_forbidden"]
+            # What is missing or wrong is damage, whatever else the record holds.
+            if len(unknown) == len(problems):
+                names = ", ".join(_place(one["loc"]) for one in unknown)
+                raise UserError(newer.format(f"expected no key {names}")) from error
+            raise UserError(broken.format(_problem(problems))) from error
+
+    def write(self, file: Path) -> None:
+        """Write the record so that it is there whole or not at all, also after a power cut."""
+        write_json(file, self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain data for ``json.dumps``, keys in their order on disk."""
+        return {"schema": self.SCHEMA, **self.model_dump()}
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """The JSON schema of what :meth:`write` writes."""
+        schema = cls.model_json_schema(schema_generator=_WithoutTitles)
+        number = {"description": "Version of this format.", "const": cls.SCHEMA}
+        schema["properties"] = {"schema": number, **schema["properties"]}
+        # A default stands for what an older record lacks; what is written holds every key.
+        for part in [schema, *schema.get("$defs", {}).values()]:
+            if part.get("additionalProperties") is False:
+                part["required"] = list(part["properties"])
+        return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+class _WithoutTitles(GenerateJsonSchema):
+    """JSON schema whose keys are not repeated as titles."""
+
+    def field_title_should_be_set(self, schema: object) -> bool:
+        return False
+
+
+def _place(path: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, path))
+
+
+def _problem(problems: list[Any]) -> str:
+    """The first thing that is wrong, and all keys that are missing."""
+    if missing := [_place(one["loc"]) for one in problems if one["type"] == "missing"]:
+        return f"no {', '.join(missing)}"
+    first = problems[0]
+    expected = first["msg"].replace("Input should be", "expected").replace("Value error, ", "")
+    got = repr(first["input"])
+    got = got if len(got) <= 40 else f"{got[:37]}..."
+    return f"{_place(first['loc'])}: {expected}, got {got}".removeprefix(": ")

@@ -1,0 +1,51 @@
+"""Roots: a folder, or an address in a store, under which every camera has its own folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from collabteam.settings import check_root
+
+
+def cache_folder() -> Path:
+    """Where this machine keeps its copies of cameras in object stores."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(home) if home else Path.home() / ".cache") / "collabteam"
+
+
+def store_address(root: str | Path) -> str:
+    """The address of a root in an object store, without a slash at the end; ``""`` for a folder.
+
+    Raises:
+        UserError: The root is another kind of address, or one without a bucket.
+    """
+    check_root(root)
+    return str(root).removesuffix("/") if "://" in str(root) else ""
+
+
+def root_folder(root: str | Path) -> Path:
+    """The folder of a root on this machine; for an object store, the one of its copies.
+
+    Args:
+        root: A folder, or ``s3://bucket/prefix``.
+
+    Raises:
+        UserError: It is another kind of address, or one without a bucket.
+    """
+    if not (address := store_address(root)):
+        return Path(root)
+    # The same bucket of another server is another one.
+    server = os.environ.get("AWS_ENDPOINT_URL", "").partition("://")[2].strip("/") or "aws"
+    inside = address.partition("://")[2]
+    return cache_folder() / re.sub(r"[^A-Za-z0-9_.-]", "_", server) / inside
+
+
+def work_folder(root: str | Path) -> Path:
+    """Folder for files that belong to a root and to this machine alone, such as those of sweeps.
+
+    Args:
+        root: A folder, or ``s3://bucket/prefix``.
+    """
+    return Path("outputs") if store_address(root) else Path(root)

@@ -1,0 +1,332 @@
+"""A camera's files: where they are, who may change them, and the copy of an object store.
+
+A root is a folder or an address such as ``s3://bucket/prefix``. A camera of an object store has a
+copy on this machine, and every path of a :class:`Workspace` is a path on this machine. Nothing else
+needs to know which of the two a camera is: a transaction brings up what was made in it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+
+from collabteam.errors import UserError, disk_errors
+from collabteam.settings import check_camera_name
+from collabteam.storage.files import write_bytes, write_text
+from collabteam.storage.layout import MANIFEST, CameraFiles, TableName
+from collabteam.storage.locks import Lock, LockHeld
+from collabteam.storage.mirror import Mirror, address_of
+from collabteam.storage.roots import root_folder, store_address
+from collabteam.storage.store import Store, together
+from collabteam.storage.tables import Table
+
+
+class CameraInUse(UserError):
+    """Another process holds the camera."""
+
+
+@dataclass(frozen=True)
+class StorageSize:
+    """What a camera's tables take on the disk or in the store.
+
+    Attributes:
+        files: Number of files.
+        bytes: Their sizes together.
+    """
+
+    files: int
+    bytes: int
+
+
+class Workspace(CameraFiles):
+    """The files of one camera, with transactions over them.
+
+    Any number of processes may read and append to the tables at the same time; a command that must
+    be alone opens a :meth:`transaction`.
+
+    Args:
+        folder: The camera's folder on this machine.
+        address: ``s3://bucket/prefix/camera`` if the folder is a copy of it, ``""`` if the camera
+            lives in the folder; None to ask the folder itself.
+
+    Attributes:
+        folder: The camera's folder on this machine.
+        name: The camera.
+        place: Where the camera lives, for people: a folder or an address.
+    """
+
+    def __init__(self, folder: Path, address: str | None = None) -> None:
+        super().__init__(folder)
+        self.name = folder.name
+        self._address = address_of(folder) if address is None else address
+        self.place = self._address or str(folder)
+        self._lock: Lock | None = None
+        self._depth = 0
+
+    def __reduce__(self) -> tuple[type[Workspace], tuple[Path, str]]:
+        return Workspace, (self.folder.absolute(), self._address)
+
+    @cached_property
+    def _mirror(self) -> Mirror | None:
+        # Made when needed, for whoever asks for paths alone needs no client of the store.
+        return Mirror(self.folder, Store(self._address)) if self._address else None
+
+    @classmethod
+    def at(cls, root: str | Path, camera: str) -> Workspace:
+        """The workspace of a camera, which need not exist.
+
+        Args:
+            root: A folder, or ``s3://bucket/prefix``.
+            camera: The camera's name.
+
+        Raises:
+            UserError: The name or the root is none.
+        """
+        check_camera_name(camera)
+        address = store_address(root)
+        return cls(root_folder(root) / camera, f"{address}/{camera}" if address else "")
+
+    def place_of(self, file: Path) -> str:
+        """Where a file of the camera lives, for people: a path or an address."""
+        return f"{self.place}/{file.relative_to(self.folder).as_posix()}"
+
+    # -- transactions ------------------------------------------------------------------------------
+
+    @contextmanager
+    def transaction(self, command: str) -> Iterator[None]:
+        """Hold the camera; at the end everything that was made is where the camera lives.
+
+        Transactions of the same object may be nested. The end of an inner one brings up what was
+        made until then; the end of the outermost one lets go of the camera, also after an
+        exception. The lock is the system's, so it ends with the process however that ends. In an
+        object store it is a lease besides, which ends a minute after the process.
+
+        Args:
+            command: The command's name, which others are told.
+
+        Raises:
+            CameraInUse: Somebody else holds the camera; says who, and since when.
+            UserError: The folder cannot be written, or the store does not answer.
+        """
+        if self._depth == 0:
+            self._take(command)
+        self._depth += 1
+        try:
+            yield
+            self._bring_up()
+        except BaseException:
+            if self._depth == 1:
+                with suppress(UserError):  # the first of two errors says more
+                    self._bring_up()
+            raise
+        finally:
+            self._depth -= 1
+            if self._depth == 0:
+                self._release()
+
+    def _take(self, command: str) -> None:
+        try:
+            if self._mirror is None:
+                self._lock = Lock(self.lock, {"command": command})
+            else:
+                self._mirror.take({"command": command})
+        except LockHeld as held:
+            raise CameraInUse(
+                f"camera {self.name} is in use by {held.describe()}: wait for it or stop it"
+            ) from held
+
+    def _bring_up(self) -> None:
+        if self._mirror is not None:
+            self._mirror.push()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+        self._lock = None
+        if self._mirror is not None:
+            self._mirror.release()
+
+    def _check_held(self) -> None:
+        """During a transaction: make sure that nobody has taken over the camera."""
+        if self._depth and self._mirror is not None:
+            self._mirror.check()
+
+    @contextmanager
+    def publishing(self, *files: Path) -> Iterator[list[Path]]:
+        """Make files that anybody may make again without a transaction, such as plots.
+
+        Args:
+            files: They are where the camera lives when the block ends.
+
+        Yields:
+            The files, to which the block may add.
+
+        Raises:
+            UserError: The store does not answer.
+        """
+        made = list(files)
+        yield made
+        if self._mirror is not None:
+            self._mirror.publish(*made)
+
+    def refresh(self) -> None:
+        """See on this machine what others have made since.
+
+        Raises:
+            UserError: The store does not answer, or the disk is full.
+        """
+        if self._mirror is not None:
+            self._mirror.pull()
+
+    # -- registration ------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Make the folder of a new camera.
+
+        Raises:
+            UserError: It cannot be made, or the store lacks what keeps two writers apart.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            raise UserError(f"{self.folder} cannot be made: {error.strerror}") from error
+        if self._mirror is not None:
+            self._mirror.store.check_conditions()
+
+    def write_manifest(self, text: str) -> None:
+        """Write the manifest; in a store, see what another process has written meanwhile instead.
+
+        Raises:
+            UserError: The store does not answer, or the disk is full.
+        """
+        if self._mirror is None:
+            write_text(self.manifest, text)
+        else:
+            self._mirror.write_manifest(text)
+
+    # -- tables ------------------------------------------------------------------------------------
+
+    def table(self, name: TableName) -> Table:
+        """Open a table.
+
+        Raises:
+            UserError: There is no such table, or it is damaged.
+        """
+        return Table(self.table_folder(name), self._table_store(name), self._check_held)
+
+    def create_table(self, name: TableName, schema: pa.Schema) -> None:
+        """Make an empty table unless it is there already.
+
+        Raises:
+            UserError: The disk is full.
+        """
+        Table.create(self.table_folder(name), schema, self._table_store(name))
+
+    def _table_store(self, name: TableName) -> Store | None:
+        return Store(f"{self._address}/{self.table_folder(name).name}") if self._address else None
+
+    def table_size(self, *names: TableName) -> StorageSize:
+        """What tables take where the camera lives."""
+        sizes: list[int] = []
+        for name in names:
+            folder = self.table_folder(name)
+            if self._mirror is not None:
+                sizes += self._mirror.store.sizes(folder.name)
+                continue
+            for file in folder.glob("**/*"):
+                with suppress(FileNotFoundError):  # somebody is writing
+                    if file.is_file():
+                        sizes.append(file.stat().st_size)
+        return StorageSize(len(sizes), sum(sizes))
+
+    @property
+    def keeps_replaced_files(self) -> bool:
+        """Whether files that a merge of tables replaced stay until a later one, as in a store."""
+        return bool(self._address)
+
+    def copy_tables(
+        self, to: Workspace, names: tuple[TableName, ...], finish: Callable[[Workspace], None]
+    ) -> None:
+        """Begin another camera with tables of this one.
+
+        Files that never change are linked, so a copy on a disk takes next to no space; a store
+        copies them itself.
+
+        Args:
+            to: The other camera, which is not there yet.
+            names: The tables.
+            finish: Completes the new camera, manifest last; it is given the workspace to complete,
+                which on a disk takes its place in the end and is dropped if another process was
+                quicker.
+
+        Raises:
+            UserError: The disk is full, or ``to`` is neither on this machine nor in the same
+                bucket.
+        """
+        mine, theirs = self._mirror, to._mirror
+        if (mine and mine.store.bucket) != (theirs and theirs.store.bucket):
+            raise UserError(
+                f"{self.place} cannot be copied to {to.place}: expected another root on the same "
+                "machine, or in the same bucket"
+            )
+        if mine is not None and theirs is not None:
+            for name in names:
+                mine.store.copy(self.table_folder(name).name, theirs.store)
+            finish(to)
+            return
+        hidden = Workspace(to.folder.with_name(f".{to.name}.{os.getpid()}"), "")
+        try:
+            with disk_errors():
+                hidden.folder.mkdir(parents=True)
+                for name in names:
+                    with self.table(name).still():
+                        shutil.copytree(
+                            self.table_folder(name), hidden.table_folder(name), copy_function=_link
+                        )
+            finish(hidden)
+            with suppress(OSError):  # somebody else was quicker
+                hidden.folder.rename(to.folder)
+        finally:
+            shutil.rmtree(hidden.folder, ignore_errors=True)
+
+
+def _link(source: str, to: str) -> None:
+    try:
+        os.link(source, to)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, to)
+
+
+def registered(root: str | Path) -> dict[str, Workspace]:
+    """Every registered camera under a root, by name in ascending order.
+
+    Args:
+        root: A folder, or ``s3://bucket/prefix``.
+
+    Raises:
+        UserError: The root is no such address, or the store does not answer or let us in.
+    """
+    folder, address = root_folder(root), store_address(root)
+    if not address:
+        files = sorted(folder.glob(f"*/{MANIFEST}"))
+        return {file.parent.name: Workspace(file.parent, "") for file in files}
+    store = Store(address)
+    found: dict[str, Workspace] = {}
+
+    def look(name: str) -> None:
+        if manifest := store.read(f"{name}/{MANIFEST}"):
+            camera = found[name] = Workspace(folder / name, f"{address}/{name}")
+            file = camera.manifest
+            if not file.exists() or file.read_bytes() != manifest.content:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_bytes(file, manifest.content)
+
+    together(look, store.folders())
+    return dict(sorted(found.items()))

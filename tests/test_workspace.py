@@ -1,0 +1,346 @@
+"""A camera's files: their names, writes that are whole or not at all, locks, transactions."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import environment
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collabteam.errors import UserError
+from collabteam.machine import processors, utc_stamp, utc_time
+from collabteam.storage.files import (
+    read_json,
+    replacing,
+    replacing_folder,
+    replacing_path,
+    write_json,
+    write_npz,
+    write_parquet,
+    write_text,
+)
+from collabteam.storage.layout import CameraFiles, is_mark, is_shared, is_under_lock
+from collabteam.storage.locks import Lock, LockHeld, file_lock, is_locked
+from collabteam.storage.roots import root_folder, work_folder
+from collabteam.storage.workspace import CameraInUse, Workspace, registered
+
+# -- names -------------------------------------------------------------------------------------
+
+
+def test_names_are_those_of_every_camera_that_exists(tmp_path: Path) -> None:
+    files = CameraFiles(tmp_path)
+    round_, audit = files.round(12), files.audit(3)
+    found = {
+        files.manifest: "camera.yaml",
+        files.lock: "lock",
+        files.table_folder("crops"): "crops.lance",
+        files.table_folder("labels"): "labels.lance",
+        files.table_folder("truth"): "truth.lance",
+        files.quarantine: "quarantine.jsonl",
+        files.label_record: "label.json",
+        files.videos: "videos",
+        files.incoming: "incoming",
+        files.attic: "rolled-back",
+        files.review.lock: "review/lock",
+        files.review.sessions: "review/sessions.json",
+        files.report("table1.csv"): "table1.csv",
+        round_.record: "round-12/round.json",
+        round_.sample: "round-12/sample.json",
+        round_.increment: "round-12/increment.json",
+        round_.folds: "round-12/folds.json",
+        round_.fold_predictions(4): "round-12/fold-4.npz",
+        round_.branch("v1.walker", 4): "round-12/branches/v1.walker.fold-4.safetensors",
+        round_.scores(): "round-12/scores",
+        round_.scores("openvino-int8"): "round-12/scores-openvino-int8",
+        round_.scores_check("openvino-int8"): "round-12/scores-openvino-int8-check.json",
+        round_.openvino: "round-12/openvino",
+        round_.logged: "round-12/wandb/logged.json",
+        round_.fold_log(4): "round-12/csv/fold-4",
+        audit.record: "audits/3/audit.json",
+        audit.release: "audits/3/release.parquet",
+        audit.certificate: "audits/3/certificate.json",
+    }
+    assert {path.relative_to(tmp_path).as_posix(): path for path in found} == {
+        name: path for path, name in found.items()
+    }
+
+
+def test_rounds_are_numbers_and_not_texts(tmp_path: Path) -> None:
+    files = CameraFiles(tmp_path)
+    for name in (*(f"round-{n}" for n in range(12)), "round-x", "round-3.part", "rounds"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "round-1" / "fold-10.npz").touch()
+    (tmp_path / "round-1" / "fold-9.npz").touch()
+    (tmp_path / "round-1" / "fold-9.part.npz").touch()
+    assert files.round_numbers() == list(range(12))
+    assert list(files.round(1).all_fold_predictions()) == [9, 10]
+
+    for attempt in range(11):
+        files.round(9).folder.mkdir(exist_ok=True)
+        write_text(files.round(9).sample, str(attempt))
+        moved = files.set_rounds_aside(8)
+        assert moved == ([11, 10, 9] if not attempt else [9])
+    assert files.round_numbers() == list(range(9))
+    kept = [one.sample.read_text() for one in files.rolled_back(9)]
+    assert kept == [str(attempt) for attempt in reversed(range(11))]  # the newest first
+    assert len(files.rolled_back(11)) == 1
+    assert not files.rolled_back(1)
+
+
+def test_audits_are_numbers_and_not_texts(tmp_path: Path) -> None:
+    files = CameraFiles(tmp_path)
+    assert files.audit_numbers() == []
+    for name in ("1", "2", "10", "old", "3.bak"):
+        (tmp_path / "audits" / name).mkdir(parents=True)
+    assert files.audit_numbers() == [1, 2, 10]
+
+
+def test_what_is_in_a_store_besides_this_machine(tmp_path: Path) -> None:
+    files = CameraFiles(tmp_path)
+
+    def name(path: Path) -> str:
+        return path.relative_to(tmp_path).as_posix()
+
+    for path in (
+        files.manifest, files.label_record, files.quarantine, files.round(3).record,
+        files.round(3).branch("car", 0), files.round(3).scores() / "part-00000.parquet",
+        files.audit(1).release, files.videos / "0123.json", files.report("table1.png"),
+        files.attic / "round-3.0" / "round.json", files.wandb / "offline-run" / "run.wandb",
+    ):  # fmt: skip
+        assert is_shared(name(path)), path
+    for path in (
+        files.lock, files.review.sessions, files.incoming / "0123.parquet",
+        files.table_folder("crops") / "data" / "1.lance", tmp_path / "labels.lock",
+        files.round(3).folder / ".fold-1.npz.part", tmp_path / ".synced.json",
+        files.wandb / "cache" / "x", files.wandb / "staged-1" / "x",
+    ):  # fmt: skip
+        assert not is_shared(name(path)), path
+    marks = [files.manifest, files.label_record, files.round(0).record, files.audit(1).record]
+    assert all(is_mark(name(path)) for path in [*marks, files.audit(1).certificate])
+    assert not any(is_mark(name(path)) for path in (files.round(0).folds, files.quarantine))
+    assert is_under_lock(name(files.round(10).folds))
+    assert is_under_lock(name(files.audit(1).release))
+    assert not is_under_lock(name(files.videos / "0123.json"))
+    assert not is_under_lock(name(files.attic / "round-1.0" / "round.json"))
+
+
+# -- writes ------------------------------------------------------------------------------------
+
+
+def _fail(written: int) -> None:
+    raise KeyError(written)
+
+
+@given(st.binary(), st.binary())
+def test_a_write_is_whole_or_not_at_all(
+    tmp_path_factory: pytest.TempPathFactory, before: bytes, after: bytes
+) -> None:
+    file = tmp_path_factory.mktemp("files") / "x.bin"
+    file.write_bytes(before)
+    with pytest.raises(KeyError), replacing(file) as sink:
+        _fail(sink.write(after))
+    assert file.read_bytes() == before
+    with replacing(file) as sink:
+        sink.write(after[:1])
+        sink.flush()
+        assert file.read_bytes() == before
+        sink.write(after[1:])
+    assert file.read_bytes() == after
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_each_kind_of_content_comes_back(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"share": 0.5})
+    assert read_json(tmp_path / "a.json") == {"share": 0.5}
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "a.json", {"share": float("nan")})
+    assert read_json(tmp_path / "a.json") == {"share": 0.5}
+
+    write_npz(tmp_path / "a.npz", {"prob": np.eye(2), "crop_id": np.array(["x"])})
+    with np.load(tmp_path / "a.npz") as arrays:
+        assert arrays["prob"].tolist() == [[1, 0], [0, 1]]
+        assert arrays["crop_id"].tolist() == ["x"]
+
+    write_parquet(tmp_path / "a.parquet", pa.table({"n": [1, 2]}))
+    assert pq.read_table(tmp_path / "a.parquet")["n"].to_pylist() == [1, 2]
+
+    with replacing_path(tmp_path / "b.c.npz") as part:
+        assert part.suffix == ".npz"
+        np.savez(part, n=3)  # adds an ending unless it is there
+    assert int(np.load(tmp_path / "b.c.npz")["n"]) == 3
+    assert {file.name for file in tmp_path.iterdir()} == {"a.json", "a.npz", "a.parquet", "b.c.npz"}
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"a": '])
+def test_broken_json_is_one_line_with_a_remedy(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(UserError, match=r"a\.json: expected JSON .*: train again") as caught:
+        read_json(tmp_path / "a.json", "train again")
+    assert "\n" not in str(caught.value)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from collabteam.storage.files import replacing
+with replacing(Path(sys.argv[1])) as file:
+    file.write(b"half of it" * 1000)
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_kill_left_is_used_up_by_the_next_writer(tmp_path: Path) -> None:
+    file = tmp_path / "large.bin"
+    file.write_bytes(b"old")
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, str(file)], env=environment(), check=False
+        )
+        assert done.returncode == -signal.SIGKILL
+        assert file.read_bytes() == b"old"
+        assert len(list(tmp_path.iterdir())) == 2  # not one more with each kill
+    with replacing(file) as sink:
+        sink.write(b"new")
+    assert file.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    with replacing(file) as first, replacing(file) as second:
+        first.write(b"first" * 100)
+        second.write(b"second" * 100)
+    assert file.read_bytes() == b"first" * 100  # the last to end
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_private_file_is_its_owners_alone(tmp_path: Path) -> None:
+    write_text(tmp_path / "secret", "x", private=True)
+    (tmp_path / ".secret.part").touch(0o644)  # a kill's
+    write_text(tmp_path / "secret", "y", private=True)
+    assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
+
+
+def test_a_folder_appears_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "scores"
+    for content in ("one", "two"):
+        with replacing_folder(folder) as part:
+            (part / "team.json").write_text(content)
+            assert part.name.startswith(".")
+        assert (folder / "team.json").read_text() == content
+    with pytest.raises(KeyError), replacing_folder(folder) as part:
+        _fail((part / "team.json").write_text("three"))
+    assert (folder / "team.json").read_text() == "two"
+    with replacing_folder(folder):  # over what the failed one left
+        pass
+    assert list(tmp_path.iterdir()) == [folder]
+    assert list(folder.iterdir()) == []
+
+
+# -- locks -------------------------------------------------------------------------------------
+
+
+def test_shared_locks_keep_out_the_one_who_must_be_alone(tmp_path: Path) -> None:
+    file = tmp_path / "x.lock"
+    shared, alone = (lambda: file_lock(file, shared=True, wait=False)), file_lock
+    with shared(), shared(), pytest.raises(BlockingIOError), alone(file, wait=False):
+        pass
+    with alone(file), pytest.raises(BlockingIOError), shared():
+        pass
+
+
+def test_asking_whether_a_lock_is_held_leaves_no_trace(tmp_path: Path) -> None:
+    file = tmp_path / "lock"
+    assert not is_locked(file)
+    assert not file.exists()
+    lock = Lock(file, {"command": "train"})
+    assert is_locked(file)
+    assert b"train" in file.read_bytes()
+    with pytest.raises(LockHeld) as caught:
+        Lock(file, {"command": "label"})
+    assert caught.value.holder["command"] == "train"
+    assert f"process {os.getpid()} on host" in caught.value.describe()
+    lock.release()
+    lock.release()
+    assert not is_locked(file)
+
+
+# -- workspaces --------------------------------------------------------------------------------
+
+
+def test_a_workspace_of_a_folder(tmp_path: Path) -> None:
+    workspace = Workspace.at(tmp_path, "S10-08")
+    assert (workspace.folder, workspace.name) == (tmp_path / "S10-08", "S10-08")
+    assert workspace.place == str(tmp_path / "S10-08")
+    assert workspace.place_of(workspace.round(2).record) == f"{workspace.place}/round-2/round.json"
+    assert not list(tmp_path.iterdir())  # looking makes nothing
+    assert registered(tmp_path) == {}
+    again = pickle.loads(pickle.dumps(workspace))
+    assert (again.folder, again.place) == (workspace.folder, workspace.place)
+
+
+@pytest.mark.parametrize("root", ["gs://bucket/x", "s3://", "s3://bucket//x", "s3://../x"])
+def test_other_addresses_are_refused(root: str) -> None:
+    with pytest.raises(UserError, match="expected a folder, or s3://bucket/prefix"):
+        Workspace.at(root, "S1")
+    with pytest.raises(UserError, match="expected a folder"):
+        root_folder(root)
+
+
+def test_folders_of_a_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    copies = tmp_path / "collabteam"
+    assert root_folder("s3://bucket/a/b/") == copies / "aws" / "bucket" / "a" / "b"
+    monkeypatch.setenv(
+        "AWS_ENDPOINT_URL", "http://[::1]:9000/"
+    )  # the same bucket of another server
+    assert root_folder("s3://bucket/a/b") == copies / "___1__9000" / "bucket" / "a" / "b"
+    assert root_folder("outputs") == work_folder("outputs") == Path("outputs")
+    assert work_folder("s3://bucket/a/b") == Path("outputs")
+
+
+def test_transactions_may_be_nested_and_end_with_an_exception(tmp_path: Path) -> None:
+    (tmp_path / "S1").mkdir()
+    workspace, other = Workspace.at(tmp_path, "S1"), Workspace.at(tmp_path, "S1")
+    with workspace.transaction("train"):
+        with pytest.raises(KeyError), workspace.transaction("train"):
+            raise KeyError
+        with pytest.raises(CameraInUse, match="'train'"), other.transaction("label"):
+            pass
+        with workspace.publishing(workspace.report("table1.png")) as files:
+            assert files == [tmp_path / "S1" / "table1.png"]
+    with other.transaction("label"):
+        pass
+
+
+# -- the machine -------------------------------------------------------------------------------
+
+
+def test_times_are_in_utc() -> None:
+    assert utc_stamp(1763818800.9) == "2025-11-22T13:40:00Z"
+    assert f"{utc_time(0):%Y-%m-%d %H:%M}" == "1970-01-01 00:00"
+    assert utc_stamp() >= utc_stamp(1763818800)
+
+
+def test_processors_are_those_that_this_process_may_use() -> None:
+    code = "from collabteam.machine import processors; print(processors())"
+    one = min(os.sched_getaffinity(0))
+    done = subprocess.run(
+        [sys.executable, "-c", f"import os; os.sched_setaffinity(0, [{one}]); {code}"],
+        env=environment(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "1\n"
+    assert processors() == len(os.sched_getaffinity(0))
