@@ -80,7 +80,7 @@ def of_crops(column):
 texts = lambda column: column[some]
 def size(result):
     if isinstance(result, Names):
-        parts = [result.words, result._rows, result._begin, result._hashes]
+        parts = [result.texts, result.codes, result._rows, result._begin, result._hashes]
         return sum(part.nbytes for part in parts)
     return result.codes.nbytes + result.texts.nbytes
 def keep(parts):

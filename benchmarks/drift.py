@@ -33,7 +33,7 @@ from scipy.stats import binomtest
 
 from collabteam import Catalog
 from collabteam.monitoring.drift import ALPHA, comparable, compare, find_drift
-from collabteam.reporting.time_windows import last_verdicts
+from collabteam.monitoring.windows import last_verdicts
 from collabteam.simulator import CLASSES, SimulatedCrop, SimulationConfig, _draw, plan_slots
 
 # The demo's recipe with a smaller network, smaller pictures and fewer crops.

@@ -16,17 +16,17 @@ from collabteam import Catalog, Team
 from collabteam.catalog import class_numbers
 from collabteam.catalog.truth import read_truth
 from collabteam.rounds.evaluation import branch_recall
-from collabteam.storage.layout import RoundFiles
+from collabteam.rounds.records import RoundRecord
 
 
 def main(root: Path, camera: str, number: int) -> None:
     catalog = Catalog.open(root, camera)
     index = catalog.index()
-    folder = catalog.folder / f"round-{number}"
-    team, fold_of = Team.load(RoundFiles(folder)), json.loads((folder / "folds.json").read_text())
+    files = catalog.workspace.round(number)
+    team, fold_of = Team.load(files), json.loads(files.folds.read_text())
     labels = class_numbers(read_truth(catalog, index.crop_id)[:], team.classes)
     fold = np.array([fold_of.get(track, -1) for track in index.track])
-    held_out = json.loads((folder / "round.json").read_text())["recall"]["folds"][0]["fold"]
+    held_out = RoundRecord.read(files.record, "train it again").recall.folds[0].fold
     drawn = index.increment_round > 0
     for name, chosen in (
         ("trained on, human-labelled", (fold >= 0) & (fold != held_out) & ~drawn),

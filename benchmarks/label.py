@@ -14,7 +14,6 @@ calibration) is timed apart.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -33,24 +32,26 @@ from torchvision.datasets import ImageFolder
 
 from collabteam import Catalog, Team
 from collabteam.learners.fit import set_threads
+from collabteam.rounds.records import RoundRecord
 from collabteam.settings import TrainerConfig
 from collabteam.storage.layout import RoundFiles
 from collabteam.team.engines import Engine, disagreement, open_engine
 from collabteam.team.predictions import PART, PredictionStore
 from collabteam.team.team import load_weights
+from collabteam.team.votes.consensus import Consensus
 
 ENGINES = ("torch-fp32", "torch-bf16", "openvino-fp32", "openvino-bf16", "openvino-int8")
 
 
 def plain_loop(folder: Path, images: Path, workers: int, batch_size: int) -> Callable[[], object]:
     """The networks that vote, as timm makes them, over a folder of images."""
-    record = json.loads((folder / "round.json").read_text())
-    team, side = record["settings"]["team"], record["settings"]["data"]["image_size"]
+    record = RoundRecord.read(RoundFiles(folder).record, "train the round again")
+    team, side = record.settings["team"], record.image_size
     if team["stem"] != "standard":
         raise SystemExit("the plain loop takes networks as timm makes them: team.stem=standard")
     attention = None if team["attention"] == "none" else {"attn_layer": team["attention"]}
     networks: list[nn.Module] = []
-    for name, folds in record["voting"].items():
+    for name, folds in record.voting.items():
         for fold in folds:
             network = timm.create_model(team["backbone"], num_classes=2, block_args=attention)
             load_weights(network, RoundFiles(folder).branch(name, fold))
@@ -144,7 +145,8 @@ def main() -> None:
         for name in given.only.split(","):
             prob = lines[name]()
             print(
-                f"{name}: {disagreement(reference, prob):.2%} of verdicts differ from torch-fp32, "
+                f"{name}: {disagreement(reference, prob, Consensus()):.2%} of verdicts differ from "
+                "torch-fp32, "
                 f"largest difference {np.abs(prob - reference).max():.4f}"
             )
 

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from collabteam.cli.command import Command, Outcome
+from collabteam.cli.command import Command
+from collabteam.cli.outcome import Outcome
 from collabteam.errors import UserError
+from collabteam.events import Listener
 from collabteam.settings.fields import setting
 
 if TYPE_CHECKING:
-    from collabteam.reporting.table1 import Round
-
-HELP = """
-Build a W&B workspace over the rounds of all cameras: recall of each branch, coverage, "I don't
-know", precision of the increments, and the cameras side by side. Needs the package
-wandb-workspaces (pip install 'collabteam[dashboard]').
-
-  python -m collabteam.dashboard [setting=value ...]
-
-  python -m collabteam.train camera=NAME        before: logs to W&B, offline by default
-
-  cameras=[*]         names or patterns, such as 'cameras=[S10-*,dock]'; of those, the cameras that
-                      logged to the project
-  project=collabteam  the W&B project that they logged to
-  publish=true        put it on W&B, which needs an account ('wandb login'); without, it is only
-                      written to ROOT/dashboard.json
-  root=outputs
-
-What was logged offline comes to W&B by 'wandb sync', see docs/tracking.md.
-"""
+    from collabteam.rounds.records import RoundRecord
 
 
 @dataclass
@@ -37,7 +21,7 @@ class DashboardConfig:
     """Settings of ``collabteam.dashboard``."""
 
     cameras: list[str] = setting(
-        ["*"], affects="place", help="names or patterns of the cameras, such as 'cameras=[S10-*]'"
+        ["*"], affects="place", help="names or patterns of cameras; camera= becomes this"
     )
     root: str = setting(
         "outputs", affects="place", help="folder under which every camera has its own"
@@ -58,10 +42,10 @@ class DashboardConfig:
             UserError: There are none.
         """
         if not self.cameras:
-            raise UserError("cameras=[]: expected names or patterns, such as 'cameras=[S10-*]'")
+            raise UserError("cameras=[]: expected names or patterns, such as 'camera=glob(S10-*)'")
 
 
-def run(config: DashboardConfig) -> Outcome:
+def run(config: DashboardConfig, listener: Listener) -> Outcome:
     """Build the workspace, write it, and publish it if that is asked for."""
     from rich.console import Console as RichConsole
 
@@ -90,12 +74,10 @@ def run(config: DashboardConfig) -> Outcome:
     return Outcome(lines[0])
 
 
-def _cameras(config: DashboardConfig) -> dict[str, list[Round]]:
+def _cameras(config: DashboardConfig) -> dict[str, list[RoundRecord]]:
     """Finished rounds of the cameras that are asked for and that logged to the project."""
-    from fnmatch import fnmatchcase
-
-    from collabteam.reporting.table1 import read_rounds
     from collabteam.reporting.wandb_runs import is_logged
+    from collabteam.rounds.records import read_rounds
     from collabteam.storage.workspace import registered
 
     found = {}
@@ -108,14 +90,30 @@ def _cameras(config: DashboardConfig) -> dict[str, list[Round]]:
             found[name] = rounds
     if not found:
         raise UserError(
-            f"no camera of cameras=[{','.join(config.cameras)}] under {config.root} has logged a "
+            f"no camera of {', '.join(config.cameras)} under {config.root} has logged a "
             f"round to the W&B project {config.project}: python -m collabteam.train camera=NAME "
             f"logger=wandb logger.project={config.project}"
         )
     return found
 
 
-main = Command("dashboard", DashboardConfig, run, HELP)
+main = Command(
+    "dashboard",
+    DashboardConfig,
+    run,
+    about="Build a W&B workspace over the rounds of all cameras that logged to a project: recall "
+    'of each branch, coverage, "I don\'t know", precision of the increments. Needs the package '
+    "wandb-workspaces (pip install 'collabteam[dashboard]').",
+    usage=(
+        ("[setting=value ...]", "all cameras"),
+        ("'camera=glob(S10-*)'", "some of them"),
+    ),
+    notes=(
+        "python -m collabteam.train logs to W&B, offline by default; 'wandb sync' brings to W&B "
+        "what was logged offline, see docs/tracking.md.",
+    ),
+    cameras="all",
+)
 
 if __name__ == "__main__":
     main()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from collabteam.cli.command import Command, Outcome
+from collabteam.cli.command import Command
+from collabteam.cli.outcome import Outcome
 from collabteam.errors import UserError
+from collabteam.events import Listener
 from collabteam.exporting.base import EXPORT_FORMATS
 from collabteam.settings import CommandConfig, RuntimeConfig
 from collabteam.settings.fields import group, setting
@@ -16,31 +21,6 @@ if TYPE_CHECKING:
 
     from collabteam.catalog import Catalog
     from collabteam.exporting.selection import Selection
-
-HELP = """
-Hand over a labelled dataset: every crop with a label, a person's word above the team's.
-
-  python -m collabteam.export camera=NAME to=DIR [format=imagefolder] [setting=value ...]
-
-  camera=NAME         the camera
-  to=DIR              the folder to make; nothing that is there is overwritten
-  format=imagefolder  train/<class>/, test/<class>/: torchvision and many others
-  format=yolo         the same with val/, for ultralytics' classification
-  format=coco         annotations.json and images/
-  format=parquet      one file, pictures inside; ingest takes it, too
-  format=huggingface  data/*.parquet: datasets.load_dataset opens the folder
-  format=csv          metadata.csv and images/
-  format=labelstudio  tasks.json: the team's labels as predictions, persons' as annotations
-  format=cvat         CVAT for images 1.1: tags with attributes
-  certified=true      only what the last certificate covers
-  min_confidence=0.9  leave out what the team was less sure of
-  unknown=true        also what is none of the classes, as 'unknown'
-  licence='...'       what the dataset's README.md says about rights to the pictures
-  root=outputs  seed=0 (of yolo's split into train and val)
-
-All cameras: -m 'camera=glob(*)' 'to=datasets/${camera.name}'
-From Python: collabteam.LabelledCrops is the same selection as a torch dataset.
-"""
 
 
 @dataclass
@@ -82,24 +62,19 @@ class ExportConfig(CommandConfig):
             raise UserError("to is not given: expected the folder to make")
 
 
-def run(config: ExportConfig) -> Outcome:
+def run(config: ExportConfig, listener: Listener) -> Outcome:
     """Export, and say what came of it."""
-    import shlex
-    import sys
-    from pathlib import Path
-
     from rich.console import Console as RichConsole
 
     from collabteam.catalog import Catalog
     from collabteam.exporting.folder import export_dataset
     from collabteam.exporting.selection import select_labels
-    from collabteam.reporting.terminal import Terminal
 
     catalog = Catalog.open(config.root, config.camera.name)
     selection = select_labels(catalog, config.certified, config.min_confidence, config.unknown)
     format = EXPORT_FORMATS.load(config.format)()
     command = shlex.join(["python", "-m", "collabteam.export", *sys.argv[1:]])
-    with Terminal().stage(f"writing {config.to}", len(selection), "crops") as advance:
+    with listener.stage(f"writing {config.to}", len(selection), "crops") as advance:
         written = export_dataset(
             catalog, selection, format, Path(config.to), config.seed, config.licence, command,
             advance,
@@ -150,7 +125,18 @@ def _lines(selection: Selection, catalog: Catalog, config: ExportConfig) -> list
     return lines
 
 
-main = Command("export", ExportConfig, run, HELP, varies="anything")
+main = Command(
+    "export",
+    ExportConfig,
+    run,
+    about="Hand over a labelled dataset: every crop with a label, a person's above the team's.",
+    usage=(
+        ("camera=NAME to=DIR [format=imagefolder] [setting=value ...]", ""),
+        ("-m 'camera=glob(*)' 'to=datasets/${camera.name}'", "every camera"),
+    ),
+    notes=("From Python, collabteam.LabelledCrops is the same selection as a torch dataset.",),
+    varies="anything",
+)
 
 if __name__ == "__main__":
     main()

@@ -2,62 +2,29 @@
 
 from __future__ import annotations
 
-from collabteam.cli.command import Command, Outcome
+from typing import cast
+
+from collabteam.cli.command import Command
+from collabteam.cli.outcome import Outcome
+from collabteam.events import Listener, counting
 from collabteam.settings import IngestConfig
 
-HELP = """
-Put crops into a camera's catalog; a new camera name is registered.
 
-  python -m collabteam.ingest camera=NAME path=DIR|FILE.parquet [setting=value ...]
-  python -m collabteam.ingest camera=NAME source=video path=FILE|DIR|'*.mp4'|URL [...]
-  python -m collabteam.ingest -m camera=A,B,C 'path=footage/${camera.name}' [...]   many cameras
-
-  camera=NAME        the camera; letters, digits, '_', '.', '-'
-  path=DIR           a folder of images, flat or with a subfolder per class
-  path=FILE.parquet  columns: image (bytes); optional label, track, video, time, split;
-                     or crop_id and label, for crops that are in the catalog already
-  labels=proposed    what a given label is: proposed (by a detector), person (verified by one),
-                     truth (hidden; only a simulated reviewer and the measuring see it)
-  root=outputs       folder, or s3://bucket/prefix, under which every camera has its own
-
-Of footage (pip install 'collabteam[video]'):
-  path=              a video, a folder, a pattern in quotes, or a stream (rtsp://, http://);
-                     what has '=', brackets or such in it, in two pairs: path="'rtsp://h/1?a=b'"
-  fps=10             frames a second that are analysed; 0: all
-  limit=0            seconds after which to stop with a stream
-  detector.weights=yolov8n.pt   YOLO weights: .pt, .onnx, .tflite
-  detector.kind=yolo            or torchvision (no AGPL), with detector.model=NAME
-  detector.image_size=768  detector.confidence=0.3
-  tracker=strongsort            any tracker of boxmot's, or sort (no AGPL)
-  reid=FILE                     re-identification weights for the tracker
-  keep_unknown=[bicycle]        what is kept as 'unknown' though the camera has no class for it
-  crops_per_track=3             the best pictures of each object
-  cut.margin=0.1  cut.min_size=32  cut.min_frames=5  cut.jpeg_quality=92
-  camera.footage.start=%Y%m%d_%H%M%S   how a file's name tells when it began
-  camera.footage.region=[[0,0.4],[1,0.4],[1,1],[0,1]]   the part that is looked at
-  camera.footage.mask=FILE      black where objects do not count
-  workers=1                     videos at the same time
-  preview=true                  a clip with the objects drawn in, and contact sheets
-
-Ingesting again adds only what is new. Rows with split=test become the frozen test set.
-Then: python -m collabteam.review camera=NAME
-"""
-
-
-def run(config: IngestConfig) -> Outcome:
+def run(config: IngestConfig, listener: Listener) -> Outcome:
     """Ingest and say what came of it."""
-    return _run_video(config) if config.source == "video" else _run_crops(config)
+    return (
+        _run_video(config, listener) if config.source == "video" else _run_crops(config, listener)
+    )
 
 
-def _run_video(config: IngestConfig) -> Outcome:
+def _run_video(config: IngestConfig, listener: Listener) -> Outcome:
     from rich.console import Console as RichConsole
 
-    from collabteam.reporting.terminal import Terminal
     from collabteam.storage.workspace import Workspace
     from collabteam.video.pipeline import ingest_footage
     from collabteam.video.summary import footage_table
 
-    summary = ingest_footage(config, Terminal())
+    summary = ingest_footage(config, listener)
     name, workspace = config.camera.name, Workspace.at(config.root, config.camera.name)
     crops = sum(record.crops for record in summary.read)
     objects = sum(sum(record.objects.values()) for record in summary.read)
@@ -93,14 +60,10 @@ def _run_video(config: IngestConfig) -> Outcome:
     )
 
 
-def _run_crops(config: IngestConfig) -> Outcome:
-    from typing import cast
-
+def _run_crops(config: IngestConfig, listener: Listener) -> Outcome:
     from rich.console import Console as RichConsole
 
     from collabteam.catalog import Catalog
-    from collabteam.events import counting
-    from collabteam.reporting.terminal import Terminal
     from collabteam.settings import UNKNOWN, UNUSABLE, check_classes
     from collabteam.sources.crops import Labels, ingest_source, open_source
     from collabteam.storage.workspace import registered
@@ -112,8 +75,7 @@ def _run_crops(config: IngestConfig) -> Outcome:
     if seen and not config.camera.classes and name not in registered(config.root):
         check_classes(seen)
     catalog = Catalog.register(config.root, name, config.camera.classes)
-    console = Terminal()
-    with console.stage(f"reading {config.path}", source.total, "crops") as advance:
+    with listener.stage(f"reading {config.path}", source.total, "crops") as advance:
         summary = ingest_source(catalog, source, counting(advance))
     rate = (summary.added + summary.known) / max(summary.seconds, 1e-9)
     lines = [
@@ -149,7 +111,27 @@ def _run_crops(config: IngestConfig) -> Outcome:
     )  # fmt: skip
 
 
-main = Command("ingest", IngestConfig, run, HELP, registers=True, varies="anything")
+main = Command(
+    "ingest",
+    IngestConfig,
+    run,
+    about="Put crops into a camera's catalog; a new camera is registered, and only new crops are "
+    "added.",
+    usage=(
+        ("camera=NAME path=DIR|FILE.parquet [setting=value ...]", ""),
+        ("camera=NAME source=video path=FILE|DIR|'*.mp4'|URL [...]", ""),
+        ("-m camera=A,B,C 'path=footage/${camera.name}' [...]", "many cameras"),
+    ),
+    notes=(
+        "Footage needs the extra 'video' (pip install 'collabteam[video]'), or 'footage' without "
+        "AGPL packages. Rows with split=test become the frozen test set. A path with '=' or "
+        "brackets in it, such as a stream's address, needs two pairs of quotes: "
+        "path=\"'rtsp://h/1?a=b'\"",
+    ),
+    then="python -m collabteam.review camera=NAME",
+    cameras="new",
+    varies="anything",
+)
 
 if __name__ == "__main__":
     main()

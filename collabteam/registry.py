@@ -97,6 +97,15 @@ class Registry(Generic[T]):
             raise UserError(f"{self.kind} {name}: {path} is no subclass of {self._base}")
         return cast(type[T], found)
 
+    def name_of(self, implementation: type[T]) -> str:
+        """Return the name under which :meth:`load` finds a class."""
+        path = f"{implementation.__module__}:{implementation.__qualname__}"
+        package, _, module = implementation.__module__.rpartition(".")
+        if package == self.package and module in self._built_in:
+            return module
+        points = self._entry_points.items()
+        return next((name for name, point in points if point.value == path), path)
+
     @cached_property
     def _base_class(self) -> type:
         module, _, name = self._base.partition(":")

@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from collabteam.cli.command import Command, Outcome
+from collabteam.cli.command import Command
+from collabteam.cli.outcome import Outcome
 from collabteam.errors import UserError
+from collabteam.events import Listener
 from collabteam.settings import MOST_SAMPLES, CommandConfig, check_camera_name
 from collabteam.settings.fields import setting
 
 if TYPE_CHECKING:
     from collabteam.monitoring.drift import Drift
-    from collabteam.reporting.time_windows import TimeWindows
-
-HELP = """
-Show a camera's Table 1, and per round coverage, "I don't know", increments and label quality.
-After 'label' also what was labelled by hour and by video, and whether the newest stretch differs.
-Or one page on all cameras, to open without a network and to hand on.
-
-  python -m collabteam.report camera=NAME [format=table|json]
-  python -m collabteam.report 'camera=glob(*)' format=html to=report.html
-
-  camera=NAME    the camera; of format=html also several: camera=a,b or 'camera=glob(S10-*)'
-  format=table   print the tables; table1.csv, table1.json and table1.png go to the camera's folder,
-                 after 'label' also stretches.csv and stretches.png
-  format=json    print JSON on standard output and write nothing
-  format=html    one page: the fleet's table with what to do next; of each camera curves, Table 1,
-                 calibration, crops, drift and provenance
-  to=FILE        of format=html: the file to write, .html
-  samples=8      of format=html: crops shown of each kind (sure, unsure, wrong), at most 24; 0: the
-                 page holds no picture of anybody
-  root=outputs
-"""
+    from collabteam.monitoring.windows import TimeWindows
 
 
 @dataclass
@@ -90,19 +74,16 @@ class ReportConfig(CommandConfig):
             raise UserError(f"to={self.to}: only format=html writes there")
 
 
-def run(config: ReportConfig) -> Outcome:
+def run(config: ReportConfig, listener: Listener) -> Outcome:
     """Print the report, or write the page."""
-    return _page(config) if config.format == "html" else _camera(config)
+    return _page(config, listener) if config.format == "html" else _camera(config)
 
 
-def _page(config: ReportConfig) -> Outcome:
-    from collections.abc import Iterator
-
+def _page(config: ReportConfig, listener: Listener) -> Outcome:
     from rich.console import Console as RichConsole
 
-    from collabteam.monitoring.facts import camera_facts
-    from collabteam.reporting.fleet_page import CameraFacts, write_fleet
-    from collabteam.reporting.terminal import Terminal
+    from collabteam.monitoring.facts import CameraFacts, camera_facts
+    from collabteam.reporting.fleet_page import write_fleet
 
     to, names = Path(config.to), config.cameras or [config.camera.name]
     if to.is_dir():
@@ -111,7 +92,7 @@ def _page(config: ReportConfig) -> Outcome:
         raise UserError(f"to={to}: the folder {to.parent} is not there: make it first")
 
     def gathered() -> Iterator[CameraFacts]:
-        with Terminal().stage("gathering", len(names), "cameras") as advance:
+        with listener.stage("gathering", len(names), "cameras") as advance:
             for name in names:
                 yield camera_facts(config.root, name, config.samples)
                 advance(1)
@@ -130,14 +111,13 @@ def _page(config: ReportConfig) -> Outcome:
 
 
 def _camera(config: ReportConfig) -> Outcome:
-    import json
-
     from rich.console import Console as RichConsole
 
     from collabteam.catalog import Catalog
-    from collabteam.reporting import time_windows as stretches
+    from collabteam.reporting import time_windows
     from collabteam.reporting.plots import plot_rounds
-    from collabteam.reporting.table1 import read_rounds, render, to_csv, to_json
+    from collabteam.reporting.table1 import render, to_csv, to_json
+    from collabteam.rounds.records import read_rounds
     from collabteam.storage.files import write_json, write_text
 
     workspace = Catalog.open(config.root, config.camera.name).workspace
@@ -147,11 +127,11 @@ def _camera(config: ReportConfig) -> Outcome:
             f"camera {config.camera.name} has no finished round under {config.root}: "
             f"python -m collabteam.train camera={config.camera.name} round=0"
         )
-    found = _stretches(config)
+    found = _windows(config)
     content: dict[str, Any] = to_json(rounds)
     if found is not None:
         content["stretches"] = {
-            **stretches.to_json(found[0]),
+            **time_windows.to_json(found[0]),
             "drift": found[1].to_json(),
         }
     if config.format == "json":
@@ -169,34 +149,48 @@ def _camera(config: ReportConfig) -> Outcome:
         plot_rounds(rounds, files["table1.png"])
         if found is not None:
             tables, drift = found
-            stretches.render(tables, console)
+            time_windows.render(tables, console)
             console.print(f"\n{drift.in_words(config.camera.name)}", markup=False, soft_wrap=True)
-            write_text(files["stretches.csv"], stretches.to_csv(tables))
+            write_text(files["stretches.csv"], time_windows.to_csv(tables))
             newest = None if drift.alarm is None else drift.since
-            stretches.plot_time_windows(tables, config.camera.name, newest, files["stretches.png"])
+            time_windows.plot_time_windows(
+                tables, config.camera.name, newest, files["stretches.png"]
+            )
     console.print(
         f"wrote {', '.join(names[:-1])} and {names[-1]} in {workspace.folder}\n"
         f"next: python -m collabteam.train camera={config.camera.name} "
-        f"round={rounds[-1]['round'] + 1}",
+        f"round={rounds[-1].round + 1}",
         markup=False, soft_wrap=True,
     )  # fmt: skip
     return Outcome()
 
 
-def _stretches(config: ReportConfig) -> tuple[TimeWindows, Drift] | None:
+def _windows(config: ReportConfig) -> tuple[TimeWindows, Drift] | None:
     """What the last labelling said over time, and what its newest stretch tells; None before it."""
     from collabteam.catalog import Catalog
     from collabteam.monitoring.drift import find_drift
-    from collabteam.reporting.time_windows import stretches
+    from collabteam.monitoring.windows import time_windows
 
     catalog = Catalog.open(config.root, config.camera.name)
     index = catalog.index()
-    tables = stretches(index, catalog.classes)
+    tables = time_windows(index, catalog.classes)
     drift = find_drift(catalog.workspace, index)
     return None if tables is None or drift is None else (tables, drift)
 
 
-main = Command("report", ReportConfig, run, HELP, gathers=True)
+main = Command(
+    "report",
+    ReportConfig,
+    run,
+    about="Show a camera's Table 1, and per round coverage, \"I don't know\", increments and label "
+    "quality; after 'label' also labels by hour and video, and whether the newest time window "
+    "differs. Or write one page on all cameras.",
+    usage=(
+        ("camera=NAME [format=table|json]", ""),
+        ("'camera=glob(*)' format=html to=report.html", "one page on all cameras"),
+    ),
+    cameras="many",
+)
 
 if __name__ == "__main__":
     main()

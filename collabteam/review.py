@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
+import getpass
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from collabteam.cli.command import Command, Outcome
+from collabteam.cli.command import Command
+from collabteam.cli.outcome import Outcome
 from collabteam.errors import UserError
+from collabteam.events import Listener
 from collabteam.reviewing.exchange.base import EXCHANGE_FORMATS
 from collabteam.settings import ReviewConfig
 from collabteam.settings.fields import setting
 
 if TYPE_CHECKING:
     from collabteam.catalog import Catalog
-    from collabteam.reporting.terminal import Terminal
-
-HELP = """
-Verify crops in the browser: a page full of one class, mark what is wrong, Enter.
-
-  python -m collabteam.review camera=NAME [queue=seed] [setting=value ...]
-  python -m collabteam.review camera=NAME export=tasks.json format=labelstudio    another tool's job
-  python -m collabteam.review camera=NAME import=answers.json                     ... and back
-
-  camera=NAME          the camera
-  queue=seed           seed: i0, what the team learns from; test: the frozen test set; audit: what a
-                       team labelled; unsure: what the last team does not know; conflict: where
-                       reviewers disagree
-  reviewer=ana         who verifies; else the name of the system's user
-  seed_per_class=1000  crops per proposed class in i0, if it is not drawn yet
-  seed_unknown=0       and crops proposed as 'unknown'
-  test_per_class=200   objects per proposed class in the frozen test set
-  audit_per_class=200  crops per class in the queue 'audit', while no audit is open
-  double=0             share that a second reviewer verifies again, such as 0.1; their agreement
-                       is shown
-  host=127.0.0.1  port=8130   where to listen; a second reviewer runs the same command
-  url=https://...      the page's address, where a proxy stands in front
-  open=true            open the browser
-  export=FILE format=labelstudio|cvat|csv   write the queue as tasks, pictures beside it
-  import=FILE          take answers in: Label Studio's JSON, CVAT for images 1.1, or CSV
-  root=outputs  seed=0
-
-Then: python -m collabteam.train camera=NAME round=0
-"""
 
 
 @dataclass
@@ -75,12 +50,9 @@ class ReviewCommandConfig(ReviewConfig):
             raise UserError("export= and import= are two commands: give one of them")
 
 
-def run(config: ReviewCommandConfig) -> Outcome:
+def run(config: ReviewCommandConfig, listener: Listener) -> Outcome:
     """Serve the page, or exchange tasks and answers with another tool."""
-    import getpass
-
     from collabteam.catalog import Catalog
-    from collabteam.reporting.terminal import Terminal
     from collabteam.settings import is_reviewer
 
     catalog = Catalog.open(config.root, config.camera.name)
@@ -95,20 +67,19 @@ def run(config: ReviewCommandConfig) -> Outcome:
         reviewer = ""
     if not is_reviewer(reviewer):
         raise UserError("the system's user has no name that could stand for you: say reviewer=NAME")
-    console = Terminal()
     if config.export:
-        return _export(catalog, config, console)
+        return _export(catalog, config, listener)
     if config.import_:
         return _import(catalog, config, reviewer)
-    return _serve(catalog, config, reviewer, console)
+    return _serve(catalog, config, reviewer, listener)
 
 
 def _serve(
-    catalog: Catalog, config: ReviewCommandConfig, reviewer: str, console: Terminal
+    catalog: Catalog, config: ReviewCommandConfig, reviewer: str, listener: Listener
 ) -> Outcome:
     from collabteam.web.server import serve
 
-    served = serve(catalog, config, reviewer, console)
+    served = serve(catalog, config, reviewer, listener)
     if served is None:
         return Outcome()
     lines = [f"{catalog.name}: {served.verified} crops verified, in {catalog.place}"]
@@ -131,23 +102,21 @@ def _serve(
     return Outcome()
 
 
-def _export(catalog: Catalog, config: ReviewCommandConfig, console: Terminal) -> Outcome:
-    from pathlib import Path
-
+def _export(catalog: Catalog, config: ReviewCommandConfig, listener: Listener) -> Outcome:
     from collabteam.reviewing.exchange.base import Task
     from collabteam.reviewing.exchange.tasks import write_tasks
-    from collabteam.reviewing.queues import prepare
+    from collabteam.reviewing.review_queue import REVIEW_QUEUES
     from collabteam.reviewing.session import ReviewSession
 
     format = EXCHANGE_FORMATS.load(config.format)()
     format.check_target(Path(config.export))  # before anything is drawn
-    prepare(catalog, config, console)
+    REVIEW_QUEUES.load(config.queue)().prepare(catalog, config, listener)
     tasks = [
         Task(crop, asked) for crop, asked in ReviewSession(catalog, config).open_tasks(config.queue)
     ]
     if not tasks:
         raise UserError(f"queue={config.queue} of camera {catalog.name} has nothing to verify")
-    with console.stage(f"writing {config.export}", len(tasks), "crops") as advance:
+    with listener.stage(f"writing {config.export}", len(tasks), "crops") as advance:
         lines = write_tasks(catalog, tasks, format, Path(config.export), advance)
     print("\n".join(lines))
     print(
@@ -158,8 +127,6 @@ def _export(catalog: Catalog, config: ReviewCommandConfig, console: Terminal) ->
 
 
 def _import(catalog: Catalog, config: ReviewCommandConfig, reviewer: str) -> Outcome:
-    from pathlib import Path
-
     from collabteam.reviewing.exchange.answers import read_answers
     from collabteam.reviewing.session import ReviewSession
     from collabteam.settings import is_reviewer
@@ -200,7 +167,19 @@ def _import(catalog: Catalog, config: ReviewCommandConfig, reviewer: str) -> Out
     return Outcome()
 
 
-main = Command("review", ReviewCommandConfig, run, HELP, words=(("import", "import_"),))
+main = Command(
+    "review",
+    ReviewCommandConfig,
+    run,
+    about="Verify crops in the browser: a page full of one class, mark those that are wrong, "
+    "Enter. A second reviewer runs the same command.",
+    usage=(
+        ("camera=NAME [queue=seed] [setting=value ...]", ""),
+        ("camera=NAME export=tasks.json format=labelstudio", "for another tool"),
+        ("camera=NAME import=answers.json", "and back"),
+    ),
+    then="python -m collabteam.train camera=NAME round=0",
+)
 
 if __name__ == "__main__":
     main()

@@ -4,28 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from collabteam.cli.command import Command, Outcome
+from collabteam.cli.command import Command
+from collabteam.cli.outcome import Outcome
+from collabteam.errors import UserError
+from collabteam.events import Listener, counting
 from collabteam.settings import CommandConfig, RuntimeConfig, SimulationConfig
 from collabteam.settings.fields import group, setting
-
-HELP = """
-Make a simulated camera: crops of walkers, cyclists and motorcyclists drawn in code, truth known.
-
-  python -m collabteam.simulate camera=NAME [setting=value ...]
-
-  camera=NAME          the camera; a new name is registered
-  crops=6000           number of crops
-  crops_per_track=3    mean number of crops of one object
-  hours=24             simulated span
-  drift=0.3            0: the same all along; 1: the last hour looks very unlike the first
-  proposal_error=0.08  share of wrong proposals of the simulated detector
-  unknown_share=0.06   share of crops that show none of the classes
-  hard_share=0.15      share of hard cases: pushed bicycles, occlusion, tiny, dark, two together
-  test_share=0.15      share of tracks set apart as the frozen test set
-  root=outputs  seed=0
-
-Then: python -m collabteam.train camera=NAME round=2 experiment=quick reviewer=oracle
-"""
 
 
 @dataclass
@@ -36,16 +20,13 @@ class SimulateConfig(SimulationConfig, CommandConfig):
     runtime: RuntimeConfig = group(RuntimeConfig, preset="core", help="one job of a sweep")
 
 
-def run(config: SimulateConfig) -> Outcome:
+def run(config: SimulateConfig, listener: Listener) -> Outcome:
     """Draw the crops, put them into the catalog, and leave a contact sheet."""
     from collabteam.catalog import Catalog
-    from collabteam.errors import UserError
-    from collabteam.events import counting
-    from collabteam.reporting.plots import contact_sheet
-    from collabteam.reporting.terminal import Terminal
     from collabteam.simulator import CLASSES
     from collabteam.simulator.source import SimulatedSource
     from collabteam.sources.crops import ingest_source
+    from collabteam.video.contact_sheet import contact_sheet
 
     if config.camera.classes and set(config.camera.classes) != set(CLASSES):
         raise UserError(
@@ -53,9 +34,8 @@ def run(config: SimulateConfig) -> Outcome:
             f"simulation draws {', '.join(CLASSES)}: simulate a camera of another name"
         )
     catalog = Catalog.register(config.root, config.camera.name, config.camera.classes)
-    console = Terminal()
     source = SimulatedSource(config, config.seed)
-    with console.stage(f"drawing {config.crops} crops", config.crops, "crops") as advance:
+    with listener.stage(f"drawing {config.crops} crops", config.crops, "crops") as advance:
         summary = ingest_source(catalog, source, counting(advance))
     to = catalog.workspace.report("contact-sheet.png")
     with catalog.workspace.publishing(to):
@@ -70,7 +50,17 @@ def run(config: SimulateConfig) -> Outcome:
     return Outcome()
 
 
-main = Command("simulate", SimulateConfig, run, HELP, registers=True, varies="anything")
+main = Command(
+    "simulate",
+    SimulateConfig,
+    run,
+    about="Make a simulated camera: crops of walkers, cyclists and motorcyclists drawn in code, "
+    "truth known.",
+    usage=(("camera=NAME [setting=value ...]", ""),),
+    then="python -m collabteam.train camera=NAME round=2 experiment=quick reviewer=oracle",
+    cameras="new",
+    varies="anything",
+)
 
 if __name__ == "__main__":
     main()

@@ -35,7 +35,7 @@ STEPS = st.lists(
         st.tuples(st.just("undo"), st.integers(0, 8)),
         st.tuples(
             st.just("word"), st.sampled_from(["import", "oracle", "person", "detector"]), SOME,
-            st.one_of(LABELS, st.just("")), st.sampled_from(["seed", "audit", ""]),
+            st.one_of(LABELS, st.just("")), st.sampled_from(["seed", "audit", "conflict", ""]),
             st.sampled_from(["", *REVIEWERS]),
         ),
         st.tuples(
@@ -223,6 +223,18 @@ def test_what_is_said_later_counts_as_if_it_had_been_read(
         assert len(before) == sum(map(len, commits[:known]))
 
 
+def test_a_page_is_taken_back_by_its_name() -> None:
+    """Whoever wrote the undo need not name every crop of the page again."""
+    page = [LabelEvent(name, "car", "person", "seed", by="ana", commit="page-1") for name in NAMES]
+    undo = LabelEvent(NAMES[0], "", "person", "seed", by="ana", commit=f"{UNDO}page-1")
+    answers = read(page).answers()
+    assert answers.is_answered(np.arange(len(NAMES))).all()
+    answers.add([undo])
+    for undone_page in (answers, read([*page, undo]).answers(), read([undo, *page]).answers()):
+        assert not undone_page.is_answered(np.arange(len(NAMES))).any()
+        assert undone_page.undoable("ana", "seed") == []
+
+
 @settings(deadline=None, max_examples=100)
 @given(STEPS, st.integers(0, 16), st.booleans())
 def test_an_audit_counts_what_was_said_after_it_began(
@@ -238,6 +250,15 @@ def test_an_audit_counts_what_was_said_after_it_began(
         for row, name in enumerate(NAMES):
             words = standing(log[since:], name, undone(log[since:]), sources, audit=True)
             assert as_events(answers.about(row)) == plain(words)
+
+
+def test_an_audit_knows_no_conflicts() -> None:
+    """There a reviewer has one word; elsewhere the one that was said unseen stays."""
+    said = LabelEvent(NAMES[0], "car", "person", "audit", by="ana")
+    withdrawn = LabelEvent(NAMES[0], "", "person", "conflict", by="ana")
+    log = read([said, withdrawn])
+    assert log.audit_answers(0).last(0) is None
+    assert log.answers().unseen(0) == {"ana": "car"}
 
 
 @settings(deadline=None, max_examples=100)

@@ -21,24 +21,30 @@ from conftest import Call, Said, environment, fingerprints, one_line, read_json
 from logs import truth_of
 from scipy.stats import binom
 
-from collabteam.audits import audit as release
-from collabteam.audits import certificate
-from collabteam.audits.audit import (
-    answers,
-    certify,
-    judge_classes,
-    plan_classes,
+from collabteam.audits import begin, certificate
+from collabteam.audits import judge as judging
+from collabteam.audits.answers import answers
+from collabteam.audits.audit import certify
+from collabteam.audits.begin import BeginAudit, plan_classes
+from collabteam.audits.judge import judge_classes
+from collabteam.audits.records import (
+    AuditRecord,
+    AuditSettings,
+    PlannedClass,
+    last_audit,
     read_audit,
-    read_release,
-    statement,
+    read_certificate,
 )
+from collabteam.audits.release import read_release
+from collabteam.audits.statement import statement
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog.records import labels_hash
 from collabteam.catalog.truth import append_truth
 from collabteam.events import Listener
-from collabteam.reviewing.queues import prepare
+from collabteam.reviewing.review_queue import REVIEW_QUEUES
 from collabteam.reviewing.session import ReviewSession
 from collabteam.settings import AuditConfig, CameraConfig, ReviewConfig
+from collabteam.storage.records import Record
 
 CLASSES = ["car", "ship"]
 SCHEMA = read_json(Path(__file__).parents[1] / "docs" / "certificate.schema.json")
@@ -84,7 +90,29 @@ def audit(call: Call, catalog: Catalog, *settings: str) -> Said:
 
 
 def record_of(catalog: Catalog, number: int = 1) -> dict[str, Any]:
-    return read_audit(catalog.workspace, number)
+    return read_audit(catalog.workspace, number).to_json()
+
+
+def begun(planned: dict[str, PlannedClass], precision: float, confidence: float) -> AuditRecord:
+    """The first audit of a release."""
+    settings = AuditConfig(precision=precision, confidence=confidence)
+    return AuditRecord.model_validate(
+        {
+            "camera": "S1",
+            "audit": 1,
+            "begun": "2026-11-22T13:40:00Z",
+            "log_events": 0,
+            "settings": {name: getattr(settings, name) for name in AuditSettings.model_fields},
+            "release": {
+                "file": "audits/1/release.parquet",
+                "hash": "0" * 64,
+                "crops": 1,
+                "by_class": {},
+            },
+            "teams": [{"fingerprint": "fp", "round": 1, "run": "label-x", "crops": 1}],
+            "classes": planned,
+        }
+    )
 
 
 def certificate_of(catalog: Catalog, number: int = 1) -> dict[str, Any]:
@@ -93,7 +121,10 @@ def certificate_of(catalog: Catalog, number: int = 1) -> dict[str, Any]:
     jsonschema.validate(found, SCHEMA, cls=jsonschema.Draft202012Validator)
     assert isinstance(found, dict)
     assert found["release"]["crops"] == sum(found["release"]["by_class"].values())
-    assert found["statement"] == statement(found)
+    written = read_certificate(catalog.workspace, number)
+    assert written is not None
+    begun_with = read_audit(catalog.workspace, number)
+    assert written.statement == statement(begun_with, written.classes, written.reviewers)
     answered = sum(row["answered"] for row in found["classes"].values())
     assert answered == sum(row["answers"] for row in found["reviewers"])
     return found
@@ -116,7 +147,7 @@ def answer_truly(catalog: Catalog, number: int = 1) -> None:
 
 def desk(catalog: Catalog) -> ReviewSession:
     config = ReviewConfig(camera=CameraConfig("S1", CLASSES), queue="audit")
-    prepare(catalog, config, Listener())
+    REVIEW_QUEUES.load(config.queue)().prepare(catalog, config, Listener())
     return ReviewSession(catalog, config)
 
 
@@ -177,7 +208,7 @@ def test_a_person_answers_through_the_desk(tmp_path: Path, call: Call) -> None:
     assert again in begun.out
     record = record_of(catalog)
     sample = {crop for row in record["classes"].values() for crop in row["sample"]}
-    frozen = read_release(catalog.workspace, record).to_pylist()
+    frozen = read_release(catalog.workspace, read_audit(catalog.workspace, 1)).to_pylist()
     label = {row["crop_id"]: row["label"] for row in frozen}
 
     shown: list[str] = []
@@ -312,16 +343,16 @@ def test_a_hopeless_audit_is_refused_and_counts_for_nothing(tmp_path: Path, call
 
 def test_a_class_without_a_plan_is_left_out_and_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     """As things are a plan is hopeless for all classes or for none; should that change: ..."""
-    plan = release.plan
-    monkeypatch.setattr(release, "plan", lambda n, *rest: None if n == 50 else plan(n, *rest))
+    plan = begin.plan
+    monkeypatch.setattr(begin, "plan", lambda n, *rest: None if n == 50 else plan(n, *rest))
     batches = {"car": np.arange(50).astype(str), "ship": np.arange(50, 400).astype(str)}
     planned = plan_classes(batches, AuditConfig(), 1)
-    assert planned["car"]["left_out"] == "hopeless with expected_error=0.01"
-    assert planned["car"]["sample"] == []
-    record = {"settings": {"precision": 0.95, "confidence": 0.95}, "audit": 1, "classes": planned}
-    found = judge_classes(record, dict.fromkeys(planned["ship"]["sample"], "ship"))
-    assert found["car"]["passed"] is None
-    assert found["ship"]["passed"]
+    assert planned["car"].left_out == "hopeless with expected_error=0.01"
+    assert planned["car"].sample == []
+    record = begun(planned, 0.95, 0.95)
+    found = judge_classes(record, dict.fromkeys(planned["ship"].sample, "ship"))
+    assert found["car"].passed is None
+    assert found["ship"].passed
 
 
 def test_small_batches_are_looked_at_in_full(tmp_path: Path, call: Call) -> None:
@@ -350,7 +381,7 @@ def test_bad_input(tmp_path: Path, call: Call) -> None:
     catalog.add_crops(made)
     catalog.append_labels(verdicts([crop.crop_id for crop in made], "car"))
     one_line(audit(call, catalog, ORACLE), "needs the hidden truth")
-    assert release.last_audit(catalog.workspace) == 0
+    assert last_audit(catalog.workspace) == 0
 
 
 def test_other_settings_are_refused_with_both_ways_on(tmp_path: Path, call: Call) -> None:
@@ -399,7 +430,7 @@ def test_only_what_no_person_judged_is_released(tmp_path: Path, call: Call) -> N
     audit(call, catalog)
     record = record_of(catalog)
     assert record["release"]["by_class"] == {"car": 91, "ship": 103}
-    table = read_release(catalog.workspace, record).to_pylist()
+    table = read_release(catalog.workspace, read_audit(catalog.workspace, 1)).to_pylist()
     assert not {row["crop_id"] for row in table} & set(cars[:6])
     assert {row["crop_id"]: row["label"] for row in table}[cars[6]] == "ship"
     assert record["teams"] == [
@@ -418,16 +449,16 @@ def test_words_from_before_the_audit_do_not_count(tmp_path: Path, call: Call) ->
     assert audit(call, catalog).code == 0
     record, office = record_of(catalog), desk(catalog)
     sample = record["classes"]["car"]["sample"]
-    assert answers(catalog, record) == {}
+    assert answers(catalog, read_audit(catalog.workspace, 1)) == {}
     assert office.left("audit") == len(sample)
     page = office.page("ana", "t", "audit", 500)
     office.commit("ana", "page-0012", "audit", page["page"], dict.fromkeys(ids(page), "car"))
     assert office.left("audit") == 0
-    assert len(answers(catalog, record)) == len(sample)
+    assert len(answers(catalog, read_audit(catalog.workspace, 1))) == len(sample)
     office.undo("ana", "t", "audit", "page-0012")  # this says "ship" again, of 'earlier-1'
     for opened in (office, desk(catalog)):
         assert opened.left("audit") == len(sample)
-    assert answers(catalog, record) == {}
+    assert answers(catalog, read_audit(catalog.workspace, 1)) == {}
     assert "0 of" in audit(call, catalog).out
 
 
@@ -438,7 +469,7 @@ def test_the_last_word_given_for_the_audit_counts(tmp_path: Path, call: Call) ->
     first, second, third, fourth, *_ = record["classes"]["car"]["sample"]
 
     def heard(crop: str) -> str:
-        found = answers(catalog, record).get(crop)
+        found = answers(catalog, read_audit(catalog.workspace, 1)).get(crop)
         return found.label if found else ""
 
     answer(catalog, [first], "ship", "ana")
@@ -483,7 +514,7 @@ def test_the_desk_and_the_audit_hear_the_same(tmp_path: Path, call: Call) -> Non
             office.commit(who, f"page-{number:04}", queue, "", said)
             stands.append((f"page-{number:04}", who, queue))
         left = {crop for crop, _ in office.open_tasks("audit")}
-        assert {*drawn} - left == answers(catalog, record).keys()
+        assert {*drawn} - left == answers(catalog, read_audit(catalog.workspace, 1)).keys()
         assert {crop for crop, _ in desk(catalog).open_tasks("audit")} == left
 
 
@@ -520,7 +551,7 @@ def test_what_changed_since_is_said(tmp_path: Path, call: Call) -> None:
     assert "covers" not in audit(call, catalog).out  # the audited ones left, no more
     add(catalog, {"car": 40}, {}, "second")
     left = 350 - asked
-    covers = f"the certificate covers {left} of {left + 40} labels released now; new=true audits"
+    covers = f"the certificate covers {left} of {left + 40} labels released now"
     assert covers in audit(call, catalog).out
     index = catalog.index()
     rows = np.flatnonzero((index.human == "") & (index.verdict == "ship"))[:7]
@@ -545,7 +576,7 @@ def test_a_new_audit_after_a_fail_is_of_the_rest_and_has_to_be_surer(
     again = audit(call, catalog, "new=true")
     assert again.code == 0
     record = record_of(catalog, 2)
-    rest = read_release(catalog.workspace, record)["crop_id"].to_pylist()
+    rest = read_release(catalog.workspace, read_audit(catalog.workspace, 2))["crop_id"].to_pylist()
     audited = record_of(catalog)["classes"]["car"]["sample"]
     assert len(rest) == 900 - first["sample"]
     assert not set(rest) & set(audited)
@@ -553,18 +584,18 @@ def test_a_new_audit_after_a_fail_is_of_the_rest_and_has_to_be_surer(
     # Asked twice before the first answer, it is still the second audit.
     assert audit(call, catalog, "new=true").code == 0
     assert record_of(catalog, 2) == record
-    assert release.last_audit(catalog.workspace) == 2
+    assert last_audit(catalog.workspace) == 2
     # With answers, or if more is released, it is given up and counts.
     add(catalog, {"car": 10}, {}, "second")
     audit(call, catalog, "new=true")
-    assert release.last_audit(catalog.workspace) == 3
+    assert last_audit(catalog.workspace) == 3
     answer(catalog, record_of(catalog, 3)["classes"]["car"]["sample"][:1], "car")
     audit(call, catalog, "new=true")
     assert record_of(catalog, 4)["classes"]["car"]["confidence"] == certificate.share_out(
         0.95, 2, 4
     )
     # What was said for an earlier one does not count for a later one.
-    assert answers(catalog, record_of(catalog, 4)) == {}
+    assert answers(catalog, read_audit(catalog.workspace, 4)) == {}
     answer_truly(catalog, 4)
     audit(call, catalog)
     assert certificate_of(catalog, 4)["audit"] == 4
@@ -615,7 +646,7 @@ def _kill_at(monkeypatch: pytest.MonkeyPatch, moment: int, after: bool) -> None:
 
         return writes_or_dies
 
-    for owner, name in ((release, "write_parquet"), (release, "write_json")):
+    for owner, name in ((begin, "write_parquet"), (Record, "write")):
         monkeypatch.setattr(owner, name, deadly(getattr(owner, name)))
     monkeypatch.setattr(Catalog, "append_labels", deadly(Catalog.append_labels))
 
@@ -642,7 +673,7 @@ def test_killed_between_any_two_writes(
     was_done = moment == 3 and after
     # Asked again with new=true what is finished is finished, and another one is meant.
     certify(settings(roots[0], new and not was_done))
-    assert release.last_audit(killed.workspace) == 1
+    assert last_audit(killed.workspace) == 1
     assert strip(record_of(killed)) == strip(record_of(whole))
     assert strip(certificate_of(killed)) == strip(certificate_of(whole))
     assert sorted(path.name for path in (killed.folder / "audits" / "1").iterdir()) == [
@@ -654,15 +685,15 @@ def test_killed_between_any_two_writes(
 
 KILL = """
 import os, signal, sys
-from collabteam.audits import audit as release
-write, moment = release.write_json, int(sys.argv.pop(1))
+from collabteam.storage.records import Record
+write, moment = Record.write, int(sys.argv.pop(1))
 def write_or_die(*arguments):
     global moment
     moment -= 1
     if moment < 0:
         os.kill(os.getpid(), signal.SIGKILL)
     write(*arguments)
-release.write_json = write_or_die
+Record.write = write_or_die
 from collabteam.audit import main
 main()
 """
@@ -682,7 +713,7 @@ def test_killed_by_the_system(tmp_path: Path, call: Call, moment: int) -> None:
     before = drawn.read_bytes() if moment else b""
     assert audit(call, catalog, ORACLE).code == 0
     assert not moment or drawn.read_bytes() == before
-    assert certificate_of(catalog)["audit"] == release.last_audit(catalog.workspace) == 1
+    assert certificate_of(catalog)["audit"] == last_audit(catalog.workspace) == 1
 
 
 def test_two_at_once(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -691,19 +722,19 @@ def test_two_at_once(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
         one_line(audit(call, catalog), "in use", "'label'")
         assert not (catalog.folder / "audits").exists()
     # One that waited outside while another began goes on with that one.
-    due, asked = release._is_due, []
+    saved, found = BeginAudit.saved, []
 
-    def is_due(*arguments: Any) -> bool:
-        found = due(*arguments)
-        asked.append(found)
-        if len(asked) == 1:
+    def look(self: BeginAudit, listener: Listener) -> Any:
+        begun = saved(self, listener)
+        found.append(begun)
+        if len(found) == 1:
             certify(AuditConfig(CameraConfig("S1"), str(tmp_path)))
-        return found
+        return begun
 
-    monkeypatch.setattr(release, "_is_due", is_due)
+    monkeypatch.setattr(BeginAudit, "saved", look)
     assert audit(call, catalog).code == 0
-    assert asked == [True, True, True, False]
-    assert release.last_audit(catalog.workspace) == 1
+    assert [begun is None for begun in found] == [True, True, True, False]
+    assert last_audit(catalog.workspace) == 1
     # To look on takes no lock.
     with catalog.workspace.transaction("train"):
         assert audit(call, catalog).code == 0
@@ -721,8 +752,8 @@ def test_bad_releases_are_certified_no_more_often_than_allowed(
     A release counts once, if any class is certified in any audit. Each class and each audit must
     stay within its own share as well, which a confidence that is not shared out would break.
     """
-    for name in ("plan", "judge", "smallest_sample"):
-        monkeypatch.setattr(release, name, functools.cache(getattr(certificate, name)))
+    for module, name in ((begin, "plan"), (judging, "judge"), (judging, "smallest_sample")):
+        monkeypatch.setattr(module, name, functools.cache(getattr(certificate, name)))
     sizes = {"car": 120, "ship": 250, "plane": 61}
     truth: dict[str, str] = {}
     batches = {}
@@ -733,18 +764,17 @@ def test_bad_releases_are_certified_no_more_often_than_allowed(
         truth |= {str(i): "unknown" if n < wrong else name for n, i in enumerate(batch)}
     releases, confidence, attempts = 2000, 0.9, 4
     passed = np.zeros((releases, attempts, len(sizes)), dtype=bool)
+    first = begun({}, precision, confidence)
     for number in range(releases):
         config = AuditConfig(
             seed=number, precision=precision, confidence=confidence, expected_error=0.02, power=0.3
         )
         for attempt in range(1, attempts + 1):
-            record = {
-                "settings": {"precision": precision, "confidence": confidence},
-                "audit": attempt,
-                "classes": plan_classes(batches, config, attempt),
-            }
-            found = judge_classes(record, truth)
-            passed[number, attempt - 1] = [row["passed"] for row in found.values()]
+            planned = plan_classes(batches, config, attempt)
+            found = judge_classes(
+                first.model_copy(update={"audit": attempt, "classes": planned}), truth
+            )
+            passed[number, attempt - 1] = [row.passed for row in found.values()]
 
     def limit(alpha: float) -> float:
         return float(binom.ppf(1 - 1e-4, releases, alpha))
@@ -758,7 +788,7 @@ def test_bad_releases_are_certified_no_more_often_than_allowed(
     # The draws of classes and audits have nothing to do with each other.
     alike = dict.fromkeys("abc", batches["ship"])
     samples = [
-        tuple(row["sample"][:9])
+        tuple(row.sample[:9])
         for attempt in (1, 2)
         for row in plan_classes(alike, AuditConfig(), attempt).values()
     ]
@@ -766,23 +796,19 @@ def test_bad_releases_are_certified_no_more_often_than_allowed(
 
 
 def test_good_releases_pass_as_often_as_planned(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("plan", "judge", "smallest_sample"):
-        monkeypatch.setattr(release, name, functools.cache(getattr(certificate, name)))
+    for module, name in ((begin, "plan"), (judging, "judge"), (judging, "smallest_sample")):
+        monkeypatch.setattr(module, name, functools.cache(getattr(certificate, name)))
     batches = {name: np.array([f"{name}{n:03}" for n in range(500)]) for name in CLASSES}
     truth = {
         str(i): "unknown" if n < 5 else name
         for name, batch in batches.items()
         for n, i in enumerate(batch)
     }
-    passed = 0
+    passed, first = 0, begun({}, 0.95, 0.95)
     for seed in range(600):
         config = AuditConfig(seed=seed)
-        record = {
-            "settings": {"precision": 0.95, "confidence": 0.95},
-            "audit": 1,
-            "classes": plan_classes(batches, config, 1),
-        }
-        passed += sum(bool(row["passed"]) for row in judge_classes(record, truth).values())
+        record = first.model_copy(update={"classes": plan_classes(batches, config, 1)})
+        passed += sum(bool(row.passed) for row in judge_classes(record, truth).values())
     assert passed >= binom.ppf(1e-4, 1200, 0.8)
 
 

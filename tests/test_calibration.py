@@ -33,7 +33,8 @@ from collabteam.labelling.calibration import (
     risk_coverage,
     risk_thresholds,
 )
-from collabteam.team.voting import ABSTAIN, Verdicts, vote
+from collabteam.team.votes.consensus import Consensus
+from collabteam.team.voting import ABSTAIN, Verdicts
 
 Floats = NDArray[np.float64]
 
@@ -144,7 +145,9 @@ def test_no_vote_changes(prob: Floats, heat: list[float]) -> None:
     calibrated = apply_temperatures(prob, temperatures)
     assert ((calibrated >= 0) & (calibrated <= 1)).all()
     np.testing.assert_array_equal(calibrated > 0.5, prob > 0.5)
-    np.testing.assert_array_equal(vote(calibrated).branch, vote(prob).branch)
+    np.testing.assert_array_equal(
+        Consensus().vote(calibrated).branch, Consensus().vote(prob).branch
+    )
     for branch in range(prob.shape[1]):
         order = np.argsort(prob[:, branch])
         assert (np.diff(calibrated[order, branch]) >= -1e-15).all()

@@ -1,7 +1,8 @@
-"""Bad input to the four commands: one line, exit code 2, and nothing that was there is changed."""
+"""The commands, their help, and bad input: one line, exit code 2, and nothing is changed."""
 
 from __future__ import annotations
 
+import ast
 import io
 import subprocess
 import sys
@@ -9,51 +10,73 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SMALL, Call, environment, fingerprints, one_line
+from conftest import REPOSITORY, SMALL, Call, environment, fingerprints, one_line
 from PIL import Image
 
 from collabteam.catalog import Catalog
+from collabteam.cli.commands import commands
+from collabteam.cli.help import help_text
+from collabteam.cli.reference import PAGE, text
+from collabteam.settings.fields import settings_of
 
-COMMANDS = (
-    "simulate",
-    "ingest",
-    "review",
-    "train",
-    "report",
-    "label",
-    "audit",
-    "export",
-    "dashboard",
-    "compact",
-)
+COMMANDS = sorted(commands())
 
 
 # --- help --------------------------------------------------------------------------------------
 
-HELP = """
+HEAVY = """
 import runpy, sys
-sys.argv = ["collabteam." + sys.argv[1], sys.argv[2]]
+sys.argv = sys.argv[1:]
+code = 0
 try:
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 except SystemExit as end:
-    assert not end.code, end.code
-heavy = {"torch", "lightning", "hydra", "omegaconf", "timm", "wandb"}
+    code = end.code or 0
+heavy = {"torch", "lightning", "hydra", "omegaconf", "timm", "wandb", "lance", "scipy"}
 print("heavy:", sorted(heavy & set(sys.modules)))
+sys.exit(code)
 """
+
+
+def with_imports(
+    folder: Path, *words: str, path: str = ""
+) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """A module run with some words, and the heavy packages that it imported."""
+    clean = environment()
+    clean["PYTHONPATH"] = f"{path}:{clean['PYTHONPATH']}" if path else clean["PYTHONPATH"]
+    done = subprocess.run(
+        [sys.executable, "-c", HEAVY, *words],
+        cwd=folder, env=clean, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    *lines, last = done.stdout.splitlines()
+    done.stdout = "\n".join(lines)
+    return done, ast.literal_eval(last.removeprefix("heavy: "))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_is_light_and_names_what_every_command_takes(name: str, tmp_path: Path) -> None:
     flag = "-h" if name == "report" else "--help"
-    done = subprocess.run(
-        [sys.executable, "-c", HELP, name, flag],
-        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
-    for text in ("camera", "root=", f"python -m collabteam.{name}"):
-        assert text in done.stdout
-    assert done.stdout.splitlines()[-1] == "heavy: []"
+    done, heavy = with_imports(tmp_path, f"collabteam.{name}", flag)
+    assert (done.returncode, done.stderr, heavy) == (0, "", [])
+    for words in ("camera=", "root=", "docs/settings.md", f"python -m collabteam.{name}"):
+        assert words in done.stdout
+    assert all(len(line) <= 100 for line in done.stdout.splitlines())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_and_the_page_name_every_setting() -> None:
+    page = text()
+    for name, one in commands().items():
+        told = help_text(one, one.options())
+        for setting in settings_of(one.schema).values():
+            assert f"`{setting.typed}`" in page, (name, setting.name)
+            if not setting.name.startswith("camera") and setting.name != "cameras":
+                assert f"  {setting.typed}=" in told, (name, setting.name)
+
+
+def test_the_page_of_settings_is_that_of_the_declarations() -> None:
+    kept = (REPOSITORY / PAGE).read_text(encoding="utf-8")
+    assert kept == text(), "python -m collabteam.cli.reference writes it"
 
 
 def test_config_job_prints_every_setting(root: Path, call: Call) -> None:
@@ -176,6 +199,164 @@ def test_no_camera_at_all(tmp_path: Path, call: Call) -> None:
     one_line(call("train", *settings), "no camera 'S10-08'", "known are none", "ingest")
     one_line(call("report", *settings), "S10-08")
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["camera=sim", "roun=2"], "no such setting: roun; nearest: round"),
+        (["camera=sim", "epochs=3"], "no such setting: epochs; nearest: optim.epochs"),
+        (["camera=sim", "+optim.epoch=3"], "no such setting: optim.epoch; nearest: optim.epochs"),
+        (["camera=sim", "round=two"], "round=two: expected a whole number, 0 or more"),
+        (["camera=sim", "optim.nesterov=maybe"], "optim.nesterov=maybe: expected true or false"),
+        (["camera=sim", "optim.lr=0"], "optim.lr=0.0: expected 1e-08 or more"),
+        (["camera=sim", "round"], "round: expected name=value, such as round=..."),
+        (["camera=sim", "data.train_folds=3"], "data.train_folds=3: expected a list, as in [a,b]"),
+        (["camera=sim", "optim=3"], "optim is a group; set one of its settings: optim.lr"),
+        (["camera=sim", "logger=wand"], "logger=wand: expected one of wandb"),
+        (["camera=sim", "team.init=previous,scratch"], "is a sweep and needs -m"),
+        (["-m", "camera=sim", "team.init=previous,scrach"], "team.init=scrach: expected one of"),
+        (["camera=sin"], "no camera 'sin' under outputs: known are sim; 'ingest camera=sin'"),
+        (["round=2"], "camera is not given: expected camera=NAME; known are sim"),
+    ],
+)
+def test_a_wrong_word_is_answered_before_anything_is_loaded(
+    root: Path, words: list[str], expected: str
+) -> None:
+    done, heavy = with_imports(root.parent, "collabteam.train", *words)
+    assert expected in one_line(done)
+    assert heavy == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["++data.image_size=32"], ["data={image_size: 32}"], ["data.image_size=${round}32"],
+        ["data.image_size='32'", "logger.project='a,b'"], ["data.train_folds=[0,1]"],
+        ["hydra.verbose=false", "team.pretrained=yes", "rollback=null"], ["~experiment"],
+    ],
+)  # fmt: skip
+def test_words_that_only_hydra_can_read(root: Path, call: Call, words: list[str]) -> None:
+    said = call("train", f"root={root}", "camera=sim", *words, "--cfg", "job")
+    assert said.code == 0, said.err
+
+
+def test_old_scripts_may_still_give_a_seed(root: Path, call: Call) -> None:
+    said = call("compact", f"root={root}", "camera=sim", "seed=0")
+    assert said.code == 0
+    assert said.err.splitlines()[0] == "compact: seed= is ignored: this command draws nothing"
+
+
+def test_what_train_needs_first_is_said_before_torch_is_loaded(root: Path) -> None:
+    (root / "empty").mkdir()
+    Catalog.register(root, "empty", ["car", "ship"])
+    for camera, expected in (
+        ("sim", "crops of i0 are not verified yet"),
+        ("empty", "camera empty has no crops: python -m collabteam.ingest camera=empty"),
+    ):
+        done, heavy = with_imports(root.parent, "collabteam.train", f"camera={camera}")
+        assert done.returncode == 2
+        assert expected in done.stderr
+        assert not {"torch", "timm", "lightning", "wandb"} & set(heavy)
+
+
+# --- one console script --------------------------------------------------------------------------
+
+
+def test_the_commands_and_the_cameras_with_what_comes_next(finished: Path) -> None:
+    Catalog.register(finished, "new", ["car", "ship"])
+    (finished / "sim" / "notes").mkdir()
+    done, heavy = with_imports(finished.parent, "collabteam")
+    assert (done.returncode, done.stderr, heavy) == (0, "", [])
+    for name in COMMANDS:
+        assert f"\n  {name} " in done.stdout
+    assert "  new  no crops\n       next: collabteam ingest camera=new path=..." in done.stdout
+    assert "  sim  round 2, coverage " in done.stdout
+    assert "not labelled by this team\n       next: collabteam label camera=sim" in done.stdout
+    (finished / "sim" / "round-2" / "round.json").write_text("{")
+    done, _ = with_imports(finished.parent, "collabteam")
+    assert "sim  damaged: " in done.stdout
+    done, _ = with_imports(finished.parent, "collabteam", "root=nowhere")
+    assert "no cameras under nowhere" in done.stdout
+
+
+def test_a_command_by_its_name(root: Path) -> None:
+    for words, expected in (
+        (["trian"], "no such command: trian; nearest: train"),
+        (["train", "camera=sim", "roun=2"], "train: no such setting: roun"),
+        (["rot=x"], "rot=x: expected the name of a command, or root=FOLDER"),
+    ):
+        done, heavy = with_imports(root.parent, "collabteam", *words)
+        assert expected in one_line(done)
+        assert heavy == []
+    done, _ = with_imports(root.parent, "collabteam", "report", "camera=sim")
+    one_line(done, "camera sim has no finished round")
+
+
+ANOTHER = """
+from dataclasses import dataclass
+from typing import Any
+from collabteam.cli.command import Command
+from collabteam.cli.outcome import Outcome
+from collabteam.settings import CommandConfig
+from collabteam.registry import Registry
+from collabteam.settings.checks import resolve_group
+from collabteam.settings.fields import implementation, setting
+
+class Way:
+    pass
+
+class Plainly(Way):
+    @dataclass
+    class Settings:
+        pass
+
+class Loudly(Way):
+    @dataclass
+    class Settings:
+        marks: int = setting(1, ge=1, help="exclamation marks")
+
+WAYS = Registry("way", "counting:Way", "collabteam.cli")
+
+@dataclass
+class CountConfig(CommandConfig):
+    times: int = setting(1, ge=1, help="how often to say it")
+    way: dict[str, Any] = implementation(WAYS, "counting:Plainly", help="how it is said")
+
+def run(config, listener):
+    from collabteam.catalog import Catalog
+    marks = getattr(resolve_group(WAYS, config.way, "way"), "marks", 0)
+    crops = len(Catalog.open(config.root, config.camera.name))
+    print(f"{crops} crops{'!' * marks}\\n" * config.times, end="")
+    return Outcome(f"{crops} crops")
+
+main = Command("count", CountConfig, run, about="Count crops.", usage=(("camera=NAME", ""),))
+"""
+
+
+def test_a_command_is_one_module(root: Path, tmp_path: Path) -> None:
+    """Also one of another package: settings, help, checks and the list come from it."""
+    package = tmp_path / "site"
+    (package / "counting-1.0.dist-info").mkdir(parents=True)
+    (package / "counting.py").write_text(ANOTHER)
+    (package / "counting-1.0.dist-info" / "METADATA").write_text("Name: counting\nVersion: 1.0\n")
+    points = "[collabteam.command]\ncount = counting:main\n"
+    (package / "counting-1.0.dist-info" / "entry_points.txt").write_text(points)
+
+    def count(*words: str) -> subprocess.CompletedProcess[str]:
+        return with_imports(root.parent, "collabteam", *words, path=str(package))[0]
+
+    assert "\n  count      Count crops\n" in count().stdout
+    assert "  times=1                     how often to say it" in count("count", "--help").stdout
+    done = count("count", "camera=sim", "times=2")
+    assert done.stdout == "600 crops\n600 crops", done.stderr
+    one_line(count("count", "camera=sim", "times=0"), "count: times=0: expected 1 or more")
+    loudly = ("count", "camera=sim", "way=counting:Loudly")
+    assert count(*loudly).stdout == "600 crops!"
+    assert count(*loudly, "way.marks=3").stdout == "600 crops!!!"
+    one_line(count(*loudly, "way.mark=3"), "no such setting: way.mark; nearest: way.marks")
+    one_line(count(*loudly, "way.marks=0"), "way.marks=0: expected 1 or more")
+    one_line(count("count", "camera=sim", "way=loud"), "way=loud: no such way")
 
 
 # --- crops that do not make a team -------------------------------------------------------------

@@ -19,7 +19,7 @@ from logs import builder
 from PIL import Image
 from rich.console import Console
 from scipy.stats import binom, mannwhitneyu
-from test_reporting import fake_rounds, write
+from test_reporting import plain_rounds, write
 
 from collabteam.catalog import Catalog, Crop, CropIndex, LabelEvent
 from collabteam.catalog.records import crops_to_table, events_to_table
@@ -35,8 +35,14 @@ from collabteam.monitoring.drift import (
     learned_until,
     rank_test,
 )
-from collabteam.reporting import time_windows as stretches
-from collabteam.reporting.time_windows import MOST_BINS, MOST_VIDEOS, last_verdicts
+from collabteam.monitoring.windows import (
+    MOST_BINS,
+    MOST_VIDEOS,
+    TimeWindow,
+    last_verdicts,
+    time_windows,
+)
+from collabteam.reporting.time_windows import plot_time_windows, render, to_csv, to_json
 from collabteam.storage.workspace import Workspace
 
 START = datetime(2024, 5, 6, 5, tzinfo=UTC).timestamp()
@@ -504,7 +510,7 @@ def a_camera(hours: float, videos: int, timeless: int = 3) -> CropIndex:
 @pytest.mark.parametrize("videos", [3, 60])
 def test_tables_against_a_slow_loop(hours: float, videos: int) -> None:
     index = a_camera(hours, videos)
-    found = stretches.stretches(index, CLASSES)
+    found = time_windows(index, CLASSES)
     assert found is not None
     rows = np.flatnonzero(index.verdict_round >= 0).tolist()
     assert found.round == 2
@@ -512,7 +518,7 @@ def test_tables_against_a_slow_loop(hours: float, videos: int) -> None:
     starts = [row.since or 0.0 for row in found.by_time]
     assert starts == sorted(starts)
 
-    def check(row: stretches.TimeWindow, mine: list[int]) -> None:
+    def check(row: TimeWindow, mine: list[int]) -> None:
         assert row.crops == len(mine)
         for name in CLASSES:
             assert row.labels[name] == sum(index.verdict[k] == name for k in mine)
@@ -561,27 +567,27 @@ def test_tables_against_a_slow_loop(hours: float, videos: int) -> None:
 def test_hours_are_put_together_only_where_there_are_too_many() -> None:
     for count, width in ((MOST_BINS, 1), (MOST_BINS + 1, 2), (2 * MOST_BINS + 2, 3)):
         crops = [made(n, 0.9, hour=n + 1) for n in range(count)]  # 06:00 is even and thrice two
-        found = stretches.stretches(index_of(crops), CLASSES)
+        found = time_windows(index_of(crops), CLASSES)
         assert found is not None
         assert found.hours == width
     # Hours without crops take no room.
     crops = [made(n, 0.9, hour=1000 * n) for n in range(MOST_BINS)]
-    found = stretches.stretches(index_of(crops), CLASSES)
+    found = time_windows(index_of(crops), CLASSES)
     assert found is not None
     assert found.hours == 1
     assert len(found.by_time) == MOST_BINS
 
 
 def test_no_verdicts_no_tables() -> None:
-    assert stretches.stretches(index_of([made(0, None)]), CLASSES) is None
-    assert stretches.stretches(index_of([]), CLASSES) is None
+    assert time_windows(index_of([made(0, None)]), CLASSES) is None
+    assert time_windows(index_of([]), CLASSES) is None
 
 
 def test_csv_and_json_hold_the_tables() -> None:
-    found = stretches.stretches(a_camera(5, 3), CLASSES)
+    found = time_windows(a_camera(5, 3), CLASSES)
     assert found is not None
-    lines = list(csv.DictReader(io.StringIO(stretches.to_csv(found))))
-    data = json.loads(json.dumps(stretches.to_json(found), allow_nan=False))
+    lines = list(csv.DictReader(io.StringIO(to_csv(found))))
+    data = json.loads(json.dumps(to_json(found), allow_nan=False))
     rows = [*found.by_time, found.timeless, *found.by_video]
     assert [line["by"] for line in lines] == ["time"] * (len(found.by_time) + 1) + ["video"] * len(
         found.by_video
@@ -602,10 +608,10 @@ def test_csv_and_json_hold_the_tables() -> None:
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("classes", [CLASSES, [f"a-rather-long-name-{n}" for n in range(12)]])
 def test_tables_fit(width: int, classes: list[str]) -> None:
-    found = stretches.stretches(a_camera(40, 60), classes)
+    found = time_windows(a_camera(40, 60), classes)
     assert found is not None
     console = Console(width=width, file=io.StringIO(), color_system=None)
-    stretches.render(found, console)
+    render(found, console)
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert max(map(len, text.splitlines())) <= width
@@ -618,10 +624,10 @@ def test_tables_fit(width: int, classes: list[str]) -> None:
 
 def test_names_with_brackets_are_shown_as_they_are() -> None:
     crops = [made(0, 0.9, hour=1, video="[red]a[/red]"), made(1, 0.9, label="", video="x" * 40)]
-    found = stretches.stretches(index_of(crops), CLASSES)
+    found = time_windows(index_of(crops), CLASSES)
     assert found is not None
     console = Console(width=80, file=io.StringIO(), color_system=None)
-    stretches.render(found, console)
+    render(found, console)
     assert isinstance(console.file, io.StringIO)
     assert "[red]a[/red]" in console.file.getvalue()
     assert "..." + "x" * 17 in console.file.getvalue()
@@ -634,9 +640,9 @@ def test_names_with_brackets_are_shown_as_they_are() -> None:
 )
 @pytest.mark.parametrize("newest", [None, START + 600])
 def test_plot(index: CropIndex, newest: float | None, tmp_path: Path) -> None:
-    found = stretches.stretches(index, CLASSES)
+    found = time_windows(index, CLASSES)
     assert found is not None
-    stretches.plot_time_windows(found, "S1", newest, tmp_path / "stretches.png")
+    plot_time_windows(found, "S1", newest, tmp_path / "stretches.png")
     with Image.open(tmp_path / "stretches.png") as image:
         assert image.format == "PNG"
         assert image.width > 1000
@@ -650,7 +656,7 @@ def test_plot(index: CropIndex, newest: float | None, tmp_path: Path) -> None:
 def camera(tmp_path: Path) -> Catalog:
     """A camera whose team was never trained, with crops that nobody has labelled."""
     catalog = Catalog.register(tmp_path / "outputs", "S1", CLASSES)
-    rounds = [record | {"camera": "S1"} for record in fake_rounds(3, CLASSES)]
+    rounds = [record | {"camera": "S1"} for record in plain_rounds(3, CLASSES)]
     write(catalog.folder, rounds)
     (catalog.folder / "round-0" / "sample.json").write_text('{"drawn_from": 400, "crops": []}')
     return catalog

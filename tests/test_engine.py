@@ -25,6 +25,9 @@ from collabteam.settings import TeamConfig, TrainerConfig
 from collabteam.storage.layout import RoundFiles
 from collabteam.team.engines import Check, OpenVino, check_engine, disagreement, open_engine
 from collabteam.team.team import Device, Engine, Team, save_branch
+from collabteam.team.votes.consensus import Consensus
+
+POLICY = Consensus()
 
 CLASSES = ["a", "b", "c"]
 SMALL = TeamConfig(backbone="test_resnet", attention="none")
@@ -148,7 +151,7 @@ def test_openvino_in_fp32_is_torch_in_fp32(folder: Path, drawer: Drawer) -> None
     prob = _prob(engine, drawer)
     assert prob.dtype == np.float32
     np.testing.assert_allclose(prob, exact, atol=1e-4)
-    found = check_engine(engine, team, drawer, np.arange(120), 50)
+    found = check_engine(engine, team, drawer, np.arange(120), 50, POLICY)
     assert (found.crops, found.disagreement) == (120, 0.0)
     assert found.largest_difference < 1e-4
 
@@ -167,7 +170,7 @@ def test_no_crop_and_one_crop(folder: Path, drawer: Drawer) -> None:
     assert _prob(engine, drawer, 1).shape == (1, 3)
     assert list(engine.score_rows(drawer, np.arange(0), 64)) == []
     assert engine.score(torch.zeros(0, 3, 32, 32, dtype=torch.uint8)).shape == (0, 3)
-    assert check_engine(engine, engine, drawer, np.arange(0), 64) == Check(0, 0.0, 0.0)
+    assert check_engine(engine, engine, drawer, np.arange(0), 64, POLICY) == Check(0, 0.0, 0.0)
 
 
 @needs_openvino
@@ -178,7 +181,9 @@ def test_coarse_arithmetic_leaves_the_verdicts(
     any_precision = TrainerConfig(accelerator="cpu", threads=1)
     engine = open_engine(RoundFiles(folder), "openvino", precision, any_precision, drawer.first)
     assert engine.precision in (("int8",) if precision == "int8" else ("bf16", "fp32"))
-    found = check_engine(engine, Team.load(RoundFiles(folder), ONE), drawer, np.arange(120), 64)
+    found = check_engine(
+        engine, Team.load(RoundFiles(folder), ONE), drawer, np.arange(120), 64, POLICY
+    )
     assert found.disagreement <= 0.005  # none, of 120
     assert (found.largest_difference > 1e-4) == (engine.precision != "fp32")
 
@@ -204,7 +209,9 @@ def test_the_branch_of_the_paper_in_int8(tmp_path: Path, drawer: Drawer) -> None
     # The convolutions of its eight blocks; the attention between them stays as it is.
     assert network.count('type="FakeQuantize"') >= 3 * 16
     assert not any(".se." in line and "FakeQuantize" in line for line in network.splitlines())
-    found = check_engine(engine, Team.load(RoundFiles(folder), ONE), drawer, np.arange(60), 32)
+    found = check_engine(
+        engine, Team.load(RoundFiles(folder), ONE), drawer, np.arange(60), 32, POLICY
+    )
     assert found.disagreement == 0
 
 
@@ -223,11 +230,11 @@ def test_the_mean_of_several_networks_votes(tmp_path: Path, drawer: Drawer) -> N
 
 def test_disagreement_is_the_share_of_other_verdicts() -> None:
     reference = np.array([[0.9, 0.1], [0.9, 0.9], [0.1, 0.1], [0.2, 0.7]])
-    assert disagreement(reference, reference) == 0
-    assert disagreement(reference, reference[:, ::-1]) == 0.5  # both abstentions stay such
-    assert disagreement(np.empty((0, 2)), np.empty((0, 2))) == 0
+    assert disagreement(reference, reference, POLICY) == 0
+    assert disagreement(reference, reference[:, ::-1], POLICY) == 0.5  # both abstentions stay such
+    assert disagreement(np.empty((0, 2)), np.empty((0, 2)), POLICY) == 0
     with pytest.raises(ValueError, match="of a shape"):
-        disagreement(reference, reference[:2])
+        disagreement(reference, reference[:2], POLICY)
 
 
 def test_an_engine_of_other_weights_is_refused(folder: Path, drawer: Drawer) -> None:
@@ -240,9 +247,9 @@ def test_an_engine_of_other_weights_is_refused(folder: Path, drawer: Drawer) -> 
                     weights += 0.1 * weights.abs().mean() * torch.randn_like(weights)
     rows, seen = np.arange(120), []
     with pytest.raises(UserError, match=r"torch in fp32 .* of 120 crops, expected at most 0\.5%"):
-        check_engine(other, team, drawer, rows, 50, seen.append)
+        check_engine(other, team, drawer, rows, 50, POLICY, seen.append)
     assert seen == [50, 50, 20]
-    assert check_engine(team, team, drawer, rows, 50) == Check(120, 0.0, 0.0)
+    assert check_engine(team, team, drawer, rows, 50, POLICY) == Check(120, 0.0, 0.0)
 
 
 # -- the stream ------------------------------------------------------------------------------------
@@ -299,7 +306,7 @@ def test_other_weights_are_prepared_anew(tmp_path: Path, drawer: Drawer) -> None
     engine = open_engine(RoundFiles(folder), "openvino", "int8", ONE, drawer.first)
     (fresh,) = (folder / "openvino").iterdir()
     assert fresh != kept
-    check_engine(engine, Team.load(RoundFiles(folder), ONE), drawer, np.arange(120), 64)
+    check_engine(engine, Team.load(RoundFiles(folder), ONE), drawer, np.arange(120), 64, POLICY)
     (fresh / "network.xml").write_text("no network")
     with pytest.raises(UserError, match=r"int8-.*expected a prepared network.*remove"):
         open_engine(RoundFiles(folder), "openvino", "int8", ONE, _none)

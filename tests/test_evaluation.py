@@ -21,8 +21,9 @@ from collabteam.rounds.evaluation import (
     mean_recall,
     wilson_lower,
 )
-from collabteam.rounds.selection import candidates
-from collabteam.team.voting import ABSTAIN, Verdicts, vote
+from collabteam.rounds.selection_rules.quantile import Quantile
+from collabteam.team.votes.consensus import Consensus
+from collabteam.team.voting import ABSTAIN, Verdicts
 
 NAMES = ["walker", "cyclist", "rider"]
 ONE = st.sampled_from([0.1, 0.5, 0.6]) | st.floats(0, 1)
@@ -84,7 +85,7 @@ def test_a_missing_side_counts_as_nothing_when_folds_compete() -> None:
 def test_coverage_is_the_share_with_a_consensus() -> None:
     verdicts = Verdicts(np.array([0, ABSTAIN, 2, ABSTAIN]), np.full(4, 0.9))
     assert coverage(verdicts) == 0.5
-    assert coverage(vote(np.empty((0, 2)))) is None
+    assert coverage(Consensus().vote(np.empty((0, 2)))) is None
 
 
 def test_accuracy_counts_decided_crops_alone_and_strangers_as_wrong() -> None:
@@ -101,10 +102,11 @@ def test_expected_precision_judges_the_very_candidates(
     crops: list[tuple[int, tuple[float, ...]]], joint: str, quantile: float
 ) -> None:
     prob, labels = _arrays(crops)
-    estimates = expected_precision(prob, labels, 3, joint, quantile)
+    policy, rule = Consensus(joint=joint), Quantile(quantile=quantile)
+    estimates = expected_precision(prob, labels, 3, policy, rule)
     assert len(estimates) == 3
     for branch, (share, count) in enumerate(estimates):
-        positions, _ = candidates(vote(prob, joint), branch, quantile)
+        positions = rule.candidates(policy.vote(prob), branch)
         assert count == len(positions)
         if count:
             right = sum(labels[position] == branch for position in positions)
@@ -115,7 +117,9 @@ def test_expected_precision_judges_the_very_candidates(
 
 def test_expected_precision_counts_strangers_as_wrong() -> None:
     prob = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4]])
-    (share, count), nothing = expected_precision(prob, np.array([0, -1, 0]), 2, "product", 0.5)
+    (share, count), nothing = expected_precision(
+        prob, np.array([0, -1, 0]), 2, Consensus(), Quantile(quantile=0.5)
+    )
     assert (share, count) == (0.5, 2)
     assert nothing == (None, 0)
 

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,14 @@ from logs import builder
 from PIL import Image
 
 import collabteam
+from collabteam.audits.records import (
+    AuditReviewer,
+    AuditSettings,
+    Certificate,
+    JudgedClass,
+    LabellingTeam,
+    Release,
+)
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog.annotations import Annotations
 from collabteam.catalog.index import CropIndex
@@ -820,16 +829,35 @@ def certify(
     labels = [release[crop] for crop in ids]
     pq.write_table(pa.table({"crop_id": ids, "label": labels}), folder / "release.parquet")
     lines = "".join(f"{crop}\t{label}\n" for crop, label in zip(ids, labels, strict=True))
-    certificate = {
-        "passed": all(passed.values()),
-        "classes": {name: {"passed": ok} for name, ok in passed.items()},
-        "release": {
-            "hash": hashlib.sha256(lines.encode()).hexdigest(),
-            "file": f"audits/{number}/release.parquet",
+    Certificate(
+        camera=catalog.name,
+        audit=number,
+        created="2026-11-22T13:40:00Z",
+        release=Release(
+            file=f"audits/{number}/release.parquet",
+            hash=hashlib.sha256(lines.encode()).hexdigest(),
+            crops=len(ids),
+            by_class=dict(Counter(labels)),
+        ),
+        teams=[LabellingTeam(fingerprint="fp", round=2, run="label-x", crops=len(ids))],
+        settings=AuditSettings(
+            precision=0.95, confidence=0.95, expected_error=0.01, power=0.8, reviewer="person",
+            oracle_error=0.0, seed=0,
+        ),
+        reviewers=[AuditReviewer(name="ana", source="person", answers=1)],
+        simulated=False,
+        answers_hash="0" * 64,
+        classes={
+            name: JudgedClass(
+                released=labels.count(name), sample=1, answered=1, errors=0, allowed=0,
+                precision=0.95, confidence=0.99, passed=passed.get(name, False), stopped=False,
+                bound=0.95, further=0, left_out="",
+            )
+            for name in catalog.classes
         },
-        "statement": f"At least 95% are right (audit {number}).",
-    }
-    (folder / "certificate.json").write_text(json.dumps(certificate))
+        passed=all(passed.values()),
+        statement=f"At least 95% are right (audit {number}).",
+    ).write(folder / "certificate.json")  # fmt: skip
     return folder
 
 
@@ -912,23 +940,23 @@ def test_certificates_that_do_not_serve(tmp_path: Path, call: Call) -> None:
     good = (folder / "certificate.json").read_text()
     for broken in ("", "{", "[]", "{}", good.replace('"statement"', '"stated"'), '{"classes": 3}'):
         (folder / "certificate.json").write_text(broken)
-        one_line(call("export", *base, "certified=true"), "certificate.json is damaged")
+        one_line(call("export", *base, "certified=true"), "certificate.json is broken")
     assert not to.exists()
     # Who asks for none gets the labels all the same.
     assert call("export", *base).code == 0
-    assert "certificate.json is damaged" in (to / "README.md").read_text()
+    assert "certificate.json is broken" in (to / "README.md").read_text()
     (folder / "certificate.json").write_text(good)
     shutil.rmtree(to)
     certify(catalog, 3, {"0" * 24: "ship"}, {"ship": True})
-    one_line(call("export", *base, "certified=true"), "release.parquet is damaged", "not in the")
+    one_line(call("export", *base, "certified=true"), "is not in the catalog", "new=true")
     shutil.rmtree(catalog.folder / "audits" / "3")
     pq.write_table(pa.table({"crop_id": [crop], "label": ["car"]}), folder / "release.parquet")
     one_line(call("export", *base, "certified=true"), "not what was frozen for audit 2")
     for content in (b"", b"PAR1"):
         (folder / "release.parquet").write_bytes(content)
-        one_line(call("export", *base, "certified=true"), "release.parquet is damaged")
+        one_line(call("export", *base, "certified=true"), "release.parquet: expected the labels")
     (folder / "release.parquet").unlink()
-    one_line(call("export", *base, "certified=true"), "release.parquet is damaged")
+    one_line(call("export", *base, "certified=true"), "release.parquet: expected the labels")
     assert not to.exists()
 
 

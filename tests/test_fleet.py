@@ -19,14 +19,16 @@ from hypothesis import strategies as st
 from logs import truth_of
 from PIL import Image
 from playwright.sync_api import Browser, expect, sync_playwright
-from test_reporting import TEN, fake_rounds
+from test_reporting import TEN, fake_rounds, plain_rounds, typed
 from test_review_page import CHROMIUM, FLAGS
 
 from collabteam.catalog import Catalog, Crop, LabelEvent
-from collabteam.monitoring.facts import camera_facts
+from collabteam.labelling.records import EngineCheck, LabelRecord
+from collabteam.monitoring.facts import CameraFacts, Sample, camera_facts
 from collabteam.reporting import charts
-from collabteam.reporting.fleet_page import CameraFacts, Sample, write_fleet
-from collabteam.reporting.table1 import read_rounds, table1_rows
+from collabteam.reporting.fleet_page import write_fleet
+from collabteam.reporting.table1 import table1_rows
+from collabteam.rounds.records import read_rounds
 from collabteam.storage.workspace import Workspace
 
 TEMPLATES = Path(__file__).parents[1] / "collabteam" / "reporting" / "templates"
@@ -170,9 +172,9 @@ def test_a_camera_in_detail_is_what_the_records_say(page: Path, fleet: Path) -> 
     certificate = read_json(fleet / "sim" / "audits" / "1" / "certificate.json")
     assert certificate["statement"] in text
     for said in (
-        rounds[-1]["fingerprint"], rounds[-1]["versions"]["torch"], rounds[-1]["training_digest"],
+        rounds[-1].fingerprint, rounds[-1].versions["torch"], rounds[-1].training_digest,
         label["run"], certificate["release"]["hash"][:16], "team.backbone=test_resnet",
-        f"simulated reviewer, seed: {rounds[0]['reviewer']['answers']}",
+        f"simulated reviewer, seed: {rounds[0].reviewer.answers}",
     ):  # fmt: skip
         assert said in text
     assert "Coverage by hour" in text
@@ -199,27 +201,37 @@ def test_nothing_from_the_records_becomes_markup(page: Path, tmp_path: Path) -> 
     assert "<script>alert" not in text
     assert text.count("<script>") == 1
     assert "<img src=x" not in text
-    classes = ["<b>bus</b>", '"onload="x', "c&d"]
-    rounds = fake_rounds(3, classes)
-    facts = CameraFacts("x", classes=classes, rounds=rounds, why="<i>why</i>", drift="<u>drift</u>")
-    sample = Sample(b"", classes[0], 0.9, (), classes[1], "person")
+    words = ["<b>bus</b>", '"onload="x', "c&d"]
+    rounds = plain_rounds(3)
+    rounds[-1]["settings"] = {words[0]: words[1]}
+    rounds[-1]["versions"] = {words[2]: words[0]}
+    facts = CameraFacts(
+        "x", classes=words, rounds=typed(rounds), why="<i>why</i>", drift="<u>drift</u>"
+    )
+    sample = Sample(b"", words[0], 0.9, (), words[1], "person")
     facts = replace(
-        facts, label=read_label(classes), samples={"sure": [], "unsure": [], "wrong": [sample]}
+        facts, label=a_label(words[2]), samples={"sure": [], "unsure": [], "wrong": [sample]}
     )
     write_fleet([facts], tmp_path / "x.html")
     found = Reader((tmp_path / "x.html").read_text(encoding="utf-8"))
     assert not {"i", "u"} & set(found.tags)
     assert "damaged" not in found.rows["x"][0][1]
-    for name in classes:
-        assert name in found.parts["x"]
+    for word in words:
+        assert word in found.parts["x"]
 
 
-def read_label(classes: list[str]) -> dict:  # type: ignore[type-arg]
-    """A ``label.json`` of a camera without a test set."""
-    return {
-        "labelled": dict.fromkeys(classes, 1), "pool": 9, "round": 2, "run": "r", "test": None,
-        "finished": "2026-11-22T13:40:00Z", "settings": {}, "samples": {},
-    }  # fmt: skip
+def a_label(run: str) -> LabelRecord:
+    """The record of a camera without a test set."""
+    team = "00112233aabbccdd"
+    return LabelRecord(
+        camera="x", round=2, team=team, run=run, settings={run: run}, pool=9, labelled={"car": 1},
+        check=EngineCheck(
+            team=team, kind="torch", precision="fp32", crops=0, disagreement=0.0,
+            largest_difference=0.0,
+        ),
+        abstained=8, conflicts=0, coverage=1 / 9, temperatures={"car": 1.0}, thresholds=None,
+        test=None, measured=None, new=9, seconds={}, finished="2026-11-22T13:40:00Z",
+    )  # fmt: skip
 
 
 def test_records_of_another_kind_leave_the_other_cameras_alone(
@@ -238,9 +250,9 @@ def test_records_of_another_kind_leave_the_other_cameras_alone(
     assert "4 cameras, 1 with a team, damaged: b, c, d" in said.out
     rows = read(tmp_path / "r.html").rows
     assert rows["a"][1][1] == "2"
-    assert "KeyError" in rows["b"][8][1]
+    assert "b/label.json is broken" in rows["b"][8][1]
     assert "'python -m collabteam.label camera=c' writes it again" in rows["c"][8][1]
-    assert "KeyError" in rows["d"][8][1] or "undefined" in rows["d"][8][1].lower()
+    assert "certificate.json is broken (no classes.cyclist" in rows["d"][8][1]
 
 
 def test_what_an_earlier_version_labelled_says_how_to_have_the_curves(
@@ -281,7 +293,7 @@ def test_an_audit_that_is_open(fleet: Path, tmp_path: Path, call: Call) -> None:
     assert said.code == 0, said.err
     facts = camera_facts(folder.parent, "sim", 0)
     assert facts.next == "python -m collabteam.review camera=sim queue=audit"
-    asked = sum(one["sample"] for one in facts.audit_classes.values())
+    asked = sum(one.sample for one in facts.audit_classes.values())
     assert f"{asked} crops are unanswered" in facts.why
     write_fleet([facts], tmp_path / "r.html")
     assert read(tmp_path / "r.html").rows["sim"][6][1] == "audit 1 is open"

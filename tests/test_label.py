@@ -21,7 +21,8 @@ from collabteam.catalog.truth import append_truth
 from collabteam.labelling.calibration import apply_temperatures
 from collabteam.settings import CameraConfig, CutConfig, IngestConfig
 from collabteam.team.predictions import PredictionStore
-from collabteam.team.voting import combine_tracks, vote
+from collabteam.team.votes.consensus import Consensus
+from collabteam.team.voting import combine_tracks
 from collabteam.video.pipeline import ingest_footage
 
 LABEL = ("camera=sim", "trainer.threads=1", "precision=fp32")
@@ -74,8 +75,10 @@ def test_every_crop_that_no_person_judged_gets_a_verdict(finished: Path, call: C
     labelled = conflicts = 0
     for track, rows in members.items():
         block = np.stack([prob[row] for row in rows])
-        together, disputed = combine_tracks(block, np.zeros(len(rows), dtype=np.int64), 0.5)
-        voted = vote(together)
+        together, disputed = combine_tracks(
+            block, np.zeros(len(rows), dtype=np.int64), 0.5, Consensus()
+        )
+        voted = Consensus().vote(together)
         name = CLASSES[voted.branch[0]] if voted.branch[0] >= 0 else ""
         contradicted = bool(name and persons[track] - {name})
         if disputed[0] or contradicted:
@@ -108,7 +111,7 @@ def test_apart_is_the_papers_rule(finished: Path, call: Call) -> None:
     prob = own_probabilities(finished / "sim", index, record)
     assert set(record["temperatures"].values()) == {1.0}
     for row in np.flatnonzero(index.verdict_round >= 0):
-        voted = vote(prob[row][None])
+        voted = Consensus().vote(prob[row][None])
         assert index.verdict[row] == (CLASSES[voted.branch[0]] if voted.branch[0] >= 0 else "")
         assert index.verdict_confidence[row] == pytest.approx(voted.confidence[0])
 
@@ -193,7 +196,7 @@ def test_a_risk_releases_only_what_is_sure_enough(finished: Path, call: Call) ->
     index = Catalog(finished / "sim").index()
     prob = own_probabilities(finished / "sim", index, record)
     for row in np.flatnonzero(index.verdict_round >= 0):
-        voted = vote(prob[row][None])
+        voted = Consensus().vote(prob[row][None])
         name = CLASSES[voted.branch[0]] if voted.branch[0] >= 0 else ""
         least = record["thresholds"][name]["threshold"] if name else None
         released = least is not None and voted.confidence[0] >= least

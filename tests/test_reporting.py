@@ -19,9 +19,11 @@ from PIL import Image
 from rich.console import Console
 
 from collabteam.errors import UserError
-from collabteam.reporting.plots import contact_sheet, plot_rounds
-from collabteam.reporting.table1 import Round, read_rounds, render, table1_rows, to_csv, to_json
+from collabteam.reporting.plots import plot_rounds
+from collabteam.reporting.table1 import render, table1_rows, to_csv, to_json
+from collabteam.rounds.records import RoundRecord, read_rounds
 from collabteam.storage.workspace import Workspace
+from collabteam.video.contact_sheet import contact_sheet
 
 THREE = ["pedestrian", "cyclist", "motorcyclist"]
 TEN = [
@@ -39,13 +41,13 @@ SCHEMA = json.loads(
 )
 
 
-def fake_rounds(
+def plain_rounds(
     count: int = 3,
     classes: list[str] = THREE,
     reviewer: str = "oracle",
     has_test: bool = True,
     knows_truth: bool = True,
-) -> list[Round]:
+) -> list[dict[str, Any]]:
     """Rounds as training would leave them, the same ones every time."""
     draw = random.Random(0)
 
@@ -58,7 +60,7 @@ def fake_rounds(
     rounds = []
     for k in range(count):
         base = 0.86 + 0.03 * min(k, 3)
-        coverage = 0.7 + 0.04 * k
+        coverage = min(1.0, 0.7 + 0.04 * k)
         increment: dict[str, Any] = {}
         for at, name in enumerate(classes if k else []):
             increment[name] = {
@@ -76,6 +78,7 @@ def fake_rounds(
                 "fingerprint": f"{k:064x}",
                 "classes": classes,
                 "train_size": 3000 * (k + 1),
+                "train_unsure": 0,
                 "train_counts": dict.fromkeys(classes, 1000 * (k + 1)) | {"unknown": 12},
                 "reviewer": {
                     "kind": reviewer,
@@ -118,7 +121,21 @@ def fake_rounds(
     return rounds
 
 
-def write(folder: Path, rounds: list[Round]) -> Path:
+def typed(rounds: list[dict[str, Any]]) -> list[RoundRecord]:
+    return [RoundRecord.from_json(content, Path("round.json"), "") for content in rounds]
+
+
+def fake_rounds(
+    count: int = 3,
+    classes: list[str] = THREE,
+    reviewer: str = "oracle",
+    has_test: bool = True,
+    knows_truth: bool = True,
+) -> list[RoundRecord]:
+    return typed(plain_rounds(count, classes, reviewer, has_test, knows_truth))
+
+
+def write(folder: Path, rounds: list[dict[str, Any]]) -> Path:
     for record in rounds:
         path = folder / f"round-{record['round']}" / "round.json"
         path.parent.mkdir(parents=True)
@@ -126,7 +143,7 @@ def write(folder: Path, rounds: list[Round]) -> Path:
     return folder
 
 
-def printed(rounds: list[Round], width: int) -> str:
+def printed(rounds: list[RoundRecord], width: int) -> str:
     console = Console(width=width, file=io.StringIO(), color_system=None)
     render(rounds, console)
     assert isinstance(console.file, io.StringIO)
@@ -173,7 +190,7 @@ def test_schema_describes_every_field() -> None:
     ],
 )
 def test_schema_refuses(path: str, value: object) -> None:
-    record = fake_rounds(2)[1]
+    record = plain_rounds(2)[1]
     *parents, last = path.split("/")
     inner = record
     for key in parents:
@@ -184,30 +201,32 @@ def test_schema_refuses(path: str, value: object) -> None:
 
 
 def test_schema_refuses_an_increment_in_round_0() -> None:
-    first, second = fake_rounds(2)
+    first, second = plain_rounds(2)
     first["increment"] = second["increment"]
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(first, SCHEMA, cls=jsonschema.Draft202012Validator)
 
 
 def test_read_rounds_in_order_up_to_the_first_gap(tmp_path: Path) -> None:
-    rounds = fake_rounds(12)
+    rounds = plain_rounds(12)
     assert read_rounds(Workspace(tmp_path / "nothing")) == []
-    assert read_rounds(Workspace(write(tmp_path, rounds))) == rounds
+    assert read_rounds(Workspace(write(tmp_path, rounds))) == typed(rounds)
     (tmp_path / "round-3" / "round.json").unlink()
-    assert read_rounds(Workspace(tmp_path)) == rounds[:3]
+    assert read_rounds(Workspace(tmp_path)) == typed(rounds[:3])
 
 
 def test_broken_rounds_are_answered_in_one_line(tmp_path: Path) -> None:
-    rounds = fake_rounds(2)
+    rounds = plain_rounds(2)
     path = write(tmp_path, rounds) / "round-1" / "round.json"
     good = rounds[1]
     broken = ["", '{"schema": 1,\n', "[]", "\x00", json.dumps(rounds[0])]
     broken += [
-        json.dumps({name: good[name] for name in good if name != key}) for key in SCHEMA["required"]
+        json.dumps({name: good[name] for name in good if name != key})
+        for key in SCHEMA["required"]
+        if key != "train_unsure"  # the first versions did not write it
     ]
     for key, value in (
-        ("schema", 2),
+        ("schema", 0),
         ("classes", ["a", "b"]),
         ("recall", {"validation": {}, "human": {}, "test": None}),
         ("recall", 3),
@@ -230,8 +249,8 @@ def test_broken_rounds_are_answered_in_one_line(tmp_path: Path) -> None:
 
 
 def test_rows_mean_over_all_branches_and_sides() -> None:
-    rounds = fake_rounds(4)
-    rows = table1_rows(rounds)
+    rounds = plain_rounds(4)
+    rows = table1_rows(typed(rounds))
     assert [row.round for row in rows] == [0, 1, 2, 3]
     assert rows[3].row == "i0+...+i3"
     recall = rounds[1]["recall"]["test"]
@@ -244,9 +263,9 @@ def test_rows_mean_over_all_branches_and_sides() -> None:
 
 
 def test_csv_round_trip() -> None:
-    rounds = fake_rounds(3, TEN)
+    rounds = plain_rounds(3, TEN)
     rounds[2]["recall"]["test"] = rounds[2]["consensus_accuracy_test"] = None
-    lines = list(csv.DictReader(io.StringIO(to_csv(rounds))))
+    lines = list(csv.DictReader(io.StringIO(to_csv(typed(rounds)))))
     assert [line["row"] for line in lines] == ["i0 (human)", "i0+i1", "i0+...+i2"]
     for line, record in zip(lines, rounds, strict=True):
         for name in TEN:
@@ -272,10 +291,12 @@ def test_tables_fit_and_show_every_number(width: int, count: int) -> None:
     assert "\u2026" not in text
     for name in TEN[:count]:
         assert name[:17] in text
-    recall = rounds[5]["recall"]["test"]
+    recall = rounds[5].recall.test
+    assert recall is not None
     for name in TEN[:count]:
-        for side in ("true", "false"):
-            assert f"{100 * recall[name][side]:.1f}" in text
+        for value in recall[name].sides().values():
+            assert value is not None
+            assert f"{100 * value:.1f}" in text
     mean = table1_rows(rounds)[5].test_mean
     assert mean is not None
     assert re.search(rf"i0\+\.\.\.\+i5 .* {100 * mean:.1f} *\n", text)
@@ -306,9 +327,9 @@ def test_unknown_numbers_are_dashes() -> None:
     assert re.search(r"i0\+i1 +6000 +74\.0 +26\.0 +- +-", text)
     assert re.search(r"i0\+i1 +412\* +- +\d\d", text)
     assert "no frozen test set" in text
-    partly = fake_rounds(2)
+    partly = plain_rounds(2)
     partly[0]["recall"]["test"] = None
-    assert re.search(r"i0 \(human\)( +-){7} *\n", printed(partly, 80))
+    assert re.search(r"i0 \(human\)( +-){7} *\n", printed(typed(partly), 80))
     assert printed([], 80) == "No complete round yet.\n"
     assert to_json([]) == {"camera": None, "classes": [], "table1": [], "rounds": []}
 
@@ -324,7 +345,7 @@ def test_unknown_numbers_are_dashes() -> None:
     ],
     ids=["six", "ten-classes", "first", "nulls", "long-names"],
 )
-def test_plot(rounds: list[Round], tmp_path: Path) -> None:
+def test_plot(rounds: list[RoundRecord], tmp_path: Path) -> None:
     plot_rounds(rounds, tmp_path / "rounds.png")
     with Image.open(tmp_path / "rounds.png") as image:
         assert image.format == "PNG"
@@ -349,12 +370,12 @@ def test_contact_sheet(tmp_path: Path) -> None:
     assert (tmp_path / "empty.png").stat().st_size > 0
 
 
-def test_importing_the_boards_is_light() -> None:
+def test_importing_the_reports_is_light() -> None:
     code = (
         "import sys\n"
         "import collabteam.reporting.plots, collabteam.reporting.table1\n"
         "import collabteam.reporting.wandb_runs\n"
-        "heavy = {'torch', 'lightning', 'wandb', 'matplotlib', 'PIL', 'numpy', 'pandas'}\n"
+        "heavy = {'torch', 'lightning', 'wandb', 'matplotlib', 'PIL', 'pandas', 'lance'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(

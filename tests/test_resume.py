@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,19 @@ from conftest import (
 )
 
 from collabteam.catalog import Catalog, LabelEvent
+from collabteam.errors import UserError
+from collabteam.rounds.loop import train_rounds
+from collabteam.settings import (
+    CameraConfig,
+    DataConfig,
+    LoggerConfig,
+    OptimConfig,
+    TeamConfig,
+    TrainConfig,
+    TrainerConfig,
+    from_record,
+)
+from collabteam.settings.fields import setting
 
 
 def everything(folder: Path) -> dict[str, Any]:
@@ -321,6 +335,41 @@ def test_other_settings_are_refused_with_the_two_ways_on(finished: Path, call: C
         assert "rollback=2 keeps round 2" in line
         assert "rollback=-1 begins anew" in line
         assert fingerprints(finished) == before
+
+
+@dataclass
+class LaterTrainConfig(TrainConfig):
+    """Settings of a later version."""
+
+    patience: int = setting(0, ge=0, help="epochs to wait", when_absent=0)
+    looks: int = setting(3, ge=1, help="how often to look", affects="speed")
+
+
+def test_a_setting_of_a_later_version_leaves_older_cameras_usable(
+    finished: Path, trained: Trained
+) -> None:
+    settings = read_json(trained.folder / "round-2" / "round.json")["settings"]
+    config = LaterTrainConfig(
+        from_record(CameraConfig, settings.pop("camera")), str(finished), round=3,
+        data=from_record(DataConfig, settings.pop("data")),
+        team=from_record(TeamConfig, settings.pop("team")),
+        optim=from_record(OptimConfig, settings.pop("optim")),
+        trainer=TrainerConfig(threads=1, precision="fp32"), logger=LoggerConfig(kind="none"),
+        **settings,
+    )  # fmt: skip
+    before = fingerprints(finished)
+    with pytest.raises(UserError) as refused:
+        train_rounds(replace(config, patience=2))
+    assert "made with other settings (patience 0 -> 2): keep those" in str(refused.value)
+    assert fingerprints(finished) == before
+    made = train_rounds(replace(config, looks=5))[-1]
+    assert made.round == 3
+    assert "patience" not in made.settings
+    # The version of today takes that round for its own.
+    again = train_rounds(
+        TrainConfig(**{f.name: getattr(config, f.name) for f in fields(TrainConfig)})
+    )
+    assert again[-1] == made
 
 
 @pytest.mark.parametrize(

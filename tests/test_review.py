@@ -23,7 +23,8 @@ from conftest import CLASSES, SMALL, Call, command, environment, one_line, read_
 from reviewing import Client, serving, start, verify_all, visitor
 
 from collabteam.catalog import Catalog, Crop, LabelEvent
-from collabteam.reviewing.queues import build
+from collabteam.reviewing.queues.unsure import Unsure
+from collabteam.reviewing.review_queue import ReviewState
 from collabteam.settings import CameraConfig, ReviewConfig
 from collabteam.team.predictions import PredictionStore
 
@@ -88,7 +89,8 @@ def test_what_the_team_does_not_know_teaches_the_next_one(finished: Path, call: 
     truth, last = truth_of(finished), read_json(folder / "round-2" / "round.json")
     index = Catalog(folder).index()
     config = ReviewConfig(camera=CameraConfig("sim", CLASSES))
-    queue = build(Catalog(folder), index, "unsure", config)
+    catalog = Catalog(folder)
+    queue = Unsure().crops(ReviewState(catalog, index, catalog.annotations().answers(), config))
     scores = PredictionStore(
         folder / "round-2" / "scores", last["fingerprint"], last["classes"], index
     )
@@ -418,7 +420,7 @@ def test_other_machines_only_where_asked_and_with_a_warning(root: Path) -> None:
 def test_bad_input_is_one_line(root: Path, call: Call) -> None:
     base = (f"root={root}", "open=false", "port=0")
     one_line(call("review", *base, "camera=sin"), "sin")
-    one_line(call("review", *base, "camera=sim", "queue=sed"), "queue=sed", "seed, test, audit")
+    one_line(call("review", *base, "camera=sim", "queue=sed"), "queue=sed", "expected seed")
     one_line(call("review", *base, "camera=sim", "queue=audit"), "no team has labelled", "round=1")
     one_line(call("review", *base, "camera=sim", "queue=unsure"), "no team has voted", "round=0")
     one_line(call("review", *base, "camera=sim", "queue=conflict"), "double=0.1")

@@ -16,7 +16,8 @@ from collabteam.catalog.records import REVIEW_PURPOSES
 from collabteam.errors import UserError
 from collabteam.events import Listener
 from collabteam.reviewing.agreement import cohen_kappa
-from collabteam.reviewing.queues import TITLES, prepare, share_of
+from collabteam.reviewing.queue_order import is_in_share
+from collabteam.reviewing.review_queue import REVIEW_QUEUES, load_queues
 from collabteam.reviewing.session import LEASE, Refused, ReviewSession
 from collabteam.settings import CameraConfig, ReviewConfig
 
@@ -54,7 +55,7 @@ def camera(root: str | Path, crops: int = 40, per_track: int = 1) -> Catalog:
 def opened(catalog: Catalog, queue: str = "seed", **more: object) -> tuple[ReviewSession, Clock]:
     settings_ = {"seed_per_class": 10, **more}
     config = ReviewConfig(camera=CameraConfig("S1", CLASSES), queue=queue, **settings_)  # type: ignore[arg-type]
-    prepare(catalog, config, QUIET)
+    REVIEW_QUEUES.load(queue)().prepare(catalog, config, QUIET)
     clock = Clock()
     return ReviewSession(catalog, config, clock), clock
 
@@ -69,7 +70,9 @@ def catalog(tmp_path: Path) -> Catalog:
 
 
 def test_every_queue_has_a_purpose_in_the_log() -> None:
-    assert tuple(TITLES) == REVIEW_PURPOSES
+    queues = load_queues()
+    assert list(queues) == ["seed", "test", "audit", "unsure", "conflict"]  # as the page lists them
+    assert tuple(queue.purpose for queue in queues.values()) == REVIEW_PURPOSES
 
 
 # --- pages ---------------------------------------------------------------------------------------
@@ -164,7 +167,7 @@ def test_a_page_is_taken_in_once_in_one_commit(catalog: Catalog) -> None:
         )
     assert catalog.log_version() == before + 1
     assert said["queues"][0] == {
-        "name": "seed", "title": TITLES["seed"], "total": 20, "done": 4, "left": 16
+        "name": "seed", "title": "i0: what the team learns from", "total": 20, "done": 4, "left": 16
     }  # fmt: skip
     log = [e for e in catalog.log().to_pylist() if e["commit"] == "commit-1"]
     assert {(e["by"], e["purpose"], e["label"], e["source"]) for e in log} == {
@@ -245,7 +248,7 @@ def test_a_share_is_verified_twice_unseen_and_conflicts_are_settled(tmp_path: Pa
         differing.append(ids(page)[0])
         again += ids(page)
     assert len(again) == len(set(again)) == due
-    assert set(again) == {i for i in again if share_of(i, 0.25, 0)}
+    assert set(again) == {i for i in again if is_in_share(i, 0.25, 0)}
     assert session.state("cid", "c", "seed")["queues"][0]["left"] == 0  # twice is enough
 
     said = session.agreement()

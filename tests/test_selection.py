@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from collabteam.rounds.selection import candidates, draw, sample_initial, select
+from collabteam.rounds.selection import draw, sample_initial
+from collabteam.rounds.selection_rules.quantile import Quantile
 from collabteam.team.voting import ABSTAIN, Verdicts
 
 CLASSES = 3
@@ -42,19 +42,18 @@ def test_candidates_are_the_top_of_their_own_class(
     pairs: list[tuple[int, float]], quantile: float
 ) -> None:
     for branch in range(CLASSES):
-        positions, threshold = candidates(_verdicts(pairs), branch, quantile)
+        positions = Quantile(quantile=quantile).candidates(_verdicts(pairs), branch)
         own = sorted(c for b, c in pairs if b == branch)
         if not own:
             assert positions.size == 0
-            assert math.isnan(threshold)
             continue
         assert positions.size >= 1
+        threshold = min(pairs[place][1] for place in positions)
         assert positions.tolist() == sorted(positions.tolist())
         # Every crop of the class at the threshold or above it, ties included, and no other.
         assert positions.tolist() == [
             place for place, (b, c) in enumerate(pairs) if b == branch and c >= threshold
         ]
-        assert min(pairs[place][1] for place in positions) == threshold
         # No more of the class below the threshold than the quantile asks for.
         below = sum(c < threshold for c in own)
         assert below <= math.ceil(quantile * (len(own) - 1) + 1e-9)
@@ -65,27 +64,26 @@ def test_a_quarter_without_ties() -> None:
     rng = np.random.default_rng(0)
     confidence = rng.permutation(np.linspace(0.2, 0.9, 1000))
     verdicts = Verdicts(np.zeros(1000, dtype=np.int64), confidence)
-    positions, threshold = candidates(verdicts, 0)
+    positions = Quantile().candidates(verdicts, 0)
     assert len(positions) in (249, 250, 251)
     assert set(positions) == set(np.argsort(-confidence)[: len(positions)])
-    assert threshold == confidence[positions].min()
 
 
 def test_the_quantile_is_of_the_class_and_not_of_all() -> None:
     verdicts = _verdicts([(0, 0.90 + n / 1000) for n in range(80)] + [(1, 0.3)] * 4)
-    assert len(candidates(verdicts, 1)[0]) == 4
-    assert len(candidates(verdicts, 0)[0]) == 20
+    assert len(Quantile().candidates(verdicts, 1)) == 4
+    assert len(Quantile().candidates(verdicts, 0)) == 20
 
 
 def test_quantile_0_is_all_and_1_the_ties_of_the_maximum() -> None:
     verdicts = _verdicts([(0, 0.5), (0, 0.9), (1, 1.0), (0, 0.9), (0, 0.8), (ABSTAIN, 0.95)])
-    assert candidates(verdicts, 0, 0.0)[0].tolist() == [0, 1, 3, 4]
-    assert candidates(verdicts, 0, 1.0)[0].tolist() == [1, 3]
+    assert Quantile(quantile=0.0).candidates(verdicts, 0).tolist() == [0, 1, 3, 4]
+    assert Quantile(quantile=1.0).candidates(verdicts, 0).tolist() == [1, 3]
 
 
 def test_ties_at_the_quantile_are_all_kept() -> None:
     verdicts = _verdicts([(0, 0.7)] * 9 + [(0, 0.6)])
-    assert len(candidates(verdicts, 0, 0.75)[0]) == 9
+    assert len(Quantile(quantile=0.75).candidates(verdicts, 0)) == 9
 
 
 # -- draw ------------------------------------------------------------------------------------------
@@ -153,31 +151,31 @@ def test_an_increment_keeps_its_promises(
 ) -> None:
     verdicts = _verdicts([(branch, confidence) for branch, confidence, _ in rows])
     tracks = np.array([f"t{track}" for *_, track in rows], dtype=np.str_)
-    increments = select(verdicts, tracks, CLASSES, count, quantile, seed)
+    rule = Quantile(quantile=quantile)
+    increments = rule.select(verdicts, tracks, CLASSES, count, seed)
     assert len(increments) == CLASSES
 
-    offered = [candidates(verdicts, branch, quantile) for branch in range(CLASSES)]
-    claims = [set(tracks[positions]) for positions, _ in offered]
+    offered = [rule.candidates(verdicts, branch) for branch in range(CLASSES)]
+    claims = [set(tracks[positions]) for positions in offered]
     for branch, increment in enumerate(increments):
         others = set().union(*(claims[b] for b in range(CLASSES) if b != branch))
-        clear = {p for p in offered[branch][0].tolist() if tracks[p] not in others}
+        clear = {p for p in offered[branch].tolist() if tracks[p] not in others}
         assert set(increment.taken.tolist()) <= clear
         assert (verdicts.branch[increment.taken] == branch).all()
         assert increment.candidates == len(clear)
         assert increment.shortfall == count - len(increment.taken)
         assert len(increment.taken) == min(count, len({tracks[p] for p in clear}))
-        assert increment.threshold == pytest.approx(offered[branch][1], nan_ok=True)
     taken = np.concatenate([increment.taken for increment in increments])
     assert len(set(tracks[taken])) == len(taken)  # no crop, and no object, in two classes
     assert (verdicts.branch[taken] != ABSTAIN).all()
 
-    again = select(verdicts, tracks, CLASSES, count, quantile, seed)
+    again = rule.select(verdicts, tracks, CLASSES, count, seed)
     assert [i.taken.tolist() for i in again] == [i.taken.tolist() for i in increments]
 
 
 def test_a_disputed_track_belongs_to_neither_class() -> None:
     verdicts = _verdicts([(0, 0.9), (1, 0.9), (0, 0.9), (1, 0.9)])
-    first, second = select(verdicts, ["both", "both", "a", "b"], 2, 5)
+    first, second = Quantile().select(verdicts, ["both", "both", "a", "b"], 2, 5)
     assert first.taken.tolist() == [2]
     assert second.taken.tolist() == [3]
     assert (first.candidates, first.shortfall) == (1, 4)
@@ -185,13 +183,21 @@ def test_a_disputed_track_belongs_to_neither_class() -> None:
 
 def test_a_class_without_consensus_gives_nothing() -> None:
     verdicts = _verdicts([(0, 0.9), (ABSTAIN, 1.0)])
-    _, empty = select(verdicts, ["a", "b"], 2, 7)
+    _, empty = Quantile().select(verdicts, ["a", "b"], 2, 7)
     assert (empty.taken.size, empty.candidates, empty.shortfall) == (0, 0, 7)
-    assert math.isnan(empty.threshold)
+
+
+def test_what_is_excluded_does_not_count() -> None:
+    verdicts = _verdicts([(0, 0.9), (0, 0.8), (0, 0.7), (1, 0.9)])
+    excluded = np.array([True, False, False, False])
+    first, second = Quantile().select(verdicts, ["a", "b", "c", "a"], 2, 5, excluded=excluded)
+    assert first.taken.tolist() == [1]  # the quantile is of the others
+    assert second.taken.tolist() == [3]
+    assert verdicts.branch.tolist() == [0, 0, 0, 1]
 
 
 def test_an_empty_pool_gives_nothing() -> None:
-    for increment in select(_verdicts([]), [], 2, 3):
+    for increment in Quantile().select(_verdicts([]), [], 2, 3):
         assert (increment.taken.size, increment.shortfall) == (0, 3)
 
 
@@ -201,7 +207,7 @@ def test_each_seed_and_each_class_draws_its_own_way() -> None:
     draws = {
         tuple((increment.taken // 2).tolist())
         for seed in ([0, 1], [0, 2], [1, 1])
-        for increment in select(verdicts, tracks, 2, 10, seed=seed)
+        for increment in Quantile().select(verdicts, tracks, 2, 10, seed=seed)
     }
     assert len(draws) == 6
 

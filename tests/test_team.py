@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from PIL import Image
 from timm.layers.cbam import CbamModule, ChannelAttn, SpatialAttn
 from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
 
+from collabteam import train
 from collabteam.errors import UserError
 from collabteam.features.backbones import build_branch, check_picture_size
 from collabteam.features.images import (
@@ -149,7 +149,7 @@ def test_the_defaults_are_section_3_1() -> None:
 
 
 def test_experiment_paper_is_the_defaults() -> None:
-    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+    train.main.store({})
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         composed = compose("train", ["camera=S10-08", "experiment=paper"])
         plain = compose("train", ["camera=S10-08"])

@@ -31,9 +31,9 @@ from wandb_files import Run, content, read_run, read_runs
 from wandb_server import KEY, Server, serving
 
 from collabteam.catalog import Catalog
-from collabteam.reporting.table1 import read_rounds
+from collabteam.reporting.tracking import UNSURE
 from collabteam.reporting.wandb_runs import round_metrics
-from collabteam.rounds.tracked import UNSURE
+from collabteam.rounds.records import ClassIncrement, RoundRecord, read_rounds
 from collabteam.storage.workspace import Workspace
 
 pytestmark = pytest.mark.slow
@@ -122,11 +122,11 @@ def test_the_cameras_run_has_a_point_a_round(logged: Logged) -> None:
     records = read_rounds(Workspace(logged.folder))
     assert [point["round"] for point in run.points] == [0, 1, 2]
     for point, record in zip(run.points, records, strict=True):
-        assert point == {"round": record["round"], **round_metrics(record)}
-        recall = record["recall"]["test"]
+        assert point == {"round": record.round, **round_metrics(record)}
+        assert record.recall.test is not None
         for name in CLASSES:
-            for side in ("true", "false"):
-                assert point[f"recall/test/{name}/{side}"] == recall[name][side]
+            for side, value in record.recall.test[name].sides().items():
+                assert point[f"recall/test/{name}/{side}"] == value
         assert point["coverage"] + point["abstain_rate"] == pytest.approx(1)
     assert run.axes == {"round": "", "*": "round"}
 
@@ -134,12 +134,13 @@ def test_the_cameras_run_has_a_point_a_round(logged: Logged) -> None:
 def test_the_rates_of_all_classes_are_by_crops_taken(logged: Logged) -> None:
     record = read_rounds(Workspace(logged.folder))[0]
     rows = [(10, 0.5, 1.0), (30, 0.9, None), (0, None, 0.2)]
-    record["increment"] = {
-        name: {"candidates": 50, "taken": taken, "shortfall": 0,
-               "expected_precision": guess, "precision": right}
+    increment = {
+        name: ClassIncrement(
+            candidates=50, taken=taken, shortfall=0, expected_precision=guess, precision=right
+        )
         for name, (taken, guess, right) in zip(CLASSES, rows, strict=True)
-    }  # fmt: skip
-    figures = round_metrics(record)
+    }
+    figures = round_metrics(record.model_copy(update={"increment": increment}))
     assert figures["increment/taken"] == 40
     assert figures["increment/expected_precision"] == pytest.approx((10 * 0.5 + 30 * 0.9) / 40)
     assert figures["increment/precision"] == 1.0
@@ -180,19 +181,19 @@ def test_each_round_builds_on_the_team_before_and_on_its_increment(logged: Logge
 
 def test_a_team_is_the_networks_that_vote_and_the_record(logged: Logged) -> None:
     for record in read_rounds(Workspace(logged.folder)):
-        run = logged.runs[f"sim round {record['round']} evaluate"]
+        run = logged.runs[f"sim round {record.round} evaluate"]
         team = run.logged("team-sim")
         assert team.type == "model"
-        assert set(team.aliases) == {"latest", f"round-{record['round']}", record["fingerprint"]}
+        assert set(team.aliases) == {"latest", f"round-{record.round}", record.fingerprint}
         about = json.loads(team.metadata)
-        assert (about["fingerprint"], about["classes"]) == (record["fingerprint"], CLASSES)
+        assert (about["fingerprint"], about["classes"]) == (record.fingerprint, CLASSES)
         files = content(team)
-        folder = logged.folder / f"round-{record['round']}"
+        folder = logged.folder / f"round-{record.round}"
         assert read_json(files.pop("round.json")) == read_json(folder / "round.json")
         # Not copied: a round's networks may be hundreds of MB.
         assert files == {
             f"{name}.fold-{fold}.safetensors": folder / f"branches/{name}.fold-{fold}.safetensors"
-            for name, folds in record["voting"].items()
+            for name, folds in record.voting.items()
             for fold in folds
         }
 
@@ -401,7 +402,7 @@ def test_the_workspace_has_no_empty_panel(again: Path, call: Call) -> None:
     file.write_text(json.dumps(record))
     assert call("dashboard", f"root={again}").code == 0
     keys = {key for _, one in panels(read_json(again / "dashboard.json")) for key in one["metrics"]}
-    assert keys <= set(round_metrics(record))
+    assert keys <= set(round_metrics(RoundRecord.read(file, "")))
     assert "recall/human/mean" in keys
     assert not any("test" in key or key.startswith("increment/") for key in keys)
 

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 from wandb_files import history, records
 
-from collabteam.reporting.wandb_runs import finish, fold_logger, log_recall
+from collabteam.events import Fit
+from collabteam.reporting.tracking import Tracking
 from collabteam.settings import LoggerConfig
-from collabteam.storage.layout import RoundFiles
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,8 @@ from pathlib import Path
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
-from collabteam.reporting.wandb_runs import finish, fold_logger, log_recall
+from collabteam.events import Fit
+from collabteam.reporting.tracking import Tracking
 from collabteam.settings import LoggerConfig
 from collabteam.storage.layout import RoundFiles
 
@@ -54,16 +55,16 @@ class Net(LightningModule):
 
 for fold in map(int, folds):
     settings = {"optim": {"lr": 0.1}, "camera": {"classes": ["car", "bus.big"]}}
-    files = RoundFiles(Path(folder))
-    logger = fold_logger(LoggerConfig(kind=kind), files, "S10-08", 3, fold, settings)
-    trainer = Trainer(max_epochs=1, accelerator="cpu", logger=logger, log_every_n_steps=1,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
-    trainer.fit(Net(), torch.utils.data.DataLoader(torch.ones(4, 1)))
-    if dies == "dies":
-        os.kill(os.getpid(), signal.SIGKILL)
-    recall = {"car": {"true": 0.9, "false": 0.8}, "bus.big": {"true": 0.7, "false": 0.6}}
-    log_recall(logger, 3, recall, {"coverage": 0.84, "increment/car/taken": 500})
-    finish(logger)
+    tracking = Tracking(LoggerConfig(kind=kind))
+    with tracking.fit(Fit("S10-08", 3, fold, Path(folder), settings)) as logger:
+        trainer = Trainer(max_epochs=1, accelerator="cpu", logger=logger, log_every_n_steps=1,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+        trainer.fit(Net(), torch.utils.data.DataLoader(torch.ones(4, 1)))
+        if dies == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        recall = {"car/true": 0.9, "car/false": 0.8, "bus.big/true": 0.7, "bus.big/false": 0.6}
+        figures = {f"recall/{key}": value for key, value in recall.items()}
+        tracking.metrics(3, figures | {"coverage": 0.84, "increment/car/taken": 500})
 print("WANDB_MODE" in os.environ)
 """
 
@@ -204,11 +205,13 @@ def test_offline_keeps_to_the_folder_and_to_itself(offline: Trained) -> None:
 def test_online_without_an_account_is_refused_in_one_line(tmp_path: Path) -> None:
     code = """
 from pathlib import Path
-from collabteam.reporting.wandb_runs import fold_logger
+from collabteam.events import Fit
+from collabteam.reporting.tracking import Tracking
 from collabteam.settings import LoggerConfig
 from collabteam.errors import UserError
 try:
-    fold_logger(LoggerConfig(mode="online"), RoundFiles(Path("round-0")), "a", 0, 0, {})
+    with Tracking(LoggerConfig(mode="online")).fit(Fit("a", 0, 0, Path("round-0"), {})):
+        print("began")
 except UserError as error:
     print(error)
 """
@@ -240,8 +243,9 @@ def test_csv(tmp_path: Path) -> None:
 
 
 def test_none(tmp_path: Path) -> None:
-    logger = fold_logger(LoggerConfig(kind="none"), RoundFiles(tmp_path / "round-0"), "a", 0, 0, {})
-    assert logger is None
-    log_recall(logger, 0, {"a": {"true": 1.0, "false": 1.0}}, {})
-    finish(logger)
+    tracking = Tracking(LoggerConfig(kind="none"))
+    with tracking.fit(Fit("a", 0, 0, tmp_path / "round-0", {})) as logger:
+        assert logger is None
+        tracking.metrics(0, {"recall/a/true": 1.0})
+    tracking.rounds_finished(tmp_path)
     assert not (tmp_path / "round-0").exists()

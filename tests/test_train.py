@@ -34,6 +34,12 @@ from logs import truth_of
 from wandb_files import read_run
 
 from collabteam.catalog import Catalog, Crop, LabelEvent
+from collabteam.reviewing.review_queue import REVIEW_QUEUES, ReviewState
+from collabteam.rounds.records import read_rounds
+from collabteam.settings import ReviewConfig
+from collabteam.team.votes.consensus import Consensus
+from collabteam.team.votes.margin import Margin
+from collabteam.team.voting import ABSTAIN
 
 SCHEMA = read_json(REPOSITORY / "docs" / "round.schema.json")
 
@@ -548,3 +554,95 @@ def test_answers_of_the_oracle_never_pass_for_a_persons(finished: Path, call: Ca
     index = Catalog.open(finished, "sim").index()
     assert not (index.human_source == "oracle").any()
     assert index.test.any(), "who is in the frozen test set stays so"
+
+
+# --- vote policies and selection rules ----------------------------------------------------------
+
+
+def test_a_vote_policy_is_used_everywhere_and_on_record(root: Path, call: Call) -> None:
+    vote = ("team.vote=margin", "team.vote.margin=0.3", "team.joint=min")
+    said = call("train", f"root={root}", "camera=sim", "round=1", *SMALL, *vote)
+    assert said.code == 0, said.err
+    catalog = Catalog(root / "sim")
+    index, record = catalog.index(), rounds(root / "sim")[1]
+    assert record["settings"]["team"]["vote"] == {"name": "margin", "margin": 0.3}
+    policy = Margin(Margin.Settings(0.3), "min")
+    assert read_rounds(catalog.workspace)[1].policy.to_record() == policy.to_record()
+
+    names = list(probabilities(root / "sim")["round-1"])
+    prob = np.array([probabilities(root / "sim")["round-1"][name] for name in names])
+    verdicts = policy.vote(prob)
+    decided = verdicts.branch != ABSTAIN
+    assert record["coverage"] == pytest.approx(decided.mean())
+    consensus = Consensus(joint="min").vote(prob)
+    assert (consensus.branch != verdicts.branch).any()  # or this would prove nothing
+
+    state = ReviewState(catalog, index, catalog.annotations().answers(), ReviewConfig())
+    unsure = REVIEW_QUEUES.load("unsure")().crops(state).rows
+    assert len(unsure)
+    assert set(index.crop_id[unsure].tolist()) <= {
+        name for name, is_decided in zip(names, decided, strict=True) if not is_decided
+    }
+
+    said = call("label", f"root={root}", "camera=sim", "tracks=apart", "calibrate=false")
+    assert said.code == 0, said.err
+    found = dict(zip(index.crop_id.tolist(), Catalog(root / "sim").index().verdict, strict=True))
+    for name, branch in zip(names, verdicts.branch, strict=True):
+        assert found[name] == (record["classes"][branch] if branch != ABSTAIN else "")
+
+    refused = call("train", f"root={root}", "camera=sim", "round=2", *SMALL, *vote[:1], vote[2])
+    one_line(refused, "team.vote.margin 0.3 -> 0.2")
+
+
+def test_a_policy_that_is_not_there_is_answered_with_the_nearest(root: Path, call: Call) -> None:
+    base = (f"root={root}", "camera=sim", *SMALL)
+    one_line(call("train", *base, "team.vote=magrin"), "team.vote=magrin", "margin")
+    one_line(call("train", *base, "team.vote=margin", "team.vote.margni=1"), "team.vote.margin")
+    one_line(call("train", *base, "team.vote=margin", "team.vote.margin=2"), "less than 1")
+    assert not (root / "sim" / "round-0").exists()
+
+
+RULE = """
+import numpy as np
+from dataclasses import dataclass
+
+from collabteam.rounds.selection import SelectionRule
+from collabteam.settings.fields import setting
+
+
+class Least(SelectionRule):
+    @dataclass
+    class Settings:
+        most: float = setting(0.9, ge=0, le=1, help="highest joint confidence")
+
+    def candidates(self, verdicts, branch):
+        decided = np.flatnonzero(verdicts.branch == branch)
+        return decided[verdicts.confidence[decided] <= self.settings.most]
+"""
+
+
+def test_a_selection_rule_of_another_package_draws_the_increment(
+    root: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "least.py").write_text(RULE)
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    chosen = ("selection=least:Least", "selection.most=0.8")
+    said = call("train", f"root={root}", "camera=sim", "round=1", *SMALL, *chosen)
+    assert said.code == 0, said.err
+    record = rounds(root / "sim")[1]
+    assert record["settings"]["selection"] == {"name": "least:Least", "most": 0.8}
+    drawn = [e for e in Catalog(root / "sim").log().to_pylist() if e["purpose"] == "increment"]
+    assert drawn
+    assert all(event["confidence"] <= 0.8 for event in drawn)
+    # The same rule gives the estimate for the next draw.
+    assert sum(row["crops"] for row in record["expected_precision"].values()) > 0
+
+
+def test_the_settings_of_the_paper_are_not_on_record(trained: Trained) -> None:
+    """So cameras of earlier versions, whose records lack them, go on."""
+    record = read_rounds(Catalog(trained.folder).workspace)[0]
+    settings = record.settings
+    assert "vote" not in settings["team"]
+    assert "selection" not in settings
+    assert record.policy.to_record()["name"] == "consensus"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -16,8 +16,7 @@ _EXTENSIONS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class PictureHeader:
+class PictureHeader(NamedTuple):
     """What the header of an encoded picture says.
 
     Attributes:

@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from collabteam.storage.layout import AUDIT_RECORD, CERTIFICATE
+from collabteam.storage.layout import AUDIT_RECORD, CERTIFICATE, CameraFiles
 from collabteam.storage.records import Count, Flag, Name, Part, Record, Share, Text, Time
-from collabteam.storage.workspace import Workspace
 
 _REMEDY = "restore it from a backup"
 
@@ -219,21 +218,40 @@ class Certificate(Record):
         description="All of it in words, for everybody who relies on the labels."
     )
 
+    def classes_that(self, passed: bool) -> list[str]:
+        """The classes that passed, or those that did not or were not audited."""
+        return [name for name, found in self.classes.items() if bool(found.passed) is passed]
 
-def read_audit(workspace: Workspace, number: int) -> AuditRecord:
+
+def last_audit(files: CameraFiles) -> int:
+    """Number of the last audit that was begun, from 1; 0 if there was none."""
+    numbers = reversed(files.audit_numbers())
+    return next((number for number in numbers if files.audit(number).record.exists()), 0)
+
+
+def open_audit(files: CameraFiles) -> int:
+    """Number of the audit that was begun and has no certificate yet; 0 if there is none.
+
+    Cheap enough to ask at every request of a page.
+    """
+    number = last_audit(files)
+    return 0 if files.audit(number).certificate.exists() else number
+
+
+def read_audit(files: CameraFiles, number: int) -> AuditRecord:
     """What an audit was begun with.
 
     Raises:
         UserError: It is missing or broken, or a newer version made it.
     """
-    return AuditRecord.read(workspace.audit(number).record, _REMEDY)
+    return AuditRecord.read(files.audit(number).record, _REMEDY)
 
 
-def read_certificate(workspace: Workspace, number: int) -> Certificate | None:
+def read_certificate(files: CameraFiles, number: int) -> Certificate | None:
     """What an audit came to; None while it is open.
 
     Raises:
         UserError: The certificate is broken, or a newer version made it.
     """
-    file = workspace.audit(number).certificate
+    file = files.audit(number).certificate
     return Certificate.read(file, _REMEDY) if file.exists() else None

@@ -1,14 +1,13 @@
 """The one reader of the label log: who said what, what stands, and what was taken back.
 
-The log says everything about a crop, and a later event may change what an earlier one means: a
-reviewer corrects an answer, takes back a page, or the camera goes back to an earlier round. These
-rules stand here and nowhere else; the index, the review session, the audit, the report and the
-export ask questions.
+A later event may change what an earlier one means: a reviewer corrects an answer or takes back a
+page, or the camera goes back to an earlier round. The rules for this are here and nowhere else. The
+index, the review session, the audit, the report and the export ask this module.
 
-- :class:`Annotations` is the whole log, as columns. It knows of each crop the last word of a
-  person, of a team, or of a detector.
-- :class:`Answers` are the words of reviewers, each with a name. They know what stands of what
-  several reviewers said about a crop, and what was taken back.
+- :class:`Annotations` holds the whole log as columns. For each crop it gives the last word of a
+  person, a team or a detector.
+- :class:`Answers` holds what reviewers said. It tells which words of several reviewers stand on a
+  crop, and which pages were taken back.
 
 The two agree because an undo is written out: it withdraws the page's word on each crop and says
 again what stood before. So the last word in the log is right as it stands, while a count of answers
@@ -20,6 +19,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,26 +41,12 @@ _TAIL = 16_384
 
 
 class Events:
-    """Events in the order of the log, as columns; about 20 bytes each.
+    """Events in the order of the log, as columns; about 20 bytes each."""
 
-    Args:
-        row: Row number of the crop of each event, -1 for none.
-        round: Round of each event.
-        confidence: Confidence of each event.
-        texts: By name, the other columns.
-    """
-
-    def __init__(
-        self,
-        row: Numbers | None = None,
-        round: Numbers | None = None,
-        confidence: Numbers | None = None,
-        texts: dict[str, Encoder] | None = None,
-    ) -> None:
-        self._row = row or Numbers(np.int32)
-        self._round = round or Numbers(np.int8)
-        self._confidence = confidence or Numbers(np.float64)
-        self._texts = texts or {name: Encoder() for name in _TEXTS}
+    def __init__(self) -> None:
+        self._row, self._round = Numbers(np.int32), Numbers(np.int8)
+        self._confidence = Numbers(np.float64)
+        self._texts = {name: Encoder() for name in _TEXTS}
 
     def __len__(self) -> int:
         return len(self._row)
@@ -87,12 +73,11 @@ class Events:
 
     def snapshot(self) -> Events:
         """The same events, which stay these when others are added here."""
-        return Events(
-            self._row.snapshot(),
-            self._round.snapshot(),
-            self._confidence.snapshot(),
-            {name: encoder.snapshot() for name, encoder in self._texts.items()},
-        )
+        same = Events()
+        same._row, same._round = self._row.snapshot(), self._round.snapshot()
+        same._confidence = self._confidence.snapshot()
+        same._texts = {name: encoder.snapshot() for name, encoder in self._texts.items()}
+        return same
 
     def only(self, chosen: npt.NDArray[np.bool_]) -> Events:
         """A copy of some of the events.
@@ -100,12 +85,11 @@ class Events:
         Args:
             chosen: Shape ``(E,)``.
         """
-        return Events(
-            self._row.only(chosen),
-            self._round.only(chosen),
-            self._confidence.only(chosen),
-            {name: encoder.only(chosen) for name, encoder in self._texts.items()},
-        )
+        some = Events()
+        some._row, some._round = self._row.only(chosen), self._round.only(chosen)
+        some._confidence = self._confidence.only(chosen)
+        some._texts = {name: encoder.only(chosen) for name, encoder in self._texts.items()}
+        return some
 
     @property
     def row(self) -> npt.NDArray[Any]:
@@ -220,6 +204,7 @@ class Annotations:
         self.names, self._events = names, events
 
     def __len__(self) -> int:
+        """Number of events in the log."""
         return len(self._events)
 
     def proposal(self) -> LastEvents:
@@ -232,9 +217,9 @@ class Annotations:
         Args:
             purpose: What it was said for; None for anything.
         """
-        chosen = self._events.is_any("source", *HUMAN_SOURCES)
+        chosen = self._by_human
         if purpose is not None:
-            chosen &= self._events.is_any("purpose", purpose)
+            chosen = chosen & self._events.is_any("purpose", purpose)
         return self._last(chosen)
 
     def team(self, purpose: str) -> LastEvents:
@@ -243,8 +228,7 @@ class Annotations:
         Args:
             purpose: ``increment`` or ``verdict``.
         """
-        chosen = self._team() & self._events.is_any("purpose", purpose)
-        return self._last(chosen)
+        return self._last(self._by_team & self._events.is_any("purpose", purpose))
 
     def team_said(self, label: Texts) -> LastEvents:
         """The last event in which a team called a crop so, whatever was rolled back since.
@@ -280,8 +264,7 @@ class Annotations:
             Events by source, ``by`` and purpose.
         """
         events = self._events
-        said = events.is_any("source", *HUMAN_SOURCES) & (events.codes("label") != 0)
-        said &= ~events.is_undo()
+        said = self._by_human & (events.codes("label") != 0) & ~events.is_undo()
         columns = [events.text(name) for name in ("source", "by", "purpose")]
         key = np.zeros(int(said.sum()), dtype=np.int64)
         for column in columns:
@@ -306,7 +289,13 @@ class Annotations:
         sources = HUMAN_SOURCES if simulated else _REVIEWERS
         return Answers(self.names, self._events, sources, "audit", since)
 
-    def _team(self) -> npt.NDArray[np.bool_]:
+    @cached_property
+    def _by_human(self) -> npt.NDArray[np.bool_]:
+        """Shape ``(E,)``: what persons, simulated ones and imports said."""
+        return self._events.is_any("source", *HUMAN_SOURCES)
+
+    @cached_property
+    def _by_team(self) -> npt.NDArray[np.bool_]:
         """Shape ``(E,)``: what teams said and no rollback took back."""
         events = self._events
         team = events.is_any("source", "team")
@@ -523,18 +512,20 @@ class Answers:
             name: Of the page, one of ``pages``.
         """
         page, undo = self.page(name), UNDO + name
-        code = self._events.code("commit", name)
+        rows = np.array(list(page.answers), dtype=np.int64)
+        before = self._stand(self._about(rows), without=self._events.code("commit", name))
+        stood: dict[int, list[Annotation]] = defaultdict(list)
+        for word in self._annotations(before):
+            stood[word.row].append(word)
         events = []
-        for row in page.answers:
-            crop_id = str(self._names[row])
-            before = self._stand(self._about(np.array([row])), without=code)
+        for row, crop_id in zip(page.answers, self._names[rows].tolist(), strict=True):
             events.append(LabelEvent(crop_id, "", "person", page.purpose, by=page.by, commit=undo))
             events += [
                 LabelEvent(
                     crop_id, word.label, word.source, word.purpose, word.round, by=word.by,
                     commit=undo,
                 )
-                for word in self._annotations(before)
+                for word in stood[row]
             ]  # fmt: skip
         return events
 

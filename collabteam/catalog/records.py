@@ -108,6 +108,20 @@ class LabelEvent:
         if bool(self.crop_id) == (self.source == "rollback"):
             raise ValueError(f"crop_id={self.crop_id!r} with source={self.source!r}")
 
+    @classmethod
+    def rollback(cls, round: int) -> LabelEvent:
+        """What teams of later rounds said before counts no more.
+
+        Args:
+            round: The round to go back to, -1 for before the first.
+        """
+        return cls("", "", source="rollback", round=round)
+
+    @classmethod
+    def test_mark(cls, crop_id: str) -> LabelEvent:
+        """A crop belongs to the frozen test set, for good; nobody has said yet what it shows."""
+        return cls(crop_id, "", source="ingest", purpose="test")
+
 
 CROP_SCHEMA = pa.schema(
     [

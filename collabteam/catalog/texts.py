@@ -281,6 +281,12 @@ class Names(TextColumn):
             place[left] += 1
         return found
 
+    def in_order(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Shape ``(K,)``: K rows in ascending order of their names."""
+        names = np.ascontiguousarray(self.words[rows]).view(f"S{_NAME}").reshape(-1)
+        ordered: npt.NDArray[np.int64] = rows[np.argsort(names)]
+        return ordered
+
 
 def _upper(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32]:
     """Half of each hash: few are alike, and names are compared whole."""

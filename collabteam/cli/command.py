@@ -1,6 +1,7 @@
 """The Hydra edge: how a command line becomes a typed config, and an error one line.
 
-Hydra and OmegaConf appear here and nowhere else. The modules behind the commands take dataclasses.
+Hydra and OmegaConf appear here and in :mod:`collabteam.cli.sweep`, and nowhere else. The modules
+behind the commands take dataclasses.
 """
 
 from __future__ import annotations
@@ -8,90 +9,208 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from collabteam.cli.help import help_text
+from collabteam.cli.outcome import Outcome
+from collabteam.cli.words import SWEEP, given, is_pattern, only_tells, read_words
 from collabteam.errors import UserError, disk_errors
+from collabteam.events import Listener
 from collabteam.settings import check, check_camera_name
-from collabteam.settings.fields import settings_of
+from collabteam.settings.checks import nearest
+from collabteam.settings.fields import groups, settings_of
+from collabteam.storage.layout import MANIFEST
+from collabteam.storage.roots import store_address
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command came to, for the table at the end of a sweep.
-
-    Attributes:
-        note: One line on it.
-        state: ``done``, ``skipped`` (there was nothing to do) or ``failed``.
-        code: The exit code of the command alone.
-        seconds: How long it took.
-    """
-
-    note: str = ""
-    state: str = "done"
-    code: int = 0
-    seconds: float = 0.0
+_CAMERA_HELP = {
+    "one": "the camera, which is registered ('ingest' registers one); several with -m: a,b or "
+    "'camera=glob(S10-*)'",
+    "new": "the camera; a new name is registered: letters, digits, '_', '.', '-'",
+    "many": "the camera; or several: a,b or 'camera=glob(S10-*)'",
+    "all": "only these cameras: a name, a list a,b, or a pattern 'camera=glob(S10-*)'; else all",
+}
 
 
 @dataclass(frozen=True)
 class Command:
-    """One ``python -m collabteam.<name>``.
+    """One ``python -m collabteam.<name>``: the object ``main`` of the module of that name.
+
+    A module of this package with such an object is a command, and so is whatever an entry point of
+    the group ``collabteam.command`` names; nothing else has to know of it.
 
     Attributes:
-        name: The command's name, also that of its YAML file in ``conf/``.
+        name: The command's name.
         schema: The dataclass of its settings.
-        run: What it does.
-        help: What ``--help`` prints.
-        registers: Whether a camera's name may be new.
-        words: Settings whose name on the command line is a word that Python keeps for itself, and
-            their names in the schema.
+        run: The work; takes an instance of the schema, checked, and who hears of the progress.
+        about: What it is for, one paragraph; the first sentence stands in the list of commands.
+        usage: Ways to call it, each with a note; the words after ``python -m collabteam.<name>``.
+        then: The command that follows; empty for none.
+        notes: Paragraphs for the end of ``--help``.
+        cameras: The cameras of one run: ``one`` registered; one that may be ``new``; ``many``, of
+            which a pattern or a list becomes the setting ``cameras``; or ``all``, of which
+            ``camera=`` chooses some.
         varies: What a sweep may vary: ``cameras`` (cameras, rounds and roots), ``roots`` (anything;
             each other setting works on a copy of the camera under a root of its own) or
             ``anything``.
-        gathers: Whether a pattern or a list of cameras without ``-m`` is one run over all of them:
-            their names are then the setting ``cameras``.
+        experiment: The recipe of ``conf/experiment`` to start from; empty if it takes none.
     """
 
     name: str
     schema: type
-    run: Callable[[Any], Outcome]
-    help: str
-    registers: bool = False
-    words: tuple[tuple[str, str], ...] = ()
-    varies: str = "cameras"
-    gathers: bool = False
+    run: Callable[[Any, Listener], Outcome]
+    about: str
+    usage: tuple[tuple[str, str], ...]
+    then: str = ""
+    notes: tuple[str, ...] = ()
+    cameras: Literal["one", "new", "many", "all"] = "one"
+    varies: Literal["cameras", "roots", "anything"] = "cameras"
+    experiment: str = ""
+
+    @property
+    def registers(self) -> bool:
+        """Whether the camera may be new."""
+        return self.cameras == "new"
+
+    @property
+    def camera_help(self) -> str:
+        """The line of ``camera=`` in ``--help``."""
+        return _CAMERA_HELP[self.cameras]
+
+    def options(self) -> dict[str, list[str]]:
+        """The groups of which a word names one file, and the files that there are."""
+        found = {
+            part.name: _files(part.name)
+            for part in groups(self.schema)[1:]
+            if part.rule.preset and part.name != "camera"
+        }
+        found |= {name: _files(name) for name in self._implementations()}
+        if self.experiment:
+            found["experiment"] = _files("experiment")
+        if self.cameras == "all" or any(part.name == "camera" for part in groups(self.schema)):
+            found["camera"] = []
+        return found
+
+    def _implementations(self) -> list[str]:
+        """The settings that name an implementation and have a folder of files."""
+        every = settings_of(self.schema).values()
+        return [one.name for one in every if one.is_implementation and _files(one.name)]
 
     def __call__(self) -> None:
         """Compose the settings from ``sys.argv`` and run; exits with 2 on bad input."""
-        for word, name in self.words:
-            sys.argv[1:] = [
-                f"{name}={part.removeprefix(f'{word}=')}" if part.startswith(f"{word}=") else part
-                for part in sys.argv[1:]
-            ]
-        if "seed" not in settings_of(self.schema):
-            sys.argv[1:] = self._without_seed(sys.argv[1:])
-        arguments = sys.argv[1:]
-        if {"-h", "--help"} & set(arguments):
-            print(self.help.strip())
+        words = sys.argv[1:]
+        options = self.options()
+        if {"-h", "--help"} & set(words):
+            print(help_text(self, options))
             return
-        if self.gathers:
-            try:
-                arguments = sys.argv[1:] = _gather(arguments)
-            except UserError as error:
-                _complain(self.name, str(error))
-                sys.exit(2)
-        sys.exit(self._compose_and_run(arguments))
+        try:
+            if "seed" not in settings_of(self.schema):
+                words = self._without_seed(words)
+            words = read_words(self.schema, words, options)
+            self._check_cameras(words)
+            if self.cameras in ("many", "all"):
+                words = _gather(words, self.cameras == "all")
+        except UserError as error:
+            _complain(self.name, str(error))
+            sys.exit(2)
+        sys.argv[1:] = words
+        sys.exit(self._compose_and_run(words))
 
-    def _without_seed(self, words: list[str]) -> list[str]:
+    def _without_seed(self, words: Sequence[str]) -> list[str]:
         """Leave out ``seed=``, which every command took once; old scripts still give it."""
         kept = [word for word in words if not word.startswith("seed=")]
         if len(kept) < len(words):
-            _complain(self.name, "seed= is ignored: nothing is drawn here")
+            _complain(self.name, "seed= is ignored: this command draws nothing")
         return kept
 
-    def _compose_and_run(self, arguments: list[str]) -> int:
+    # -- cameras ---------------------------------------------------------------------------------
+
+    def _check_cameras(self, words: Sequence[str]) -> None:
+        """Raise unless the cameras that are named can be worked on.
+
+        Raises:
+            UserError: None is named, or one is not registered; the nearest are given.
+        """
+        value = given(words).get("camera", "")
+        named = _named(value)
+        for name in named:
+            check_camera_name(name)
+        if only_tells(words) or (self.registers and value):
+            return
+        roots = given(words).get("root", "outputs").split(",")
+        if not value and self.cameras != "all" and "cameras" not in given(words):
+            known = sorted({name for root in roots for name in registered_manifests(root)})
+            raise UserError(
+                f"camera is not given: expected camera=NAME; known are {_listed(known)}"
+            )
+        if any(is_pattern(root) for root in roots):
+            return
+        for root in roots if named else ():
+            known = list(registered_manifests(root))
+            for name in named:
+                if name not in known:
+                    raise _no_camera(name, root, known)
+
+    def _composable(self, words: Sequence[str]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+        """Every registered camera, as an option of the config group ``camera``; why some are none.
+
+        So Hydra itself sweeps over them: ``camera=glob(*)``.
+        """
+        import yaml
+
+        named = _named(given(words).get("camera", ""))
+        cameras: dict[str, dict[str, Any]] = {}
+        damaged: dict[str, str] = {}
+        for root in given(words).get("root", "outputs").split(","):
+            for name, file in registered_manifests(root).items():
+                try:
+                    classes = yaml.safe_load(file.read_text(encoding="utf-8"))["classes"]
+                    cameras[name] = {"name": name, "classes": list(classes)}
+                except (yaml.YAMLError, TypeError, KeyError, ValueError, OSError) as error:
+                    # One damaged camera must not stop the others.
+                    cameras[name] = {"name": name, "classes": []}
+                    damaged[name] = (
+                        f"{file}: expected a camera's name and classes, got {_one_line(error)}: "
+                        "repair or remove it"
+                    )
+                    if name in named:
+                        raise UserError(damaged[name]) from error
+        if self.registers:
+            for name in named:
+                cameras.setdefault(name, {"name": name, "classes": []})
+        return cameras, damaged
+
+    # -- Hydra -----------------------------------------------------------------------------------
+
+    def store(self, cameras: Mapping[str, Mapping[str, Any]]) -> None:
+        """Tell Hydra of the schema, of what it starts from, and of the cameras.
+
+        Args:
+            cameras: Name and classes of every camera.
+        """
+        from hydra.core.config_store import ConfigStore
+
+        store = ConfigStore.instance()
+        defaults: list[Any] = [f"{self.name}_schema"]
+        for part in groups(self.schema)[1:]:
+            if part.rule.preset:
+                defaults.append({part.name: part.rule.preset})
+        for name in self._implementations():
+            defaults.append({name: settings_of(self.schema)[name].default["name"]})
+        defaults.append("_self_")
+        if self.experiment:
+            defaults.append({"experiment": self.experiment})
+        defaults.append({"hydra": "quiet"})
+        store.store(name=f"{self.name}_schema", node=self.schema)
+        store.store(name=self.name, node={"defaults": defaults})
+        # A camera with a YAML file of its own is described there.
+        for name in cameras.keys() - set(_files("camera")):
+            store.store(group="camera", name=name, node=dict(cameras[name]))
+
+    def _compose_and_run(self, words: Sequence[str]) -> int:
         # Composition errors then reach us instead of being printed with a trace.
         os.environ["HYDRA_FULL_ERROR"] = "1"
         import hydra
@@ -101,14 +220,16 @@ class Command:
         from omegaconf import DictConfig
         from omegaconf.errors import OmegaConfBaseException
 
+        from collabteam.reporting.terminal import Terminal
+
         codes: list[int] = []
-        sweeps = bool({"-m", "--multirun"} & set(arguments)) and "--cfg" not in arguments
+        sweeps = bool(SWEEP & set(words)) and "--cfg" not in words
         here = Path.cwd()
 
-        def work(composed: DictConfig) -> Outcome:
+        def work(composed: DictConfig, listener: Listener) -> Outcome:
             if "camera" in composed and (why := damaged.get(composed.camera.name)):
                 raise UserError(why)
-            return self._work(composed)
+            return self._work(composed, listener)
 
         def job(composed: DictConfig) -> None:
             if sweeps:
@@ -120,10 +241,10 @@ class Command:
                 mine = plan.jobs[HydraConfig.get().job.num]
                 if plan.own_roots:
                     composed.root = f"{plan.root}/{mine.setting}"
-                run_job(mine, self.name, plan.launcher, lambda: work(composed))
+                run_job(mine, self.name, plan.launcher, partial(work, composed))
                 return
             try:
-                codes.append(work(composed).code)
+                codes.append(work(composed, Terminal()).code)
             except UserError as error:
                 _complain(self.name, str(error))
                 codes.append(2)
@@ -132,15 +253,8 @@ class Command:
             hydra.main(version_base="1.3", config_path=str(_conf()), config_name=self.name)(job)()
 
         try:
-            store = ConfigStore.instance()
-            store.store(name=f"{self.name}_schema", node=self.schema)
-            cameras, damaged = self._cameras(arguments)
-            # A camera with a YAML file of its own is described there.
-            described = {file.stem for file in (_conf() / "camera").glob("*.yaml")}
-            for name, node in cameras.items():
-                if name in described:
-                    continue
-                store.store(group="camera", name=name, node=node)
+            cameras, damaged = self._composable(words)
+            self.store(cameras)
             _resolvers()
             if sweeps:
                 from hydra.core.plugins import Plugins
@@ -150,8 +264,8 @@ class Command:
                 # The plugins register their own defaults, which ours then replace.
                 Plugins.instance()
                 for launcher, node in sweep.LAUNCHERS.items():
-                    store.store(group="hydra/launcher", name=launcher, node=node)
-                plan = sweep.plan(self.name, self.varies, arguments, sorted(cameras))
+                    ConfigStore.instance().store(group="hydra/launcher", name=launcher, node=node)
+                plan = sweep.plan(self.name, self.varies, words, sorted(cameras))
                 sys.argv[1:] = plan.arguments
                 return sweep.run(plan, self.name, compose)
             compose()
@@ -168,8 +282,8 @@ class Command:
             return 130
         return max(codes, default=0)
 
-    def _work(self, composed: Any) -> Outcome:
-        """Turn what Hydra composed into the dataclass, and do it.
+    def _work(self, composed: Any, listener: Listener) -> Outcome:
+        """Turn what Hydra composed into the dataclass, check it, and run.
 
         Raises:
             UserError: Something only the user can change.
@@ -192,94 +306,93 @@ class Command:
                 trainer.threads = runtime.cpus
         try:
             with disk_errors():
-                return self.run(config)
+                return self.run(config, listener)
         except SystemExit as error:
-            # What Lightning makes of ^C and SIGTERM amid a fit; its code may be 0.
+            # Lightning's answer to ^C and SIGTERM during a fit; its code may be 0.
             raise KeyboardInterrupt from error
 
-    def _cameras(self, arguments: list[str]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-        """Every registered camera, as an option of the config group ``camera``; why some are none.
 
-        So Hydra itself sweeps over them, ``camera=glob(*)``, and answers a mistyped name with the
-        known ones.
-        """
-        import yaml
-
-        from collabteam.storage.workspace import registered
-
-        given = dict(part.split("=", 1) for part in arguments if "=" in part)
-        chosen = given.get("camera", "")
-        named = [name for name in chosen.split(",") if name and "(" not in chosen]
-        for name in named:
-            check_camera_name(name)
-        cameras: dict[str, dict[str, Any]] = {}
-        damaged: dict[str, str] = {}
-        for root in given.get("root", "outputs").split(","):
-            for name, workspace in registered(root).items():
-                file = workspace.manifest
-                try:
-                    classes = yaml.safe_load(file.read_text(encoding="utf-8"))["classes"]
-                    cameras[name] = {"name": name, "classes": list(classes)}
-                except (yaml.YAMLError, TypeError, KeyError, ValueError, OSError) as error:
-                    # One damaged camera must not stop the others.
-                    cameras[name] = {"name": name, "classes": []}
-                    damaged[name] = (
-                        f"{file}: expected a camera's name and classes, got {_one_line(error)}: "
-                        "repair or remove it"
-                    )
-                    if name in named:
-                        raise UserError(damaged[name]) from error
-        if self.registers:
-            for name in named:
-                cameras.setdefault(name, {"name": name, "classes": []})
-        return cameras, damaged
-
-
-def _gather(arguments: list[str]) -> list[str]:
+def _gather(words: list[str], all_cameras: bool) -> list[str]:
     """Turn a pattern or a list of cameras into the setting ``cameras``; damaged ones belong to it.
 
+    Args:
+        words: The command line.
+        all_cameras: Whether the command is about all cameras unless some are named.
+
     Raises:
-        UserError: No camera is of that name or matches, or every run of a sweep would write to the
-            same place.
+        UserError: No camera matches, or every run of a sweep would write to the same place.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import Glob
     from hydra.errors import HydraException
 
-    from collabteam.storage.workspace import registered
-
-    words = [word for word in arguments if word.startswith("camera=")]
+    mine = [word for word in words if word.startswith("camera=")]
     try:
-        override = OverridesParser.create().parse_override(words[-1]) if words else None
+        override = OverridesParser.create().parse_override(mine[-1]) if mine else None
     except HydraException:
-        return arguments  # composing them says what is wrong
-    if override is None or not override.is_sweep_override():
-        return arguments
-    given = dict(part.split("=", 1) for part in arguments if "=" in part)
-    if {"-m", "--multirun"} & set(arguments):
-        if "to" in given and "${" not in given["to"]:
+        return words  # composing them says what is wrong
+    if override is None or not (all_cameras or override.is_sweep_override()):
+        return words
+    settings = given(words)
+    if SWEEP & set(words) and not all_cameras:
+        if "to" in settings and "${" not in settings["to"]:
             raise UserError(
-                f"to={given['to']} with -m: each camera would write over the one before it; "
+                f"to={settings['to']} with -m: each camera would write over the one before it; "
                 "without -m there is one page of all"
             )
-        return arguments
-    root = given.get("root", "outputs")
-    known = list(registered(root))
+        return words
+    root = settings.get("root", "outputs")
+    known = list(registered_manifests(root))
     pattern = override.value()
     if isinstance(pattern, Glob):
         names = pattern.filter(known)
-    else:
+    elif override.is_sweep_override():
         names = [str(getattr(name, "text", name)) for name in override.sweep_iterator()]
+    else:
+        names = [str(getattr(pattern, "text", pattern))]
     unknown = sorted(set(names) - set(known))
     if unknown or not names:
-        listing = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
         raise UserError(
-            f"{words[-1]}: no camera {', '.join(unknown) or 'matches'} under {root}: known are "
-            f"{listing or 'none'}"
+            f"{mine[-1]}: no camera {', '.join(unknown) or 'matches'} under {root}: known are "
+            f"{_listed(known)}"
         )
     quoted = ",".join(f"'{name}'" for name in dict.fromkeys(names))
-    rest = [word for word in arguments if not word.startswith("camera=")]
-    return [*rest, "~camera", f"cameras=[{quoted}]"]
+    rest = [word for word in words if not word.startswith("camera=")]
+    return [*rest, *([] if all_cameras else ["~camera"]), f"cameras=[{quoted}]"]
+
+
+def _named(value: str) -> list[str]:
+    """The cameras that ``camera=`` names one by one."""
+    return [] if is_pattern(value) else [name for name in value.split(",") if name]
+
+
+def registered_manifests(root: str) -> dict[str, Path]:
+    """The manifest of every camera under a root, by name.
+
+    Args:
+        root: A folder, in which the libraries of tables are not needed for this, or
+            ``s3://bucket/prefix``.
+
+    Raises:
+        UserError: The root is no usable address, or the store does not answer.
+    """
+    if not store_address(root):
+        return {file.parent.name: file for file in sorted(Path(root).glob(f"*/{MANIFEST}"))}
+    from collabteam.storage.workspace import registered
+
+    return {name: workspace.manifest for name, workspace in registered(root).items()}
+
+
+def _no_camera(name: str, root: str, known: Sequence[str]) -> UserError:
+    near = nearest(name, known)
+    listed = _listed([*near, *(one for one in known if one not in near)])
+    return UserError(
+        f"no camera {name!r} under {root}: known are {listed}; 'ingest camera={name}' registers it"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") or "none"
 
 
 def _conf() -> Path:
@@ -288,8 +401,13 @@ def _conf() -> Path:
     return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
 
 
+def _files(group: str) -> list[str]:
+    """The files of a config group, without their endings."""
+    return sorted(file.stem for file in (_conf() / group).glob("*.yaml"))
+
+
 def _resolvers() -> None:
-    """What the YAML files of ``conf/hydra`` compute."""
+    """Functions that the YAML files of ``conf/hydra`` call."""
     from omegaconf import OmegaConf
 
     def jobs_at_once(runtime: Any) -> int:

@@ -29,9 +29,12 @@ from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from collabteam.cli.command import Outcome
+from collabteam.catalog import Catalog
+from collabteam.cli.outcome import Outcome
 from collabteam.errors import UserError, first_line
+from collabteam.events import Listener, Listeners
 from collabteam.machine import processors
+from collabteam.reporting.terminal import StatusFile, SweepMonitor, Terminal, read_status
 from collabteam.storage.files import write_json
 from collabteam.storage.locks import Lock, LockHeld, is_locked
 from collabteam.storage.roots import work_folder
@@ -168,7 +171,7 @@ def plan(command: str, varies: str, arguments: Sequence[str], cameras: Sequence[
         if part.startswith("-") or "=" not in part:
             flags.append(part)  # Hydra wants them together
             continue
-        name = part.partition("=")[0]
+        name = part.partition("=")[0].lstrip("+")
         try:
             override = parser.parse_override(part)
         except HydraException as error:
@@ -253,9 +256,6 @@ def run(plan: Plan, command: str, launch: Callable[[], None]) -> int:
     Raises:
         UserError: The sweep as a whole cannot work.
     """
-    from collabteam.catalog import Catalog
-    from collabteam.reporting.terminal import SweepMonitor
-
     jobs, folder = plan.jobs, plan.jobs[0].folder
     with _only_one(folder, command):
         for job in jobs:
@@ -337,14 +337,14 @@ def _launch(launch: Callable[[], None], plan: Plan) -> str:
     return "its process was killed"
 
 
-def run_job(job: Job, command: str, launcher: str, work: Callable[[], Outcome]) -> None:
+def run_job(job: Job, command: str, launcher: str, work: Callable[[Listener], Outcome]) -> None:
     """One job of a sweep, in whatever process the launcher runs it.
 
     Args:
         job: Which.
         command: The command.
         launcher: Name of the launcher.
-        work: The command's work; raises UserError where it cannot go on.
+        work: The command's work, which tells a listener; raises UserError where it cannot go on.
     """
     began = time.monotonic()
     if launcher == "joblib":  # whose own start method its workers' children do not know
@@ -357,13 +357,11 @@ def run_job(job: Job, command: str, launcher: str, work: Callable[[], Outcome]) 
         _keep(job, replace(outcome, seconds=time.monotonic() - began))
 
 
-def _logged(job: Job, command: str, work: Callable[[], Outcome], log: TextIO) -> Outcome:
+def _logged(job: Job, command: str, work: Callable[[Listener], Outcome], log: TextIO) -> Outcome:
     """What it came to; what it says goes to its log, how far it is to its status."""
-    from collabteam.reporting.terminal import status_in
-
-    with redirect_stdout(log), redirect_stderr(log), status_in(job.file("status")):
+    with redirect_stdout(log), redirect_stderr(log):
         try:
-            return work()
+            return work(Listeners(Terminal(), StatusFile(job.file("status"))))
         except UserError as error:
             print(f"{command}: {error}")
             return Outcome(str(error), "failed", 2)
@@ -404,8 +402,6 @@ def _outcome(job: Job) -> Outcome:
 
 def _state(job: Job) -> tuple[str, str]:
     """Whether a job waits, runs or is through, and how far it is, in words."""
-    from collabteam.reporting.terminal import read_status
-
     if job.file("outcome").exists():
         outcome = _outcome(job)
         return outcome.state, outcome.note

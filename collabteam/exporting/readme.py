@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
+from collabteam.audits.records import Certificate
 from collabteam.catalog.catalog import Catalog
 from collabteam.errors import UserError
 from collabteam.exporting.base import ExportFormat, WriteReport
 from collabteam.exporting.selection import (
     TEST,
-    Certificate,
     Selection,
     newest_certificate,
 )
@@ -144,9 +144,10 @@ def _certified(catalog: Catalog, selection: Selection) -> list[str]:
             return [f"Not certified: {error}."]
         if newest is None:
             return [f"{NOT_CERTIFIED.capitalize()}."]
+        passed = ", ".join(newest.classes_that(passed=True)) or "no class passed"
         return [
             f"Not certified as a whole: audit {newest.audit} covers a part of the team's labels "
-            f"({', '.join(newest.passed) or 'no class passed'}); `certified=true` exports that."
+            f"({passed}); `certified=true` exports that."
         ]
     return [*_statement(certificate), *_since(certificate, selection)]
 
@@ -154,9 +155,9 @@ def _certified(catalog: Catalog, selection: Selection) -> list[str]:
 def _statement(certificate: Certificate) -> list[str]:
     lines = [f"Audit {certificate.audit} says:", ""]
     lines += [f"> {line}".rstrip() for line in certificate.statement.splitlines()]
-    lines += ["", f"- Passed: {', '.join(certificate.passed)}."]
-    if certificate.failed:
-        lines.append(f"- Not passed, and not in here: {', '.join(certificate.failed)}.")
+    lines += ["", f"- Passed: {', '.join(certificate.classes_that(passed=True))}."]
+    if failed := certificate.classes_that(passed=False):
+        lines.append(f"- Not passed, and not in here: {', '.join(failed)}.")
     return lines
 
 

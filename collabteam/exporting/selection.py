@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from collabteam.audits.records import Certificate, read_certificate
+from collabteam.audits.release import read_release
 from collabteam.catalog.catalog import Catalog
 from collabteam.catalog.index import CropIndex
-from collabteam.catalog.records import labels_hash, seeded_hash
+from collabteam.catalog.records import seeded_hash
 from collabteam.catalog.texts import Texts
-from collabteam.errors import UserError, first_line
+from collabteam.errors import UserError
 from collabteam.settings import UNKNOWN, UNUSABLE
 from collabteam.storage.workspace import Workspace
 
@@ -37,27 +33,6 @@ NOT_SURE = "the team was less sure than min_confidence"
 NOT_COVERED = "the certificate does not cover them"
 REASONS = (NOT_COVERED, NO_LABEL, NOT_KNOWN, IS_UNUSABLE, IS_UNKNOWN, FOREIGN, NOT_SURE)
 """Why a crop is left out; the first that holds counts."""
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """What an audit proved about labels of a team that were frozen before.
-
-    Attributes:
-        audit: Number of the audit, from 1.
-        passed: The classes that passed.
-        failed: The classes that did not.
-        statement: What may be said, in words.
-        file: The frozen labels: Parquet with the columns ``crop_id`` and ``label``.
-        hash: Of these, SHA-256 of lines ``crop_id, tab, label, line feed``.
-    """
-
-    audit: int
-    passed: list[str]
-    failed: list[str]
-    statement: str
-    file: Path
-    hash: str
 
 
 @dataclass(frozen=True)
@@ -247,21 +222,15 @@ def _current(catalog: Catalog, index: CropIndex) -> _TeamLabels:
 
 def _frozen(catalog: Catalog, index: CropIndex, certificate: Certificate) -> _TeamLabels:
     """The labels that a certificate covers, ``""`` elsewhere."""
-    file = certificate.file
-    try:
-        table = pq.read_table(file, columns=["crop_id", "label"])
-        columns = [
-            pc.cast(table[name], pa.string()).combine_chunks() for name in ("crop_id", "label")
-        ]
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise _damaged(file, first_line(error)) from error
-    crops, labels = (column.to_pylist() for column in columns)
-    if labels_hash(crops, labels) != certificate.hash:
-        raise _damaged(file, f"it is not what was frozen for audit {certificate.audit}")
-    passed = np.isin(np.array(labels, dtype=str), certificate.passed)
+    release = read_release(catalog.workspace, certificate)
+    crops, labels = release["crop_id"].to_pylist(), release["label"].to_pylist()
+    passed = np.isin(np.array(labels, dtype=str), certificate.classes_that(passed=True))
     rows = index.crop_id.find(crops)
     if (lost := np.flatnonzero(passed & (rows < 0))).size:
-        raise _damaged(file, f"crop {crops[lost[0]]} is not in the catalog")
+        raise UserError(
+            f"crop {crops[lost[0]]} of audit {certificate.audit} is not in the catalog of camera "
+            f"{catalog.name}: restore the camera from a backup, or audit again with new=true"
+        )
     annotations = catalog.annotations()
     label = np.full(len(annotations.names), "", dtype=object)
     label[rows[passed]] = np.array(labels, dtype=object)[passed]
@@ -285,25 +254,7 @@ def newest_certificate(workspace: Workspace) -> Certificate | None:
     numbers = [n for n in workspace.audit_numbers() if workspace.audit(n).certificate.exists()]
     if not numbers:
         return None
-    file = workspace.audit(max(numbers)).certificate
-    try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        results = {str(name): bool(result["passed"]) for name, result in content["classes"].items()}
-        release, statement = content["release"], content["statement"]
-        texts = (statement, release["file"], release["hash"])
-        if not all(isinstance(text, str) for text in texts):
-            raise ValueError("expected texts as 'statement', 'release.file' and 'release.hash'")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(file, f"{type(error).__name__} {first_line(error)}") from error
-    return Certificate(
-        audit=max(numbers),
-        passed=[name for name, passed in results.items() if passed],
-        failed=[name for name, passed in results.items() if not passed],
-        statement=statement,
-        # Beside it, whatever it is relative to.
-        file=file.with_name(Path(release["file"]).name),
-        hash=release["hash"],
-    )
+    return read_certificate(workspace, max(numbers))
 
 
 def _certificate(catalog: Catalog) -> Certificate:
@@ -313,20 +264,12 @@ def _certificate(catalog: Catalog) -> Certificate:
         raise UserError(
             f"certified=true, but camera {catalog.name} has no certificate: {command} makes one"
         )
-    if not certificate.passed:
+    if not certificate.classes_that(passed=True):
         raise UserError(
             f"certified=true, but in audit {certificate.audit} of camera {catalog.name} no class "
-            f"passed ({', '.join(certificate.failed) or 'it has none'}): {command} new=true audits "
-            "again"
+            f"passed ({', '.join(certificate.classes)}): {command} new=true audits again"
         )
     return certificate
-
-
-def _damaged(file: Path, reason: str) -> UserError:
-    return UserError(
-        f"{file} is damaged ({reason[:200]}): restore it from a backup, or audit again with "
-        "new=true"
-    )
 
 
 # -- validation --------------------------------------------------------------------------------

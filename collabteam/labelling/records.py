@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from collabteam.storage.layout import LABEL_RECORD
+from collabteam.storage.layout import LABEL_RECORD, CameraFiles
 from collabteam.storage.records import (
     Count,
     Digest,
@@ -18,7 +18,6 @@ from collabteam.storage.records import (
     Text,
     Time,
 )
-from collabteam.storage.workspace import Workspace
 
 
 class EngineCheck(Part):
@@ -109,11 +108,12 @@ class TestQuality(Part):
     calibration_error: dict[str, CalibrationError] = Field(
         description="Expected calibration error per class."
     )
-    reliability: dict[str, ReliabilityPair] = Field(
-        default_factory=dict, description="Reliability per class."
+    reliability: dict[str, ReliabilityPair] | None = Field(
+        default=None, description="Reliability per class; null in records of early versions."
     )
-    risk_coverage: Curve = Field(
-        default=Curve(coverage=[], risk=[]), description="Risk over coverage of single crops."
+    risk_coverage: Curve | None = Field(
+        default=None,
+        description="Risk over coverage of single crops; null in records of early versions.",
     )
     risk_coverage_area: Annotated[Number, Field(ge=0)] = Field(description="Area under that curve.")
     apart: Accuracy = Field(description="Of single crops, with every consensus as a label.")
@@ -166,6 +166,11 @@ class LabelRecord(Record):
     settings: dict[str, Any] = Field(
         description="Every setting of the labelling that counts for its results."
     )
+    vote: dict[str, Any] = Field(
+        default={},
+        description="The vote policy: name, settings, joint confidence and thresholds. Empty in "
+        "records of earlier versions, whose teams vote by consensus.",
+    )
     check: EngineCheck = Field(description="The engine that scored, compared with the reference.")
     pool: Count = Field(description="Crops that no person has judged, without the test set.")
     labelled: dict[str, Count] = Field(description="Of these, crops that got each label.")
@@ -197,11 +202,11 @@ class LabelRecord(Record):
     finished: Time = Field(description="When the labelling was complete, UTC, ISO 8601.")
 
 
-def read_label(workspace: Workspace) -> LabelRecord | None:
+def read_label(files: CameraFiles) -> LabelRecord | None:
     """The record of a camera's last labelling.
 
     Args:
-        workspace: The camera's files.
+        files: The camera's files.
 
     Returns:
         The record; None before the first labelling.
@@ -209,7 +214,7 @@ def read_label(workspace: Workspace) -> LabelRecord | None:
     Raises:
         UserError: ``label.json`` is broken, or a newer version made it.
     """
-    if not workspace.label_record.exists():
+    if not files.label_record.exists():
         return None
-    remedy = f"'python -m collabteam.label camera={workspace.name}' writes it again"
-    return LabelRecord.read(workspace.label_record, remedy)
+    remedy = f"'python -m collabteam.label camera={files.folder.name}' writes it again"
+    return LabelRecord.read(files.label_record, remedy)

@@ -40,7 +40,7 @@ from scipy.stats import chi2_contingency, norm, rankdata
 
 from collabteam.catalog import CropIndex
 from collabteam.machine import utc_stamp, utc_time
-from collabteam.reporting.time_windows import last_verdicts
+from collabteam.monitoring.windows import last_verdicts
 from collabteam.storage.files import read_json
 from collabteam.storage.workspace import Workspace
 

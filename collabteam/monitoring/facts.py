@@ -7,27 +7,128 @@ not opened. One damaged camera says so and leaves the others alone.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from collabteam.audits.audit import AuditResult, command, last_audited
+from collabteam.audits.audit import AuditResult, last_audited
+from collabteam.audits.records import AuditRecord, Certificate, JudgedClass
+from collabteam.audits.statement import command
 from collabteam.catalog import Catalog, CropIndex
-from collabteam.catalog.records import HUMAN_SOURCES, UNDO
 from collabteam.errors import UserError
+from collabteam.labelling.records import (
+    LabelledSample,
+    LabelRecord,
+    UnsureSample,
+    WrongSample,
+    read_label,
+)
 from collabteam.monitoring.drift import find_drift
-from collabteam.reporting.fleet_page import CameraFacts, Sample, Verified, unlike
-from collabteam.reporting.table1 import Round, read_rounds
-from collabteam.reporting.time_windows import stretches
-from collabteam.storage.files import read_json
+from collabteam.monitoring.windows import TimeWindows, time_windows
+from collabteam.rounds.records import RoundRecord, read_rounds
+
+Crop = TypeVar("Crop", LabelledSample, UnsureSample, WrongSample)
 
 _SIDE = 96
 """Longest side of a picture on the page, in pixels."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A crop to look at.
+
+    Attributes:
+        picture: A small WebP.
+        label: What the team said, ``""`` for "I don't know".
+        confidence: Of the label, 0 to 1; None without one.
+        claimed_by: Of "I don't know": classes whose branches said *true*.
+        actual: What it is called by who knows better, ``""`` where nobody contradicts.
+        source: Who that is, one of ``reporting.fleet_page.SOURCES``, ``""`` for nobody.
+    """
+
+    picture: bytes
+    label: str = ""
+    confidence: float | None = None
+    claimed_by: tuple[str, ...] = ()
+    actual: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """How much one reviewer verified for one purpose.
+
+    Attributes:
+        source: ``person``, ``import`` or ``oracle``.
+        by: The reviewer's name.
+        purpose: The queue, ``""`` for none.
+        count: Answers in the log, those taken back later included.
+    """
+
+    source: str
+    by: str
+    purpose: str
+    count: int
+
+
+@dataclass(frozen=True)
+class CameraFacts:
+    """All that the page says about one camera.
+
+    Attributes:
+        name: The camera.
+        problem: Why nothing more is known, and what to do; ``""`` where all is well.
+        classes: Its classes.
+        crops: Crops in the catalog.
+        rounds: Complete rounds, as :func:`collabteam.rounds.records.read_rounds` returns them.
+        label: ``label.json``; None before the first labelling.
+        audit: ``audit.json`` of the last audit; None before the first.
+        audit_classes: Per class what the last audit found so far.
+        certificate: Its ``certificate.json``; None while it is open.
+        notes: What has changed since the certificate.
+        verified: Who verified what.
+        windows: The last labelling over time; None without.
+        drift: What is to be said about drift, ``""`` for nothing.
+        alarm: Whether the newest stretch is labelled less surely; None where nobody can tell.
+        newest: Unix seconds from which on crops are new to the team; None for unknown.
+        samples: ``sure``, ``unsure`` and ``wrong``: crops to look at.
+        next: The command to run next, ``""`` where the problem says what to do.
+        why: Why that one.
+    """
+
+    name: str
+    problem: str = ""
+    classes: list[str] = field(default_factory=list)
+    crops: int = 0
+    rounds: list[RoundRecord] = field(default_factory=list)
+    label: LabelRecord | None = None
+    audit: AuditRecord | None = None
+    audit_classes: dict[str, JudgedClass] = field(default_factory=dict)
+    certificate: Certificate | None = None
+    notes: tuple[str, ...] = ()
+    verified: list[Verified] = field(default_factory=list)
+    windows: TimeWindows | None = None
+    drift: str = ""
+    alarm: bool | None = None
+    newest: float | None = None
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
+    next: str = ""
+    why: str = ""
+
+    @property
+    def by_persons(self) -> int:
+        """Words of persons, imported ones among them."""
+        return sum(one.count for one in self.verified if one.source != "oracle")
+
+    @property
+    def by_oracle(self) -> int:
+        """Answers of the simulated reviewer."""
+        return sum(one.count for one in self.verified if one.source == "oracle")
 
 
 def camera_facts(root: str | Path, name: str, samples: int) -> CameraFacts:
@@ -45,13 +146,10 @@ def camera_facts(root: str | Path, name: str, samples: int) -> CameraFacts:
         return _gather(Catalog.open(root, name), samples)
     except UserError as error:
         return CameraFacts(name, problem=str(error))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        # Records that were edited, or that a later version wrote.
-        return CameraFacts(name, problem=unlike(name, error))
 
 
 def _gather(catalog: Catalog, samples: int) -> CameraFacts:
-    rounds, label = read_rounds(catalog.workspace), _label_record(catalog)
+    rounds, label = read_rounds(catalog.workspace), read_label(catalog.workspace)
     index = catalog.index()
     audited = last_audited(catalog, index)
     drift = find_drift(catalog.workspace, index)
@@ -68,7 +166,7 @@ def _gather(catalog: Catalog, samples: int) -> CameraFacts:
         certificate=audited.certificate if audited else None,
         notes=audited.notes if audited else (),
         verified=_verified(catalog),
-        stretches=stretches(index, catalog.classes),
+        windows=time_windows(index, catalog.classes),
         drift=drift.in_words(catalog.name) if drift else "",
         alarm=alarm,
         newest=drift.since if drift and drift.alarm is not None else None,
@@ -78,22 +176,11 @@ def _gather(catalog: Catalog, samples: int) -> CameraFacts:
     )
 
 
-def _label_record(catalog: Catalog) -> dict[str, Any] | None:
-    """``label.json``; None before the first labelling.
-
-    Raises:
-        UserError: It is broken.
-    """
-    file = catalog.workspace.label_record
-    remedy = f"'python -m collabteam.label camera={catalog.name}' writes it again"
-    return read_json(file, remedy) if file.exists() else None
-
-
 def next_step(
     catalog: Catalog,
     index: CropIndex,
-    rounds: list[Round],
-    label: dict[str, Any] | None,
+    rounds: list[RoundRecord],
+    label: LabelRecord | None,
     audited: AuditResult | None,
     alarm: bool | None,
 ) -> tuple[str, str]:
@@ -124,23 +211,22 @@ def next_step(
         return do("review", "queue=test"), "no frozen test set says how good the team is"
     if alarm:
         return do("review", "queue=unsure"), "the newest crops are labelled less surely than before"
-    fingerprint = rounds[-1]["fingerprint"]
-    if label is None or label["team"] != fingerprint:
-        team = f"the team of round {rounds[-1]['round']} has not labelled yet"
+    if label is None or label.team != rounds[-1].fingerprint:
+        team = f"the team of round {rounds[-1].round} has not labelled yet"
         return do("label"), team if label is None else f"{team}, an earlier one has"
-    new = int((index.unverified() & (index.verdict_run != label["run"])).sum())
+    new = int((index.unverified() & (index.verdict_run != label.run)).sum())
     if new:
         return do("label"), f"{new:,} crops came since the last labelling"
     if audited is None:
         return do("audit"), "nobody has audited the labels"
     if audited.certificate is None:
         rows = audited.classes.values()
-        left = sum(row["sample"] - row["answered"] for row in rows if row["passed"] is None)
+        left = sum(row.sample - row.answered for row in rows if row.passed is None)
         if left:
             return do("review", "queue=audit"), f"the audit is open, {left:,} crops are unanswered"
         return command(audited.record), "the audit is answered, and not judged yet"
-    if not audited.certificate["passed"]:
-        failed = [name for name, row in audited.classes.items() if row["passed"] is False]
+    if not audited.certificate.passed:
+        failed = [name for name, row in audited.classes.items() if row.passed is False]
         why = f"the audit refused {', '.join(failed)}: verify more, then train, label, audit anew"
         return do("review", "queue=unsure"), why
     if audited.notes:
@@ -149,16 +235,9 @@ def next_step(
 
 
 def _verified(catalog: Catalog) -> list[Verified]:
-    """Who verified how much for what, the most first; what an undo says again was said before."""
-    log = catalog.log(("label", "source", "by", "purpose", "commit"))
-    human = pc.is_in(log["source"], value_set=pa.array(HUMAN_SOURCES))
-    said = pc.and_(human, pc.not_equal(log["label"], ""))
-    said = pc.and_(said, pc.invert(pc.starts_with(log["commit"], UNDO)))
-    counts = log.filter(said).group_by(["source", "by", "purpose"]).aggregate([("label", "count")])
-    found = [
-        Verified(row["source"], row["by"], row["purpose"], row["label_count"])
-        for row in counts.to_pylist()
-    ]
+    """Who verified how much for what, the most first."""
+    counts = catalog.annotations().count_answers()
+    found = [Verified(*said, count) for said, count in counts.items()]
     return sorted(found, key=lambda one: (-one.count, one.source, one.by, one.purpose))
 
 
@@ -166,36 +245,46 @@ def _verified(catalog: Catalog) -> list[Verified]:
 
 
 def _samples(
-    catalog: Catalog, index: CropIndex, label: dict[str, Any], count: int
+    catalog: Catalog, index: CropIndex, label: LabelRecord, count: int
 ) -> dict[str, list[Sample]]:
     """What ``label`` named, and before it what a person called otherwise since then."""
-    row_of = {str(crop_id): row for row, crop_id in enumerate(index.crop_id)}
-    named: dict[str, list[dict[str, Any]]] = {"sure": [], "unsure": [], "wrong": []}
-    named |= label.get("samples", {})
     contradicted = [
-        {
-            "crop_id": str(index.crop_id[row]),
-            "label": str(index.verdict[row]),
-            "confidence": float(index.verdict_confidence[row]),
-            "actual": str(index.human[row]),
-            "source": str(index.human_source[row]),
-        }
-        for row in _contradicted(index, label["run"])[:count]
+        WrongSample(
+            crop_id=str(index.crop_id[row]),
+            label=str(index.verdict[row]),
+            confidence=float(index.verdict_confidence[row]),
+            actual=str(index.human[row]),
+            source=str(index.human_source[row]),
+        )
+        for row in _contradicted(index, label.run)[:count]
     ]
-    later = {crop["crop_id"] for crop in contradicted}
-    named["wrong"] = contradicted + [c for c in named["wrong"] if c["crop_id"] not in later]
-    found = {}
-    for kind, crops in named.items():
-        crops = [crop for crop in crops if crop["crop_id"] in row_of][:count]
-        pictures = catalog.images([row_of[crop["crop_id"]] for crop in crops])
-        found[kind] = [
-            Sample(
-                _small(picture), crop.get("label", ""), crop.get("confidence"),
-                tuple(crop.get("claimed_by", ())), crop.get("actual", ""), crop.get("source", ""),
-            )
-            for crop, picture in zip(crops, pictures, strict=True)
-        ]  # fmt: skip
-    return found
+    later = {crop.crop_id for crop in contradicted}
+    wrong = contradicted + [crop for crop in label.samples.wrong if crop.crop_id not in later]
+    return {
+        "sure": [
+            Sample(picture, crop.label, crop.confidence)
+            for crop, picture in _pictured(catalog, index, label.samples.sure, count)
+        ],
+        "unsure": [
+            Sample(picture, claimed_by=tuple(crop.claimed_by))
+            for crop, picture in _pictured(catalog, index, label.samples.unsure, count)
+        ],
+        "wrong": [
+            Sample(picture, crop.label, crop.confidence, actual=crop.actual, source=crop.source)
+            for crop, picture in _pictured(catalog, index, wrong, count)
+        ],
+    }
+
+
+def _pictured(
+    catalog: Catalog, index: CropIndex, crops: Sequence[Crop], count: int
+) -> list[tuple[Crop, bytes]]:
+    """The first ``count`` of the crops that the catalog still has, and a small picture of each."""
+    rows = index.crop_id.find([crop.crop_id for crop in crops])
+    known = [(crop, row) for crop, row in zip(crops, rows.tolist(), strict=True) if row >= 0]
+    known = known[:count]
+    pictures = catalog.images([row for _, row in known])
+    return [(crop, _small(picture)) for (crop, _), picture in zip(known, pictures, strict=True)]
 
 
 def _contradicted(index: CropIndex, run: str) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ import base64
 import hashlib
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,13 @@ import jinja2
 from markupsafe import Markup
 
 from collabteam.errors import UserError
+from collabteam.labelling.records import LabelRecord
+from collabteam.monitoring.facts import CameraFacts
+from collabteam.monitoring.windows import TimeWindow, TimeWindows
 from collabteam.reporting import charts
 from collabteam.reporting.charts import Bar, Series
-from collabteam.reporting.table1 import Recalls, Round, table1_rows
-from collabteam.reporting.time_windows import TimeWindow, TimeWindows
+from collabteam.reporting.table1 import table1_rows
+from collabteam.rounds.records import RoundRecord
 from collabteam.storage.files import replacing
 
 SOURCES = {
@@ -39,99 +42,6 @@ _MOST_OPEN = 3
 _MOST_LISTED = 4
 """Classes of a certificate that the fleet's table names one by one."""
 _TEMPLATES = Path(__file__).parent / "templates"
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A crop to look at.
-
-    Attributes:
-        picture: A small WebP.
-        label: What the team said, ``""`` for "I don't know".
-        confidence: Of the label, 0 to 1; None without one.
-        claimed_by: Of "I don't know": classes whose branches said *true*.
-        actual: What it is called by who knows better, ``""`` where nobody contradicts.
-        source: Who that is, one of ``SOURCES``, ``""`` for nobody.
-    """
-
-    picture: bytes
-    label: str = ""
-    confidence: float | None = None
-    claimed_by: tuple[str, ...] = ()
-    actual: str = ""
-    source: str = ""
-
-
-@dataclass(frozen=True)
-class Verified:
-    """How much one reviewer verified for one purpose.
-
-    Attributes:
-        source: ``person``, ``import`` or ``oracle``.
-        by: The reviewer's name.
-        purpose: The queue, ``""`` for none.
-        count: Words in the log, also such as were taken back later.
-    """
-
-    source: str
-    by: str
-    purpose: str
-    count: int
-
-
-@dataclass(frozen=True)
-class CameraFacts:
-    """All that the page says about one camera.
-
-    Attributes:
-        name: The camera.
-        problem: Why nothing more is known, and what to do; ``""`` where all is well.
-        classes: Its classes.
-        crops: Crops in the catalog.
-        rounds: Complete rounds, as :func:`collabteam.reporting.table1.read_rounds` returns them.
-        label: ``label.json``; None before the first labelling.
-        audit: ``audit.json`` of the last audit; None before the first.
-        audit_classes: Per class what the last audit found so far.
-        certificate: Its ``certificate.json``; None while it is open.
-        notes: What has changed since the certificate.
-        verified: Who verified what.
-        stretches: The last labelling over time; None without.
-        drift: What is to be said about drift, ``""`` for nothing.
-        alarm: Whether the newest stretch is labelled less surely; None where nobody can tell.
-        newest: Unix seconds from which on crops are new to the team; None for unknown.
-        samples: ``sure``, ``unsure`` and ``wrong``: crops to look at.
-        next: The command to run next, ``""`` where the problem says what to do.
-        why: Why that one.
-    """
-
-    name: str
-    problem: str = ""
-    classes: list[str] = field(default_factory=list)
-    crops: int = 0
-    rounds: list[Round] = field(default_factory=list)
-    label: dict[str, Any] | None = None
-    audit: dict[str, Any] | None = None
-    audit_classes: dict[str, Any] = field(default_factory=dict)
-    certificate: dict[str, Any] | None = None
-    notes: tuple[str, ...] = ()
-    verified: list[Verified] = field(default_factory=list)
-    stretches: TimeWindows | None = None
-    drift: str = ""
-    alarm: bool | None = None
-    newest: float | None = None
-    samples: dict[str, list[Sample]] = field(default_factory=dict)
-    next: str = ""
-    why: str = ""
-
-    @property
-    def by_persons(self) -> int:
-        """Words of persons, imported ones among them."""
-        return sum(one.count for one in self.verified if one.source != "oracle")
-
-    @property
-    def by_oracle(self) -> int:
-        """Answers of the simulated reviewer."""
-        return sum(one.count for one in self.verified if one.source == "oracle")
 
 
 @dataclass(frozen=True)
@@ -172,13 +82,13 @@ def fleet_row(facts: CameraFacts) -> FleetRow:
     row = FleetRow(facts)
     if facts.rounds:
         last = facts.rounds[-1]
-        test: Recalls | None = last["recall"]["test"]
-        row = replace(row, round=last["round"], coverage=last["coverage"])
+        test = last.recall.test
+        row = replace(row, round=last.round, coverage=last.coverage)
         if test is not None:
             known = [
                 (recall, name, side)
-                for name, sides in test.items()
-                for side, recall in sides.items()
+                for name, branch in test.items()
+                for side, recall in branch.sides().items()
                 if recall is not None
             ]
             lowest = min(known, default=(None, "", ""))
@@ -187,10 +97,10 @@ def fleet_row(facts: CameraFacts) -> FleetRow:
                 lowest_name=f"{lowest[1]}, {lowest[2]}" if known else "",
             )  # fmt: skip
     if facts.certificate is not None:
-        passed = [one for one in facts.certificate["classes"].values() if one["passed"]]
+        passed = [one for one in facts.certificate.classes.values() if one.passed]
         row = replace(
-            row, certified=sum(one["released"] for one in passed),
-            bound=min((one["bound"] for one in passed), default=None),
+            row, certified=sum(one.released for one in passed),
+            bound=min((one.bound for one in passed if one.bound is not None), default=None),
         )  # fmt: skip
     return row
 
@@ -223,15 +133,9 @@ def write_fleet(
     )
     rows, sections = [], []
     for facts in cameras:
-        try:
-            row = fleet_row(facts)
-            text = section.render(row=row, **_drawn(facts))
-        except (AttributeError, KeyError, TypeError, ValueError, jinja2.UndefinedError) as error:
-            # Records that were edited, or that a later version wrote, must not take the page along.
-            facts = CameraFacts(facts.name, problem=unlike(facts.name, error))
-            row = FleetRow(facts)
-            text = section.render(row=row, **_drawn(facts))
-        rows.append(replace(row, facts=replace(facts, samples={}, stretches=None)))
+        row = fleet_row(facts)
+        text = section.render(row=row, **_drawn(facts))
+        rows.append(replace(row, facts=replace(facts, samples={}, windows=None)))
         sections.append(Markup(text))
     style, script = (
         (_TEMPLATES / name).read_text(encoding="utf-8") for name in ("fleet.css", "fleet.js")
@@ -247,14 +151,6 @@ def write_fleet(
     except OSError as error:
         raise UserError(f"to={to} cannot be written: {error.strerror or error}") from error
     return rows
-
-
-def unlike(camera: str, error: BaseException) -> str:
-    """What to say where a camera's records are not what this version writes."""
-    return (
-        f"the records of {camera} are not as this version writes them ({type(error).__name__}: "
-        f"{error}): restore them from a backup, or label and audit again"
-    )
 
 
 # -- what is drawn ---------------------------------------------------------------------------------
@@ -283,31 +179,27 @@ def _drawn(facts: CameraFacts) -> dict[str, Any]:
         "table1": table1_rows(rounds),
         "course": _course(rounds) if rounds else [],
         "quality": _quality(facts.label) if facts.label else [],
-        "drift": [] if facts.stretches is None else _drift(facts.stretches, facts.newest),
-        "settings": _flat(rounds[-1]["settings"]) if rounds else {},
+        "drift": [] if facts.windows is None else _drift(facts.windows, facts.newest),
+        "settings": _flat(rounds[-1].settings) if rounds else {},
     }
 
 
-def _course(rounds: Sequence[Round]) -> list[Figure]:
+def _course(rounds: Sequence[RoundRecord]) -> list[Figure]:
     """Recalls of the branches on the frozen test set, and the pool, over the rounds."""
-    classes, last = rounds[-1]["classes"], rounds[-1]
-    block = "human" if last["recall"]["test"] is None else "test"
-    x = charts.round_axis([record["round"] for record in rounds])
-    note = (
-        f"{last['test_size']:,} crops of the frozen test set, which never train"
-        if block == "test"
-        else "no frozen test set: human-labelled crops of the validation folds"
-    )
+    classes, last = rounds[-1].classes, rounds[-1]
+    x = charts.round_axis([record.round for record in rounds])
+    if last.recall.test is None:
+        note = "no frozen test set: human-labelled crops of the validation folds"
+        recalls = [record.recall.human for record in rounds]
+    else:
+        note = f"{last.test_size:,} crops of the frozen test set, which never train"
+        recalls = [record.recall.test or {} for record in rounds]
     figures = []
     lines = {
         side: [
             Series(
                 name,
-                [
-                    (record["round"], 100 * record["recall"][block][name][side])
-                    for record in rounds
-                    if (record["recall"][block] or {}).get(name, {}).get(side) is not None
-                ],
+                _by_round(rounds, [one[name].sides()[side] if one else None for one in recalls]),
                 number,
             )
             for number, name in enumerate(classes)
@@ -330,14 +222,8 @@ def _course(rounds: Sequence[Round]) -> list[Figure]:
             Figure(f"Recall of {side}", charts.chart(said, x, y, series), f"Share {what}; {note}.")
         )
     pool = [
-        Series(
-            name,
-            [(r["round"], 100 * r[key]) for r in rounds if r[key] is not None],
-            number,
-        )
-        for number, (name, key) in enumerate(
-            (("coverage", "coverage"), ("I don't know", "abstain_rate"))
-        )
+        Series("coverage", _by_round(rounds, [record.coverage for record in rounds]), 0),
+        Series("I don't know", _by_round(rounds, [record.abstain_rate for record in rounds]), 1),
     ]
     said = "; ".join(
         f"{one.name} by round: {', '.join(f'{value:.1f}' for _, value in one.points)}"
@@ -348,7 +234,7 @@ def _course(rounds: Sequence[Round]) -> list[Figure]:
         Figure(
             "Coverage and “I don't know”", chart,
             Markup("{}: of the {} crops that nobody has labelled.").format(
-                _legend(pool), f"{last['pool_size']:,}"
+                _legend(pool), f"{last.pool_size:,}"
             ),
         )
     )  # fmt: skip
@@ -357,21 +243,17 @@ def _course(rounds: Sequence[Round]) -> list[Figure]:
     return figures
 
 
-def _increments(rounds: Sequence[Round], x: charts.Axis) -> Figure:
+def _increments(rounds: Sequence[RoundRecord], x: charts.Axis) -> Figure:
     """How right what the team added was, where truth is known, and as it was estimated before."""
-    series = [
-        Series(
-            f"{name}, {word}",
-            [
-                (record["round"], 100 * taken[key])
-                for record in rounds
-                if (taken := record["increment"].get(name)) and taken[key] is not None
-            ],
-            number, dashed=word == "estimated",
-        )
-        for number, name in enumerate(rounds[-1]["classes"])
-        for word, key in (("estimated", "expected_precision"), ("measured", "precision"))
-    ]  # fmt: skip
+    series = []
+    for number, name in enumerate(rounds[-1].classes):
+        drawn = [record.increment.get(name) for record in rounds]
+        for word, shares in (
+            ("estimated", [None if one is None else one.expected_precision for one in drawn]),
+            ("measured", [None if one is None else one.precision for one in drawn]),
+        ):
+            points = _by_round(rounds, shares)
+            series.append(Series(f"{name}, {word}", points, number, dashed=word == "estimated"))
     values = [value for one in series for _, value in one.points]
     said = "Precision of the increments by round: " + "; ".join(
         f"{one.name} {', '.join(f'{value:.1f}' for _, value in one.points)}" for one in series
@@ -384,28 +266,36 @@ def _increments(rounds: Sequence[Round], x: charts.Axis) -> Figure:
     return Figure("Precision of the increments", chart, note)
 
 
-def _quality(label: dict[str, Any]) -> list[Figure]:
+def _by_round(rounds: Sequence[RoundRecord], shares: Sequence[float | None]) -> list[charts.Point]:
+    """The shares that are known, in percent over the rounds."""
+    return [
+        (record.round, 100 * share)
+        for record, share in zip(rounds, shares, strict=True)
+        if share is not None
+    ]
+
+
+def _quality(label: LabelRecord) -> list[Figure]:
     """What the confidence is worth on the frozen test set; empty where ``label`` kept nothing."""
-    test = label["test"]
-    if not test or "reliability" not in test:
+    test = label.test
+    if test is None or test.reliability is None or test.risk_coverage is None:
         return []
     figures = []
     x = charts.percent_axis("what the branch says, %", [], floor=0)
     y = charts.percent_axis("what is true, %", [], floor=0)
-    for number, (name, pair) in enumerate(test["reliability"].items()):
-        error = test["calibration_error"][name]
+    for number, (name, pair) in enumerate(test.reliability.items()):
+        error = test.calibration_error[name]
         series = [
             Series(
-                f"{name}, {word} calibration",
-                _points(pair[word]["confidence"], pair[word]["share"]),
-                number, dashed=word == "before",
+                f"{name}, {word} calibration", _points(bins.confidence, bins.share), number,
+                dashed=word == "before",
             )
-            for word in ("before", "after")
+            for word, bins in (("before", pair.before), ("after", pair.after))
         ]  # fmt: skip
         text = ", ".join(
-            f"{word} {100 * error[word]:.1f}"
-            for word in ("before", "after")
-            if error[word] is not None
+            f"{word} {100 * value:.1f}"
+            for word, value in (("before", error.before), ("after", error.after))
+            if value is not None
         )
         figures.append(
             Figure(
@@ -416,8 +306,8 @@ def _quality(label: dict[str, Any]) -> list[Figure]:
                 f"Calibration error {text} points (broken line: before).",
             )
         )
-    curve, area = test["risk_coverage"], test["risk_coverage_area"]
-    points = _points(curve["coverage"], curve["risk"])
+    area = test.risk_coverage_area
+    points = _points(test.risk_coverage.coverage, test.risk_coverage.risk)
     x = charts.percent_axis("labelled, the surest first, %", [], floor=0)
     y = charts.rising_axis("wrong among them, %", max((risk for _, risk in points), default=0))
     figures.append(
@@ -446,15 +336,15 @@ def _drift(found: TimeWindows, newest: float | None) -> list[Figure]:
         left = [row.since or 0.0 for row in found.by_time]
         x = charts.time_axis(left[0], left[-1] + width)
         by = "hour" if found.hours == 1 else f"{found.hours} hours"
-        figures.append(_stretches(f"Coverage by {by}", x, left, width, found.by_time, newest))
+        figures.append(_windows(f"Coverage by {by}", x, left, width, found.by_time, newest))
     if len(found.by_video) > 1:
         left = [k - 0.5 for k in range(len(found.by_video))]
         x = charts.Axis("video, the newest last", -0.5, len(left) - 0.5, [])
-        figures.append(_stretches("Coverage by video", x, left, 1.0, found.by_video, None))
+        figures.append(_windows("Coverage by video", x, left, 1.0, found.by_video, None))
     return figures
 
 
-def _stretches(
+def _windows(
     title: str,
     x: charts.Axis,
     left: Sequence[float],
@@ -532,7 +422,7 @@ def _sums(rows: Sequence[FleetRow]) -> dict[str, Any]:
         "problems": sum(bool(row.facts.problem) for row in rows),
         "alarms": sum(row.facts.alarm is True for row in rows),
         "crops": sum(row.facts.crops for row in rows),
-        "labelled": sum(sum(label["labelled"].values()) for label in labels),
+        "labelled": sum(sum(label.labelled.values()) for label in labels),
         "certified": sum(row.certified for row in rows),
         "recall": statistics.median(recalls) if recalls else None,
         "by_persons": sum(row.facts.by_persons for row in rows),

@@ -1,14 +1,14 @@
-"""Pictures: the course of the rounds, and sheets of crops."""
+"""Figures as PNG: the course of the rounds, and the quality of labels."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from collabteam.reporting.table1 import Round, short_name
+from collabteam.reporting.table1 import short_name
+from collabteam.rounds.records import BranchRecall, RoundRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,11 +35,11 @@ End = tuple[float, int, str, str]
 """The last point of a line, in percent and rounds, and the line's name and colour."""
 
 
-def plot_rounds(rounds: Sequence[Round], to: Path) -> None:
+def plot_rounds(rounds: Sequence[RoundRecord], to: Path) -> None:
     """Draw how a team came along: recall, coverage and precision of its increments, per round.
 
     Args:
-        rounds: Complete rounds, as :func:`collabteam.reporting.table1.read_rounds` returns them; at
+        rounds: Complete rounds, as :func:`collabteam.rounds.records.read_rounds` returns them; at
             least one.
         to: The PNG file to write.
     """
@@ -49,13 +49,13 @@ def plot_rounds(rounds: Sequence[Round], to: Path) -> None:
     # A figure of its own, not pyplot's: no backend is chosen for the whole process.
     figure = Figure(figsize=(13, 9), layout="constrained")
     FigureCanvasAgg(figure)
-    classes = rounds[-1]["classes"]
+    classes = rounds[-1].classes
     ((true, false), (pool, precision)) = figure.subplots(2, 2)
-    tests = any(record["recall"]["test"] is not None for record in rounds)
+    tests = any(record.recall.test is not None for record in rounds)
     lines = "solid: frozen test set, " if tests else "no frozen test set; "
-    oracle = any(record["reviewer"]["kind"] == "oracle" for record in rounds)
+    oracle = any(record.reviewer.kind == "oracle" for record in rounds)
     figure.suptitle(
-        f"Camera {rounds[-1]['camera']}{', simulated reviewer' if oracle else ''}   ({lines}"
+        f"Camera {rounds[-1].camera}{', simulated reviewer' if oracle else ''}   ({lines}"
         "dashed: validation folds, after round 0 partly the team's own labels)",
         fontsize=12,
     )
@@ -64,25 +64,35 @@ def plot_rounds(rounds: Sequence[Round], to: Path) -> None:
         _plot_classes(
             axes,
             classes,
-            [_recall(rounds, "test", name, side) for name in classes],
-            [_recall(rounds, "validation", name, side) for name in classes],
+            [_recall(rounds, [r.recall.test for r in rounds], name, side) for name in classes],
+            [
+                _recall(rounds, [r.recall.validation for r in rounds], name, side)
+                for name in classes
+            ],
         )
     _dress(pool, "The unlabelled pool", len(rounds))
-    known = (("coverage", "coverage"), ("I don't know", "abstain_rate"))
+    rates = (
+        ("coverage", [record.coverage for record in rounds]),
+        ("I don't know", [record.abstain_rate for record in rounds]),
+    )
     ends: list[End] = []
-    for at, (name, key) in enumerate(known):
-        line = [(r["round"], 100 * r[key]) for r in rounds if r[key] is not None]
-        if not line:
+    for at, (name, shares) in enumerate(rates):
+        at_round, values = _line(rounds, shares)
+        if not values:
             continue
-        at_round, values = zip(*line, strict=True)
         pool.plot(at_round, values, color=_COLOURS[at], marker=_MARKERS[at], markersize=5)
         ends.append((values[-1], at_round[-1], name, _COLOURS[at]))
     pool.set_ylim(-3, 103)
     _label_ends(pool, ends)
 
     _dress(precision, "Precision of the increments", len(rounds))
-    estimated = [_precision(rounds, "expected_precision", name) for name in classes]
-    measured = [_precision(rounds, "precision", name) for name in classes]
+    estimated, measured = [], []
+    for name in classes:
+        drawn = [record.increment.get(name) for record in rounds]
+        estimated.append(
+            _line(rounds, [None if one is None else one.expected_precision for one in drawn])
+        )
+        measured.append(_line(rounds, [None if one is None else one.precision for one in drawn]))
     _plot_classes(precision, classes, measured, estimated)
     notes = []
     if any(at for at, _ in measured):
@@ -94,20 +104,21 @@ def plot_rounds(rounds: Sequence[Round], to: Path) -> None:
     figure.savefig(to, dpi=110)
 
 
-def _recall(rounds: Sequence[Round], block: str, name: str, side: str) -> Line:
-    known = [
-        (record["round"], 100 * record["recall"][block][name][side])
-        for record in rounds
-        if record["recall"][block] is not None and record["recall"][block][name][side] is not None
-    ]
-    return [at for at, _ in known], [value for _, value in known]
+def _recall(
+    rounds: Sequence[RoundRecord],
+    recalls: Sequence[dict[str, BranchRecall] | None],
+    name: str,
+    side: str,
+) -> Line:
+    return _line(rounds, [None if one is None else one[name].sides()[side] for one in recalls])
 
 
-def _precision(rounds: Sequence[Round], key: str, name: str) -> Line:
+def _line(rounds: Sequence[RoundRecord], shares: Sequence[float | None]) -> Line:
+    """The rounds whose share is known, and the shares in percent."""
     known = [
-        (record["round"], 100 * record["increment"][name][key])
-        for record in rounds
-        if name in record["increment"] and record["increment"][name][key] is not None
+        (record.round, 100 * share)
+        for record, share in zip(rounds, shares, strict=True)
+        if share is not None
     ]
     return [at for at, _ in known], [value for _, value in known]
 
@@ -193,40 +204,6 @@ def _spread(values: Sequence[float], gap: float, low: float, high: float) -> lis
     top = high - (len(values) - 1) * gap
     shifted = [max(low, min(mean, top)) for mean, count in pools for _ in range(count)]
     return [place + k * gap for k, place in enumerate(shifted)]
-
-
-def contact_sheet(
-    images: Sequence[tuple[bytes, str]], to: Path, columns: int = 12, side: int = 96
-) -> None:
-    """Write crops with a caption under each as one PNG.
-
-    Args:
-        images: Encoded image (JPEG, PNG, ...) and caption of each crop; may be empty.
-        to: The PNG file to write.
-        columns: Crops in a row, 1 or more.
-        side: Side in pixels of the square that a crop is letterboxed to, 16 or more.
-    """
-    from PIL import Image, ImageDraw, ImageFont, ImageOps
-
-    pad, text = 6, 16
-    columns = max(1, min(columns, len(images)))
-    lines = max(1, -(-len(images) // columns))
-    cell_width, cell_height = side + pad, side + text + pad
-    sheet = Image.new("RGB", (columns * cell_width + pad, lines * cell_height + pad), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
-    for k, (encoded, caption) in enumerate(images):
-        left = pad + (k % columns) * cell_width
-        top = pad + (k // columns) * cell_height
-        with Image.open(io.BytesIO(encoded)) as image:
-            tile = ImageOps.pad(image.convert("RGB"), (side, side), color="#303030")
-        sheet.paste(tile, (left, top))
-        shown = caption
-        while draw.textlength(shown, font) > side and len(shown) > 1:
-            shown = shown.removesuffix("...")[:-1] + "..."
-        draw.text((left, top + side + 1), shown, fill="black", font=font)
-    if not images:
-        draw.text((pad, pad), "no crops", fill="black", font=font)
-    sheet.save(to, format="PNG")
 
 
 @dataclass(frozen=True)

@@ -8,54 +8,19 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from collabteam.errors import UserError
+from collabteam.rounds.records import BranchRecall, ClassIncrement, RoundRecord, mean_of
 
-if TYPE_CHECKING:
-    from collabteam.storage.workspace import Workspace
-
-Round = dict[str, Any]
-"""What one ``round.json`` holds (``docs/round.schema.json``)."""
 Recalls = dict[str, dict[str, float | None]]
 """Per class, ``true`` and ``false``: the branch's recall of each, 0 to 1."""
 
-_KEYS = (
-    "schema",
-    "camera",
-    "round",
-    "fingerprint",
-    "classes",
-    "train_size",
-    "train_counts",
-    "reviewer",
-    "recall",
-    "test_size",
-    "coverage",
-    "abstain_rate",
-    "pool_size",
-    "coverage_test",
-    "consensus_accuracy_test",
-    "increment",
-    "label_noise",
-    "voting",
-    "seconds",
-    "training_digest",
-    "expected_precision",
-    "unknown",
-    "peak_memory_mb",
-    "versions",
-    "settings",
-    "finished",
-)
 _INCREMENT_KEYS = ("candidates", "taken", "shortfall", "precision", "expected_precision")
 _SIDES = ("true", "false")
 _NAME_WIDTH = 20
@@ -87,102 +52,36 @@ class Row:
     human_mean: float
 
 
-def read_rounds(workspace: Workspace) -> list[Round]:
-    """Complete rounds of one camera, in order.
-
-    Reading stops at the first round without a ``round.json``: what comes after it is not part of
-    the chain that led to the team.
-
-    Args:
-        workspace: The camera's files.
-
-    Returns:
-        What each ``round.json`` holds; empty if no round is complete.
-
-    Raises:
-        UserError: A ``round.json`` cannot be read or is not one.
-    """
-    rounds: list[Round] = []
-    while (path := workspace.round(len(rounds)).record).is_file():
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise _broken(path, " ".join(str(error).split()), len(rounds)) from error
-        if problem := _problem(record, rounds):
-            raise _broken(path, problem, len(rounds))
-        rounds.append(record)
-    return rounds
-
-
-def _broken(path: Path, problem: str, number: int) -> UserError:
-    return UserError(
-        f"{path} is broken ({problem}): restore it, or delete {path.parent.name} and every later "
-        f"round folder and train again with round={number}"
-    )
-
-
-def _problem(record: object, before: Sequence[Round]) -> str:
-    """Why a record cannot be shown, or an empty string."""
-    if not isinstance(record, dict):
-        return f"expected an object, got {type(record).__name__}"
-    if missing := [key for key in _KEYS if key not in record]:
-        return f"no {', '.join(missing)}"
-    if record["schema"] != 1:
-        return f"schema {record['schema']!r}, expected 1"
-    if record["round"] != len(before):
-        return f"it says round {record['round']!r}, expected {len(before)}"
-    if before and record["classes"] != before[0]["classes"]:
-        return f"classes {record['classes']!r}, expected {before[0]['classes']!r} as in round 0"
-    try:
-        for row in table1_rows([record]):
-            asdict(row)
-        _csv_record(record)
-    except (AttributeError, KeyError, TypeError, ZeroDivisionError) as error:
-        return f"unexpected content, {type(error).__name__}: {error}"
-    return ""
-
-
-def table1_rows(rounds: Sequence[Round]) -> list[Row]:
+def table1_rows(rounds: Sequence[RoundRecord]) -> list[Row]:
     """The paper's Table 1, one row per round.
 
     Args:
-        rounds: Complete rounds, as :func:`read_rounds` returns them.
+        rounds: Complete rounds, as :func:`collabteam.rounds.records.read_rounds` returns them.
 
-    Example:
-        >>> recall = {"car": {"true": 0.9, "false": 1.0}, "bus": {"true": 0.7, "false": 1.0}}
-        >>> scores = {"test": None, "validation": recall, "human": recall, "folds": []}
-        >>> row, = table1_rows([{"round": 2, "classes": ["car", "bus"], "recall": scores}])
-        >>> row.row, round(row.validation_mean, 3), row.test_mean
-        ('i0+...+i2', 0.9, None)
     """
     rows = []
     for record in rounds:
-        classes, recall = record["classes"], record["recall"]
-        validation = _recalls(recall["validation"], classes)
-        human = _recalls(recall["human"], classes)
-        test = None if recall["test"] is None else _recalls(recall["test"], classes)
+        classes, recall = record.classes, record.recall
+        validation = _plain(recall.validation, classes)
+        human = _plain(recall.human, classes)
+        test = None if recall.test is None else _plain(recall.test, classes)
         rows.append(
             Row(
-                row=_label(record["round"]),
-                round=record["round"],
+                row=_label(record.round),
+                round=record.round,
                 test=test,
-                test_mean=None if test is None else _mean(test),
+                test_mean=None if recall.test is None else mean_of(recall.test) or 0.0,
                 validation=validation,
-                validation_mean=_mean(validation),
+                validation_mean=mean_of(recall.validation) or 0.0,
                 human=human,
-                human_mean=_mean(human),
+                human_mean=mean_of(recall.human) or 0.0,
             )
         )
     return rows
 
 
-def _recalls(recall: Recalls, classes: Sequence[str]) -> Recalls:
-    return {name: {side: recall[name][side] for side in _SIDES} for name in classes}
-
-
-def _mean(recall: Recalls) -> float:
-    values = [v for sides in recall.values() for v in sides.values() if v is not None]
-    return sum(values) / max(1, len(values))
+def _plain(recall: dict[str, BranchRecall], classes: Sequence[str]) -> Recalls:
+    return {name: recall[name].sides() for name in classes}
 
 
 def _label(number: int) -> str:
@@ -191,14 +90,14 @@ def _label(number: int) -> str:
     return "i0+i1" if number == 1 else f"i0+...+i{number}"
 
 
-def to_csv(rounds: Sequence[Round]) -> str:
+def to_csv(rounds: Sequence[RoundRecord]) -> str:
     """Everything that :func:`render` shows, as CSV: one line per round.
 
     Rates are fractions in full precision; what is not known is an empty field. Columns of a class
     are named like ``test/pedestrian/true`` and ``increment/pedestrian/taken``.
 
     Args:
-        rounds: Complete rounds, as :func:`read_rounds` returns them.
+        rounds: Complete rounds, as :func:`collabteam.rounds.records.read_rounds` returns them.
     """
     if not rounds:
         return ""
@@ -210,17 +109,17 @@ def to_csv(rounds: Sequence[Round]) -> str:
     return text.getvalue()
 
 
-def _csv_record(record: Round) -> dict[str, Any]:
+def _csv_record(record: RoundRecord) -> dict[str, Any]:
     row = table1_rows([record])[0]
     out: dict[str, Any] = {
-        "camera": record["camera"],
+        "camera": record.camera,
         "round": row.round,
         "row": row.row,
-        "reviewer": record["reviewer"]["kind"],
-        "reviewer_error_rate": record["reviewer"]["error_rate"],
-        "train_size": record["train_size"],
-        "test_size": record["test_size"],
-        "pool_size": record["pool_size"],
+        "reviewer": record.reviewer.kind,
+        "reviewer_error_rate": record.reviewer.error_rate,
+        "train_size": record.train_size,
+        "test_size": record.test_size,
+        "pool_size": record.pool_size,
     }
     blocks = (
         ("test", row.test, row.test_mean),
@@ -228,56 +127,59 @@ def _csv_record(record: Round) -> dict[str, Any]:
         ("human", row.human, row.human_mean),
     )
     for name, recall, mean in blocks:
-        for cls in record["classes"]:
+        for cls in record.classes:
             for side in _SIDES:
                 out[f"{name}/{cls}/{side}"] = None if recall is None else recall[cls][side]
         out[f"{name}/mean"] = mean
-    for key in ("coverage", "abstain_rate", "coverage_test", "consensus_accuracy_test"):
-        out[key] = record[key]
-    for cls in record["classes"]:
-        taken = record["increment"].get(cls)
+    out["coverage"] = record.coverage
+    out["abstain_rate"] = record.abstain_rate
+    out["coverage_test"] = record.coverage_test
+    out["consensus_accuracy_test"] = record.consensus_accuracy_test
+    for cls in record.classes:
+        drawn = record.increment.get(cls)
+        values: dict[str, Any] = {} if drawn is None else drawn.model_dump()
         for key in _INCREMENT_KEYS:
-            out[f"increment/{cls}/{key}"] = None if taken is None else taken[key]
-    out["label_noise"] = record["label_noise"]
+            out[f"increment/{cls}/{key}"] = values.get(key)
+    out["label_noise"] = record.label_noise
     return out
 
 
-def to_json(rounds: Sequence[Round]) -> dict[str, Any]:
+def to_json(rounds: Sequence[RoundRecord]) -> dict[str, Any]:
     """Table 1 and the rounds behind it, as plain data for ``json.dumps``.
 
     Args:
-        rounds: Complete rounds, as :func:`read_rounds` returns them.
+        rounds: Complete rounds, as :func:`collabteam.rounds.records.read_rounds` returns them.
 
     Returns:
         ``camera`` (None without a round), ``classes``, ``table1`` (one :class:`Row` per round) and
         ``rounds`` (every ``round.json`` as it is).
     """
     return {
-        "camera": rounds[0]["camera"] if rounds else None,
-        "classes": list(rounds[0]["classes"]) if rounds else [],
+        "camera": rounds[0].camera if rounds else None,
+        "classes": rounds[0].classes if rounds else [],
         "table1": [asdict(row) for row in table1_rows(rounds)],
-        "rounds": list(rounds),
+        "rounds": [record.to_json() for record in rounds],
     }
 
 
-def render(rounds: Sequence[Round], console: Console) -> None:
+def render(rounds: Sequence[RoundRecord], console: Console) -> None:
     """Print Table 1 and the course of the rounds, in percent.
 
     Classes that do not fit side by side go into further tables below.
 
     Args:
-        rounds: Complete rounds, as :func:`read_rounds` returns them.
+        rounds: Complete rounds, as :func:`collabteam.rounds.records.read_rounds` returns them.
         console: Where to; 60 columns or more.
     """
     if not rounds:
         console.print("No complete round yet.")
         return
     last, rows = rounds[-1], table1_rows(rounds)
-    labels, classes = [row.row for row in rows], last["classes"]
-    console.print(f"Camera {last['camera']}: {len(rounds)} round(s)", style="bold")
+    labels, classes = [row.row for row in rows], last.classes
+    console.print(f"Camera {last.camera}: {len(rounds)} round(s)", style="bold")
     for record in rounds:
-        if record["reviewer"]["kind"] == "oracle":
-            rate = _percent(record["reviewer"]["error_rate"])
+        if record.reviewer.kind == "oracle":
+            rate = _percent(record.reviewer.error_rate)
             console.print(
                 "Simulated reviewer: the human labels below are answers from hidden truth "
                 f"(error rate {rate}%), no person gave them."
@@ -288,7 +190,7 @@ def render(rounds: Sequence[Round], console: Console) -> None:
         _print_by_class(
             console,
             "Table 1, frozen test set: recall in %",
-            f"{last['test_size']} human-labelled crops that never train.",
+            f"{last.test_size} human-labelled crops that never train.",
             labels,
             classes,
             ("true", "false"),
@@ -318,7 +220,7 @@ def render(rounds: Sequence[Round], console: Console) -> None:
         [_percent(row.validation_mean) for row in rows],
     )
     _print_course(console, labels, rounds)
-    if any(record["increment"] for record in rounds):
+    if any(record.increment for record in rounds):
         _print_by_class(
             console,
             "Increments: crops taken, precision in %",
@@ -327,12 +229,12 @@ def render(rounds: Sequence[Round], console: Console) -> None:
             labels[1:],
             classes,
             ("taken", "prec.", "est."),
-            lambda k, cls: _increment(rounds[k + 1]["increment"].get(cls)),
+            lambda k, cls: _increment(rounds[k + 1].increment.get(cls)),
             None,
         )
 
 
-def _print_course(console: Console, labels: Sequence[str], rounds: Sequence[Round]) -> None:
+def _print_course(console: Console, labels: Sequence[str], rounds: Sequence[RoundRecord]) -> None:
     table = _table("trained on")
     for header in (
         "training\ncrops",
@@ -343,13 +245,14 @@ def _print_course(console: Console, labels: Sequence[str], rounds: Sequence[Roun
     ):
         table.add_column(header, justify="right", no_wrap=True)
     for label, record in zip(labels, rounds, strict=True):
-        rates = ("coverage", "abstain_rate", "consensus_accuracy_test")
         table.add_row(
             label,
-            str(record["train_size"]),
-            *(_percent(record[key]) for key in rates),
+            str(record.train_size),
+            _percent(record.coverage),
+            _percent(record.abstain_rate),
+            _percent(record.consensus_accuracy_test),
             # Wrong labels are few: one more digit than the rest.
-            _percent(record["label_noise"], digits=2),
+            _percent(record.label_noise, digits=2),
         )
     console.print("\nRounds: crops, and rates in %", style="bold")
     console.print(table)
@@ -359,11 +262,11 @@ def _print_course(console: Console, labels: Sequence[str], rounds: Sequence[Roun
         style="italic",
     )
     for label, record in zip(labels, rounds, strict=True):
-        if unknown := record["unknown"]:
+        if unknown := record.unknown:
             console.print(
-                f"{label}: of {unknown['pool']} pool objects of none of the classes the team does "
-                f"not know {_percent(unknown['abstain_rate'])}%; the increment took "
-                f"{unknown['increment']}.",
+                f"{label}: of {unknown.pool} pool objects of none of the classes the team does "
+                f"not know {_percent(unknown.abstain_rate)}%; the increment took "
+                f"{unknown.increment}.",
                 style="italic",
             )
 
@@ -435,11 +338,11 @@ def _sides(recall: Recalls | None, cls: str) -> list[str]:
     return [_percent(None if recall is None else recall[cls][side]) for side in _SIDES]
 
 
-def _increment(taken: dict[str, Any] | None) -> list[str]:
-    if taken is None:
+def _increment(drawn: ClassIncrement | None) -> list[str]:
+    if drawn is None:
         return ["-", "-", "-"]
-    count = f"{taken['taken']}{'*' if taken['shortfall'] else ''}"
-    return [count, _percent(taken["precision"]), _percent(taken["expected_precision"])]
+    count = f"{drawn.taken}{'*' if drawn.shortfall else ''}"
+    return [count, _percent(drawn.precision), _percent(drawn.expected_precision)]
 
 
 def _percent(rate: float | None, digits: int = 1) -> str:

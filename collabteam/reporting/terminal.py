@@ -19,9 +19,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from collabteam.errors import UserError
 from collabteam.events import Advance, Listener
-from collabteam.storage.files import write_text
 
 _SILENCE = 30.0
 """Seconds between lines where there is no terminal to redraw."""
@@ -56,38 +54,51 @@ class Status:
         return ", ".join([self.stage, *parts])
 
 
-_status_file: Path | None = None
-
-
-@contextmanager
-def status_in(file: Path) -> Iterator[None]:
-    """Every :class:`Terminal` of this process also keeps its :class:`Status` in a file.
-
-    Args:
-        file: Replaced at most once a second; read it with :func:`read_status`.
-    """
-    global _status_file
-    before, _status_file = _status_file, file
-    try:
-        yield
-    finally:
-        _status_file = before
-
-
 def read_status(file: Path) -> Status | None:
-    """What :func:`status_in` keeps; None if there is nothing yet."""
+    """Read what :class:`StatusFile` keeps; None if there is nothing yet."""
     try:
         return Status(**json.loads(file.read_text()))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _keep_status(status: Status) -> None:
-    if _status_file is None:
-        return
-    # Nobody waits for it: neither a full disk nor a kill may stop the work that it tells of.
-    with suppress(OSError, UserError):
-        write_text(_status_file, json.dumps(asdict(status)))
+class StatusFile(Listener):
+    """Keeps the :class:`Status` of the work in a file, which others read.
+
+    Args:
+        file: Replaced at most once a second; read it with :func:`read_status`.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    @contextmanager
+    def stage(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:
+        """Keep how far a stage is, its rate and the time left."""
+        began = time.monotonic()
+        written, done = -1.0, 0
+
+        def advance(count: int, note: str = "") -> None:
+            nonlocal written, done
+            done += count
+            now = time.monotonic()
+            if now - written < 1:
+                return
+            written = now
+            rate = done / max(1e-9, now - began)
+            left = (total - done) / rate if total is not None and rate else None
+            text = note or (f"{rate:.0f} {unit}/s" if rate else "")
+            self._keep(Status(title, done, total, text, left, time.time()))
+
+        advance(0)
+        yield advance
+
+    def _keep(self, status: Status) -> None:
+        # Nobody waits for it: neither a full disk nor a kill may stop the work that it tells of.
+        with suppress(OSError):
+            partial = self._file.with_suffix(".part")
+            partial.write_text(json.dumps(asdict(status)))
+            partial.replace(self._file)
 
 
 class Terminal(Listener):
@@ -116,35 +127,13 @@ class Terminal(Listener):
         Yields:
             A function to call with the number of units just done.
         """
-        if _status_file is not None:
-            yield from self._statuses(title, total, unit)
-        elif total is not None and total <= 0:
+        if total is not None and total <= 0:
             with super().stage(title, total, unit) as ignore:
                 yield ignore
         elif self.rich.is_terminal:
             yield from self._bar(title, total, unit)
         else:
             yield from self._lines(title, total, unit)
-
-    def _statuses(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:
-        began = time.monotonic()
-        spoke, done = -1.0, 0
-
-        def advance(count: int, note: str = "") -> None:
-            nonlocal spoke, done
-            done += count
-            now = time.monotonic()
-            if now - spoke < 1:
-                return
-            spoke = now
-            rate = done / max(1e-9, now - began)
-            left = (total - done) / rate if total is not None and rate else None
-            text = note or (f"{rate:.0f} {unit}/s" if rate else "")
-            _keep_status(Status(title, done, total, text, left, time.time()))
-
-        advance(0)
-        yield advance
-        self.say(f"{title}: done in {time.monotonic() - began:.0f} s")
 
     def _bar(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:
         bar = Progress(

@@ -1,16 +1,15 @@
-"""What a team labelled, hour by hour and video by video: tables, CSV, JSON and a plot.
+"""Tables, CSV, JSON and a plot of what a team labelled, hour by hour and video by video.
 
-Only the last labelling counts: verdicts that an earlier team, or other settings, left on crops that
-a person has judged since then are not mixed in. Rates are fractions, 0 to 1, except in what
-:func:`render` and :func:`plot_time_windows` show, which is in percent. Times are UTC.
+Rates are fractions, 0 to 1, except in what :func:`render` and :func:`plot_time_windows` show, which
+is in percent. Times are UTC.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,175 +20,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from collabteam.catalog import CropIndex
-from collabteam.machine import utc_stamp, utc_time
+from collabteam.machine import utc_stamp
+from collabteam.monitoring.windows import TimeWindow, TimeWindows
 from collabteam.reporting.table1 import short_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_BINS = 30
-"""Rows of the table by hour, before hours are put together."""
-MOST_VIDEOS = 20
-"""Videos with a row of their own; what came before them is summed."""
-_HOURS = (1, 2, 3, 6, 12, 24)
 _LABELLED, _UNSURE, _INK = "#332288", "#CC6677", "#555555"
-
-
-@dataclass(frozen=True)
-class TimeWindow:
-    """What a team said of the crops of one hour or video.
-
-    Attributes:
-        name: The hour (``2024-05-06 05:00``), the video, or words for what has neither.
-        since: Unix seconds: where an hour begins, or the first crop of a video; None for unknown.
-        crops: Crops with a verdict, 0 or more.
-        labels: Crops by label, per class; what is not there is "I don't know".
-        confidence: Mean confidence of the labelled crops, 0 to 1; None without any.
-    """
-
-    name: str
-    since: float | None
-    crops: int
-    labels: dict[str, int]
-    confidence: float | None
-
-    @property
-    def labelled(self) -> int:
-        """Crops with a label."""
-        return sum(self.labels.values())
-
-    @property
-    def coverage(self) -> float | None:
-        """Share of crops with a label, 0 to 1; None without crops."""
-        return self.labelled / self.crops if self.crops else None
-
-    @property
-    def abstain_rate(self) -> float | None:
-        """Share of "I don't know", 0 to 1; None without crops."""
-        return 1 - self.labelled / self.crops if self.crops else None
-
-
-@dataclass(frozen=True)
-class TimeWindows:
-    """What a camera's last labelling said, over time.
-
-    Attributes:
-        round: The round of the team.
-        hours: Width of the rows of ``by_time``.
-        by_time: Crops whose time is known, oldest first; hours without crops have no row.
-        timeless: Crops whose time nobody knows; None if there are none.
-        by_video: All crops by video, oldest first; the first row may sum what came earlier.
-    """
-
-    round: int
-    hours: int
-    by_time: list[TimeWindow]
-    timeless: TimeWindow | None
-    by_video: list[TimeWindow]
-
-
-def last_verdicts(index: CropIndex) -> NDArray[np.bool_]:
-    """Shape ``(N,)``: crops with a verdict of the camera's last labelling.
-
-    A labelling gives a verdict of its own to every crop that nobody has judged, so it is the one
-    that most of those carry. Crops that a person judged after it keep its verdict; what a person
-    judged before it, an older team may have spoken about, and that counts for nothing here.
-    """
-    has = index.verdict_round >= 0
-    asked = has & ~index.verified()
-    if not asked.any():
-        asked = has
-    if not asked.any():
-        return has
-    # Of equally frequent ones that of the later round; the name is there to make it definite.
-    runs, first, count = np.unique(
-        index.verdict_run[asked].astype(str), return_index=True, return_counts=True
-    )
-    rounds = index.verdict_round[asked][first]
-    last = runs[np.lexsort((runs, rounds, count))[-1]]
-    mine: NDArray[np.bool_] = has & (index.verdict_run == last)
-    return mine
-
-
-def stretches(index: CropIndex, classes: Sequence[str]) -> TimeWindows | None:
-    """Lay out what the last labelling said.
-
-    Args:
-        index: The camera's crops.
-        classes: The camera's classes, in the order in which they shall stand.
-
-    Returns:
-        The tables; None without verdicts.
-    """
-    rows = np.flatnonzero(last_verdicts(index))
-    if not rows.size:
-        return None
-    time = index.time[rows]
-    known = np.isfinite(time)
-    width, bins = _bins(time[known])
-    by_time = [
-        _stretch(
-            index, rows[known][bins == number], classes,
-            f"{utc_time(number * width * 3600.0):%Y-%m-%d %H:%M}", number * width * 3600.0,
-        )
-        for number in np.unique(bins).tolist()
-    ]  # fmt: skip
-    timeless = None
-    if not known.all():
-        timeless = _stretch(index, rows[~known], classes, "time unknown", None)
-    number = int(index.verdict_round[rows[0]])
-    return TimeWindows(number, width, by_time, timeless, list(_by_video(index, rows, classes)))
-
-
-def _bins(time: NDArray[np.float64]) -> tuple[int, NDArray[np.int64]]:
-    """Hours of the narrowest bins that are few enough, and the bin of each time."""
-    hour = np.floor(time / 3600.0).astype(np.int64)
-    width, narrower = 1, iter(_HOURS[1:])
-    while len(np.unique(hour // width)) > MOST_BINS:
-        width = next(narrower, 2 * width)
-    return width, hour // width
-
-
-def _by_video(
-    index: CropIndex, rows: NDArray[np.int64], classes: Sequence[str]
-) -> Iterator[TimeWindow]:
-    names, code = np.unique(index.video[rows].astype(str), return_inverse=True)
-    latest, arrived = np.full(len(names), -np.inf), np.zeros(len(names), dtype=np.int64)
-    np.fmax.at(latest, code, index.time[rows])
-    np.maximum.at(arrived, code, rows)
-    # By its last crop; where no time is known, as the videos arrived.
-    order = np.lexsort((arrived, latest))
-    own = order[max(0, len(order) - MOST_VIDEOS) :]
-    if len(own) < len(order):
-        early = rows[~np.isin(code, own)]
-        words = f"{len(order) - len(own)} earlier videos"
-        yield _stretch(index, early, classes, words, _earliest(index.time[early]))
-    for at in own:
-        mine = rows[code == at]
-        yield _stretch(
-            index, mine, classes, str(names[at]) or "no video", _earliest(index.time[mine])
-        )
-
-
-def _stretch(
-    index: CropIndex,
-    rows: NDArray[np.int64],
-    classes: Sequence[str],
-    name: str,
-    since: float | None,
-) -> TimeWindow:
-    verdict = index.verdict[rows]
-    sure = index.verdict_confidence[rows][verdict != ""]
-    return TimeWindow(
-        name, since, len(rows), {cls: int((verdict == cls).sum()) for cls in classes},
-        float(sure.mean()) if sure.size else None,
-    )  # fmt: skip
-
-
-def _earliest(time: NDArray[np.float64]) -> float | None:
-    known = time[np.isfinite(time)]
-    return float(known.min()) if known.size else None
 
 
 def to_csv(found: TimeWindows) -> str:
@@ -236,7 +74,7 @@ def render(found: TimeWindows, console: Console) -> None:
     """Print both tables, in percent.
 
     Args:
-        found: What :func:`stretches` returned.
+        found: What :func:`collabteam.monitoring.windows.time_windows` returned.
         console: Where to; 80 columns or more.
     """
     said = f"What the team of round {found.round} said, by"
@@ -299,7 +137,7 @@ def plot_time_windows(found: TimeWindows, camera: str, newest: float | None, to:
     if crops were independent, so they are rather too short: crops of one object are not.
 
     Args:
-        found: What :func:`stretches` returned.
+        found: What :func:`collabteam.monitoring.windows.time_windows` returned.
         camera: The camera's name.
         newest: Unix seconds from which on the crops are new to the team; None marks nothing.
         to: The PNG file to write.

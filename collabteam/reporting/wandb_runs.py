@@ -20,14 +20,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from collabteam.errors import UserError
-from collabteam.reporting.table1 import Round
+from collabteam.events import Fit
+from collabteam.rounds.records import ClassIncrement, RoundRecord, mean_of
 from collabteam.settings import LoggerConfig
 from collabteam.storage.files import write_json
 from collabteam.storage.layout import ROUND_RECORD, RoundFiles
@@ -46,14 +47,7 @@ _ADVICE = "use logger.mode=offline and 'wandb sync' later"
 _USERS = frozenset(os.environ)
 
 
-def fold_logger(
-    config: LoggerConfig,
-    files: RoundFiles,
-    camera: str,
-    round_: int,
-    fold: int,
-    settings: dict[str, Any],
-) -> Logger | None:
+def fold_logger(config: LoggerConfig, fit: Fit) -> Logger | None:
     """Logger for the training of one fold, to be closed with :func:`finish`.
 
     Every call begins a record of its own, so a fold that is trained again after a crash never
@@ -61,11 +55,8 @@ def fold_logger(
 
     Args:
         config: Which logger.
-        files: The round, in whose folder the logs are kept.
-        camera: The camera's name, which groups its runs.
-        round_: The round, 0 or more.
-        fold: The fold, 0 or more.
-        settings: Nested settings to record with the run.
+        fit: The fold; files go to ``wandb/`` or ``csv/fold-<fold>/`` in its folder, and its camera
+            groups the runs.
 
     Returns:
         The logger; None if ``config.kind`` is ``none``.
@@ -75,24 +66,24 @@ def fold_logger(
     """
     if config.kind == "none":
         return None
-    folder = files.folder.resolve()
+    folder = fit.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if config.kind == "csv":
         from lightning.pytorch.loggers import CSVLogger
 
         # Left to itself the logger numbers its attempts: version_0, version_1, ...
-        log = RoundFiles(folder).fold_log(fold)
+        log = RoundFiles(folder).fold_log(fit.fold)
         csv_logger = CSVLogger(folder, name=str(log.relative_to(folder)))
-        csv_logger.log_hyperparams(settings)
+        csv_logger.log_hyperparams(dict(fit.settings))
         return csv_logger
 
     from lightning.pytorch.loggers import WandbLogger
 
     # The run is begun here and not by Lightning, which would do so lazily in the middle of the
     # first step and set WANDB_MODE for the whole process.
-    name = f"{camera} round {round_} fold {fold}"
+    name = f"{fit.camera} round {fit.round} fold {fit.fold}"
     with refusals(f"logger.mode={config.mode}", _ADVICE):
-        run = _begin(config, folder, camera, name, "train", settings)
+        run = _begin(config, folder, fit.camera, name, "train", dict(fit.settings))
     run.define_metric(_STEP)
     run.define_metric("*", step_metric=_STEP, step_sync=True)
     return WandbLogger(save_dir=folder, offline=config.mode == "offline", experiment=run)
@@ -214,28 +205,16 @@ def refusals(what: str, advice: str) -> Iterator[None]:
         raise UserError(f"{what}: W&B says '{reason}': {advice}") from error
 
 
-def log_recall(
-    logger: Logger | None,
-    round_: int,
-    recall: dict[str, dict[str, float | None]],
-    extra: dict[str, float],
-) -> None:
-    """Record the recall of a round, with the round and not the training step as its axis.
+def log_metrics(logger: Logger | None, round_: int, values: Mapping[str, float]) -> None:
+    """Log figures of a fold, with the round and not the training step as their axis.
 
     Args:
         logger: From :func:`fold_logger`; None does nothing.
         round_: The round, 0 or more.
-        recall: Per class ``true`` and ``false``, 0 to 1; written as ``recall/<class>/true``.
-        extra: Further numbers by their full key, such as ``coverage``.
+        values: Figures by their full key, such as ``recall/car/true``.
     """
     from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
-    values = {
-        f"recall/{name}/{side}": value
-        for name, sides in recall.items()
-        for side, value in sides.items()
-        if value is not None
-    } | extra
     if isinstance(logger, WandbLogger):
         run = logger.experiment
         run.define_metric("round")
@@ -302,7 +281,7 @@ class RoundRun:
     samples: Sequence[Sample]
 
 
-def is_logged(project: str, workspace: Workspace, record: Round) -> bool:
+def is_logged(project: str, workspace: Workspace, record: RoundRecord) -> bool:
     """Whether a finished round is in the project, or on its way there.
 
     Args:
@@ -311,7 +290,7 @@ def is_logged(project: str, workspace: Workspace, record: Round) -> bool:
         record: The round's record.
     """
     try:
-        mark = json.loads(workspace.round(record["round"]).logged.read_text(encoding="utf-8"))
+        mark = json.loads(workspace.round(record.round).logged.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return bool(mark == _said(project, record))
@@ -320,8 +299,8 @@ def is_logged(project: str, workspace: Workspace, record: Round) -> bool:
 def log_rounds(
     config: LoggerConfig,
     workspace: Workspace,
-    rounds: Sequence[Round],
-    made: Callable[[Round], RoundRun],
+    rounds: Sequence[RoundRecord],
+    made: Callable[[RoundRecord], RoundRun],
 ) -> None:
     """Log the finished rounds that are not logged yet; nothing but ``kind=wandb`` does anything.
 
@@ -348,36 +327,40 @@ def log_rounds(
         return
     with refusals(f"logger.mode={config.mode}", _ADVICE):
         for record in left:
-            before = rounds[record["round"] - 1] if record["round"] else None
-            _log_round(config, workspace.round(record["round"]), record, before, made(record))
+            before = rounds[record.round - 1] if record.round else None
+            _log_round(config, workspace.round(record.round), record, before, made(record))
         _log_course(config, workspace.folder, rounds)
     for record in left:
-        write_json(workspace.round(record["round"]).logged, _said(config.project, record))
+        write_json(workspace.round(record.round).logged, _said(config.project, record))
 
 
-def _said(project: str, record: Round) -> dict[str, str]:
-    return {"project": project, "fingerprint": record["fingerprint"]}
+def _said(project: str, record: RoundRecord) -> dict[str, str]:
+    return {"project": project, "fingerprint": record.fingerprint}
 
 
 def _log_round(
-    config: LoggerConfig, files: RoundFiles, record: Round, before: Round | None, made: RoundRun
+    config: LoggerConfig,
+    files: RoundFiles,
+    record: RoundRecord,
+    before: RoundRecord | None,
+    made: RoundRun,
 ) -> None:
     import wandb
 
-    number = record["round"]
+    number, plain = record.round, record.to_json()
     settings = {
-        **record["settings"],
-        **{name: record[name] for name in ("round", "fingerprint", "train_size", "increment")},
+        **record.settings,
+        **{name: plain[name] for name in ("round", "fingerprint", "train_size", "increment")},
     }
 
     def begin(stage: str) -> Run:
-        name = f"{record['camera']} round {number} {stage}"
+        name = f"{record.camera} round {number} {stage}"
         return _begin(
-            config, files.folder, record["camera"], name, stage, settings,
-            f"{name.replace(' ', '-')}-{record['fingerprint']}",
+            config, files.folder, record.camera, name, stage, settings,
+            f"{name.replace(' ', '-')}-{record.fingerprint}",
         )  # fmt: skip
 
-    inputs: list[tuple[Artifact, Round]] = []
+    inputs: list[tuple[Artifact, RoundRecord]] = []
     if before is not None:
         run = begin("select")
         inputs.append((_team(before, made.team_before), before))
@@ -398,32 +381,30 @@ def _log_round(
     run.finish()
 
 
-def _artifact(what: str, kind: str, record: Round) -> Artifact:
+def _artifact(what: str, kind: str, record: RoundRecord) -> Artifact:
     import wandb
 
-    about = ("camera", "round", "fingerprint", "classes")
-    return wandb.Artifact(
-        f"{what}-{record['camera']}", kind, metadata={name: record[name] for name in about}
-    )
+    about = record.model_dump(include={"camera", "round", "fingerprint", "classes"})
+    return wandb.Artifact(f"{what}-{record.camera}", kind, metadata=about)
 
 
-def _team(record: Round, files: Sequence[Path]) -> Artifact:
+def _team(record: RoundRecord, files: Sequence[Path]) -> Artifact:
     """The networks that vote and the round's record; the same content whenever it is asked for."""
     artifact = _artifact("team", "model", record)
     for file in files:
         # Left where they lie: they are large, and nothing changes them.
         artifact.add_file(str(file.resolve()), policy="immutable", skip_cache=True)
     with artifact.new_file(ROUND_RECORD) as text:
-        json.dump(record, text, indent=1)
+        json.dump(record.to_json(), text, indent=1)
     return artifact
 
 
-def _names(record: Round) -> list[str]:
+def _names(record: RoundRecord) -> list[str]:
     """Aliases of what a round made."""
-    return [f"round-{record['round']}", record["fingerprint"]]
+    return [f"round-{record.round}", record.fingerprint]
 
 
-def _use(run: Run, artifact: Artifact, origin: Round) -> None:
+def _use(run: Run, artifact: Artifact, origin: RoundRecord) -> None:
     """Declare an artifact as what a run built on."""
     # run.use_artifact refuses to work offline. With an artifact that is not uploaded yet this is
     # what it does online; offline the declaration waits in the run's file until 'wandb sync'. W&B
@@ -445,20 +426,20 @@ def _sample_table(samples: Sequence[Sample], pictures: bool) -> Any:
     return wandb.Table(columns=columns, data=rows)
 
 
-def _log_course(config: LoggerConfig, folder: Path, rounds: Sequence[Round]) -> None:
-    camera = rounds[0]["camera"]
+def _log_course(config: LoggerConfig, folder: Path, rounds: Sequence[RoundRecord]) -> None:
+    camera = rounds[0].camera
     run = _begin(
-        config, folder, camera, camera, "rounds", rounds[-1]["settings"],
-        f"{camera}-rounds-{rounds[0]['fingerprint']}",
+        config, folder, camera, camera, "rounds", rounds[-1].settings,
+        f"{camera}-rounds-{rounds[0].fingerprint}",
     )  # fmt: skip
     run.define_metric("round")
     run.define_metric("*", step_metric="round")
     for record in rounds:
-        run.log({"round": record["round"], **round_metrics(record)})
+        run.log({"round": record.round, **round_metrics(record)})
     run.finish()
 
 
-def round_metrics(record: Round) -> dict[str, float]:
+def round_metrics(record: RoundRecord) -> dict[str, float]:
     """The figures of a round by the keys under which a camera's run has them.
 
     Args:
@@ -467,35 +448,38 @@ def round_metrics(record: Round) -> dict[str, float]:
     Returns:
         Key and value, see ``docs/tracking.md``; what the round has no figure of is left out.
     """
-    figures: dict[str, float | None] = {
-        name: record[name]
-        for name in (
+    figures: dict[str, float | None] = record.model_dump(
+        include={
             "coverage", "abstain_rate", "coverage_test", "consensus_accuracy_test", "label_noise",
             "train_size", "pool_size", "test_size", "peak_memory_mb",
-        )
-    }  # fmt: skip
-    for block in ("test", "human", "validation"):
-        recall = record["recall"][block] or {}
-        sides = {
-            f"{name}/{side}": value for name, row in recall.items() for side, value in row.items()
         }
-        known = [value for value in sides.values() if value is not None]
-        figures |= {f"recall/{block}/{key}": value for key, value in sides.items()}
-        figures[f"recall/{block}/mean"] = sum(known) / len(known) if known else None
-    increment = record["increment"]
-    for name, row in increment.items():
-        figures |= {f"increment/{name}/{key}": value for key, value in row.items()}
-    if increment:
-        figures["increment/taken"] = sum(row["taken"] for row in increment.values())
-        for key in ("precision", "expected_precision"):
-            figures[f"increment/{key}"] = _of_all(list(increment.values()), key)
-    figures |= {f"unknown/{key}": value for key, value in (record["unknown"] or {}).items()}
-    figures |= {f"seconds/{stage}": value for stage, value in record["seconds"].items()}
+    )  # fmt: skip
+    recall = record.recall
+    for block, branches in (
+        ("test", recall.test or {}), ("human", recall.human), ("validation", recall.validation)
+    ):  # fmt: skip
+        for name, branch in branches.items():
+            figures |= {
+                f"recall/{block}/{name}/{side}": value for side, value in branch.sides().items()
+            }
+        figures[f"recall/{block}/mean"] = mean_of(branches)
+    for name, drawn in record.increment.items():
+        figures |= {f"increment/{name}/{key}": value for key, value in drawn.model_dump().items()}
+    if record.increment:
+        of_all = list(record.increment.values())
+        figures["increment/taken"] = sum(drawn.taken for drawn in of_all)
+        figures["increment/precision"] = _weighted(of_all, [drawn.precision for drawn in of_all])
+        figures["increment/expected_precision"] = _weighted(
+            of_all, [drawn.expected_precision for drawn in of_all]
+        )
+    if record.unknown:
+        figures |= {f"unknown/{key}": value for key, value in record.unknown.model_dump().items()}
+    figures |= {f"seconds/{stage}": value for stage, value in record.seconds.items()}
     return {key: float(value) for key, value in figures.items() if value is not None}
 
 
-def _of_all(rows: Sequence[dict[str, Any]], key: str) -> float | None:
-    """A rate of all classes together, by how many crops of each were taken."""
-    known = [row for row in rows if row[key] is not None and row["taken"]]
-    taken = sum(row["taken"] for row in known)
-    return sum(row[key] * row["taken"] for row in known) / taken if taken else None
+def _weighted(drawn: Sequence[ClassIncrement], rates: Sequence[float | None]) -> float | None:
+    """A rate of all classes together, weighted by the crops that were taken of each."""
+    known = [(one.taken, rate) for one, rate in zip(drawn, rates, strict=True) if rate is not None]
+    taken = sum(count for count, _ in known)
+    return sum(count * rate for count, rate in known) / taken if taken else None

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collabteam.errors import UserError
-from collabteam.reporting.table1 import Round
 from collabteam.reporting.wandb_runs import account, default_entity, refusals, round_metrics
+from collabteam.rounds.records import RoundRecord
 from collabteam.storage.files import write_json
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _ADVICE = "leave publish=true out: the workspace is then written to a file"
 _BLOCKS = {"test": "frozen test set", "human": "human-labelled crops of the folds"}
 
 
-def build(cameras: dict[str, list[Round]], project: str, entity: str) -> Workspace:
+def build(cameras: dict[str, list[RoundRecord]], project: str, entity: str) -> Workspace:
     """The workspace, which is not on W&B yet.
 
     Args:
@@ -48,7 +48,7 @@ def build(cameras: dict[str, list[Round]], project: str, entity: str) -> Workspa
     keys = set().union(*figures)
     classes = list(
         dict.fromkeys(
-            name for records in cameras.values() for one in records for name in one["classes"]
+            name for records in cameras.values() for one in records for name in one.classes
         )
     )
     names = ", ".join(repr(name) for name in cameras)

@@ -21,12 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from collabteam.audits.audit import open_audit
+from collabteam.audits.records import open_audit
 from collabteam.catalog import Catalog, CropIndex, LabelEvent
 from collabteam.catalog.annotations import Answers
 from collabteam.errors import UserError
 from collabteam.reviewing.agreement import cohen_kappa
-from collabteam.reviewing.queues import TITLES, Queue, build, next_training, share_of, why_empty
+from collabteam.reviewing.queue_order import is_in_share
+from collabteam.reviewing.review_queue import QueuedCrops, ReviewQueue, ReviewState, load_queues
 from collabteam.settings import ReviewConfig
 
 LEASE = 600.0
@@ -73,15 +74,17 @@ class Page:
 class _Line:
     """A queue, and who has which part of it."""
 
-    def __init__(self, queue: Queue, index: CropIndex, config: ReviewConfig) -> None:
-        self.queue, self.rows = queue, queue.rows
-        self.position = {row: number for number, row in enumerate(queue.rows.tolist())}
-        self.suggested = np.array([*queue.suggested, ""], dtype=object)[:-1]
-        self.done = np.zeros(len(queue.rows), dtype=bool)
-        self.twice = np.zeros(len(queue.rows), dtype=bool)
-        if config.double and queue.name != "conflict":
-            names = index.crop_id[queue.rows].tolist()
-            self.twice[:] = [share_of(name, config.double, config.seed) for name in names]
+    def __init__(
+        self, queue: ReviewQueue, crops: QueuedCrops, index: CropIndex, config: ReviewConfig
+    ) -> None:
+        self.purpose, self.crops, self.rows = queue.purpose, crops, crops.rows
+        self.position = {row: number for number, row in enumerate(crops.rows.tolist())}
+        self.suggested = np.array([*crops.suggested, ""], dtype=object)[:-1]
+        self.done = np.zeros(len(crops.rows), dtype=bool)
+        self.twice = np.zeros(len(crops.rows), dtype=bool)
+        if config.double and queue.purpose != "conflict":
+            names = index.crop_id[crops.rows].tolist()
+            self.twice[:] = [is_in_share(name, config.double, config.seed) for name in names]
 
     def positions(self, rows: Iterable[int]) -> list[int]:
         """Where in the queue crops are, of those that are in it."""
@@ -110,7 +113,8 @@ class ReviewSession:
         self._lock = threading.RLock()
         self._cache: OrderedDict[int, bytes] = OrderedDict()
         self._cached = 0
-        self._pages: dict[str, list[Page]] = {name: [] for name in TITLES}
+        self._queues = load_queues(config.queue)
+        self._pages: dict[str, list[Page]] = {name: [] for name in self._queues}
         self._skipped: dict[tuple[str, str], set[int]] = {}
         # By page: crops, and how many of them are called what was suggested.
         self._taken_in: dict[str, tuple[int, int]] = {}
@@ -128,20 +132,20 @@ class ReviewSession:
         self.answers = annotations.answers()
         self._mates = np.bincount(self.index.track_code, minlength=1)
         self._lines: dict[str, _Line] = {}
-        for name in TITLES:
-            queue = (
-                self._disputes()
-                if name == "conflict"
-                else build(self.catalog, self.index, name, self.config)
-            )
-            if name == "audit":
+        self._audited: dict[str, Answers] = {}
+        for name, queue in self._queues.items():
+            crops = queue.crops(self._state())
+            if queue.purpose == "audit":
                 # An audit asks again, whatever was known of a crop before.
-                self.audited = annotations.audit_answers(queue.since)
-            self._open_line(queue)
+                self._audited[name] = annotations.audit_answers(crops.since)
+            self._open_line(name, crops)
 
-    def _open_line(self, queue: Queue) -> None:
-        self._lines[queue.name] = _Line(queue, self.index, self.config)
-        self._mark(queue.name, queue.rows)
+    def _state(self) -> ReviewState:
+        return ReviewState(self.catalog, self.index, self.answers, self.config)
+
+    def _open_line(self, name: str, crops: QueuedCrops) -> None:
+        self._lines[name] = _Line(self._queues[name], crops, self.index, self.config)
+        self._mark(name, crops.rows)
 
     def _refresh(self) -> None:
         """See what other commands said or made meanwhile."""
@@ -162,31 +166,24 @@ class ReviewSession:
             open_audit(workspace),
         )
 
-    def _disputes(self) -> Queue:
-        known = [row for row in self.answers.shared() if row < len(self.index)]
-        rows = [row for row in known if self.answers.is_disputed(row)]
-        suggested = [""] * len(rows)
-        then = next_training(self.catalog)
-        return Queue("conflict", np.array(rows, dtype=np.int64), suggested, -1, then)
-
     def _mark(self, name: str, rows: NDArray[np.int64]) -> None:
         """Note in a queue which crops are done."""
         line = self._lines[name]
         positions = line.positions(rows.tolist())
         here = line.rows[positions]
-        if name == "conflict":
+        if line.purpose == "conflict":
             line.done[positions] = self.answers.is_settled(here)
         else:
             line.done[positions] = self._answers_in(name).is_answered(here)
 
     def _answers_in(self, name: str) -> Answers:
         """The answers that make a crop of a queue done."""
-        return self.audited if name == "audit" else self.answers
+        return self._audited.get(name, self.answers)
 
     def _answer(self, queue: str, row: int, reviewer: str) -> str:
         """What a reviewer answered in a queue, ``""`` for nothing."""
         answers = self._answers_in(queue)
-        if queue == "conflict":
+        if self._lines[queue].purpose == "conflict":
             return answers.settled_by(row, reviewer)
         return answers.unseen(row).get(reviewer, "")
 
@@ -208,14 +205,14 @@ class ReviewSession:
             raise Refused(str(error)) from error
         after = self.catalog.log_version()
         size = self.catalog.log_size()
-        self.answers.add(events)
-        self.audited.add(events)
+        for answers in (self.answers, *self._audited.values()):
+            answers.add(events)
         rows = np.unique(self.index.crop_id.find([event.crop_id for event in events]))
-        for name in TITLES:
+        for name, queue in self._queues.items():
             self._mark(name, rows)
-        line = self._lines["conflict"]
-        if any(self.answers.is_disputed(i) != (i in line.position) for i in rows.tolist()):
-            self._open_line(self._disputes())
+            queued = self._lines[name].position.keys()
+            if queue.membership_changed(self._state(), queued, rows.tolist()):
+                self._open_line(name, queue.crops(self._state()))
         # Unless others spoke as well, which the next request sees, all is known up to here; merging
         # small commits makes a version of its own.
         if size == self._size + len(events):
@@ -259,7 +256,7 @@ class ReviewSession:
         Args:
             reviewer: Who verifies.
             tab: Which tab.
-            queue: One of ``TITLES``.
+            queue: Name of a queue.
             size: Most crops on the page.
             hold: By page, crops that the tab has on screen or has answered without our knowing
                 (under ``""``).
@@ -340,7 +337,7 @@ class ReviewSession:
         if not name:
             content = " ".join(self._names(crops))
             name = hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
-        asked, round_ = self._suggestion(queue, crops), self._lines[queue].queue.round
+        asked, round_ = self._suggestion(queue, crops), self._lines[queue].crops.round
         page = Page(name, tab, reviewer, asked, crops, round_, self._clock())
         if crops:
             self._pages[queue].append(page)
@@ -357,7 +354,7 @@ class ReviewSession:
         mates = self._mates[self.index.track_code[page.crops]] - 1 if page.crops else ()
         for row, name, others in zip(page.crops, self._names(page.crops), mates, strict=True):
             crop: dict[str, Any] = {"id": name, "mates": int(others)}
-            if queue == "conflict":
+            if self._lines[queue].purpose == "conflict":
                 crop["said"] = self.answers.unseen(row)
             crops.append(crop)
         given = dict(zip(self._names(page.given), page.given.values(), strict=True))
@@ -379,7 +376,7 @@ class ReviewSession:
         Args:
             reviewer: Who verified.
             name: Chosen by the page; what was taken in under this name is not taken in again.
-            queue: One of ``TITLES``.
+            queue: Name of a queue.
             page: Of which page.
             answers: What each crop is called.
 
@@ -405,7 +402,8 @@ class ReviewSession:
                         f"{unknown}"
                     )
                 strangers = {*rows} - self._lines[queue].position.keys()
-                if queue in ("test", "audit") and strangers:
+                purpose = self._lines[queue].purpose
+                if purpose in ("test", "audit") and strangers:
                     # Else an answer alone would put a crop into the test set for good, or count
                     # for an audit that never asked.
                     raise Refused(f"{len(strangers)} of the crops are not in the {queue} queue")
@@ -417,11 +415,11 @@ class ReviewSession:
                     raise Refused(str(error)) from error
                 now = time.time()
                 lent = [p.round for p in self._pages[queue] if p.id == page]
-                round_ = lent[0] if lent else self._lines[queue].queue.round
+                round_ = lent[0] if lent else self._lines[queue].crops.round
                 self._said(
                     [
                         LabelEvent(
-                            crop_id, label, "person", queue, round_, by=reviewer, commit=name,
+                            crop_id, label, "person", purpose, round_, by=reviewer, commit=name,
                             time=now,
                         )
                         for crop_id, label in answers.items()
@@ -452,7 +450,7 @@ class ReviewSession:
         Args:
             reviewer: Who verified it.
             tab: To which tab the page goes.
-            queue: One of ``TITLES``.
+            queue: Name of a queue.
             name: Of the commit.
 
         Returns:
@@ -465,7 +463,7 @@ class ReviewSession:
         with self._lock:
             self._check(queue)
             self._refresh()
-            if self.answers.pages.get(name) != (reviewer, queue):
+            if self.answers.pages.get(name) != (reviewer, self._lines[queue].purpose):
                 raise Refused("there is no such page to take back")
             if name not in self.answers.undone:
                 self._said(self.answers.undoing(name))
@@ -518,7 +516,7 @@ class ReviewSession:
                 elif self._answer(queue, row, reviewer) != label:
                     new.append(
                         LabelEvent(
-                            crop_id, label, "import", queue, line.queue.round, by=reviewer,
+                            crop_id, label, "import", line.purpose, line.crops.round, by=reviewer,
                             time=now,
                         )
                     )  # fmt: skip
@@ -554,7 +552,7 @@ class ReviewSession:
             queues.append(
                 {
                     "name": name,
-                    "title": TITLES[name],
+                    "title": self._queues[name].title,
                     "total": len(line.rows),
                     "done": done,
                     "left": len(line.rows) - done + twice,
@@ -563,10 +561,10 @@ class ReviewSession:
         return {
             "queues": queues,
             "agreement": self.agreement(),
-            "undoable": self.answers.undoable(reviewer, queue)[-50:],
+            "undoable": self.answers.undoable(reviewer, self._lines[queue].purpose)[-50:],
             "waiting": sum(page.reviewer != reviewer for page in held.values()),
-            "next": self._lines[queue].queue.next,
-            "empty": "" if len(self._lines[queue].rows) else why_empty(queue, self.catalog.name),
+            "next": self._lines[queue].crops.next,
+            "empty": "" if self.total(queue) else self.why_empty(queue),
         }
 
     def agreement(self) -> dict[str, Any]:
@@ -584,6 +582,10 @@ class ReviewSession:
         with self._lock:
             stand = [self._taken_in[name] for name in self._taken_in.keys() - self.answers.undone]
             return sum(crops for crops, _ in stand), sum(kept for _, kept in stand)
+
+    def why_empty(self, queue: str) -> str:
+        """Why a queue may have no crops, and which command brings some."""
+        return self._queues[queue].why_empty(self.catalog.name)
 
     def total(self, queue: str) -> int:
         """Crops of a queue."""
@@ -651,5 +653,5 @@ class ReviewSession:
         }
 
     def _check(self, queue: str) -> None:
-        if queue not in TITLES:
-            raise Refused(f"no queue {queue!r}: expected one of {', '.join(TITLES)}")
+        if queue not in self._queues:
+            raise Refused(f"no queue {queue!r}: expected one of {', '.join(self._queues)}")

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from collabteam.rounds.selection import candidates
-from collabteam.team.voting import ABSTAIN, Verdicts, vote
+from collabteam.rounds.selection import SelectionRule
+from collabteam.team.voting import ABSTAIN, Verdicts, VotePolicy
 
 Recall = dict[str, dict[str, float | None]]
 
@@ -70,8 +70,8 @@ def expected_precision(
     prob: NDArray[np.floating],
     labels: NDArray[np.int64],
     classes: int,
-    joint: str,
-    quantile: float,
+    policy: VotePolicy,
+    rule: SelectionRule,
 ) -> list[tuple[float | None, int]]:
     """How right an increment would be, judged on human-labelled crops that did not train.
 
@@ -79,13 +79,20 @@ def expected_precision(
     easiest crops leave it round by round, and objects of no class are rarer among verified
     crops; so this is an estimate and no bound.
 
+    Args:
+        prob: (N, B) out-of-fold probability of *true*, 0 to 1.
+        labels: (N,) class that a person gave each crop, -1 for none of them.
+        classes: Number of classes B.
+        policy: Makes the verdicts.
+        rule: Makes the selection.
+
     Returns:
         Per class the share of right ones among its candidates, and how many those were.
     """
-    verdicts = vote(prob, joint)
+    verdicts = policy.vote(prob)
     estimates = []
     for branch in range(classes):
-        positions, _ = candidates(verdicts, branch, quantile)
+        positions = rule.candidates(verdicts, branch)
         estimates.append((_share(labels[positions] == branch), len(positions)))
     return estimates
 

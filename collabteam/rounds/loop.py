@@ -14,9 +14,10 @@ from collabteam.catalog import Catalog, LabelEvent
 from collabteam.events import Listener
 from collabteam.features.backbones import build_branch, check_picture_size
 from collabteam.learners.fit import set_threads
-from collabteam.reporting.table1 import Round, read_rounds
 from collabteam.rounds import messages
 from collabteam.rounds.plan import RoundPlan
+from collabteam.rounds.records import RoundRecord, read_rounds
+from collabteam.rounds.selection import selection_rule
 from collabteam.rounds.stages.evaluate import (
     CompareWithTruth,
     EvaluateFolds,
@@ -30,19 +31,19 @@ from collabteam.rounds.stages.select import RoundIncrement, Select
 from collabteam.rounds.stages.train import Elect, TrainFold
 from collabteam.rounds.stages.training_set import AssignFolds, GatherTrainingSet, ReadPictures
 from collabteam.rounds.state import check_settings
-from collabteam.rounds.tracked import track
 from collabteam.settings import TrainConfig, check
 from collabteam.stages import Runner
 from collabteam.team.team import Device, Team
-from collabteam.team.voting import vote
+from collabteam.team.voting import team_policy
 
 
-def train_rounds(config: TrainConfig, listener: Listener | None = None) -> list[Round]:
+def train_rounds(config: TrainConfig, listener: Listener | None = None) -> list[RoundRecord]:
     """Bring a camera to ``config.round``, doing every round that is missing.
 
     Args:
         config: All settings.
-        listener: Where progress and warnings go; silent if None.
+        listener: Where progress, warnings and curves go. If None, the work is silent and nothing is
+            logged, whatever ``config.logger`` says: ``reporting.tracking.Tracking`` logs.
 
     Returns:
         The records (``round.json``) of rounds 0 to the last one finished.
@@ -52,6 +53,9 @@ def train_rounds(config: TrainConfig, listener: Listener | None = None) -> list[
     """
     listener = listener or Listener()
     check(config)
+    # A wrong policy or rule should show before anything is drawn.
+    team_policy(config.team)
+    selection_rule(config)
     check_picture_size(config.team, config.data.image_size)
     catalog = Catalog.open(config.root, config.camera.name)
     catalog.set_classes(config.camera.classes)
@@ -66,18 +70,18 @@ def train_rounds(config: TrainConfig, listener: Listener | None = None) -> list[
         if len(done) <= config.round:
             build_branch(config.team)  # a wrong name should show before anything is drawn
         # What a kill kept from being logged, or an earlier command was told not to log.
-        track(config.logger, catalog, done)
+        listener.rounds_finished(catalog.folder)
         while len(done) <= config.round:
             before = done[-1] if done else None
             plan = RoundPlan(config, catalog, len(done), before, Device.of(config.trainer))
             with catalog.workspace.transaction("train"):
                 done.append(make_round(plan, Runner(listener)))
             listener.say(messages.headline(done[-1]))
-            track(config.logger, catalog, done)
+            listener.rounds_finished(catalog.folder)
         return done
 
 
-def make_round(plan: RoundPlan, runner: Runner) -> Round:
+def make_round(plan: RoundPlan, runner: Runner) -> RoundRecord:
     """Go through the stages of one round.
 
     Args:
@@ -116,11 +120,12 @@ def make_round(plan: RoundPlan, runner: Runner) -> Round:
     )
     scored = runner.run(
         ScorePool(
-            catalog, index, plan.pool(index), plan.number, plan.files, training.fingerprint,
+            catalog, index, plan.pool(index), plan.files.scores(), training.fingerprint,
             plan.classes, lambda: team, config.trainer.score_batch_size,
+            messages.scoring(plan.number),
         )
     )  # fmt: skip
-    verdicts = vote(scored.prob_NB, config.team.joint)
+    verdicts = plan.policy.vote(scored.prob_NB)
     runner.run(VerifyTest(catalog, config))
     test = runner.run(EvaluateTest(plan, team))
     truth = runner.run(CompareWithTruth(plan, index, training, scored.rows, verdicts))
@@ -139,6 +144,6 @@ def _roll_back(catalog: Catalog, to: int, listener: Listener) -> None:
         moved = catalog.workspace.set_rounds_aside(to)
     index = catalog.index()
     if (index.increment_round > to).any():
-        catalog.append_labels([LabelEvent("", "", source="rollback", round=to)])
+        catalog.append_labels([LabelEvent.rollback(to)])
     if moved:
         listener.say(messages.rolled_back(catalog.workspace, moved))

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from collabteam.reporting.table1 import Round
 from collabteam.rounds.evaluation import wilson_lower
+from collabteam.rounds.records import DrawnClass, ExpectedPrecision, RoundRecord, mean_of
 from collabteam.storage.workspace import Workspace
 
 LOW_PRECISION = 0.95
 """Warn of an increment with a lower estimated precision: it may teach more wrong than right."""
 
 
-def headline(record: Round) -> str:
+def headline(record: RoundRecord) -> str:
     """Summarise a finished round in one line."""
-    test = record["recall"]["test"]
-    parts = [
-        f"round {record['round']} of {record['camera']}: {record['train_size']} training crops"
-    ]
-    if test is not None:
-        sides = [value for row in test.values() for value in row.values() if value is not None]
-        parts.append(f"mean recall on the frozen test set {np.mean(sides):.1%}")
-    if record["coverage"] is not None:
-        parts.append(f"coverage {record['coverage']:.1%}")
-    rates = [row["precision"] for row in record["increment"].values()]
-    if rates and all(rate is not None for rate in rates):
+    parts = [f"round {record.round} of {record.camera}: {record.train_size} training crops"]
+    if record.recall.test and (mean := mean_of(record.recall.test)) is not None:
+        parts.append(f"mean recall on the frozen test set {mean:.1%}")
+    if record.coverage is not None:
+        parts.append(f"coverage {record.coverage:.1%}")
+    rates = [row.precision for row in record.increment.values() if row.precision is not None]
+    if rates and len(rates) == len(record.increment):
         parts.append(f"increment right {min(rates):.1%} or better")
     return ", ".join(parts)
+
+
+def scoring(number: int) -> str:
+    """Title of the scoring of the pool, with a place for the number of crops: ``{}``."""
+    return f"round {number}, the team votes on {{}} crops"
 
 
 def rolled_back(workspace: Workspace, moved: list[int]) -> str:
@@ -103,8 +103,8 @@ def few_objects(name: str, count: int, folds: int) -> str:
 
 def warnings_of_increment(
     number: int,
-    report: dict[str, dict[str, Any]],
-    estimates: dict[str, dict[str, Any]],
+    report: dict[str, DrawnClass],
+    estimates: dict[str, ExpectedPrecision],
     wanted: int,
 ) -> Iterator[str]:
     """Warn of an increment that is small or may be wrong.
@@ -116,11 +116,11 @@ def warnings_of_increment(
         wanted: Crops asked for per class.
     """
     for name, row in report.items():
-        guess = row["expected_precision"]
-        if row["shortfall"]:
+        guess = row.expected_precision
+        if row.shortfall:
             yield (
-                f"round {number}, class {name}: {row['taken']} of {wanted} crops; its "
-                f"{row['candidates']} candidates show no more objects"
+                f"round {number}, class {name}: {row.taken} of {wanted} crops; its "
+                f"{row.candidates} candidates show no more objects"
             )
         if guess is None:
             yield (
@@ -128,7 +128,7 @@ def warnings_of_increment(
                 "because the team is sure of no human-labelled fold crop of the class"
             )
         elif guess < LOW_PRECISION:
-            count = estimates[name]["crops"]
+            count = estimates[name].crops
             yield (
                 f"round {number}, class {name}: only {guess:.0%} of such a draw would be "
                 f"right, judged on {count} human-labelled fold crops (at least "
@@ -136,7 +136,7 @@ def warnings_of_increment(
                 "team its own mistakes: verify more crops (seed_per_class), train longer "
                 "(optim.epochs), or raise quantile"
             )
-    if not any(row["taken"] for row in report.values()):
+    if not any(row.taken for row in report.values()):
         yield f"round {number} adds nothing: the team is sure of no crop"
 
 

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from collabteam.catalog import Catalog, CropIndex
 from collabteam.errors import UserError
-from collabteam.reporting.table1 import Round
 from collabteam.rounds.initial import initial_rows
+from collabteam.rounds.records import RoundRecord
+from collabteam.rounds.selection import SelectionRule, selection_rule
 from collabteam.settings import TrainConfig
 from collabteam.storage.layout import RoundFiles
 from collabteam.team.team import Device
+from collabteam.team.voting import VotePolicy, team_policy
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +33,23 @@ class RoundPlan:
     config: TrainConfig
     catalog: Catalog
     number: int
-    before: Round | None
+    before: RoundRecord | None
     device: Device
 
     @property
     def classes(self) -> list[str]:
         """Names of the classes, in the order of the branches."""
         return list(self.config.camera.classes)
+
+    @property
+    def policy(self) -> VotePolicy:
+        """How the team votes."""
+        return team_policy(self.config.team)
+
+    @property
+    def rule(self) -> SelectionRule:
+        """How the round selects its increment."""
+        return selection_rule(self.config)
 
     @property
     def files(self) -> RoundFiles:
@@ -58,7 +70,7 @@ class RoundPlan:
         if self.before is None or self.config.team.init == "scratch":
             return None
         # A rollback lets settings change, but not the networks that are to go on.
-        old, new = self.before["settings"]["team"], asdict(self.config.team)
+        old, new = self.before.settings["team"], asdict(self.config.team)
         other = [n for n in ("backbone", "attention", "stem") if old[n] != new[n]]
         if other:
             raise UserError(

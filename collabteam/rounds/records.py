@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -12,8 +14,10 @@ from pydantic import (
     model_validator,
 )
 
-from collabteam.errors import UserError
-from collabteam.storage.layout import ROUND_RECORD
+from collabteam.errors import UserError, first_line
+from collabteam.settings import TeamConfig
+from collabteam.settings.records import from_record
+from collabteam.storage.layout import ROUND_RECORD, CameraFiles
 from collabteam.storage.records import (
     ClassName,
     Count,
@@ -26,11 +30,11 @@ from collabteam.storage.records import (
     Text,
     Time,
 )
-from collabteam.storage.workspace import Workspace
+from collabteam.team.voting import VotePolicy, team_policy
 
 
 class Reviewer(Part):
-    """Who gave the human labels."""
+    """The reviewer whose answers the human labels are."""
 
     kind: Literal["person", "oracle"] = Field(
         description="'person', or 'oracle' for a simulated reviewer that answers from hidden truth."
@@ -52,8 +56,8 @@ class ExpectedPrecision(Part):
     crops: Count = Field(description="Crops that the share rests on.")
 
 
-class ClassIncrement(Part):
-    """Crops of one class, labelled by the team of the round before."""
+class DrawnClass(Part):
+    """Crops of one class that are drawn for an increment."""
 
     candidates: Count = Field(description="Crops confident enough to be drawn from.")
     taken: Count = Field(description="Crops drawn, which joined the training set.")
@@ -62,6 +66,11 @@ class ClassIncrement(Part):
         description="Share of the taken crops whose label is right, as estimated from "
         "human-labelled folds; null where they do not tell."
     )
+
+
+class ClassIncrement(DrawnClass):
+    """Crops of one class, labelled by the team of the round before."""
+
     precision: Share | None = Field(
         description="Share of the taken crops whose label is right; null where the truth is not "
         "known."
@@ -270,9 +279,13 @@ class RoundRecord(Record):
         return self
 
     @property
-    def joint(self) -> str:
-        """How the branches' probabilities make a joint confidence: the setting ``team.joint``."""
-        return str(self.settings["team"]["joint"])
+    def policy(self) -> VotePolicy:
+        """How the team votes: the settings ``team.vote`` and ``team.joint``.
+
+        Raises:
+            UserError: The package that holds the policy is not installed.
+        """
+        return team_policy(from_record(TeamConfig, self.settings["team"]))
 
     @property
     def image_size(self) -> int:
@@ -280,14 +293,29 @@ class RoundRecord(Record):
         return int(self.settings["data"]["image_size"])
 
 
-def read_rounds(workspace: Workspace) -> list[RoundRecord]:
+def read_increment(file: Path) -> dict[str, DrawnClass]:
+    """What a round drew per class, from ``increment.json``.
+
+    Raises:
+        UserError: The file is broken.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return {name: DrawnClass.model_validate(row) for name, row in content.items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{file} is broken ({first_line(error)}): delete it, and training draws again"
+        ) from error
+
+
+def read_rounds(files: CameraFiles) -> list[RoundRecord]:
     """Complete rounds of one camera, in order.
 
     Reading stops at the first round without a ``round.json``: what comes after it is not part of
     the chain that led to the team.
 
     Args:
-        workspace: The camera's files.
+        files: The camera's files.
 
     Returns:
         The record of each round; empty if no round is complete.
@@ -296,7 +324,7 @@ def read_rounds(workspace: Workspace) -> list[RoundRecord]:
         UserError: A ``round.json`` cannot be read or is not one.
     """
     rounds: list[RoundRecord] = []
-    while (path := workspace.round(len(rounds)).record).is_file():
+    while (path := files.round(len(rounds)).record).is_file():
         remedy = (
             f"restore it, or delete {path.parent.name} and every later round folder and train "
             f"again with round={len(rounds)}"

@@ -1,15 +1,23 @@
-"""Which crops join the training set: pure functions on numpy arrays."""
+"""Which crops join the training set: pure functions on numpy arrays.
+
+A :class:`SelectionRule` chooses among the crops that a team labelled; the rest, such as one crop of
+a track, holds for every rule.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from collabteam.settings import UNKNOWN
-from collabteam.team.voting import Verdicts
+from collabteam.settings import UNKNOWN, TrainConfig
+from collabteam.settings.checks import resolve_group
+from collabteam.settings.seams import SELECTION_RULES
+from collabteam.team.voting import ABSTAIN, Verdicts
 
 Tracks = Sequence[str] | NDArray[np.str_] | NDArray[np.object_] | NDArray[np.int64]
 """Track of every crop: names or numbers."""
@@ -23,38 +31,11 @@ class Increment:
         taken: Positions of the drawn crops, ascending.
         candidates: Number of crops that could have been drawn.
         shortfall: How many crops fewer than asked for were drawn.
-        threshold: The lowest joint confidence that made a candidate; NaN without candidates.
     """
 
     taken: NDArray[np.int64]
     candidates: int
     shortfall: int
-    threshold: float
-
-
-def candidates(
-    verdicts: Verdicts, branch: int, quantile: float = 0.75
-) -> tuple[NDArray[np.int64], float]:
-    """Positions of the crops that the team is surest show one class.
-
-    The paper sorts the consensus by confidence and keeps the top 25%; here per class, so that an
-    easy class does not crowd out a hard one. Ties at the quantile are all kept.
-
-    Args:
-        verdicts: The team's verdicts.
-        branch: Index of the class.
-        quantile: Of the class's consensus confidences, 0 to 1.
-
-    Returns:
-        Positions, ascending, and the confidence at the quantile (NaN without consensus).
-    """
-    consensus = np.flatnonzero(verdicts.branch == branch)
-    if not consensus.size:
-        return consensus, float("nan")
-    confidence = verdicts.confidence[consensus]
-    # 'higher' is a confidence that occurs, so ties stay together and there is always a candidate.
-    threshold = float(np.quantile(confidence, quantile, method="higher"))
-    return consensus[confidence >= threshold], threshold
 
 
 def draw(
@@ -81,41 +62,119 @@ def draw(
     return np.sort(shuffled[np.sort(first)[:count]])
 
 
-def select(
-    verdicts: Verdicts,
-    tracks: Tracks,
-    classes: int,
-    count: int,
-    quantile: float = 0.75,
-    seed: int | Sequence[int] = 0,
-) -> list[Increment]:
-    """Draw the increment of a round: per class, at random among the candidates.
+class SelectionRule(ABC):
+    """Chooses the crops that a round adds to the training set.
 
-    A track with candidates of two classes belongs to neither: one object has one class.
+    A subclass names the candidates of a class (:meth:`candidates`), and may replace the random draw
+    among them (:meth:`draw`). :meth:`select` holds for all rules: no crop of an excluded track, at
+    most one crop of a track, and none of a track that two classes claim. Its settings are a
+    dataclass ``Settings`` inside the class, declared with
+    :func:`collabteam.settings.fields.setting`.
+    :func:`collabteam.testing.selection_rules.check_selection_rule` checks a subclass.
 
     Args:
-        verdicts: The team's verdicts on the pool.
-        tracks: Track of every crop of the pool, at most one crop of each is drawn.
-        classes: Number of classes.
-        count: Crops to add per class; a class with fewer candidates gives all it has.
-        quantile: See :func:`candidates`.
-        seed: Of the draw; each class has a stream of its own.
-
-    Returns:
-        One increment per class.
+        settings: An instance of the class's own ``Settings``; None for the defaults.
+        quantile: The setting ``quantile``, 0 to 1, which a rule may use.
     """
-    tracks = np.asarray(tracks)
-    chosen = [candidates(verdicts, branch, quantile) for branch in range(classes)]
-    claims = [np.unique(tracks[positions]) for positions, _ in chosen]
-    names, claimants = np.unique(np.concatenate(claims), return_counts=True)
-    disputed = names[claimants > 1]
-    increments = []
-    for branch, (positions, threshold) in enumerate(chosen):
-        clear = positions[~np.isin(tracks[positions], disputed)]
-        rng = np.random.default_rng([*np.atleast_1d(seed), branch])
-        taken = draw(clear, tracks, count, rng)
-        increments.append(Increment(taken, len(clear), count - len(taken), threshold))
-    return increments
+
+    @dataclass
+    class Settings:
+        """A rule's own settings: none."""
+
+    def __init__(self, settings: Any = None, quantile: float = 0.75) -> None:
+        self.settings: Any = self.Settings() if settings is None else settings
+        self.quantile = quantile
+
+    @abstractmethod
+    def candidates(self, verdicts: Verdicts, branch: int) -> NDArray[np.int64]:
+        """Name the crops that may be drawn for one class.
+
+        The out-of-fold crops go through the same method, to estimate how right a draw would be.
+
+        Args:
+            verdicts: The team's verdicts.
+            branch: Index of the class.
+
+        Returns:
+            Positions of crops with this verdict, each once, ascending.
+        """
+
+    def draw(
+        self,
+        positions: NDArray[np.int64],
+        verdicts: Verdicts,
+        tracks: Tracks,
+        count: int,
+        rng: np.random.Generator,
+    ) -> NDArray[np.int64]:
+        """Draw among the candidates of one class, at most one crop of a track.
+
+        Args:
+            positions: Candidates, ascending, without those of disputed tracks.
+            verdicts: The team's verdicts, by position.
+            tracks: Track of every crop, by position.
+            count: How many to draw.
+            rng: Source of all randomness.
+
+        Returns:
+            At most ``count`` of the positions, ascending.
+        """
+        return draw(positions, tracks, count, rng)
+
+    def select(
+        self,
+        verdicts: Verdicts,
+        tracks: Tracks,
+        classes: int,
+        count: int,
+        seed: int | Sequence[int] = 0,
+        excluded: NDArray[np.bool_] | None = None,
+    ) -> list[Increment]:
+        """Draw the increment of a round, class by class.
+
+        A track with candidates of two classes belongs to neither: one object has one class.
+
+        Args:
+            verdicts: The team's verdicts on N crops of the pool.
+            tracks: (N,) track of every crop; at most one crop of each is drawn.
+            classes: Number of classes.
+            count: Crops to add per class; a class with fewer candidates gives all it has.
+            seed: Of the draw; each class has a stream of its own.
+            excluded: (N,) crops that count as if the team abstained, for example those of tracks
+                that train already and would only add near copies; None for none.
+
+        Returns:
+            One increment per class.
+        """
+        tracks = np.asarray(tracks)
+        if excluded is not None:
+            kept = np.where(excluded, ABSTAIN, verdicts.branch)
+            verdicts = Verdicts(kept, verdicts.confidence)
+        chosen = [self.candidates(verdicts, branch) for branch in range(classes)]
+        claims = [np.unique(tracks[positions]) for positions in chosen]
+        names, claimants = np.unique(np.concatenate(claims), return_counts=True)
+        disputed = names[claimants > 1]
+        increments = []
+        for branch, positions in enumerate(chosen):
+            clear = positions[~np.isin(tracks[positions], disputed)]
+            rng = np.random.default_rng([*np.atleast_1d(seed), branch])
+            taken = self.draw(clear, verdicts, tracks, count, rng)
+            increments.append(Increment(taken, len(clear), count - len(taken)))
+        return increments
+
+
+def selection_rule(config: TrainConfig) -> SelectionRule:
+    """Make the rule that settings name.
+
+    Args:
+        config: ``selection`` and ``quantile`` count.
+
+    Raises:
+        UserError: There is no such rule, or it has no such setting.
+    """
+    rule: type[SelectionRule] = SELECTION_RULES.load(config.selection["name"])
+    settings = resolve_group(SELECTION_RULES, config.selection, "selection")
+    return rule(settings, config.quantile)
 
 
 def sample_initial(

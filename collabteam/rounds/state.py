@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 
 from collabteam.errors import UserError
-from collabteam.reporting.table1 import Round
+from collabteam.rounds.records import RoundRecord
 from collabteam.settings import TrainConfig, changed_settings
 
 
@@ -22,14 +22,14 @@ def training_digest(crop_ids: Iterable[object], labels: Iterable[object]) -> str
     return digest(sorted(zip(map(str, crop_ids), map(str, labels), strict=True)))
 
 
-def check_settings(record: Round, config: TrainConfig) -> None:
+def check_settings(record: RoundRecord, config: TrainConfig) -> None:
     """Refuse to build on a round that other settings made.
 
     Raises:
         UserError: Names every differing setting and the two ways on.
     """
-    if changed := changed_settings(record["settings"], config):
-        done = record["round"]
+    if changed := changed_settings(record.settings, config):
+        done = record.round
         raise UserError(
             f"round {done} of camera {config.camera.name} was made with other settings "
             f"({'; '.join(changed)}): keep those, or begin a new camera folder with root=..., or "

@@ -45,7 +45,7 @@ class CameraConfig:
     classes: list[str] = setting(
         [], metavar="[a,b]", help="the team's classes, at least two, in the order of the branches"
     )
-    footage: FootageConfig = group(FootageConfig, affects="crops", help="footage of the camera")
+    footage: FootageConfig = group(FootageConfig, affects="crops", help="footage (source=video)")
 
 
 @dataclass

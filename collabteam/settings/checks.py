@@ -43,13 +43,13 @@ def check_value(setting: Setting, value: Any) -> None:
     rule, kind = setting.rule, setting.kind
     if setting.is_implementation:
         if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-            raise UserError(f"{setting.name}={shown(value)}: expected a name, and its settings")
+            raise UserError(f"{setting.typed}={shown(value)}: expected a name, and its settings")
         assert rule.registry is not None
-        rule.registry.check(value["name"], setting.name)
+        rule.registry.check(value["name"], setting.typed)
         return
     if get_origin(kind) is list:
         if not isinstance(value, list | tuple):
-            raise UserError(f"{setting.name}={shown(value)}: expected a list, as in [a,b]")
+            raise UserError(f"{setting.typed}={shown(value)}: expected a list, as in [a,b]")
         (element,) = get_args(kind)
         for one in value:
             _check_one(setting, element, one, value)
@@ -149,7 +149,7 @@ def expected(setting: Setting) -> str:
         return f"a whole number{within and f', {within}'}"
     if kind is float:
         return f"a number{within and f', {within}'}"
-    return {bool: "true or false", str: "a text"}.get(kind, "another value")
+    return {bool: "true or false", str: "text"}.get(kind, "another value")
 
 
 def _range(setting: Setting) -> str:
@@ -198,15 +198,15 @@ def _check_one(setting: Setting, kind: Any, value: Any, whole: Any) -> None:
             and (rule.lt is None or value < rule.lt)
         )
         if not right and isinstance(value, int | float) and (within := _range(setting)):
-            raise UserError(f"{setting.name}={shown(whole)}: expected {within}")
+            raise UserError(f"{setting.typed}={shown(whole)}: expected {within}")
     if right and rule.registry is not None:
-        rule.registry.check(value, setting.name)
+        rule.registry.check(value, setting.typed)
     elif right and rule.choices is not None:
         right = value in rule.names()
     if right and rule.pattern is not None:
         right = re.fullmatch(rule.pattern, value) is not None
     if not right:
-        raise UserError(f"{setting.name}={shown(whole)}: expected {expected(setting)}")
+        raise UserError(f"{setting.typed}={shown(whole)}: expected {expected(setting)}")
 
 
 def _build(

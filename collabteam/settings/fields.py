@@ -180,6 +180,11 @@ class Setting:
     affects: Affects
 
     @property
+    def typed(self) -> str:
+        """Its name on the command line: ``import`` for the field ``import_``."""
+        return self.name.rstrip("_")
+
+    @property
     def is_implementation(self) -> bool:
         """Whether it was declared by :func:`implementation`."""
         return get_origin(self.kind) is dict

@@ -20,7 +20,7 @@ class DetectorConfig:
         affects="crops",
         choices={
             "yolo": "ultralytics (AGPL-3.0, the extra 'video')",
-            "torchvision": "its detection models (BSD-3-Clause, always there)",
+            "torchvision": "detection models (BSD-3-Clause, always there)",
         },
         help="the library",
     )

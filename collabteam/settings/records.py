@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from collabteam.settings.checks import resolve_group, shown
@@ -70,7 +71,7 @@ def changed_settings(recorded: Mapping[str, Any], config: Any) -> list[str]:
             before = one.rule.when_absent
         after = _value(config, one)
         if one.is_implementation and isinstance(before, Mapping):
-            changed += _changed_implementation(one, before, getattr(config, one.name))
+            changed += _changed_implementation(one, before, attrgetter(one.name)(config))
         elif before != after:
             changed.append(f"{one.name} {_said(before)} -> {_said(after)}")
     retired = _retired(type(config))
@@ -104,9 +105,7 @@ def from_record(schema: type[T], recorded: Mapping[str, Any]) -> T:
 
 
 def _value(config: Any, one: Setting) -> Any:
-    value = config
-    for part in one.name.split("."):
-        value = getattr(value, part)
+    value = attrgetter(one.name)(config)
     if not one.is_implementation:
         return copy.deepcopy(value)
     assert one.rule.registry is not None

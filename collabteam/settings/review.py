@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from collabteam.errors import UserError
+from collabteam.registry import Registry
 from collabteam.settings.camera import CommandConfig
 from collabteam.settings.fields import setting
 from collabteam.settings.names import is_reviewer
+
+REVIEW_QUEUES: Registry[Any] = Registry(
+    "review queue", "collabteam.reviewing.review_queue:ReviewQueue", "collabteam.reviewing.queues"
+)
+"""All review queues; ``collabteam.reviewing.review_queue`` has them with their type."""
 
 
 @dataclass
@@ -19,13 +26,7 @@ class ReviewConfig(CommandConfig):
     )
     queue: str = setting(
         "seed",
-        choices={
-            "seed": "i0, which the team learns from",
-            "test": "the frozen test set",
-            "audit": "labels of a team",
-            "unsure": "crops that the last team does not know",
-            "conflict": "crops on which reviewers disagree",
-        },
+        choices=REVIEW_QUEUES,
         affects="place",
         help="what to verify first; the page leads to the others",
     )

@@ -6,12 +6,14 @@ The defaults are the paper's (Padilha and Ferreira, section 3.1) wherever the pa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from collabteam.errors import UserError
 from collabteam.settings.camera import CommandConfig
-from collabteam.settings.fields import group, setting
+from collabteam.settings.fields import group, implementation, setting
 from collabteam.settings.machine import LoggerConfig, RuntimeConfig, TrainerConfig
 from collabteam.settings.names import check_classes
+from collabteam.settings.seams import SELECTION_RULES, VOTES
 
 _AUGMENT = {
     "none": "crops as they are",
@@ -42,7 +44,8 @@ class DataConfig:
         choices=("", *_AUGMENT),
         when_absent="",
         always_recorded=True,
-        help="augmentation of later rounds; nothing: as augment",
+        metavar="strong",
+        help="augmentation of later rounds, else as augment",
     )
     batch_size: int = setting(64, ge=2, help="crops per training step (paper: 64)")
     eval_batch_size: int = setting(
@@ -102,6 +105,9 @@ class TeamConfig:
         "product",
         choices=("product", "min", "mean"),
         help="joint confidence of a verdict, from the branches' (the paper does not define it)",
+    )
+    vote: dict[str, Any] = implementation(
+        VOTES, "consensus", help="vote policy: which verdict the votes make"
     )
 
 
@@ -182,6 +188,9 @@ class TrainConfig(CommandConfig):
         le=1,
         help="candidates lie at or above this quantile of their class's consensus confidence "
         "(paper: top 25 %)",
+    )
+    selection: dict[str, Any] = implementation(
+        SELECTION_RULES, "quantile", help="selection rule: which crops join the training set"
     )
     rollback: int | None = setting(
         None,

@@ -536,7 +536,7 @@ class _Ingest:
                         self.labelled[label] += 1
             if item.test and row not in self._in_test:
                 self._in_test.add(row)
-                events.append(LabelEvent(crop_id, "", "ingest", "test", time=self._now))
+                events.append(LabelEvent.test_mark(crop_id))
                 self.counts["test"] += 1
         self._catalog.append_labels(events)
         append_truth(self._catalog, truth, self._truth)

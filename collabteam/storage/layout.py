@@ -31,7 +31,7 @@ AUDIT_RECORD = "audit.json"
 CERTIFICATE = "certificate.json"
 LABEL_RECORD = "label.json"
 
-# Of this machine alone: locks, review sessions, crops of footage that wait for the catalog.
+# On this machine only: locks, review sessions, crops of footage that wait for the catalog.
 _LOCAL = {LOCK, REVIEW, INCOMING}
 # Each says that the files beside it are complete.
 _MARKS = {MANIFEST, ROUND_RECORD, AUDIT_RECORD, CERTIFICATE, LABEL_RECORD}
@@ -60,7 +60,7 @@ class RoundFiles:
 
     @property
     def increment(self) -> Path:
-        """What the round drew from the pool; not in round 0."""
+        """The draw from the pool; not in round 0."""
         return self.folder / "increment.json"
 
     @property
@@ -102,7 +102,7 @@ class RoundFiles:
         return self.folder / (f"scores-{engine}" if engine else "scores")
 
     def scores_check(self, engine: str = "") -> Path:
-        """How these scores compare with torch in fp32."""
+        """Comparison of these scores with torch in fp32."""
         return self.folder / f"{self.scores(engine).name}-check.json"
 
     @property
@@ -132,7 +132,7 @@ class AuditFiles:
 
     @property
     def record(self) -> Path:
-        """What was drawn, written last when an audit begins."""
+        """The samples, written last when an audit begins."""
         return self.folder / AUDIT_RECORD
 
     @property
@@ -142,7 +142,7 @@ class AuditFiles:
 
     @property
     def certificate(self) -> Path:
-        """What came of it, written when the last class is decided."""
+        """The result, written when the last class is decided."""
         return self.folder / CERTIFICATE
 
 
@@ -158,7 +158,7 @@ class ReviewFiles:
 
     @property
     def lock(self) -> Path:
-        """Held by the process that serves the page; says where."""
+        """Held by the process that serves the page; holds its address."""
         return self.folder / LOCK
 
     @property
@@ -248,7 +248,7 @@ class CameraFiles:
 
     @property
     def label_record(self) -> Path:
-        """What the last labelling came to."""
+        """The record of the last labelling."""
         return self.folder / LABEL_RECORD
 
     @property
@@ -272,7 +272,7 @@ class CameraFiles:
         return self.folder / "wandb"
 
     def report(self, name: str) -> Path:
-        """A figure or table that a command leaves for people, and that none of ours reads."""
+        """A figure or table for people; no command reads it."""
         return self.folder / name
 
 
@@ -284,7 +284,7 @@ def is_shared(name: str) -> bool:
     """
     first, *others = name.split("/")
     hidden = any(part.startswith(".") for part in (first, *others))
-    # What W&B keeps beside its runs can be had again.
+    # W&B can make these again.
     if first == "wandb" and others and (others[0] == "cache" or others[0].startswith("staged-")):
         return False
     is_table = first.endswith(TABLE)
@@ -297,5 +297,5 @@ def is_mark(name: str) -> bool:
 
 
 def is_under_lock(name: str) -> bool:
-    """Whether a file is made under the camera's lock and worthless without the log of that time."""
+    """Whether a file is made under the camera's lock, so that it fits only the log of that time."""
     return _UNDER_LOCK.match(name) is not None

@@ -1,4 +1,4 @@
-"""Locks of the operating system that tell others who holds them."""
+"""File locks of the operating system; their content tells other commands who holds them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _held: set[int] = set()
 
 
 def _forget_locks() -> None:
-    """In a forked child: let go of the parent's locks, which the parent's death must free."""
+    """In a forked child, release the parent's locks: they must end with the parent."""
     for descriptor in _held:
         os.close(descriptor)
     _held.clear()
@@ -30,11 +30,11 @@ os.register_at_fork(after_in_child=_forget_locks)
 
 
 class LockHeld(Exception):
-    """Somebody else holds the lock.
+    """Another command holds the lock.
 
     Attributes:
-        holder: What the holder wrote, at least ``pid``, ``host`` and ``since`` (Unix seconds);
-            empty if it took the lock this very moment and has not signed yet.
+        holder: The holder's note, with at least ``pid``, ``host`` and ``since`` (Unix seconds);
+            empty if it has taken the lock but not signed yet.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -58,16 +58,16 @@ class LockHeld(Exception):
 class Lock:
     """An exclusive lock on a file, held until :meth:`release` or the end of the process.
 
-    The lock is the system's, so it ends with the process however that ends, and none is ever
-    stale; the file's content only tells others who holds it.
+    The lock belongs to the operating system, so it ends with the process however that ends and is
+    never stale. The file's content only tells others who holds it.
 
     Args:
         path: The file; made if need be, for its owner alone to read where ``private``.
-        note: What to tell others, beside the process, the host and the time; JSON-able.
-        private: Whether the note is nobody else's business.
+        note: Shown to others, beside the process, the host and the time; must fit into JSON.
+        private: Whether only the file's owner may read the note.
 
     Raises:
-        LockHeld: Somebody else holds it.
+        LockHeld: Another command holds it.
         UserError: The file cannot be written or locked.
     """
 
@@ -95,21 +95,21 @@ class Lock:
         self.tell(note)
 
     def tell(self, note: dict[str, Any]) -> None:
-        """Replace what others read."""
+        """Replace the note that others read."""
         signed = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time(), **note}
         os.ftruncate(self._descriptor, 0)
         with suppress(OSError):  # on a full disk the lock holds all the same, unsigned
             os.pwrite(self._descriptor, json.dumps(signed).encode(), 0)
 
     def release(self) -> None:
-        """Let go; again does nothing."""
+        """Release the lock; a second call does nothing."""
         if self._descriptor in _held:
             _held.discard(self._descriptor)
             os.close(self._descriptor)
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock on a file just now; no file is no lock."""
+    """Whether a process holds the lock on a file; a missing file is not locked."""
     try:
         with file_lock(path, shared=True, wait=False, make=False):
             return False
@@ -123,19 +123,19 @@ def is_locked(path: Path) -> bool:
 def file_lock(
     path: Path, shared: bool = False, wait: bool = True, make: bool = True
 ) -> Iterator[int]:
-    """Hold a lock on a file, or on a folder, for a moment; the content is left alone.
+    """Hold a lock on a file or a folder until the block ends; the content is not changed.
 
     Args:
         path: The file.
         shared: Whether others may hold it at the same time, if they share it, too.
-        wait: Whether to wait for others to let go.
+        wait: Whether to wait until others release it.
         make: Whether to make the file if it is missing.
 
     Yields:
         The descriptor of the file, open until the block ends.
 
     Raises:
-        BlockingIOError: Somebody holds it, and ``wait`` is false.
+        BlockingIOError: It is held, and ``wait`` is false.
         OSError: The file cannot be opened or locked.
     """
     flags = os.O_RDONLY if path.is_dir() or not make else os.O_RDWR | os.O_CREAT

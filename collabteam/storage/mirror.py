@@ -1,19 +1,19 @@
-"""The copy of a camera on this machine, where the camera lives in an object store.
+"""The copy on this machine of a camera that lives in an object store.
 
-The tables (crops, labels, truth) are read and written in the store itself. Everything else that a
-camera's folder holds (rounds, audits, records of videos, reports) is made here and brought up when
-whoever holds the camera's lock is done with a step; so another machine goes on from there. The
-store is right, the copy may be deleted at any time by whoever holds nothing.
+The tables (crops, labels, truth) are read and written in the store itself. All other files of the
+camera (rounds, audits, records of videos, reports) are made in the copy, and the holder of the
+camera's lock uploads them after each step, so that another machine can go on from there. The store
+is authoritative: the copy may be deleted whenever no command runs.
 
-**Who may bring up what.** The lock is an object, :class:`Lease`. Each time that it is taken its
-generation grows by one. A copy that held the last generation may hold work that a kill kept from
-being brought up; it is brought up the next time. A copy that did not is made like the store, and
-what it had begun of rounds and audits is dropped: somebody else has been at work since. Each object
-is replaced only where it is what this copy last saw, so even a holder who was frozen for an hour
-overwrites nothing of the next one's.
+**Who may upload.** The lock is an object, :class:`Lease`, whose generation grows by one each time
+that it is taken. A copy that held the last generation may contain work that a kill kept from being
+uploaded, so it uploads that work the next time. Any other copy is made equal to the store, and
+unfinished rounds and audits in it are dropped, because another holder has worked since. An object
+is replaced only if it is the one that this copy saw last, so a holder that was frozen for an hour
+cannot overwrite the work of the next one.
 
-**Order.** The file that says that a result is complete (``round.json``, ``audit.json``, ...) goes
-up last and is taken away first.
+**Order.** The file that says that a result is complete (``round.json``, ``audit.json``, ...) is
+uploaded last and deleted first.
 """
 
 from __future__ import annotations
@@ -37,38 +37,38 @@ from collabteam.storage.locks import Lock, LockHeld, file_lock
 from collabteam.storage.store import Conflict, Store, say, together
 
 LEASE = 60.0
-"""Seconds after which the lock of a holder that was not heard of may be taken over."""
+"""Seconds without a renewal after which another command may take over the lock."""
 _SYNCED = ".synced.json"
 _SYNCED_LOCK = ".synced.lock"
-# The store's clock shows seconds, of two times at that.
+# The store's clock has whole seconds, and an age is the difference of two of its times.
 _CLOCK_STEP = 2.0
-# Bytes that may take more than a few seconds.
+# Transfers of more bytes may take more than a few seconds.
 _MUCH = 50_000_000
 
 
 class Lease:
     """The camera's lock in the store: an object that names its holder, renewed while held.
 
-    The holder renews it four times in ``LEASE`` seconds. Another command may take it over once it
-    was not renewed for longer, by the store's clock alone. Both are conditional puts, so of two
-    only one succeeds.
+    The holder renews it four times in ``LEASE`` seconds. Another command may take it over when the
+    last renewal is older than that, by the store's clock alone. Both are conditional puts, so only
+    one of two commands succeeds.
 
     Args:
         store: The camera's objects.
-        owner: Stands for this copy on this machine; what it left behind is its own, as the local
-            lock that the caller has shows that the process is gone.
-        note: What to tell others.
+        owner: Identifies this copy on this machine. A lease that it left behind is its own: the
+            caller has the local lock, which shows that the earlier process is gone.
+        note: Shown to other commands.
 
     Attributes:
         before: Generation and owner of the last holder; 0 and ``""`` if there was none.
 
     Raises:
-        LockHeld: Somebody else holds it.
-        UserError: The store does not answer, or does not let us in.
+        LockHeld: Another command holds it.
+        UserError: The store does not answer, or refuses the credentials.
     """
 
     def __init__(self, store: Store, owner: str, note: dict[str, Any]) -> None:
-        # A client of its own: a renewal must not wait for a large object.
+        # A separate client, because a renewal must not wait for a large object.
         self._store = Store(store.url, request_seconds=LEASE / 6)
         self._guard = threading.RLock()
         found = store.read(LOCK)
@@ -97,20 +97,20 @@ class Lease:
 
     @property
     def generation(self) -> int:
-        """How often the lock was taken up to now."""
+        """Number of times that the lock has been taken."""
         return int(self._content["generation"])
 
-    def check(self, anew: bool = False) -> None:
+    def check(self, ask: bool = False) -> None:
         """Make sure that the lock is still held.
 
         Args:
-            anew: Ask the store, even if no other command could have taken it over yet.
+            ask: Whether to ask the store although no other command can have taken it over yet.
 
         Raises:
-            UserError: Somebody else took it over, or the store does not answer.
+            UserError: Another command took it over, or the store does not answer.
         """
         with self._guard:
-            if not self._lost and (anew or _now() - self._renewed > LEASE):
+            if not self._lost and (ask or _now() - self._renewed > LEASE):
                 self._lost = not self._put()
             if self._lost:
                 raise UserError(
@@ -120,15 +120,15 @@ class Lease:
                 )
 
     def _put(self) -> bool:
-        """Write the lock; False if it is somebody else's."""
-        self._content["renewed"] += 1  # else equal content would have an equal etag
+        """Write the lock; False if another command holds it."""
+        self._content["renewed"] += 1  # equal content would have an equal etag
         text = json.dumps(self._content).encode()
         while True:
             began = _now()
             try:
                 self._etag = self._store.write(LOCK, text, over=self._etag)
             except Conflict:
-                # Perhaps the answer to our own put was lost, of this or of an earlier renewal.
+                # The answer to this put, or to that of an earlier renewal, may have been lost.
                 found = self._store.read(LOCK)
                 if found is None or _content(found.content).get("key") != self._content["key"]:
                     return False
@@ -145,7 +145,7 @@ class Lease:
                     self._lost = not self._put()
 
     def release(self) -> None:
-        """Let go; again does nothing."""
+        """Release the lock; a second call does nothing."""
         self._over.set()
         with self._guard:
             if not self._lost and self._content["holder"]:
@@ -170,10 +170,10 @@ class Mirror:
     # -- the camera's lock -------------------------------------------------------------------------
 
     def take(self, note: dict[str, Any]) -> None:
-        """Take the camera's lock, here and in the store, and have what the store has.
+        """Take the camera's lock, here and in the store, and download changes.
 
         Raises:
-            LockHeld: Somebody else holds it.
+            LockHeld: Another command holds it.
             UserError: The store does not answer, or the folder cannot be written.
         """
         with self._alone() as state:
@@ -181,7 +181,7 @@ class Mirror:
             try:
                 self._lease = Lease(self.store, self._owner(state), note)
                 if self._lease.before != (state["held"], self._owner(state)):
-                    self._bring_down(state)
+                    self._download(state)
                 state["held"] = self._lease.generation
             except BaseException:
                 self.release()
@@ -192,13 +192,13 @@ class Mirror:
         """Make sure that the lock is still held, if it was taken.
 
         Raises:
-            UserError: Somebody else took it over.
+            UserError: Another command took it over.
         """
         if self._lease is not None:
             self._lease.check()
 
     def release(self) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         if self._lease is not None:
             self._lease.release()
         if self._lock is not None:
@@ -212,7 +212,7 @@ class Mirror:
     # -- down and up -------------------------------------------------------------------------------
 
     def pull(self) -> None:
-        """Have what the store has, unless a command on this machine holds the camera just now.
+        """Download changes, unless a command on this machine holds the camera.
 
         Raises:
             UserError: The store does not answer, or the disk is full.
@@ -221,7 +221,7 @@ class Mirror:
             try:
                 lock = Lock(self.folder / LOCK, {"command": "look"})
             except LockHeld:
-                return  # what is here is newer
+                return  # the copy is newer
             try:
                 found = self.store.read(LOCK)
                 last = _content(found.content) if found else {}
@@ -230,15 +230,15 @@ class Mirror:
                 ):  # fmt: skip
                     self._fetch(MANIFEST, state)
                 else:
-                    self._bring_down(state)
+                    self._download(state)
             finally:
                 lock.release()
 
     def push(self) -> None:
-        """Bring up what was made here since the last time; the lock must be held.
+        """Upload the files that have changed since the last time; the lock must be held.
 
         Raises:
-            UserError: The store does not answer, or somebody else has taken over the camera.
+            UserError: The store does not answer, or another command has taken over the camera.
         """
         with self._alone() as state:
             known, here = state["files"], self._files()
@@ -248,7 +248,7 @@ class Mirror:
             if not (changed or gone):
                 return
             assert self._lease is not None
-            self._lease.check(anew=True)
+            self._lease.check(ask=True)
             self._say_if_much("up to", sum(here[name][0] for name in changed))
 
             def up(name: str) -> None:
@@ -267,7 +267,7 @@ class Mirror:
                 up(name)
 
     def publish(self, *files: Path) -> None:
-        """Bring up files that anybody may make anew without the lock, such as a plot.
+        """Upload files that any command may make again without the lock, such as plots.
 
         Raises:
             UserError: The store does not answer.
@@ -276,12 +276,12 @@ class Mirror:
             for file in files:
                 name, stat = file.relative_to(self.folder).as_posix(), _stat(file)
                 found = self.store.read(name)
-                with suppress(Conflict):  # another one was quicker, with the same right
+                with suppress(Conflict):  # another command was quicker, with the same right
                     etag = self.store.write(name, file.read_bytes(), found.etag if found else None)
                     state["files"][name] = [etag, *stat]
 
     def write_manifest(self, text: str) -> None:
-        """Write the camera's manifest; if it is not what was seen last, bring that down instead.
+        """Write the camera's manifest; if another command has changed it, download that instead.
 
         Raises:
             UserError: The store does not answer.
@@ -296,14 +296,14 @@ class Mirror:
             self._fetch(MANIFEST, state)
 
     def _write(self, name: str, etag: str | None) -> str:
-        """Bring up one file in place of what was there when it was seen last."""
+        """Upload one file in place of the object that was seen last."""
         content = (self.folder / name).read_bytes()
         try:
             return self.store.write(name, content, etag)
         except Conflict:
-            # A push that was killed, or whose answer was lost, or else a new holder.
+            # An earlier upload was killed or its answer was lost, or there is a new holder.
             assert self._lease is not None
-            self._lease.check(anew=True)
+            self._lease.check(ask=True)
             found = self.store.read(name)
             try:
                 return self.store.write(name, content, found.etag if found else None)
@@ -313,8 +313,8 @@ class Mirror:
                     "again, it goes on from what is there"
                 ) from error
 
-    def _bring_down(self, state: dict[str, Any]) -> None:
-        """Make the copy like the store."""
+    def _download(self, state: dict[str, Any]) -> None:
+        """Make the copy equal to the store."""
         there, known, here = self.store.listing(), state["files"], self._files()
         there = {name: found for name, found in there.items() if is_shared(name)}
         gone = [
@@ -340,7 +340,7 @@ class Mirror:
             self._fetch(name, state)
 
     def _fetch(self, name: str, state: dict[str, Any]) -> None:
-        """Bring down one object as it is now; without one, remove the file."""
+        """Download one object; if there is none, remove the file."""
         file, found = self.folder / name, self.store.read(name)
         if found is None:
             file.unlink(missing_ok=True)
@@ -360,7 +360,7 @@ class Mirror:
             say(f"bringing {size / 1e6:.0f} MB of {self.folder.name} {where} {self.store.url}")
 
     def _files(self) -> dict[str, list[int]]:
-        """Size and time of change of every file here that is not this machine's alone."""
+        """Size and time of change of every file that belongs in the store, too."""
         found = {}
         for folder, below, files in os.walk(self.folder):
             inside = Path(folder).relative_to(self.folder)
@@ -374,10 +374,10 @@ class Mirror:
 
     @contextmanager
     def _alone(self) -> Iterator[dict[str, Any]]:
-        """Keep other processes on this machine from syncing the copy meanwhile.
+        """Keep other processes on this machine from synchronising the copy at the same time.
 
         Yields:
-            What the copy and the store had in common last: ``files`` (etag, size and time of change
+            What the copy and the store had in common last: ``files`` (etag, size, time of change
             by name), ``held`` (the generation of the lock that this copy held last), ``copy`` and
             ``store``, the address.
         """
@@ -409,19 +409,20 @@ class Mirror:
 def address_of(folder: Path) -> str:
     """The address of the camera that a folder is the copy of; ``""`` if it is no copy."""
     try:
-        return str(json.loads((folder / _SYNCED).read_text(encoding="utf-8")).get("store", ""))
+        state = json.loads((folder / _SYNCED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ""
+    return str(state.get("store", "")) if isinstance(state, dict) else ""
 
 
 def _now() -> float:
-    """Seconds that also count while the machine sleeps."""
+    """Seconds on a clock that also runs while the machine sleeps."""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime(clock)
 
 
 def _content(text: bytes) -> dict[str, Any]:
-    """The lock's content; a broken one is nobody's."""
+    """The lock's content; a broken lock has no holder."""
     try:
         content = json.loads(text)
     except ValueError:

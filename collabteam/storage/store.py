@@ -39,17 +39,18 @@ PATIENCE = 60.0
 """Seconds for which a store that does not answer is asked again."""
 _SILENCE = 4.0
 _WORKERS = 8
-# Of one request. Longer than a slow line takes for one object; whatever hangs is asked again.
+# For one request: longer than a slow line takes for one object. A request that hangs is repeated.
 _REQUEST_SECONDS = 120.0
 # How often a merge may be overtaken by appends before it gives way.
 _COMMITS = 5
 
 Result = TypeVar("Result")
 
-# Servers that somebody has waited for in vain, and that nobody waits for again meanwhile.
+# Servers that did not answer in time. Until they do, nothing waits for them again.
 _gave_up: set[str] = set()
 
-# Where Lance and the client say in text alone what the store answered.
+# Lance passes on the store's answers as text only. Its text and the client's come from the same
+# Rust crate, so these patterns serve both; the client's exception types would serve only one.
 _STATUS = re.compile(r"status code: (\d{3})|StatusCode\((\d{3})\)")
 _NO_CREDENTIALS = re.compile(r"failed to get aws credentials|169\.254\.|no credentials", re.I)
 _AWAY = re.compile(
@@ -60,7 +61,7 @@ _AWAY = re.compile(
 
 
 class Conflict(Exception):
-    """Somebody else changed an object first."""
+    """Another writer changed an object first."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Store:
                 "connect_timeout": timedelta(seconds=5),
                 "timeout": timedelta(seconds=request_seconds),
             },
-            # Retried by patiently(), which knows what it is about.
+            # patiently() does the retries.
             retry_config={"max_retries": 1, "retry_timeout": timedelta(seconds=10)},
         )
         self.lance_options = {
@@ -114,14 +115,14 @@ class Store:
     # -- patience ----------------------------------------------------------------------------------
 
     def patiently(self, operation: Callable[[], Result]) -> Result:
-        """Do something with the store, again and again while it does not answer.
+        """Run an operation on the store, and repeat it while the store does not answer.
 
         Args:
-            operation: May be done any number of times.
+            operation: Must be safe to repeat.
 
         Raises:
             UserError: It does not answer for ``PATIENCE`` seconds, there is no such bucket, or it
-                does not let us in. Whatever else the operation raises is raised as it is.
+                refuses the credentials. All other exceptions of the operation pass through.
         """
         began = time.monotonic()
         until = began + (0.0 if self.endpoint in _gave_up else PATIENCE)
@@ -153,7 +154,7 @@ class Store:
         return f" at {self.endpoint}" if self.endpoint else ""
 
     def _is_away(self, error: Exception) -> bool:
-        """Whether trying again may help.
+        """Whether the store is away, so that repeating the operation may help.
 
         Raises:
             UserError: Only the user can help.
@@ -192,7 +193,7 @@ class Store:
     # -- objects -----------------------------------------------------------------------------------
 
     def read(self, name: str) -> StoredObject | None:
-        """One object; None if there is none of this name."""
+        """One object; None if no object has this name."""
 
         def get() -> StoredObject | None:
             try:
@@ -209,19 +210,19 @@ class Store:
         return self.patiently(get)
 
     def write(self, name: str, content: bytes, over: str | None = None) -> str:
-        """Write one object where nobody else has changed it.
+        """Write one object unless another writer has changed it.
 
         Args:
             name: Its name.
             content: Its bytes.
-            over: The etag of what it replaces; None for nothing: a new object.
+            over: Etag of the object that it replaces; None to make a new object.
 
         Returns:
             Its etag.
 
         Raises:
-            Conflict: The object is not what it replaces. That may have been this very call: an
-                answer of the store may be lost on the way.
+            Conflict: The object has changed. This very call may have changed it, if the store's
+                answer was lost on the way.
         """
         mode: PutMode = "create" if over is None else {"e_tag": over}
         try:
@@ -230,13 +231,13 @@ class Store:
             )["e_tag"] or ""  # fmt: skip
         except (AlreadyExistsError, PreconditionError) as error:
             raise Conflict(name) from error
-        except FileNotFoundError as error:  # what it replaces is gone
+        except FileNotFoundError as error:  # the replaced object is gone
             raise Conflict(name) from error
 
     def check_conditions(self) -> None:
-        """Make sure that the store refuses to write what is there already.
+        """Make sure that the store refuses to write an object that exists already.
 
-        Everything that keeps two writers apart rests on that.
+        Two writers are kept apart by this alone.
 
         Raises:
             UserError: It does not.
@@ -259,11 +260,11 @@ class Store:
         )
 
     def delete(self, name: str) -> None:
-        """Remove one object; none of that name is fine."""
+        """Remove an object, if there is one of that name."""
         self.patiently(lambda: obstore.delete(self._objects, name))
 
     def listing(self) -> dict[str, tuple[str, int]]:
-        """Etag and size of every object but those of tables, by name."""
+        """Etag and size by name of every object that belongs to no table."""
         top = self.patiently(lambda: obstore.list_with_delimiter(self._objects))
         found = {meta["path"]: (meta["e_tag"] or "", meta["size"]) for meta in top["objects"]}
 
@@ -275,9 +276,9 @@ class Store:
         return found
 
     def copy(self, name: str, to: Store) -> None:
-        """Copy what lies below a name to the same name elsewhere in the bucket.
+        """Copy the objects below a name to the same name elsewhere in the bucket.
 
-        The data does not pass through this machine. What is there already is replaced.
+        The data does not pass through this machine. Existing objects are replaced.
         """
         bucket = Store(self.bucket)
         source, target = (one.url.removeprefix(f"{self.bucket}/") for one in (self, to))
@@ -301,18 +302,18 @@ class Store:
         return sorted(page["common_prefixes"])
 
     def server_time(self) -> datetime:
-        """What the store's own clock says, to the second."""
+        """The time by the store's own clock, in whole seconds."""
         self.patiently(lambda: obstore.put(self._objects, ".clock", os.urandom(8)))
         return self.patiently(lambda: obstore.head(self._objects, ".clock"))["last_modified"]
 
 
 def say(text: str) -> None:
-    """Tell a person what takes its time."""
+    """Tell a person why this takes a while."""
     print(text, file=sys.stderr, flush=True)
 
 
 def together(function: Callable[[Result], object], items: Iterable[Result]) -> None:
-    """Call a function on many things, a few at a time; the first exception is raised."""
+    """Call a function on many items, a few at a time; raises the first exception."""
     with ThreadPoolExecutor(_WORKERS) as pool:
         try:
             for future in [pool.submit(function, item) for item in items]:
@@ -323,7 +324,7 @@ def together(function: Callable[[Result], object], items: Iterable[Result]) -> N
 
 
 def _short(error: Exception) -> str:
-    """What happened, without the request's address and the client's innards."""
+    """The error without the request's address and details of the client."""
     text = str(error)
     if match := _STATUS.search(text):
         return f"status {match[1] or match[2]}"
@@ -335,14 +336,14 @@ def _short(error: Exception) -> str:
 
 
 def append_once(data: lance.LanceDataset, rows: pa.Table, store: Store) -> lance.LanceDataset:
-    """Append rows in one commit; exactly once, whatever answer of the store is lost.
+    """Append rows in one commit, exactly once even if an answer of the store is lost.
 
-    A commit is a conditional put. If its answer is lost nobody knows whether it was made, so each
-    has a name, and the table's own history tells.
+    A commit is a conditional put. If its answer is lost, the outcome is unknown; each commit has a
+    unique name, so the table's own history tells whether it was made.
 
     Args:
         data: The table as it was seen last.
-        rows: What to append.
+        rows: The rows to append.
         store: Where it lies.
 
     Returns:
@@ -366,7 +367,7 @@ def append_once(data: lance.LanceDataset, rows: pa.Table, store: Store) -> lance
             is_unsure = True
             named = lance.Transaction(int(data.version), written.operation, written.uuid)
             try:
-                # Without retries of Lance's own: these would not know their own lost commit.
+                # Lance's own retries are off: they do not recognise their own lost commit.
                 return lance.LanceDataset.commit(data, named, max_retries=0)
             except OSError as error:
                 if not _is_conflict(error):
@@ -385,10 +386,10 @@ def merge_small(
 ) -> lance.LanceDataset:
     """Merge neighbouring small fragments; others may append meanwhile.
 
-    The merged table is committed as one that replaces just the version it was made of. An append
-    that comes in between makes it fail and is then put behind what was merged; an append that comes
-    after it starts anew. So the order of the rows stays in either case. Where somebody else merged
-    meanwhile, or nobody lets us, the table is left as it is.
+    The merged table is committed as a replacement of exactly the version that it was made of. An
+    append in between makes the commit fail and is then put behind the merged rows; an append that
+    comes after the commit is tried again by its writer. The order of the rows stays in either case.
+    If another process merged in the meantime, or the store refuses, the table is left as it is.
 
     Args:
         data: The table.
@@ -415,13 +416,13 @@ def merge_small(
     for _ in range(_COMMITS):
         now = [fragment.metadata for fragment in data.get_fragments()]
         if list(map(_paths, now[: len(before)])) != list(map(_paths, before)):
-            return data  # merged by somebody else, or by this very commit, whose answer was lost
+            return data  # merged by another process, or by this commit, whose answer was lost
         operation = lance.LanceOperation.Overwrite(data.lance_schema, merged + now[len(before) :])
         try:
             return lance.LanceDataset.commit(data, operation, int(data.version), max_retries=0)
         except (OSError, ValueError, RuntimeError) as error:
             if not isinstance(error, OSError) or not _is_conflict(error):
-                return data  # the rows are safe as they are, and the next one tries again
+                return data  # the rows are safe as they are, and the next merge tries again
         store.patiently(data.checkout_latest)
     return data
 
@@ -439,7 +440,7 @@ def _rewrite(
 
 
 def _paths(fragment: lance.FragmentMetadata) -> list[str]:
-    """What tells a fragment from others for good; its number may be given anew."""
+    """Identifies a fragment for good; its number may be given to another one."""
     return [file.path for file in fragment.files]
 
 

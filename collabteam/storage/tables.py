@@ -98,18 +98,18 @@ class Table:
         if missing:
             with self._damage(), disk_errors(), self._merging():
                 self._data.checkout_latest()  # type: ignore[no-untyped-call]
-                if set(missing) - set(self._data.schema.names):  # nobody else was quicker
+                if set(missing) - set(self._data.schema.names):  # no other process was quicker
                     self._data.add_columns(dict.fromkeys(missing, "''"))
 
     @contextmanager
     def _damage(self) -> Iterator[None]:
         try:
             yield
-        except BlockingIOError:  # somebody holds a lock
+        except BlockingIOError:  # the lock is held
             raise
         except BaseException as error:
             lances = (OSError, ValueError, RuntimeError, pa.ArrowException)
-            # A panic inside Lance is no Exception, and has a name but no importable class.
+            # A panic inside Lance is not an Exception, and its class cannot be imported.
             if not isinstance(error, lances) and type(error).__name__ != "PanicException":
                 raise
             place, _ = _address(self.path, self._store)
@@ -124,7 +124,7 @@ class Table:
         return int(self._data.version)
 
     def refresh(self) -> None:
-        """See what others have committed in the meantime."""
+        """Read the newest version of the table."""
         # Again, for the version found may be removed before it is read.
         self._following(self._data.checkout_latest)
 
@@ -177,7 +177,7 @@ class Table:
         if self._store is not None:
             self._data = merge_small(self._data, _SMALL_FRAGMENT, self._store)
             return
-        # Not now, if anybody is appending, or if the disk is full: the rows are safe as they are.
+        # Not while others append or if the disk is full: the rows are safe as they are.
         unfit = suppress(OSError, ValueError, RuntimeError)
         with unfit, self._merging(wait=False):
             self._merge(_SMALL_FRAGMENT)
@@ -185,13 +185,13 @@ class Table:
     def compact(self, rows: int, advance: Callable[[int], None] | None = None) -> None:
         """Merge fragments of fewer rows, and remove the files that the newest version lacks.
 
-        Who reads an older version goes on with the newest, see :meth:`_following`; who appends
-        waits, but for a table in a store. There what the last hour replaced stays until the next
-        call, for others may be about to commit. A kill at any moment leaves the rows as they are,
-        and files for a later call to remove.
+        Readers of an older version go on with the newest, see :meth:`_following`. Writers wait,
+        except for a table in a store: there, files that were replaced within the last hour stay
+        until a later call, because a commit may still build on them. A kill at any moment leaves
+        the rows as they are, and files for a later call to remove.
 
         Args:
-            rows: Fragments of so many rows stay as they are.
+            rows: Fragments of at least so many rows stay as they are.
             advance: Called with the number of rows just merged.
 
         Raises:
@@ -204,7 +204,7 @@ class Table:
                 self._reach(lambda: self._clean(_SETTLED, everything=False))
                 return
             self._merge(rows, advance)
-            # Nobody else is writing, so what no version refers to is what a killed commit left.
+            # No other process writes, so files without a version are those of killed commits.
             self._clean(timedelta(0), everything=True)
 
     def _clean(self, age: timedelta, everything: bool) -> None:
@@ -214,7 +214,7 @@ class Table:
 
     @contextmanager
     def still(self) -> Iterator[None]:
-        """Keep the table's files where they are: nobody merges it meanwhile."""
+        """Keep the table from being merged, so that its files stay where they are."""
         with self._merging(shared=True):
             yield
 
@@ -252,7 +252,7 @@ class Table:
 
     @contextmanager
     def _merging(self, shared: bool = False, wait: bool = True) -> Iterator[None]:
-        """Shared by those who append, exclusive to the one who merges; in a store, commits are.
+        """The lock of all tables: shared by appends, exclusive to a merge; none in a store.
 
         An append that commits while others are merged would end up before them.
         """
@@ -290,8 +290,8 @@ class Table:
         )
 
     def holding(self, column: str, names: set[str]) -> set[str]:
-        """Those of these names that stand in a column, also of rows that others just added."""
-        # Names with other characters need quoting, and are none.
+        """Those of these names that a column holds, including rows that others just added."""
+        # Names with other characters would need quoting, and no crop has such a name.
         quoted = ",".join(f"'{name}'" for name in names if name.isalnum())
         if not quoted:
             return set()
@@ -315,5 +315,5 @@ class Table:
 
 
 def _address(path: Path, store: Store | None) -> tuple[str, dict[str, str] | None]:
-    """What Lance is told: where a table is, and how to reach it."""
+    """Address and options by which Lance reaches a table."""
     return (str(path), None) if store is None else (store.url, store.lance_options)

@@ -2,7 +2,7 @@
 
 A root is a folder or an address such as ``s3://bucket/prefix``. A camera of an object store has a
 copy on this machine, and every path of a :class:`Workspace` is a path on this machine. Nothing else
-needs to know which of the two a camera is: a transaction brings up what was made in it.
+needs to know which of the two a camera is: the end of a transaction uploads the files that it made.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from collabteam.storage.tables import Table
 
 
 class CameraInUse(UserError):
-    """Another process holds the camera."""
+    """Another command holds the camera."""
 
 
 @dataclass(frozen=True)
 class StorageSize:
-    """What a camera's tables take on the disk or in the store.
+    """Size of a camera's tables on the disk or in the store.
 
     Attributes:
         files: Number of files.
@@ -75,7 +75,7 @@ class Workspace(CameraFiles):
 
     @cached_property
     def _mirror(self) -> Mirror | None:
-        # Made when needed, for whoever asks for paths alone needs no client of the store.
+        # Made when needed: paths alone need no client of the store, which takes 10 ms to make.
         return Mirror(self.folder, Store(self._address)) if self._address else None
 
     @classmethod
@@ -87,32 +87,32 @@ class Workspace(CameraFiles):
             camera: The camera's name.
 
         Raises:
-            UserError: The name or the root is none.
+            UserError: The name or the root cannot be used.
         """
         check_camera_name(camera)
         address = store_address(root)
         return cls(root_folder(root) / camera, f"{address}/{camera}" if address else "")
 
     def place_of(self, file: Path) -> str:
-        """Where a file of the camera lives, for people: a path or an address."""
+        """Path or address of a file of the camera, for people."""
         return f"{self.place}/{file.relative_to(self.folder).as_posix()}"
 
     # -- transactions ------------------------------------------------------------------------------
 
     @contextmanager
     def transaction(self, command: str) -> Iterator[None]:
-        """Hold the camera; at the end everything that was made is where the camera lives.
+        """Hold the camera; at the end, all files that were made are where the camera lives.
 
-        Transactions of the same object may be nested. The end of an inner one brings up what was
-        made until then; the end of the outermost one lets go of the camera, also after an
-        exception. The lock is the system's, so it ends with the process however that ends. In an
-        object store it is a lease besides, which ends a minute after the process.
+        Transactions of the same object may be nested. The end of an inner one uploads the files
+        made until then; the end of the outermost one releases the camera, also after an exception.
+        The lock belongs to the operating system, so it ends with the process however that ends. In
+        an object store there is a lease besides, which ends a minute after the process.
 
         Args:
-            command: The command's name, which others are told.
+            command: The command's name, for the message to others.
 
         Raises:
-            CameraInUse: Somebody else holds the camera; says who, and since when.
+            CameraInUse: Another command holds the camera; says which, and since when.
             UserError: The folder cannot be written, or the store does not answer.
         """
         if self._depth == 0:
@@ -120,11 +120,11 @@ class Workspace(CameraFiles):
         self._depth += 1
         try:
             yield
-            self._bring_up()
+            self._upload()
         except BaseException:
             if self._depth == 1:
                 with suppress(UserError):  # the first of two errors says more
-                    self._bring_up()
+                    self._upload()
             raise
         finally:
             self._depth -= 1
@@ -142,7 +142,7 @@ class Workspace(CameraFiles):
                 f"camera {self.name} is in use by {held.describe()}: wait for it or stop it"
             ) from held
 
-    def _bring_up(self) -> None:
+    def _upload(self) -> None:
         if self._mirror is not None:
             self._mirror.push()
 
@@ -154,13 +154,13 @@ class Workspace(CameraFiles):
             self._mirror.release()
 
     def _check_held(self) -> None:
-        """During a transaction: make sure that nobody has taken over the camera."""
+        """During a transaction, make sure that no other command has taken over the camera."""
         if self._depth and self._mirror is not None:
             self._mirror.check()
 
     @contextmanager
     def publishing(self, *files: Path) -> Iterator[list[Path]]:
-        """Make files that anybody may make again without a transaction, such as plots.
+        """Make files that any command may make again without a transaction, such as plots.
 
         Args:
             files: They are where the camera lives when the block ends.
@@ -177,7 +177,7 @@ class Workspace(CameraFiles):
             self._mirror.publish(*made)
 
     def refresh(self) -> None:
-        """See on this machine what others have made since.
+        """Download the files that others have made since.
 
         Raises:
             UserError: The store does not answer, or the disk is full.
@@ -191,7 +191,7 @@ class Workspace(CameraFiles):
         """Make the folder of a new camera.
 
         Raises:
-            UserError: It cannot be made, or the store lacks what keeps two writers apart.
+            UserError: It cannot be made, or the store has no conditional writes.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -201,7 +201,7 @@ class Workspace(CameraFiles):
             self._mirror.store.check_conditions()
 
     def write_manifest(self, text: str) -> None:
-        """Write the manifest; in a store, see what another process has written meanwhile instead.
+        """Write the manifest; in a store, read the one that another process wrote first instead.
 
         Raises:
             UserError: The store does not answer, or the disk is full.
@@ -233,7 +233,7 @@ class Workspace(CameraFiles):
         return Store(f"{self._address}/{self.table_folder(name).name}") if self._address else None
 
     def table_size(self, *names: TableName) -> StorageSize:
-        """What tables take where the camera lives."""
+        """Size of tables where the camera lives."""
         sizes: list[int] = []
         for name in names:
             folder = self.table_folder(name)
@@ -241,7 +241,7 @@ class Workspace(CameraFiles):
                 sizes += self._mirror.store.sizes(folder.name)
                 continue
             for file in folder.glob("**/*"):
-                with suppress(FileNotFoundError):  # somebody is writing
+                with suppress(FileNotFoundError):  # a writer replaced it
                     if file.is_file():
                         sizes.append(file.stat().st_size)
         return StorageSize(len(sizes), sum(sizes))
@@ -291,7 +291,7 @@ class Workspace(CameraFiles):
                             self.table_folder(name), hidden.table_folder(name), copy_function=_link
                         )
             finish(hidden)
-            with suppress(OSError):  # somebody else was quicker
+            with suppress(OSError):  # another process was quicker
                 hidden.folder.rename(to.folder)
         finally:
             shutil.rmtree(hidden.folder, ignore_errors=True)
@@ -311,7 +311,7 @@ def registered(root: str | Path) -> dict[str, Workspace]:
         root: A folder, or ``s3://bucket/prefix``.
 
     Raises:
-        UserError: The root is no such address, or the store does not answer or let us in.
+        UserError: The root cannot be used, or the store does not answer or refuses access.
     """
     folder, address = root_folder(root), store_address(root)
     if not address:

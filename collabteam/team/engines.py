@@ -34,9 +34,10 @@ from collabteam.errors import UserError, disk_errors, first_line
 from collabteam.features.images import decode, normalize
 from collabteam.learners.fit import set_threads
 from collabteam.settings import MOST_DISAGREEMENT, TrainerConfig
+from collabteam.storage.files import replacing_folder, write_json
 from collabteam.storage.layout import RoundFiles
 from collabteam.team.team import Engine, ImageReader, Team
-from collabteam.team.voting import vote
+from collabteam.team.voting import VotePolicy
 
 CALIBRATION = 600
 """Crops on which a coarse arithmetic is prepared: half set its ranges, half measure its errors."""
@@ -213,19 +214,16 @@ class OpenVino(Engine):
             images = decode(crops, self.image_size, pool).numpy()
         # Errors are measured on other crops than ranges, so that they are not flattered.
         ranges, errors = images[::2], images[1::2] if len(images) > 1 else images
-        part = folder.with_name("preparing")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        if self.precision == "int8":
-            quantised = _quantise(network, ranges, self.image_size)
-            openvino.save_model(quantised, part / "network.xml", compress_to_fp16=False)
-        *coarse, exact = (stage(errors) for stage in self._load(network, finer, part))
-        off = [np.abs(prob - exact).max(axis=1) for prob in coarse]
-        margins = [min(0.5, float(np.quantile(one, _EXACT, method="higher"))) for one in off]
-        (part / "margins.json").write_text(json.dumps({"margins": margins, "crops": len(errors)}))
-        for stale in folder.parent.glob(f"{self.precision}-*"):
-            shutil.rmtree(stale)
-        part.replace(folder)
+        with replacing_folder(folder) as part:
+            if self.precision == "int8":
+                quantised = _quantise(network, ranges, self.image_size)
+                openvino.save_model(quantised, part / "network.xml", compress_to_fp16=False)
+            *coarse, exact = (stage(errors) for stage in self._load(network, finer, part))
+            off = [np.abs(prob - exact).max(axis=1) for prob in coarse]
+            margins = [min(0.5, float(np.quantile(one, _EXACT, method="higher"))) for one in off]
+            write_json(part / "margins.json", {"margins": margins, "crops": len(errors)})
+            for stale in folder.parent.glob(f"{self.precision}-*"):
+                shutil.rmtree(stale)
 
 
 class _Compiled:
@@ -396,26 +394,32 @@ class Check:
     largest_difference: float
 
 
-def disagreement(reference_NB: NDArray[np.floating], other_NB: NDArray[np.floating]) -> float:
+def disagreement(
+    reference_NB: NDArray[np.floating], other_NB: NDArray[np.floating], policy: VotePolicy
+) -> float:
     """Share of crops on which two probabilities give different verdicts; 0 where there are none.
 
     Args:
         reference_NB: (N, B) probability of *true*, 0 to 1.
         other_NB: The same crops, (N, B).
+        policy: Makes the verdicts.
 
     Raises:
-        ValueError: The shapes differ, or :func:`~collabteam.team.voting.vote` refuses one.
+        ValueError: The shapes differ, or :meth:`~collabteam.team.voting.VotePolicy.vote` refuses
+            one.
 
     Example:
         >>> import numpy as np
-        >>> disagreement(np.array([[0.9, 0.2], [0.6, 0.1]]), np.array([[0.8, 0.3], [0.4, 0.1]]))
+        >>> from collabteam.team.votes.consensus import Consensus
+        >>> one, other = np.array([[0.9, 0.2], [0.6, 0.1]]), np.array([[0.8, 0.3], [0.4, 0.1]])
+        >>> disagreement(one, other, Consensus())
         0.5
     """
     if reference_NB.shape != other_NB.shape:
         raise ValueError(f"expected two of a shape, got {reference_NB.shape} and {other_NB.shape}")
     if not len(reference_NB):
         return 0.0
-    return float((vote(reference_NB).branch != vote(other_NB).branch).mean())
+    return float((policy.vote(reference_NB).branch != policy.vote(other_NB).branch).mean())
 
 
 def check_engine(
@@ -424,6 +428,7 @@ def check_engine(
     reader: ImageReader,
     rows: NDArray[np.int64],
     batch_size: int,
+    policy: VotePolicy,
     advance: Callable[[int], object] | None = None,
 ) -> Check:
     """Compare an engine's verdicts on a sample with those of the reference.
@@ -434,6 +439,7 @@ def check_engine(
         reader: Hands out encoded crops.
         rows: The sample.
         batch_size: Crops per step.
+        policy: Makes the verdicts.
         advance: Called with the number of crops of each finished batch.
 
     Raises:
@@ -449,7 +455,7 @@ def check_engine(
     if not ours:
         return Check(0, 0.0, 0.0)
     prob, exact = np.concatenate(ours), np.concatenate(theirs)
-    found = Check(len(prob), disagreement(exact, prob), float(np.abs(prob - exact).max()))
+    found = Check(len(prob), disagreement(exact, prob, policy), float(np.abs(prob - exact).max()))
     if found.disagreement > MOST_DISAGREEMENT:
         raise Disagreement(
             f"engine={engine.kind} in {engine.precision} gives another verdict than torch in fp32 "

@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 
 from collabteam.errors import UserError
 from collabteam.settings import DetectorConfig
+from collabteam.video.network import Network, Raw
 from collabteam.video.objects import Objects, area
-
-Raw = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
-"""What a network says of one image: (N, 4) boxes in pixels of it, (N,) scores, (N,) numbers of
-kinds."""
+from collabteam.video.yolo import Yolo
 
 
 class Detector(Protocol):
@@ -39,19 +37,6 @@ class Detector(Protocol):
         """
 
 
-class Network(Protocol):
-    """A trained network, as :mod:`.yolo` and this module wrap it."""
-
-    names: dict[int, str]
-    """The kinds of objects that it knows, by its own numbers."""
-
-    def predict(self, images: Sequence[NDArray[np.uint8]], numbers: list[int]) -> list[Raw]:
-        """What is seen in images of one size, from the confidence that is asked for.
-
-        Boxes may reach beyond the image. Kinds other than ``numbers`` may be left out.
-        """
-
-
 def open_detector(config: DetectorConfig, wanted: Sequence[str]) -> Detector:
     """Load a detector. Nothing is ever downloaded.
 
@@ -67,8 +52,6 @@ def open_detector(config: DetectorConfig, wanted: Sequence[str]) -> Detector:
             weights or those of another model, or they know nothing of a wanted kind.
     """
     if config.kind == "yolo":
-        from collabteam.video.yolo import Yolo
-
         network: Network = Yolo(config)
     elif config.kind == "torchvision":
         network = _Torchvision(config)

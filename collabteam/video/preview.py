@@ -12,8 +12,8 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from collabteam.reporting.plots import contact_sheet
 from collabteam.storage.files import replacing_path
+from collabteam.video.contact_sheet import contact_sheet
 from collabteam.video.footage import open_footage
 
 _WIDTH = 960

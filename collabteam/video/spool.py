@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 
 from collabteam.catalog import Catalog, Crop
 from collabteam.errors import UserError
-from collabteam.sources.crops import Item, Labels
+from collabteam.settings import UNKNOWN
+from collabteam.sources.crops import Item, Labels, ingest_source
 from collabteam.storage.files import replacing, write_json
 from collabteam.storage.locks import Lock, LockHeld
 from collabteam.storage.workspace import Workspace
@@ -295,9 +296,6 @@ def commit(catalog: Catalog, spool: Spool) -> list[VideoRecord]:
     Raises:
         UserError: Another command holds the camera, or the disk is full; nothing is lost.
     """
-    from collabteam.settings import UNKNOWN
-    from collabteam.sources.crops import ingest_source
-
     with catalog.workspace.transaction("ingest"):
         # Under the lock: what another one commits meanwhile is gone, or, in a store, on record.
         for file in spool.sealed():

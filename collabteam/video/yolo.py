@@ -26,7 +26,7 @@ from PIL import Image
 
 from collabteam.errors import UserError, first_line
 from collabteam.settings import DetectorConfig
-from collabteam.video.detection import Raw
+from collabteam.video.network import Raw
 
 _RUNTIME = {".pt": None, ".onnx": "onnxruntime", ".tflite": "ai-edge-litert"}
 """The package that runs a file, by its extension."""

@@ -36,7 +36,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from collabteam.catalog import Catalog
 from collabteam.errors import UserError, first_line
 from collabteam.events import Listener
-from collabteam.reviewing.queues import prepare, why_empty
+from collabteam.reviewing.review_queue import REVIEW_QUEUES
 from collabteam.reviewing.session import Refused, ReviewSession
 from collabteam.settings import ReviewConfig
 from collabteam.storage.locks import Lock, LockHeld
@@ -391,18 +391,19 @@ def serve(
         UserError: The port is taken, the queue is empty, or the camera is reviewed from another
             machine.
     """
+    queue = REVIEW_QUEUES.load(config.queue)()
     files = catalog.workspace.review
     files.folder.mkdir(exist_ok=True, mode=0o700)
     try:
         lock = Lock(files.lock, {"command": "review"}, private=True)
     except LockHeld as held:
         # What the queue needs is drawn here; the server that there is sees it.
-        prepare(catalog, config, listener)
+        queue.prepare(catalog, config, listener)
         _join(held, config, reviewer, listener)
         return None
     try:
         with _listen(config) as listening:
-            prepare(catalog, config, listener)
+            queue.prepare(catalog, config, listener)
             desk = ReviewSession(catalog, config)
             _check_any(desk, config)
             port = listening.getsockname()[1]
@@ -500,14 +501,14 @@ def _check_any(desk: ReviewSession, config: ReviewConfig) -> None:
     if desk.total(config.queue):
         return
     raise UserError(
-        f"queue={config.queue} of camera {name} is empty: {why_empty(config.queue, name)}"
+        f"queue={config.queue} of camera {name} is empty: {desk.why_empty(config.queue)}"
     )
 
 
 def _open(
     address: str, token: str, config: ReviewConfig, reviewer: str, listener: Listener
 ) -> None:
-    whole = f"{address}/enter?token={token}&queue={config.queue}"
+    whole = f"{address}/enter?token={token}&queue={quote(config.queue)}"
     print(f"{config.camera.name}, queue {config.queue}, for {reviewer}, good for one browser:")
     print(f"  {whole}", flush=True)
     if config.open:

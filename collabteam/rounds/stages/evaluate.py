@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +15,13 @@ from collabteam.rounds import evaluation, messages
 from collabteam.rounds.evaluation import Recall
 from collabteam.rounds.oracle import oracle_answers
 from collabteam.rounds.plan import RoundPlan
+from collabteam.rounds.records import UnknownObjects
 from collabteam.rounds.stages.train import FoldPredictions
 from collabteam.rounds.stages.training_set import TrainingSet
 from collabteam.settings import UNKNOWN, TrainConfig
 from collabteam.stages import Stage
 from collabteam.team.team import Team
-from collabteam.team.voting import ABSTAIN, Verdicts, vote
+from collabteam.team.voting import ABSTAIN, Verdicts
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class EvaluateFolds(Stage[FoldFigures]):
 
     def compute(self, listener: Listener) -> FoldFigures:
         """Return the figures."""
-        classes, config = self.plan.classes, self.plan.config
+        classes = self.plan.classes
         folds, human_folds = {}, []
         human_prob = [one.prob_VB[one.is_human_V] for one in self.predictions]
         human_labels = [one.labels_V[one.is_human_V] for one in self.predictions]
@@ -66,7 +66,7 @@ class EvaluateFolds(Stage[FoldFigures]):
             human_folds.append(evaluation.branch_recall(prob, labels, classes))
         estimates = evaluation.expected_precision(
             np.concatenate(human_prob), np.concatenate(human_labels),
-            len(classes), config.team.joint, config.quantile,
+            len(classes), self.plan.policy, self.plan.rule,
         )  # fmt: skip
         return FoldFigures(
             evaluation.mean_recall(list(folds.values())),
@@ -155,7 +155,7 @@ class EvaluateTest(Stage[TestFigures]):
         batches = self.team.score_rows(plan.catalog, rows, config.trainer.score_batch_size)
         prob = np.concatenate(list(batches))
         labels = index.targets(rows, plan.classes)
-        verdicts = vote(prob, config.team.joint)
+        verdicts = plan.policy.vote(prob)
         return TestFigures(
             len(rows),
             evaluation.branch_recall(prob, labels, plan.classes),
@@ -171,12 +171,12 @@ class TruthFigures:
     Attributes:
         precision: Per class of the increment, share of right labels.
         label_noise: Share of wrong labels in the training set.
-        unknown: Crops of none of the classes: ``pool``, ``abstain_rate`` and ``increment``.
+        unknown: Crops of none of the classes.
     """
 
     precision: dict[str, float | None]
     label_noise: float | None
-    unknown: dict[str, Any] | None
+    unknown: UnknownObjects | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,14 +220,14 @@ class CompareWithTruth(Stage[TruthFigures]):
             self._unknown(known, new),
         )
 
-    def _unknown(self, known: TextColumn, new: NDArray[np.bool_]) -> dict[str, Any] | None:
+    def _unknown(self, known: TextColumn, new: NDArray[np.bool_]) -> UnknownObjects | None:
         is_unknown = ~known.is_any(["", *self.plan.classes])
         in_pool, taken = is_unknown[self.pool], new & is_unknown
         if not (in_pool.any() or taken.any()):
             return None
         abstained = self.verdicts.branch[in_pool] == ABSTAIN
-        return {
-            "pool": int(in_pool.sum()),
-            "abstain_rate": float(abstained.mean()) if in_pool.any() else None,
-            "increment": int(taken.sum()),
-        }
+        return UnknownObjects(
+            pool=int(in_pool.sum()),
+            abstain_rate=float(abstained.mean()) if in_pool.any() else None,
+            increment=int(taken.sum()),
+        )

@@ -11,16 +11,23 @@ from importlib.metadata import version
 from collabteam.catalog import CropIndex
 from collabteam.events import Listener
 from collabteam.machine import utc_stamp
-from collabteam.reporting.table1 import Round
 from collabteam.rounds import evaluation
 from collabteam.rounds.initial import initial_rows
 from collabteam.rounds.plan import RoundPlan
+from collabteam.rounds.records import (
+    BranchRecall,
+    ClassIncrement,
+    ExpectedPrecision,
+    FoldRecall,
+    Reviewer,
+    RoundRecalls,
+    RoundRecord,
+)
 from collabteam.rounds.stages.evaluate import FoldFigures, TestFigures, TruthFigures
 from collabteam.rounds.stages.select import RoundIncrement
 from collabteam.rounds.stages.training_set import TrainingSet
 from collabteam.settings import UNKNOWN, result_settings
 from collabteam.stages import Stage
-from collabteam.storage.files import write_json
 from collabteam.storage.layout import RoundFiles
 from collabteam.team.voting import Verdicts
 
@@ -29,7 +36,7 @@ TIMED = ("sample", "select", "read", "train", "score", "evaluate")
 
 
 @dataclass(frozen=True, eq=False)
-class FinishRound(Stage[Round]):
+class FinishRound(Stage[RoundRecord]):
     """Drop networks that are in the way and write the record.
 
     Attributes:
@@ -57,7 +64,7 @@ class FinishRound(Stage[Round]):
     seconds: dict[str, float]
     name = "record"
 
-    def compute(self, listener: Listener) -> Round:
+    def compute(self, listener: Listener) -> RoundRecord:
         """Return the record."""
         plan, config, classes = self.plan, self.plan.config, self.plan.classes
         index, training = self.index, self.training
@@ -65,63 +72,69 @@ class FinishRound(Stage[Round]):
         # From the labels themselves: a person may go on where the oracle answered before.
         is_simulated = (index.human_source[training.rows] == "oracle").any()
         coverage = evaluation.coverage(self.verdicts)
-        return {
-            "schema": 1,
-            "camera": config.camera.name,
-            "round": plan.number,
-            "fingerprint": training.fingerprint,
-            "classes": classes,
-            "train_size": len(training.rows),
-            "train_counts": {
+        return RoundRecord(
+            camera=config.camera.name,
+            round=plan.number,
+            fingerprint=training.fingerprint,
+            classes=classes,
+            train_size=len(training.rows),
+            train_counts={
                 **{name: int((training.labels == b).sum()) for b, name in enumerate(classes)},
                 UNKNOWN: int((training.labels == -1).sum()),
             },
-            "train_unsure": int((index.unsure_round[training.rows] >= 0).sum()),
-            "training_digest": training.digest,
-            "reviewer": {
-                "kind": "oracle" if is_simulated else "person",
-                "error_rate": config.oracle_error if is_simulated else 0.0,
-                "answers": int(index.verified()[sample].sum()),
-            },
-            "expected_precision": {
-                name: {"share": share, "crops": count}
+            train_unsure=int((index.unsure_round[training.rows] >= 0).sum()),
+            training_digest=training.digest,
+            reviewer=Reviewer(
+                kind="oracle" if is_simulated else "person",
+                error_rate=config.oracle_error if is_simulated else 0.0,
+                answers=int(index.verified()[sample].sum()),
+            ),
+            expected_precision={
+                name: ExpectedPrecision(share=share, crops=count)
                 for name, (share, count) in zip(classes, self.folds.expected_precision, strict=True)
             },
-            "increment": {
-                name: row | {"precision": self.truth.precision[name]}
+            increment={
+                name: ClassIncrement(**row.model_dump(), precision=self.truth.precision[name])
                 for name, row in self.increment.report.items()
             },
-            "voting": self.voting,
-            "settings": result_settings(config),
-            "versions": {
+            voting=self.voting,
+            settings=result_settings(config),
+            versions={
                 "python": platform.python_version(),
                 **{name: version(name) for name in ("collabteam", "torch", "lightning", "timm")},
             },
-            "pool_size": len(self.verdicts.branch),
-            "coverage": coverage,
-            "abstain_rate": None if coverage is None else 1 - coverage,
-            "test_size": self.test.size,
-            "coverage_test": self.test.coverage,
-            "consensus_accuracy_test": self.test.accuracy,
-            "recall": {
-                "validation": self.folds.validation,
-                "human": self.folds.human,
-                "folds": [{"fold": fold, **recall} for fold, recall in self.folds.folds.items()],
-                "test": self.test.recall,
-            },
-            "label_noise": self.truth.label_noise,
-            "unknown": self.truth.unknown,
-            "seconds": {name: round(self.seconds.get(name, 0.0), 2) for name in TIMED},
-            "peak_memory_mb": _peak_memory_mb(),
-            "finished": utc_stamp(),
-        }
+            pool_size=len(self.verdicts.branch),
+            coverage=coverage,
+            abstain_rate=None if coverage is None else 1 - coverage,
+            test_size=self.test.size,
+            coverage_test=self.test.coverage,
+            consensus_accuracy_test=self.test.accuracy,
+            recall=RoundRecalls(
+                validation=_recalls(self.folds.validation),
+                human=_recalls(self.folds.human),
+                folds=[
+                    FoldRecall(fold=fold, recalls=_recalls(recall))
+                    for fold, recall in self.folds.folds.items()
+                ],
+                test=None if self.test.recall is None else _recalls(self.test.recall),
+            ),
+            label_noise=self.truth.label_noise,
+            unknown=self.truth.unknown,
+            seconds={name: round(self.seconds.get(name, 0.0), 2) for name in TIMED},
+            peak_memory_mb=_peak_memory_mb(),
+            finished=utc_stamp(),
+        )
 
-    def save(self, output: Round) -> None:
+    def save(self, output: RoundRecord) -> None:
         """Remove networks that neither vote nor start the next round, then write the record."""
         files = self.plan.files
         if self.plan.config.team.init == "scratch":
             _prune(files, self.voting)
-        write_json(files.record, output)
+        output.write(files.record)
+
+
+def _recalls(found: evaluation.Recall) -> dict[str, BranchRecall]:
+    return {name: BranchRecall(**sides) for name, sides in found.items()}
 
 
 def _prune(files: RoundFiles, voting: dict[str, list[int]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +12,7 @@ from numpy.typing import NDArray
 from collabteam.catalog import Catalog, CropIndex
 from collabteam.events import Listener
 from collabteam.stages import Stage
-from collabteam.storage.layout import RoundFiles
-from collabteam.team.predictions import PredictionStore
-from collabteam.team.team import Team
+from collabteam.team.predictions import PredictionStore, Scorer
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,32 +36,29 @@ class ScorePool(Stage[Predictions]):
         catalog: Where the pictures are.
         index: The catalog's crops.
         pool: (N,) which of them to score.
-        number: Round of the team.
-        files: The team's round.
+        scores: Folder of the team's scores.
         fingerprint: Of the team; scores of another one are thrown away.
         classes: Names of the classes.
-        team: Loads the team; called if there is anything to score.
+        engine: Loads the team; called if there is anything to score.
         batch_size: Crops per step.
+        title: For the progress, with a place for the number of crops: ``{}``.
     """
 
     catalog: Catalog
     index: CropIndex
     pool: NDArray[np.bool_]
-    number: int
-    files: RoundFiles
+    scores: Path
     fingerprint: str
     classes: list[str]
-    team: Callable[[], Team]
+    engine: Callable[[], Scorer]
     batch_size: int
+    title: str
     name = "score"
 
     def compute(self, listener: Listener) -> Predictions:
         """Score what is missing and read all of it."""
-        store = PredictionStore(self.files.scores(), self.fingerprint, self.classes, self.index)
+        store = PredictionStore(self.scores, self.fingerprint, self.classes, self.index)
         rows = np.flatnonzero(self.pool)
         if store.missing(rows).any():
-            store.fill(
-                self.catalog, rows, self.team(), self.batch_size, listener,
-                f"round {self.number}, the team votes on {{}} crops",
-            )  # fmt: skip
+            store.fill(self.catalog, rows, self.engine(), self.batch_size, listener, self.title)
         return Predictions(rows, store.of(rows))

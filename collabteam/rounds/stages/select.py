@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from collabteam.catalog import CropIndex, LabelEvent
 from collabteam.events import Listener
-from collabteam.reporting.table1 import Round
 from collabteam.rounds import messages
 from collabteam.rounds.plan import RoundPlan
-from collabteam.rounds.selection import select
+from collabteam.rounds.records import DrawnClass, RoundRecord, read_increment
 from collabteam.rounds.stages.score import Predictions, ScorePool
 from collabteam.stages import Stage
-from collabteam.storage.files import read_json, write_json
+from collabteam.storage.files import write_json
 from collabteam.team.team import Team
-from collabteam.team.voting import ABSTAIN, vote
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +23,11 @@ class RoundIncrement:
     """The increment of a round.
 
     Attributes:
-        report: Content of ``increment.json``: per class ``candidates``, ``taken``, ``shortfall``
-            and ``expected_precision``; empty for round 0.
+        report: What ``increment.json`` says per class; empty for round 0.
         labels: The team's labels of the drawn crops; empty if the increment was read back.
     """
 
-    report: dict[str, dict[str, Any]] = field(default_factory=dict)
+    report: dict[str, DrawnClass] = field(default_factory=dict)
     labels: list[LabelEvent] = field(default_factory=list)
 
 
@@ -55,12 +51,12 @@ class Select(Stage[RoundIncrement]):
         is_drawn = (index.increment_round == self.plan.number).any()
         if not is_drawn or self._is_stale(index):
             return None
-        return RoundIncrement(read_json(self._file))
+        return RoundIncrement(read_increment(self._file))
 
     def discard(self) -> None:
         """Void labels that another team or a lost round drew."""
         if self._is_stale(self.plan.catalog.index()):
-            rollback = LabelEvent("", "", source="rollback", round=self.plan.number - 1)
+            rollback = LabelEvent.rollback(self.plan.number - 1)
             self.plan.catalog.append_labels([rollback])
             self._file.unlink(missing_ok=True)
 
@@ -70,23 +66,22 @@ class Select(Stage[RoundIncrement]):
         before = self._before
         index = plan.catalog.index()
         scored = self._predictions(index, listener)
-        verdicts = vote(scored.prob_NB, config.team.joint)
+        verdicts = plan.policy.vote(scored.prob_NB)
         # One object, one row: a track that trains already would only add near copies.
         tracks = index.track_code[scored.rows]
-        verdicts.branch[np.isin(tracks, index.track_code[plan.trains(index)])] = ABSTAIN
-        increments = select(
+        increments = plan.rule.select(
             verdicts, tracks, len(plan.classes), config.increment_per_class,
-            config.quantile, [config.seed, plan.number],
+            [config.seed, plan.number], np.isin(tracks, index.track_code[plan.trains(index)]),
         )  # fmt: skip
-        report: dict[str, dict[str, Any]] = {}
+        report: dict[str, DrawnClass] = {}
         labels = []
         for name, branch in zip(plan.classes, increments, strict=True):
-            report[name] = {
-                "candidates": branch.candidates,
-                "taken": len(branch.taken),
-                "shortfall": branch.shortfall,
-                "expected_precision": before["expected_precision"][name]["share"],
-            }
+            report[name] = DrawnClass(
+                candidates=branch.candidates,
+                taken=len(branch.taken),
+                shortfall=branch.shortfall,
+                expected_precision=before.expected_precision[name].share,
+            )
             labels += [
                 LabelEvent(
                     str(index.crop_id[scored.rows[position]]),
@@ -95,7 +90,7 @@ class Select(Stage[RoundIncrement]):
                     purpose="increment",
                     round=plan.number,
                     confidence=float(verdicts.confidence[position]),
-                    by=before["fingerprint"],
+                    by=before.fingerprint,
                 )
                 for position in branch.taken
             ]
@@ -105,36 +100,37 @@ class Select(Stage[RoundIncrement]):
         """Warn of an increment that is small or may be wrong."""
         config = self.plan.config
         for text in messages.warnings_of_increment(
-            self.plan.number, output.report, self._before["expected_precision"],
+            self.plan.number, output.report, self._before.expected_precision,
             config.increment_per_class,
         ):  # fmt: skip
             listener.warn(text)
 
     def save(self, output: RoundIncrement) -> None:
         """Write the file, then append the labels in one commit."""
-        write_json(self._file, output.report)
+        write_json(self._file, {name: row.model_dump() for name, row in output.report.items()})
         self.plan.catalog.append_labels(output.labels)
 
     def _predictions(self, index: CropIndex, listener: Listener) -> Predictions:
         """Votes of the team of the round before; crops that came since then are scored now."""
         plan, files = self.plan, self.plan.files_before
         return ScorePool(
-            plan.catalog, index, plan.pool(index), plan.number - 1, files,
-            self._before["fingerprint"], plan.classes,
+            plan.catalog, index, plan.pool(index), files.scores(), self._before.fingerprint,
+            plan.classes,
             # With the settings that it was trained with, which a rollback lets change.
             lambda: Team.load(files, plan.config.trainer), plan.config.trainer.score_batch_size,
+            messages.scoring(plan.number - 1),
         ).compute(listener)  # fmt: skip
 
     def _is_stale(self, index: CropIndex) -> bool:
         number = self.plan.number
         drawn = index.increment_round == number
-        foreign = drawn & (index.increment_by != self._before["fingerprint"])
+        foreign = drawn & (index.increment_by != self._before.fingerprint)
         beyond = index.increment_round > number
         is_lost = drawn.any() and not self._file.exists()
         return bool(foreign.any() or beyond.any() or is_lost)
 
     @property
-    def _before(self) -> Round:
+    def _before(self) -> RoundRecord:
         assert self.plan.before is not None, "round 0 selects nothing"
         return self.plan.before
 

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from collabteam.events import Listener
+from collabteam.events import Fit, Listener
 from collabteam.learners.fit import fit_fold
-from collabteam.reporting.wandb_runs import finish, fold_logger, log_recall
 from collabteam.rounds import evaluation, messages
 from collabteam.rounds.plan import RoundPlan
 from collabteam.rounds.stages.select import RoundIncrement
@@ -88,17 +87,18 @@ class TrainFold(Stage[FoldPredictions]):
         plan, config, training = self.plan, self.plan.config, self.training
         is_later = plan.number > 0
         epochs = (config.optim.epochs_later if is_later else 0) or config.optim.epochs
-        logger = fold_logger(
-            config.logger, plan.files, config.camera.name, plan.number, self.fold,
+        drawn = {name: row.model_dump() for name, row in self.increment.report.items()}
+        fit = Fit(
+            config.camera.name, plan.number, self.fold, plan.files.folder,
             {**result_settings(config), "round": plan.number, "fold": self.fold,
-             "train_size": len(training.rows), "increment": self.increment.report},
+             "train_size": len(training.rows), "increment": drawn},
         )  # fmt: skip
         size, batch_size = int((self.folds != self.fold).sum()), config.data.batch_size
         total = max(1, size // batch_size) * min(batch_size, size) * epochs
         title = (
             f"round {plan.number}, fold {self.fold}: {len(training.rows)} crops, {epochs} epochs"
         )
-        try:
+        with listener.fit(fit) as logger:
             with listener.stage(title, total, "crops") as advance:
                 outcome = fit_fold(
                     plan.files, plan.classes, self.pictures, training.labels, self.folds,
@@ -108,16 +108,15 @@ class TrainFold(Stage[FoldPredictions]):
                     device=plan.device, logger=logger, advance=advance,
                 )  # fmt: skip
             found = self._predictions(outcome.prob, outcome.seconds)
-            extra = {
-                f"increment/{name}/{key}": float(value)
-                for name, row in self.increment.report.items()
+            recall = evaluation.branch_recall(found.prob_VB, found.labels_V, plan.classes)
+            figures = {
+                f"{kind}/{name}/{key}": float(value)
+                for kind, rows in (("recall", recall), ("increment", drawn))
+                for name, row in rows.items()
                 for key, value in row.items()
                 if value is not None
             }
-            recall = evaluation.branch_recall(found.prob_VB, found.labels_V, plan.classes)
-            log_recall(logger, plan.number, recall, extra)
-        finally:
-            finish(logger)
+            listener.metrics(plan.number, figures)
         return found
 
     def save(self, output: FoldPredictions) -> None:

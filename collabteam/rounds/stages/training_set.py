@@ -77,7 +77,7 @@ class GatherTrainingSet(Stage[TrainingSet]):
             if count < folds:
                 raise UserError(messages.few_objects(name, count, folds))
         own = training_digest(index.crop_id[rows], index.training_labels(rows))
-        before = plan.before["fingerprint"] if plan.before else ""
+        before = plan.before.fingerprint if plan.before else ""
         return TrainingSet(
             rows,
             index.crop_id[rows].astype(str),

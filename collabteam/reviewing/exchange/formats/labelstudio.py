@@ -89,8 +89,7 @@ class LabelStudio(ExchangeFormat):
             raise NotAnAnswerFile(f"it is broken JSON ({first_line(error)})") from error
         if not isinstance(tasks, list):
             raise NotAnAnswerFile("it is one JSON object, Label Studio's export is a list")
-        known = [isinstance(task, dict) and ("data" in task or "crop_id" in task) for task in tasks]
-        if tasks and not any(known):
+        if tasks and not any(map(_is_task, tasks)):
             raise NotAnAnswerFile("none of its entries has 'data' or 'crop_id'")
         for number, task in enumerate(tasks, 1):
             _read_task(number, task, answers)
@@ -98,6 +97,10 @@ class LabelStudio(ExchangeFormat):
 
 def _interface_file(to: Path) -> Path:
     return to.with_name(f"{to.stem}-interface.xml")
+
+
+def _is_task(entry: object) -> bool:
+    return isinstance(entry, dict) and ("data" in entry or "crop_id" in entry)
 
 
 def _read_task(number: int, task: object, answers: AnswerCollector) -> None:

@@ -1,0 +1,140 @@
+"""The seam of review queues: one class chooses crops for a person to verify."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from collabteam.registry import Registry
+from collabteam.settings import review
+
+if TYPE_CHECKING:  # the names of the queues are listed without Arrow and NumPy
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from collabteam.catalog import Catalog, CropIndex
+    from collabteam.catalog.annotations import Answers
+    from collabteam.events import Listener
+    from collabteam.settings import ReviewConfig
+
+
+@dataclass(frozen=True)
+class ReviewState:
+    """What a queue may look at.
+
+    Attributes:
+        catalog: The camera.
+        index: Its N crops.
+        answers: What all reviewers said so far.
+        config: The sizes of draws, and the seed.
+    """
+
+    catalog: Catalog
+    index: CropIndex
+    answers: Answers
+    config: ReviewConfig
+
+
+@dataclass(frozen=True)
+class QueuedCrops:
+    """Crops to verify, in the order in which they are shown.
+
+    Attributes:
+        rows: Shape ``(Q,)``: row numbers of the catalog's index, each once.
+        suggested: Q labels that are asked about, ``""`` where nothing is proposed.
+        next: The command that follows when all are verified.
+        round: The round whose team is asked about, -1 for none.
+        since: Of the purpose ``audit``: the number of events that were in the log when the audit
+            began; what they say does not count.
+    """
+
+    rows: NDArray[np.int64]
+    suggested: Sequence[str]
+    next: str
+    round: int = -1
+    since: int = 0
+
+
+class ReviewQueue(ABC):
+    """Chooses crops for a person to verify.
+
+    A queue is one module of ``collabteam.reviewing.queues``, or a class of another package that
+    ``queue=package.module:Class`` or an entry point of the group ``collabteam.review_queue`` names.
+
+    Attributes:
+        title: What the review page calls it.
+        purpose: What the answers are for, one of ``collabteam.catalog.records.REVIEW_PURPOSES``:
+            ``seed`` labels a crop; ``unsure`` also has it train from the next round on; ``test``
+            is for the frozen test set and ``audit`` for an audit, where only crops of the queue may
+            be answered, and an audit counts its own answers alone; ``conflict`` shows what others
+            answered, and settles it.
+        position: Queues are listed in ascending order of this number, then of their names.
+    """
+
+    title: ClassVar[str]
+    purpose: ClassVar[str]
+    position: ClassVar[int] = 100
+
+    def prepare(self, catalog: Catalog, config: ReviewConfig, listener: Listener) -> None:
+        """Draw what the queue needs, if it is not drawn yet.
+
+        Args:
+            catalog: The camera.
+            config: The sizes of the draws.
+            listener: For warnings.
+
+        Raises:
+            UserError: There is nothing to draw from, or another command holds the camera.
+        """
+        return
+
+    @abstractmethod
+    def crops(self, state: ReviewState) -> QueuedCrops:
+        """The crops of the queue as things stand.
+
+        Those that are verified already stay where they count as done. Nothing is drawn or written;
+        a queue that was never prepared may be empty.
+
+        Raises:
+            UserError: Something that an earlier command wrote is broken.
+        """
+
+    def membership_changed(
+        self, state: ReviewState, queued: Container[int], rows: list[int]
+    ) -> bool:
+        """Whether new answers bring crops into the queue or out of it.
+
+        Args:
+            state: With the new answers.
+            queued: Row numbers of the queue's crops.
+            rows: Row numbers of the crops that were answered.
+        """
+        return False
+
+    @abstractmethod
+    def why_empty(self, camera: str) -> str:
+        """Why the queue may have no crops, and which command brings some.
+
+        Args:
+            camera: The camera's name.
+        """
+
+
+REVIEW_QUEUES: Registry[ReviewQueue] = review.REVIEW_QUEUES
+"""All review queues."""
+
+
+def load_queues(chosen: str = "") -> dict[str, ReviewQueue]:
+    """The queues of a review session, by name, in the order in which they are listed.
+
+    Args:
+        chosen: A queue to add, which may be ``package.module:Class``; ``""`` adds none.
+
+    Raises:
+        UserError: A queue cannot be loaded.
+    """
+    names = dict.fromkeys([*REVIEW_QUEUES.names(), *([chosen] if chosen else [])])
+    queues = {name: REVIEW_QUEUES.load(name)() for name in names}
+    return dict(sorted(queues.items(), key=lambda item: (item[1].position, item[0])))

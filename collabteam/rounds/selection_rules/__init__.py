@@ -1,0 +1,1 @@
+"""Selection rules, one module each; see :class:`collabteam.rounds.selection.SelectionRule`."""

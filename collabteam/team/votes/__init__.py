@@ -1,0 +1,1 @@
+"""Vote policies, one module each; see :class:`collabteam.team.voting.VotePolicy`."""
