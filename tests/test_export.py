@@ -640,7 +640,7 @@ def test_team_labels_in_the_test_set_are_pointed_out(tmp_path: Path, call: Call)
     to = tmp_path / "to"
     said = call("export", f"root={catalog.folder.parent}", "camera=S1", "format=csv", f"to={to}")
     assert said.code == 0, said.err
-    assert "Of `test`, 1 labels are the team's" in (to / "README.md").read_text()
+    assert "1 labels of `test` are the team's" in (to / "README.md").read_text()
 
 
 def test_tiny_pictures_are_pointed_out(tmp_path: Path, call: Call) -> None:

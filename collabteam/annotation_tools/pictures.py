@@ -17,12 +17,12 @@ _EXTENSIONS = {
 
 
 class PictureHeader(NamedTuple):
-    """What the header of an encoded picture says.
+    """The header of an encoded picture.
 
     Attributes:
-        extension: Of a file with this picture, such as ``.jpg``.
-        width: In pixels.
-        height: In pixels.
+        extension: Extension of a file with this picture, such as ``.jpg``.
+        width: Width in pixels.
+        height: Height in pixels.
     """
 
     extension: str

@@ -32,7 +32,7 @@ def labels_become_a_persons(command: str) -> str:
 
 @dataclass(frozen=True)
 class WriteReport:
-    """What a format has to say about the crops that it wrote.
+    """A format's report about the crops that it wrote.
 
     Attributes:
         remarks: Sentences for the dataset's ``README.md``.
@@ -51,11 +51,11 @@ class ExportFormat(ABC):
     names. Texts for ``README.md`` are Markdown; ``{to}`` in them stands for the folder.
 
     Attributes:
-        name: What the dataset's ``README.md`` calls the format.
+        name: The format's name in the dataset's ``README.md``.
         layout: Which files there are and what they hold, a phrase for ``README.md``.
         notes: How to use them, a paragraph each, for ``README.md``.
-        crop_column: What the crop's name is called in the files.
-        box_columns: What its box is called in the files, Markdown.
+        crop_column: The key of the crop's name in the files.
+        box_columns: The keys of its box in the files, Markdown.
     """
 
     name: ClassVar[str]
@@ -69,7 +69,7 @@ class ExportFormat(ABC):
 
         Args:
             selection: The crops, in the order of arrival.
-            seed: Of draws.
+            seed: Seed of draws.
 
         Returns:
             The same crops with the same labels.

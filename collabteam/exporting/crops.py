@@ -18,7 +18,7 @@ ATTRIBUTES = (
     *("label", "split", "source", "confidence", "round", "team", "proposed"),
     *("video", "track", "frame", "time"),
 )
-"""What every format says of a crop besides its picture, its name and its box, in this order."""
+"""Attributes of a crop that every format writes besides picture, name and box, in this order."""
 BOX_SIDES = ("box_left", "box_top", "box_width", "box_height")
 """Names of the four numbers of a box, in formats that give each of them its own column."""
 
@@ -30,9 +30,9 @@ class ExportedCrop:
     Attributes:
         crop_id: The crop.
         image: Encoded picture exactly as the catalog has it.
-        extension: Of a file with this picture, such as ``.jpg``.
-        width: Of the picture, in pixels.
-        height: Of the picture, in pixels.
+        extension: Extension of a file with this picture, such as ``.jpg``.
+        width: Width of the picture, in pixels.
+        height: Height of the picture, in pixels.
         label: A class, or ``unknown``.
         split: ``train``, ``val``, ``test`` or ``held-out``.
         source: ``person``, ``import``, ``oracle`` or ``team``.
@@ -41,7 +41,7 @@ class ExportedCrop:
         team: The team's fingerprint; ``""`` for labels of persons.
         proposed: The detector's proposal, ``""`` for none.
         video: ``""`` for none.
-        track: Of the object within its video, ``""`` for none.
+        track: Track of the object within its video, ``""`` for none.
         frame: Number in the video, from 0; None for none.
         time: Unix seconds; None if nobody knows.
         box: Left, top, width and height in the frame, in pixels; None if nobody knows.

@@ -19,7 +19,7 @@ from collabteam.features.images import _upright_rgb
 
 
 class LabelledCrops(Dataset[tuple[Any, int]]):
-    """What ``python -m collabteam.export`` hands over, without writing it anywhere.
+    """The crops that ``python -m collabteam.export`` would write, as a torch dataset.
 
     One line for a training of one's own::
 

@@ -27,7 +27,7 @@ def export_dataset(
     """Write labelled crops as a dataset, into a folder of its own.
 
     The folder appears last and whole. Everything is first written into the hidden folder
-    ``.NAME.part`` beside it; what a killed call left there, the next one clears away. The same
+    ``.NAME.part`` beside it; the next call deletes what a killed one left there. The same
     labels give the same bytes, whatever the folder is called; ``README.md`` has the date.
 
     Args:
@@ -35,13 +35,13 @@ def export_dataset(
         selection: Which crops with what labels; see :func:`select_labels`.
         format: An instance of one of ``EXPORT_FORMATS``.
         to: The folder to make; an empty one may be there.
-        seed: Of draws of the format, such as a split into train and val.
-        licence: What ``README.md`` says about rights to the pictures.
-        command: What ``README.md`` says about how this was made.
+        seed: Seed of draws of the format, such as a split into train and val.
+        licence: Statement for ``README.md`` about rights to the pictures.
+        command: The command line, for ``README.md``.
         advance: Called with the number of crops of each part that was written.
 
     Returns:
-        What was written: the selection in the order and with the splits of the format.
+        The selection as it was written, in the order and with the splits of the format.
 
     Raises:
         UserError: Nothing is selected, the folder exists and is not empty or cannot be written, a

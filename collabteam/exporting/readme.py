@@ -40,9 +40,9 @@ def dataset_readme(
         selection: The crops as the format arranged them.
         format: The format.
         to: The dataset's folder.
-        licence: What the user says about rights to the pictures, ``""`` for nothing.
+        licence: The user's statement about rights to the pictures, ``""`` for none.
         command: The command line of the export, ``""`` if there was none.
-        report: What the format said when it had written the crops.
+        report: The format's report after it had written the crops.
     """
     now = utc_stamp()
     lines = [
@@ -108,15 +108,15 @@ def _class_table(selection: Selection) -> list[str]:
 
 
 def _by_source(selection: Selection) -> Iterable[str]:
-    """What the columns of the table mean, and what to mind."""
+    """The meaning of the table's columns, and warnings."""
     sources, splits = selection.sources_present(), selection.splits_present()
     meaning = {
         "person": "`person`: a person judged the crop",
         "import": "`import`: the label came with the crop from another tool",
         "oracle": "`oracle`: a *simulated* reviewer said it, no person",
         "team": "`team`: the consensus of a team of networks, no person",
-        "train": "`train`: everything else",
-        "val": "`val`: drawn from what would train, to stop and choose by",
+        "train": "`train`: all other crops",
+        "val": "`val`: drawn from `train`, for early stopping and for choosing a model",
         "test": "`test`: the frozen test set, on which no team has trained",
         "held-out": "`held-out`: other crops of objects that the test set shows; neither train nor "
         "measure on them",
@@ -126,8 +126,7 @@ def _by_source(selection: Selection) -> Iterable[str]:
     if trusted:
         yield ""
         yield (
-            f"Of `test`, {trusted:,} labels are the team's: leave them out when you measure "
-            "a model."
+            f"{trusted:,} labels of `test` are the team's: leave them out when you measure a model."
         )
     missing = [name for name in selection.classes if not selection.count(name)]
     if missing:
@@ -165,8 +164,8 @@ def _since(certificate: Certificate, selection: Selection) -> list[str]:
     persons = int((selection.source != "team").sum())
     lines = [
         "",
-        "The statement is about all crops that the audit froze. In this dataset a person's word "
-        f"stands above the frozen label, as it does for {persons:,} of these crops.",
+        "The statement is about all crops that the audit froze. In this dataset a person's label "
+        f"replaces the frozen one, as it does for {persons:,} of these crops.",
     ]
     unsure = sum(n for reason, n in selection.left_out.items() if "min_confidence" in reason)
     if unsure:
@@ -204,7 +203,7 @@ def _rights(licence: str) -> list[str]:
 
 def _columns(format: ExportFormat, converted: bool) -> list[str]:
     return [
-        f"- Of each crop: `{format.crop_column}`, its name in the catalog; `label`; `split`; "
+        f"- Each crop has `{format.crop_column}`, its name in the catalog; `label`; `split`; "
         "`source`; `confidence`, `round` and `team` (fingerprint) of a team's label; `proposed`, "
         "the detector's proposal; `video`; `track`, within the video; `frame`, from 0; `time`, in "
         f"Unix seconds; {format.box_columns}, in pixels of the video's frame. A value that nobody "

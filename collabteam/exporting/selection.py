@@ -22,7 +22,7 @@ TRAIN, VAL, TEST, HELD_OUT = "train", "val", "test", "held-out"
 SPLITS = (TRAIN, VAL, TEST, HELD_OUT)
 """``val`` occurs in ``yolo`` alone; ``held-out`` are crops of objects that the test set shows."""
 SOURCES = ("person", "import", "oracle", "team")
-"""Whose label it may be; ``oracle`` is a simulated person."""
+"""Who gave a label; ``oracle`` is a simulated person."""
 
 NO_LABEL = "nobody has labelled them"
 NOT_KNOWN = 'the team said "I don\'t know"'
@@ -50,7 +50,8 @@ class Selection:
         team: Shape ``(K,)``: the team's fingerprint, ``""`` for labels of persons.
         split: Shape ``(K,)``: one of ``SPLITS`` each.
         left_out: How many of the camera's other crops were left out, by reason; all of ``REASONS``.
-        certificate: What covers these labels if only such were asked for; None otherwise.
+        certificate: The certificate that covers these labels, if only such were asked for; else
+            None.
     """
 
     index: CropIndex
@@ -122,8 +123,8 @@ def select_labels(
 ) -> Selection:
     """Choose every crop that has a label now.
 
-    A person's word stands above a team's. A team's word is its last verdict, and where it never
-    gave one, the label with which the crop joined a round's increment.
+    A person's label takes precedence over a team's. A team's label is its last verdict or, where it
+    gave none, the label with which the crop joined a round's increment.
 
     Args:
         catalog: The camera.
@@ -201,7 +202,7 @@ def _reasons(
     return reason
 
 
-# -- what a team said --------------------------------------------------------------------------
+# -- labels of the team --------------------------------------------------------------------------
 
 
 def _current(catalog: Catalog, index: CropIndex) -> _TeamLabels:
@@ -285,7 +286,7 @@ def validation_part(labels: Texts, tracks: Texts, share: float, seed: int) -> np
         labels: Shape ``(K,)``; a track whose crops have several counts for its most frequent one.
         tracks: Shape ``(K,)``.
         share: 0 to 1.
-        seed: Of the hash.
+        seed: Seed of the hash.
 
     Returns:
         Shape ``(K,)``, bool.

@@ -1,1 +1,1 @@
-"""What a person verifies: queues, review sessions, and the exchange with other tools."""
+"""Verification by persons: queues, review sessions, and the exchange with other tools."""

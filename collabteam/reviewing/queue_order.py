@@ -24,7 +24,7 @@ def group_by_class(
         rows: Shape ``(Q,)``: row numbers.
         suggested: Shape ``(N,)``: what is asked about each of the camera's crops.
         classes: The camera's, in their order; ``unknown`` and all others follow.
-        seed: Of the shuffle.
+        seed: Seed of the shuffle.
 
     Returns:
         Shape ``(Q,)``: the same row numbers.
@@ -41,6 +41,6 @@ def is_in_share(crop_id: str, share: float, seed: int) -> bool:
     Args:
         crop_id: The crop.
         share: 0 to 1.
-        seed: Of the draw.
+        seed: Seed of the draw.
     """
     return seeded_hash(crop_id, seed) < share * 2.0**64

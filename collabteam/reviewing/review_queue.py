@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from collabteam.registry import Registry
-from collabteam.settings import review
+from collabteam.settings import seams
 
 if TYPE_CHECKING:  # the names of the queues are listed without Arrow and NumPy
     import numpy as np
@@ -22,12 +22,12 @@ if TYPE_CHECKING:  # the names of the queues are listed without Arrow and NumPy
 
 @dataclass(frozen=True)
 class ReviewState:
-    """What a queue may look at.
+    """The state of a review, for a queue to look at.
 
     Attributes:
         catalog: The camera.
         index: Its N crops.
-        answers: What all reviewers said so far.
+        answers: All answers of reviewers so far.
         config: The sizes of draws, and the seed.
     """
 
@@ -46,8 +46,8 @@ class QueuedCrops:
         suggested: Q labels that are asked about, ``""`` where nothing is proposed.
         next: The command that follows when all are verified.
         round: The round whose team is asked about, -1 for none.
-        since: Of the purpose ``audit``: the number of events that were in the log when the audit
-            began; what they say does not count.
+        since: For the purpose ``audit``, the number of events in the log when the audit began;
+            these events do not count.
     """
 
     rows: NDArray[np.int64]
@@ -64,8 +64,8 @@ class ReviewQueue(ABC):
     ``queue=package.module:Class`` or an entry point of the group ``collabteam.review_queue`` names.
 
     Attributes:
-        title: What the review page calls it.
-        purpose: What the answers are for, one of ``collabteam.catalog.records.REVIEW_PURPOSES``:
+        title: Its title on the review page.
+        purpose: The purpose of the answers, one of ``collabteam.catalog.records.REVIEW_PURPOSES``:
             ``seed`` labels a crop; ``unsure`` also has it train from the next round on; ``test``
             is for the frozen test set and ``audit`` for an audit, where only crops of the queue may
             be answered, and an audit counts its own answers alone; ``conflict`` shows what others
@@ -122,7 +122,7 @@ class ReviewQueue(ABC):
         """
 
 
-REVIEW_QUEUES: Registry[ReviewQueue] = review.REVIEW_QUEUES
+REVIEW_QUEUES: Registry[ReviewQueue] = seams.REVIEW_QUEUES
 """All review queues."""
 
 

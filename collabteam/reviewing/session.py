@@ -135,6 +135,12 @@ class ReviewSession:
         self._audited: dict[str, Answers] = {}
         for name, queue in self._queues.items():
             crops = queue.crops(self._state())
+            if queue.purpose == "test" and not self.index.test[crops.rows].all():
+                # An answer would put them into the test set for good.
+                raise UserError(
+                    f"queue={name} is for the frozen test set, but shows other crops: its class "
+                    "needs another purpose"
+                )
             if queue.purpose == "audit":
                 # An audit asks again, whatever was known of a crop before.
                 self._audited[name] = annotations.audit_answers(crops.since)

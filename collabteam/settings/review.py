@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from collabteam.errors import UserError
-from collabteam.registry import Registry
 from collabteam.settings.camera import CommandConfig
 from collabteam.settings.fields import setting
 from collabteam.settings.names import is_reviewer
-
-REVIEW_QUEUES: Registry[Any] = Registry(
-    "review queue", "collabteam.reviewing.review_queue:ReviewQueue", "collabteam.reviewing.queues"
-)
-"""All review queues; ``collabteam.reviewing.review_queue`` has them with their type."""
+from collabteam.settings.seams import REVIEW_QUEUES
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Registries of the seams that settings of ``collabteam.train`` name."""
+"""Registries of the seams that settings below them name."""
 
 from __future__ import annotations
 
@@ -16,3 +16,7 @@ SELECTION_RULES: Registry[Any] = Registry(
     "collabteam.rounds.selection_rules",
 )
 """Selection rules."""
+REVIEW_QUEUES: Registry[Any] = Registry(
+    "review queue", "collabteam.reviewing.review_queue:ReviewQueue", "collabteam.reviewing.queues"
+)
+"""Review queues."""

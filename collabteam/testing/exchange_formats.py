@@ -109,7 +109,7 @@ def _check_targets(format_class: type[ExchangeFormat], to: Path) -> None:
 
 
 def _pictures(to: Path) -> dict[str, bytes]:
-    """What was written, by the file's name without its folder."""
+    """The written pictures, by the file's name without its folder."""
     if to.suffix == ".zip":
         with zipfile.ZipFile(to) as archive:
             names = [name for name in archive.namelist() if name.startswith("images/")]

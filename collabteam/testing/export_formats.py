@@ -40,7 +40,7 @@ MOST_PICTURES = 512
 
 @dataclass(frozen=True)
 class ReadCrop:
-    """What a reader of a format finds about one crop.
+    """One crop as a reader of a format finds it.
 
     Attributes:
         label: Its class.
@@ -99,7 +99,7 @@ def _arranged(format_class: type[ExportFormat], selection: Selection, seed: int)
 
 
 def _described(selection: Selection) -> dict[str, tuple[str, ...]]:
-    """What a selection says of every crop, but the split."""
+    """All columns of a selection but the split, by crop."""
     names = selection.index.crop_id[selection.rows].tolist()
     columns = (
         selection.label, selection.source, selection.confidence, selection.round, selection.team

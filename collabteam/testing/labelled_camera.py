@@ -24,14 +24,14 @@ _TEAM = "0123456789abcdef"
 
 @dataclass(frozen=True)
 class LabelledCrop:
-    """One crop that has a label.
+    """One crop with a label.
 
     Attributes:
         image: Encoded picture.
         label: A class of the camera.
         source: ``person``, ``import``, ``oracle`` or ``team``.
         split: ``train``, ``test`` or ``held-out``.
-        track: Of the object within its video, ``""`` for none.
+        track: Track of the object within its video, ``""`` for none.
     """
 
     image: bytes
@@ -95,7 +95,7 @@ def make_labelled_camera(
         frame = -1 if alone else number
         crop = Crop(encoded_picture(number), video, track, frame, time, box)
         crops.append(crop)
-        if track_number % 8 == 7:  # of these nobody said anything that is a class
+        if track_number % 8 == 7:  # nobody gives these crops a class
             said = ("", "unusable", "unknown")[track_number % 3]
             if said:
                 events.append(LabelEvent(crop.crop_id, said, "person", "seed"))

@@ -168,6 +168,17 @@ def test_an_own_queue_through_the_command(root: Path, tmp_path: Path, call: Call
     one_line(call("review", *base[:2], "queue=sed"), "queue=sed", "no such review queue", "seed")
 
 
+def test_an_own_queue_cannot_grow_the_test_set(
+    root: Path, library: Path, tmp_path: Path, call: Call
+) -> None:
+    wrong = FOREIGN.replace('purpose = "seed"', 'purpose = "test"')
+    (library / "wrong_queue.py").write_text(wrong)
+    base = (f"root={root}", "camera=sim", "queue=wrong_queue:Newest")
+    said = call("review", *base, f"export={tmp_path / 'tasks.csv'}", "format=csv")
+    one_line(said, "queue=wrong_queue:Newest", "another purpose")
+    assert not (tmp_path / "tasks.csv").exists()
+
+
 def test_an_own_queue_on_the_page(
     root: Path, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,7 @@ _SCHEMA = pa.schema(
         ),
         pa.field("frame", pa.int64()),
         pa.field("time", pa.float64()),
-        # Of any length: Arrow cannot write a fixed-size list that may be missing to Parquet.
+        # Lists of any length: Arrow cannot write a fixed-size list that may be missing to Parquet.
         pa.field("box", pa.list_(pa.float64())),
         pa.field("width", pa.int64(), nullable=False),
         pa.field("height", pa.int64(), nullable=False),

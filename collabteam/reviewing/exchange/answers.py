@@ -21,12 +21,12 @@ _START = 64  # bytes by which a format is recognised
 
 @dataclass(frozen=True)
 class ImportedAnswer:
-    """What one person said about one crop, as a file tells it.
+    """One person's answer about one crop, as read from a file.
 
     Attributes:
         crop_id: The crop, one of the catalog.
         label: A class of the camera, ``unknown`` or ``unusable``.
-        reviewer: Who said it, as far as the tool tells; ``""`` if it does not.
+        reviewer: The reviewer's name; ``""`` if the tool does not tell.
         where: Its place in the file, such as ``line 3`` or ``task 17``.
     """
 
@@ -38,11 +38,11 @@ class ImportedAnswer:
 
 @dataclass(frozen=True)
 class ImportedAnswers:
-    """What a file says.
+    """The answers in a file.
 
     Attributes:
         accepted: In the order of the file; each reviewer has at most one answer for a crop.
-        problems: What was passed over, one line each: where, what was expected, what came.
+        problems: A line for everything that was skipped: where, what was expected, what was found.
     """
 
     accepted: list[ImportedAnswer]
@@ -50,11 +50,11 @@ class ImportedAnswers:
 
 
 class NotAnAnswerFile(Exception):
-    """Why a file is no list of answers."""
+    """The file is no list of answers; the message says why."""
 
 
 class AnswerCollector:
-    """Takes what a format finds in a file, and checks it against the camera.
+    """Collects the answers in a file, and checks them against the camera.
 
     Args:
         catalog: The camera.
@@ -67,7 +67,7 @@ class AnswerCollector:
         self._found: list[str | tuple[str, object, object, object]] = []
 
     def problem(self, where: str, expected: str, came: str) -> None:
-        """Note that something was passed over.
+        """Note that something was skipped.
 
         Args:
             where: Its place in the file.
@@ -77,18 +77,18 @@ class AnswerCollector:
         self._found.append(f"{where}: expected {expected}, got {came}")
 
     def answer(self, where: str, crop_id: object, label: object, reviewer: object = "") -> None:
-        """Note an answer, as it came: what is wrong with it becomes a problem.
+        """Note an answer without a check; if something is wrong with it, it becomes a problem.
 
         Args:
             where: Its place in the file.
             crop_id: The crop's name.
-            label: What it is called.
-            reviewer: Who said it, a text or a number; None or ``""`` if the tool does not tell.
+            label: The answer.
+            reviewer: The reviewer, a text or a number; None or ``""`` if the tool does not tell.
         """
         self._found.append((where, crop_id, label, reviewer))
 
     def result(self) -> ImportedAnswers:
-        """What was found, checked. Of two answers of one reviewer for a crop the first stands."""
+        """Check all answers. The first of two answers of one reviewer for a crop counts."""
         known = self._known()
         accepted: dict[tuple[str, str], ImportedAnswer] = {}
         problems: list[str] = []
@@ -120,7 +120,7 @@ class AnswerCollector:
     def _checked(
         self, where: str, crop_id: object, label: object, reviewer: object, known: set[str]
     ) -> ImportedAnswer | str:
-        """The answer, or what is wrong with it."""
+        """The answer, or the problem with it."""
         if reviewer is None:
             reviewer = ""
         elif isinstance(reviewer, int) and not isinstance(reviewer, bool):
@@ -149,18 +149,18 @@ def read_answers(
 ) -> ImportedAnswers:
     """Read the answers that another annotation tool, or a spreadsheet, gives back.
 
-    The content tells the format. What nobody answered is passed over silently.
+    The content tells the format. Crops that nobody answered are skipped silently.
 
     Nothing is read but the file itself: no path and no address in it is followed. The catalog does
     not change.
 
     Args:
         catalog: The camera.
-        file: What the tool exported.
+        file: The tool's export.
         formats: The formats that it may have; all registered ones by default.
 
     Returns:
-        What was accepted, and what was not.
+        The accepted answers, and the problems.
 
     Raises:
         UserError: The file cannot be read, or is no list of answers.

@@ -36,8 +36,8 @@ class WrittenTask:
         crop_id: The crop.
         suggested: A class, ``unknown``, ``unusable``, or ``""`` for no suggestion.
         file: Name of its picture, without the folder.
-        width: Of the picture, in pixels.
-        height: Of the picture, in pixels.
+        width: Width of the picture, in pixels.
+        height: Height of the picture, in pixels.
         video: ``""`` for none.
         track: ``""`` for none.
         time: ISO 8601 in UTC, ``""`` if nobody knows.
@@ -55,11 +55,11 @@ class WrittenTask:
 
 @dataclass(frozen=True)
 class TaskList:
-    """What a file of tasks says about all of them.
+    """Facts about all tasks of a file.
 
     Attributes:
         camera: The camera's name.
-        labels: What a person may answer: the classes, ``unknown`` and ``unusable``.
+        labels: The possible answers: the classes, ``unknown`` and ``unusable``.
         count: Number of tasks.
         images: Name of the folder with the pictures, beside the file or inside the archive.
     """
@@ -81,7 +81,7 @@ class ExchangeFormat(ABC):
         name: As the user types it.
         suffixes: Endings of a file of tasks, such as ``.json``; with ``.zip`` the pictures are in
             the archive, with any other ending in a folder beside the file.
-        answers: What :meth:`read` takes, a phrase for messages.
+        answers: The files that :meth:`read` takes, a phrase for messages.
         archive_member: Name of the file of tasks in an archive.
         takes_any_text: Whether :meth:`recognises` accepts every text, so that all other formats
             are asked first.
@@ -120,7 +120,7 @@ class ExchangeFormat(ABC):
 
         Args:
             to: The file of tasks.
-            labels: What a person may answer.
+            labels: The possible answers.
 
         Returns:
             Its path and its content; None if the tool needs none.
@@ -134,7 +134,7 @@ class ExchangeFormat(ABC):
         Args:
             tasks: To be consumed once; a task's picture is written when the task is taken.
             file: Opened for writing in UTF-8 with ``newline=""``.
-            about: What holds for all of them.
+            about: Facts about all of them.
         """
 
     @abstractmethod

@@ -72,7 +72,7 @@ def write_tasks(
     companion = format.companion(to, labels)
     about = TaskList(catalog.name, labels, len(tasks), _IN_ARCHIVE if packed else images.name)
 
-    # Of the stem, because NAME.json and NAME.csv share NAME-images.
+    # Named after the stem, because NAME.json and NAME.csv share NAME-images.
     part = to.with_name(f".{to.stem}.part")
     with write_errors(to), disk_errors(), staging_folder(part, to) as hidden:
         if not packed and _is_unfinished(images):
@@ -96,7 +96,7 @@ def write_tasks(
             if archive:
                 archive.write(hidden / "text", format.archive_member, zipfile.ZIP_DEFLATED)
 
-        _check_free(taken, companion)  # it may have taken a while
+        _check_free(taken, companion)  # writing may have taken a while
         if companion:
             (hidden / "companion").write_text(companion[1], encoding="utf-8")
             (hidden / "companion").rename(companion[0])

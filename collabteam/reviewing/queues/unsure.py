@@ -45,8 +45,8 @@ class Unsure(ReviewQueue):
         suggested = np.full(len(index), "", dtype=object)
         suggested[rows] = np.array(last.classes, dtype=object)[prob_NB.argmax(axis=1)]
         rows = rows[np.lexsort((index.crop_id[rows].astype(str), -_entropy(prob_NB)))]
-        # What was verified as unsure stays, as done. Tracks that a person knows or that train are
-        # left out.
+        # Crops that were verified in this queue stay, as done. Tracks that a person knows, or that
+        # train, are left out.
         settled = (index.verified() & (index.unsure_round < 0)) | (index.increment_round >= 0)
         rows = rows[~np.isin(index.track_code[rows], index.track_code[settled])]
         done = index.verified()[rows]

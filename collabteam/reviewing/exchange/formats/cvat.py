@@ -30,7 +30,7 @@ class Cvat(ExchangeFormat):
     """``NAME.zip`` with the pictures or ``NAME.xml`` without, and ``NAME-labels.json``.
 
     CVAT does not tell a tag that was uploaded from one that was confirmed: every tag is an answer.
-    Of an image with two tags none is.
+    An image with two tags has no answer.
     """
 
     name = "cvat"
@@ -107,7 +107,7 @@ def _read_archive(file: Path, answers: AnswerCollector) -> None:
             ]
             if len(found) != 1:
                 raise NotAnAnswerFile(f"the zip holds {len(found) or 'no'} {ANNOTATIONS}")
-            # Of no entry more is unpacked than it says here.
+            # zipfile unpacks no more of an entry than its declared size.
             check_size(found[0].file_size)
             with archive.open(found[0]) as stream:
                 _read_xml(iter(lambda: stream.read(2**16), b""), answers)

@@ -125,7 +125,7 @@ def _read_task(number: int, task: object, answers: AnswerCollector) -> None:
 def _read_annotation(
     where: str, crop_id: object, annotation: object, answers: AnswerCollector
 ) -> None:
-    """What one annotator said of one task."""
+    """Read the answer of one annotator to one task."""
     if not isinstance(annotation, dict):
         answers.problem(where, "an annotation", shown(annotation))
         return
