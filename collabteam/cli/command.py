@@ -363,7 +363,9 @@ def _gather(words: list[str], all_cameras: bool) -> list[str]:
 
 def _named(value: str) -> list[str]:
     """The cameras that ``camera=`` names one by one."""
-    return [] if is_pattern(value) else [name for name in value.split(",") if name]
+    # Hydra takes names in quotes as well.
+    names = [name.strip("'\"") for name in value.split(",")]
+    return [] if is_pattern(value) else [name for name in names if name]
 
 
 def registered_manifests(root: str) -> dict[str, Path]:
