@@ -61,8 +61,8 @@ class LearnsTheValidationFold(Plain):
 
 
 class TakesNoneForAClass(Plain):
-    def targets(self, columns: tuple[int, ...], labels: Tensor) -> Tensor:
-        return labels.clamp(min=0)
+    def fit(self, task: FoldTask, env: FitEnvironment) -> list[Voter]:
+        return super().fit(replace(task, labels=np.where(task.labels == NONE, 0, task.labels)), env)
 
 
 class TakesNoneForUnlabelled(Plain):
