@@ -1,9 +1,9 @@
 # make demo   set up and run the main job on a simulated camera
-# make test   set up and run the tests;  make lint   ruff and mypy
+# make test   set up and run the tests;  make lint   ruff and mypy;  make docs   build the site
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 .venv/core: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"expected Python 3.11 to 3.13, got {v[0]}.{v[1]}: run make PYTHON=python3.12 ...")'
@@ -29,5 +29,8 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/dev
+	$(BIN)/python -m sphinx -W -q -b html docs docs/_build
+
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv docs/_build docs/api .pytest_cache .mypy_cache .ruff_cache

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from collabteam import Catalog, Team
+from collabteam import Catalog, load_team
 from collabteam.catalog import class_numbers
 from collabteam.catalog.truth import read_truth
 from collabteam.rounds.evaluation import branch_recall
@@ -23,7 +23,7 @@ def main(root: Path, camera: str, number: int) -> None:
     catalog = Catalog.open(root, camera)
     index = catalog.index()
     files = catalog.workspace.round(number)
-    team, fold_of = Team.load(files), json.loads(files.folds.read_text())
+    team, fold_of = load_team(files), json.loads(files.folds.read_text())
     labels = class_numbers(read_truth(catalog, index.crop_id)[:], team.classes)
     fold = np.array([fold_of.get(track, -1) for track in index.track])
     held_out = RoundRecord.read(files.record, "train it again").recall.folds[0].fold

@@ -18,10 +18,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from collabteam.learners.fit import fit_fold, set_threads
-from collabteam.settings import DataConfig, OptimConfig, TeamConfig, TrainerConfig
-from collabteam.team.team import Device, Team, build_branch
+from collabteam.features.backbones import BackboneFeatures
+from collabteam.features.devices import Device, set_threads
+from collabteam.features.images import Transform
+from collabteam.learners.base import FitEnvironment, FoldTask
+from collabteam.learners.teams import fit_fold, learner_for
+from collabteam.settings import DataConfig, OptimConfig, TrainConfig, TrainerConfig
+from collabteam.storage.layout import RoundFiles
+from collabteam.team.team import Team
 
 CAMERAS, HOURS, OBJECTS, CLASSES = 193, 50_000, 3_500_000, 3
 ROUNDS = 4
@@ -41,23 +47,41 @@ ASSUMED = {
 }
 
 
+class Noise:
+    """Pictures of noise by row."""
+
+    def __init__(self, count: int) -> None:
+        self.transform = Transform(DataConfig().image_size)
+        side = self.transform.size
+        self.images = torch.randint(0, 255, (count, 3, side, side), dtype=torch.uint8)
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> torch.Tensor:
+        return self.images[torch.from_numpy(rows)]
+
+
 def training() -> float:
     """Measure the core seconds to train a team of three on one crop for one epoch."""
     rng = np.random.default_rng(0)
-    count, data = 320, DataConfig()
-    images = torch.from_numpy(
-        rng.integers(0, 255, (count, 3, data.image_size, data.image_size), dtype=np.uint8)
+    count, pixels = 320, Noise(320)
+    device = Device.of(TrainerConfig())
+    task = FoldTask(
+        classes=("a", "b", "c"),
+        rows=np.arange(count),
+        labels=rng.integers(0, CLASSES, count),
+        weights=np.ones(count, np.float32),
+        human=np.ones(count, bool),
+        folds=np.arange(count) % 5,
+        fold=0,
+        pixels=pixels,
+        features=lambda backbone: BackboneFeatures(pixels, backbone, device),
     )
-    labels, folds = rng.integers(0, CLASSES, count), np.arange(count) % 5
     spent = []
     for epochs in (1, 2):
         began = time.process_time()
+        learner = learner_for(TrainConfig(optim=OptimConfig(epochs=epochs)))
         with tempfile.TemporaryDirectory() as folder:
-            fit_fold(
-                Path(folder), ["a", "b", "c"], images, labels, folds, 0, team=TeamConfig(),
-                data=data, optim=OptimConfig(epochs=epochs), later=False, start_from=None, seed=0,
-                device=Device.of(TrainerConfig()), logger=None, advance=lambda count: None,
-            )  # fmt: skip
+            env = FitEnvironment(device, Path(folder) / "unfinished")
+            fit_fold(learner, task, env, RoundFiles(Path(folder)))
         spent.append(time.process_time() - began)
     # The difference of the two is one epoch, without the fixed cost of a fit.
     return (spent[1] - spent[0]) / (count * 4 / 5)
@@ -65,10 +89,9 @@ def training() -> float:
 
 def scoring() -> float:
     """Measure the core seconds to score one decoded crop."""
-    data = DataConfig()
-    images = torch.randint(0, 255, (256, 3, data.image_size, data.image_size), dtype=torch.uint8)
-    networks = [[build_branch(TeamConfig())] for _ in range(CLASSES)]
-    team = Team(["a", "b", "c"], networks, data.image_size, Device.of(TrainerConfig()))
+    names, learner, images = ["a", "b", "c"], learner_for(TrainConfig()), Noise(256).images
+    voters = [learner.build(names, columns) for columns in learner.groups(names)]
+    team = Team(names, voters, learner.transform, Device.of(TrainerConfig()))
     team.score(images[:32])
     began = time.process_time()
     team.score(images)

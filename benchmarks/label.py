@@ -19,6 +19,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from collabteam import Catalog, Team
-from collabteam.learners.fit import set_threads
+from collabteam import Catalog, load_team
+from collabteam.features.devices import set_threads
 from collabteam.rounds.records import RoundRecord
 from collabteam.settings import TrainerConfig
 from collabteam.storage.layout import RoundFiles
@@ -121,26 +122,28 @@ def main() -> None:
         rng = np.random.default_rng(1)
         return catalog.images(np.sort(rng.choice(count, min(wanted, count), replace=False)))
 
-    with tempfile.TemporaryDirectory() as files:
-        images = Path(files) / "crops"
+    with tempfile.TemporaryDirectory() as scratch:
+        images = Path(scratch) / "crops"
         images.mkdir()
         for row, image in zip(rows, catalog.images(rows), strict=True):
             (images / f"{row:08d}.jpg").write_bytes(image)
         lines: dict[str, Callable[[], object]] = {
-            f"plain, workers={n}": plain_loop(folder, Path(files), n, given.batch_size)
+            f"plain, workers={n}": plain_loop(folder, Path(scratch), n, given.batch_size)
             for n in (0, 2)
         }
         for name in given.only.split(","):
             began = time.perf_counter()
             kind, _, precision = name.partition("-")
-            engine = open_engine(RoundFiles(folder), kind, precision, trainer, calibration)
+            files = RoundFiles(folder)
+            load = partial(load_team, files)
+            engine = open_engine(load, files, kind, precision, trainer, calibration)
             taken = time.perf_counter() - began
             print(f"{name}: opened in {taken:.1f} s, margins {getattr(engine, 'margins', '-')}")
             lines[name] = lambda engine=engine: ours(engine, catalog, rows, given.batch_size)
         report(lines, len(rows), given.turns)
         print(f"{len(rows)} crops, {threads} threads, batches of {given.batch_size}")
         print(f"load average {os.getloadavg()[0]:.1f} at the end")
-        exact = Team.load(RoundFiles(folder), TrainerConfig(accelerator="cpu", precision="fp32"))
+        exact = load_team(RoundFiles(folder), TrainerConfig(accelerator="cpu", precision="fp32"))
         reference = ours(exact, catalog, rows, given.batch_size)
         for name in given.only.split(","):
             prob = lines[name]()

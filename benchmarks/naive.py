@@ -1,8 +1,8 @@
 """Compare the team's labels with a naive policy: argmax of one network on the same verified crops.
 
-    python benchmarks/naive.py outputs cifar          # root, camera; hidden truth is needed
+    python benchmarks/naive.py outputs cifar          # root, camera; needs hidden truth
 
-The network is a plain ResNet-18 with one output per class, trained with the recipe of round 0
+The network is ``learner=softmax`` with a plain ResNet-18, trained with the recipe of round 0
 (``round-0/round.json``) on all verified crops of the classes in i0. The number of epochs is
 multiplied by the number of branches, so it takes as many passes through a network as round 0. It
 labels every crop; the comparison at equal coverage uses only its most confident labels. The team's
@@ -13,65 +13,58 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import timm
-import torch
 from numpy.typing import NDArray
 
 from collabteam import Catalog
 from collabteam.catalog import class_numbers
 from collabteam.catalog.truth import read_truth
-from collabteam.features.images import augment, decode, normalize
-from collabteam.learners.modules import warmup_cosine
+from collabteam.features.backbones import BackboneFeatures
+from collabteam.features.devices import Device, set_threads
+from collabteam.features.images import CropPixels
+from collabteam.learners.base import FitEnvironment, FoldTask
+from collabteam.learners.teams import learner_for
+from collabteam.reporting.terminal import Terminal
 from collabteam.rounds.initial import initial_rows
+from collabteam.settings import TeamConfig, TrainConfig, TrainerConfig, from_record
+from collabteam.team.team import Team
 
 
-def train(
-    images: torch.Tensor, labels: torch.Tensor, classes: int, settings: dict, passes: int
-) -> torch.nn.Module:
-    """Train one network with ``classes`` outputs, with the settings of a round."""
-    data, optim = settings["data"], settings["optim"]
-    torch.manual_seed(settings["seed"])
-    network = timm.create_model("resnet18", num_classes=classes)
-    network = network.to(memory_format=torch.channels_last)
-    counts = torch.bincount(labels, minlength=classes)
-    loss = torch.nn.CrossEntropyLoss(
-        counts.sum() / (classes * counts), label_smoothing=optim["label_smoothing"]
+def train(catalog: Catalog, rows: NDArray, labels: NDArray, settings: dict, device: Device) -> Team:
+    """Train one network on all of these crops, with the settings of a round."""
+    config = from_record(TrainConfig, settings)
+    classes = config.camera.classes
+    config = replace(
+        config,
+        team=TeamConfig(attention="none"),
+        learner={"name": "softmax", "passes": len(classes)},
     )
-    sgd = torch.optim.SGD(
-        network.parameters(), lr=optim["lr"], momentum=optim["momentum"],
-        nesterov=optim["nesterov"], weight_decay=optim["weight_decay"],
-    )  # fmt: skip
-    epochs, batch = optim["epochs"] * passes, data["batch_size"]
-    steps = max(1, len(labels) // batch)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        sgd, warmup_cosine(epochs * steps, optim["warmup"])
+    learner = learner_for(config)
+    pixels = CropPixels(catalog, learner.transform, rows)
+    task = FoldTask(
+        classes=tuple(classes),
+        rows=rows,
+        labels=labels,
+        weights=np.ones(len(rows), np.float32),
+        human=np.ones(len(rows), bool),
+        folds=np.zeros(len(rows), np.int64),
+        fold=-1,  # nothing is held out
+        pixels=pixels,
+        features=lambda backbone: BackboneFeatures(pixels, backbone, device),
+        seed=config.seed,
     )
-    generator = torch.Generator().manual_seed(settings["seed"])
-    for epoch in range(epochs):
-        order = torch.randperm(len(labels), generator=generator)
-        for step in range(steps):
-            chosen = order[step * batch : (step + 1) * batch]
-            pixels = normalize(images[chosen])
-            if data["augment"] != "none":
-                pixels = augment(pixels, data["augment"], generator)
-            with torch.autocast("cpu", torch.bfloat16):
-                value = loss(network(pixels).float(), labels[chosen])
-            sgd.zero_grad()
-            value.backward()
-            sgd.step()
-            schedule.step()
-        if epoch % 10 == 9:
-            print(f"epoch {epoch + 1} of {epochs}", flush=True)
-    return network.eval()
+    with tempfile.TemporaryDirectory() as folder:
+        env = FitEnvironment(device, Path(folder), "one network", Terminal())
+        return Team(classes, learner.fit(task, env), learner.transform, device)
 
 
 def table_row(name: str, called: NDArray, actual: NDArray, classes: list[str], total: int) -> None:
-    """Format one row: coverage, and the share of correct labels in all and per class."""
+    """Print one row: coverage, and the share of correct labels in all and per class."""
     cells = []
     for number, _ in enumerate(classes):
         mine = called == number
@@ -87,33 +80,24 @@ def main() -> None:
     parser.add_argument("camera")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    set_threads(arguments.threads)
     catalog = Catalog.open(arguments.root, arguments.camera)
     index = catalog.index()
     truth = read_truth(catalog, index.crop_id)
     record = json.loads((catalog.folder / "round-0" / "round.json").read_text())
     labelled = json.loads((catalog.folder / "label.json").read_text())
-    classes, size = record["classes"], record["settings"]["data"]["image_size"]
+    classes = record["classes"]
     place = {name: number for number, name in enumerate(classes)}
     human = np.array([place.get(label, -1) for label in index.human])
-    i0 = initial_rows(catalog.workspace, index)
+    i0 = np.sort(initial_rows(catalog.workspace, index))
     i0 = i0[human[i0] >= 0]
     # The same crops that the team labelled.
     pool = np.flatnonzero(index.verdict_round >= 0)
     pool = pool[truth[pool] != ""]
     actual = class_numbers(truth[pool], classes)
     began = time.perf_counter()
-    with ThreadPoolExecutor(2) as threads:
-        images = decode(catalog.images(i0), size, threads)
-        network = train(
-            images, torch.from_numpy(human[i0]), len(classes), record["settings"], len(classes)
-        )
-        prob = []
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            for start in range(0, len(pool), 256):
-                batch = decode(catalog.images(pool[start : start + 256]), size, threads)
-                prob.append(network(normalize(batch)).float().softmax(dim=1).numpy())
-    confidence = np.concatenate(prob)
+    network = train(catalog, i0, human[i0], record["settings"], Device.of(TrainerConfig()))
+    confidence = np.concatenate(list(network.score_rows(catalog, pool, 256)))
     print(f"{len(i0)} verified crops, {len(pool)} in the pool, {time.perf_counter() - began:.0f} s")
     print(f"| labels of {arguments.camera} | coverage | right | {' | '.join(classes)} |")
     print("|---|---|---|" + "---|" * len(classes))

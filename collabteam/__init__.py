@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collabteam.catalog import Catalog, Crop, CropIndex, LabelEvent
     from collabteam.errors import UserError
     from collabteam.exporting.dataset import LabelledCrops
+    from collabteam.learners.teams import load_team
     from collabteam.rounds.loop import train_rounds
     from collabteam.rounds.selection import Increment
     from collabteam.rounds.selection_rules.quantile import Quantile
@@ -64,6 +65,7 @@ _HOME = {
     "TrainConfig": "settings",
     "UserError": "errors",
     "Verdicts": "team.voting",
+    "load_team": "learners.teams",
     "train_rounds": "rounds.loop",
 }
 
@@ -82,6 +84,7 @@ __all__ = [
     "TrainConfig",
     "UserError",
     "Verdicts",
+    "load_team",
     "train_rounds",
 ]
 

@@ -44,12 +44,6 @@ RANK = {
 }
 """A part imports itself and lower ranks; parts of the same rank do not know each other."""
 
-KNOWN: set[tuple[str, str]] = {
-    ("collabteam.features.images", "collabteam.learners.modules"),
-    ("collabteam.team.engines", "collabteam.learners.fit"),
-}
-"""Imports against the ranks that are still there; each goes, none comes."""
-
 
 def _name(file: Path) -> str:
     parts = file.relative_to(ROOT).with_suffix("").parts
@@ -331,8 +325,7 @@ def test_imports_point_one_way(module: str) -> None:
             continue
         assert name in MODULES, f"{module} imports {name}, which is not there"
         other = _part(name)
-        if (module, name) not in KNOWN:
-            assert other == part or RANK[other] < RANK[part], f"{module} imports {name}"
+        assert other == part or RANK[other] < RANK[part], f"{module} imports {name}"
 
 
 def test_no_imports_go_in_a_circle() -> None:
@@ -365,8 +358,3 @@ def test_nothing_in_training_couples_the_branches() -> None:
         for node in ast.walk(_tree(module)):
             name = getattr(node, "arg", None) or getattr(node, "attr", None)
             assert name not in words, f"{module}:{node.lineno}"
-
-
-def test_known_violations_are_still_there() -> None:
-    """A violation that is gone leaves the list, so that it cannot come back."""
-    assert {(module, name) for module, name in KNOWN if name not in _imports(module)} == set()

@@ -348,6 +348,7 @@ def test_a_command_is_one_module(root: Path, tmp_path: Path) -> None:
 
     assert "\n  count      Count crops\n" in count().stdout
     assert "  times=1                     how often to say it" in count("count", "--help").stdout
+    assert "commands, each with --help" not in count("count", "--help").stdout
     done = count("count", "camera=sim", "times=2")
     assert done.stdout == "600 crops\n600 crops", done.stderr
     one_line(count("count", "camera=sim", "times=0"), "count: times=0: expected 1 or more")

@@ -8,8 +8,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from collabteam.errors import UserError
-from collabteam.features.backbones import build_branch
-from collabteam.settings import TeamConfig, TrainerConfig
+from collabteam.features.backbones import Backbone
+from collabteam.features.devices import Device
+from collabteam.features.images import Transform
+from collabteam.learners.base import SharedSettings
+from collabteam.learners.teams import load_team, open_learner
+from collabteam.settings import DataConfig, TeamConfig, TrainerConfig
 from collabteam.storage.layout import RoundFiles
-from collabteam.team.engines import Check, OpenVino, check_engine, disagreement, open_engine
-from collabteam.team.team import Device, Engine, Team, save_branch
+from collabteam.team import engines
+from collabteam.team.engines import Check, OpenVino, check_engine, disagreement
+from collabteam.team.team import Engine, OneOfMany, OneVsRest, Voter
 from collabteam.team.votes.consensus import Consensus
 
 POLICY = Consensus()
@@ -45,6 +51,18 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def open_engine(
+    folder: Path,
+    kind: str,
+    precision: str,
+    trainer: TrainerConfig,
+    calibration: Callable[[int], list[bytes]],
+) -> Engine:
+    files = RoundFiles(folder)
+    load = partial(load_team, files)
+    return engines.open_engine(load, files, kind, precision, trainer, calibration)
 
 
 class Drawer:
@@ -71,10 +89,10 @@ def _encoded(rng: np.random.Generator) -> bytes:
     return out.getvalue()
 
 
-def _decided(config: TeamConfig, side: int, seed: int) -> nn.Module:
+def _decided(config: TeamConfig, side: int, seed: int, outputs: int = 2) -> nn.Module:
     """A network whose votes are spread over 0 to 1, as a trained one's are."""
     torch.manual_seed(seed)
-    network = build_branch(config).train()
+    network = Backbone(config, side).network(outputs).train()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1)
@@ -84,24 +102,43 @@ def _decided(config: TeamConfig, side: int, seed: int) -> nn.Module:
             network(noise)
         head = network.eval().fc
         assert isinstance(head, nn.Linear)
-        gap = network(noise).diff(dim=1)
-        head.weight *= 3 / gap.std()
-        head.bias.copy_(head.bias * 0 + torch.tensor([0.0, -3 * (gap.mean() / gap.std()).item()]))
+        gap = network(noise) - network(noise)[:, :1]
+        head.weight *= 3 / gap[:, 1:].std()
+        shift = -3 * gap.mean(dim=0) / gap[:, 1:].std()
+        head.bias.copy_(head.bias * 0 + shift)
     return network
 
 
-def _round(folder: Path, config: TeamConfig, side: int, voters: int = 1) -> Path:
+def _round(
+    folder: Path, config: TeamConfig, side: int, voters: int = 1, learner: str = "paper"
+) -> Path:
     """A finished round, as far as its team is concerned."""
-    (folder / "branches").mkdir(parents=True)
+    folder.mkdir(parents=True)
     voting = {name: list(range(voters)) for name in CLASSES}
-    for number, name in enumerate(CLASSES):
-        for fold in voting[name]:
-            network = _decided(config, side, 10 * number + fold)
-            save_branch(network, RoundFiles(folder).branch(name, fold), config, name, side)
-    settings = {"team": asdict(config), "data": {"image_size": side}}
+    for fold in range(voters):
+        _save(folder, config, side, fold, learner)
+    settings = {
+        "team": asdict(config),
+        "data": {"image_size": side},
+        "learner": {"name": learner},
+    }
     record = {"classes": CLASSES, "voting": voting, "settings": settings}
     (folder / "round.json").write_text(json.dumps(record))
     return folder
+
+
+def _save(
+    folder: Path, config: TeamConfig, side: int, fold: int, learner: str = "paper", seed: int = 0
+) -> None:
+    made = open_learner({"name": learner}, SharedSettings(config, DataConfig(image_size=side)))
+    voters: list[Voter]
+    if learner == "paper":
+        seeds = [seed + 10 * number + fold for number in range(len(CLASSES))]
+        voters = [OneVsRest(_decided(config, side, one), [n]) for n, one in enumerate(seeds)]
+    else:
+        network = _decided(config, side, seed + fold, len(CLASSES) + 1)
+        voters = [OneOfMany(network, range(len(CLASSES)))]
+    made.save(voters, RoundFiles(folder), CLASSES, fold, Transform(side))
 
 
 @pytest.fixture(scope="module")
@@ -126,24 +163,24 @@ def _none(count: int) -> list[bytes]:
 
 
 def test_torch_is_an_engine(folder: Path, drawer: Drawer) -> None:
-    engine = open_engine(RoundFiles(folder), "torch", "fp32", ONE, _none)
+    engine = open_engine(folder, "torch", "fp32", ONE, _none)
     assert (engine.kind, engine.precision) == ("torch", "fp32")
-    assert (engine.classes, engine.image_size) == (CLASSES, 32)
+    assert (engine.classes, engine.transform) == (CLASSES, Transform(32))
     np.testing.assert_array_equal(
-        _prob(engine, drawer), _prob(Team.load(RoundFiles(folder), ONE), drawer)
+        _prob(engine, drawer), _prob(load_team(RoundFiles(folder), ONE), drawer)
     )
-    assert open_engine(RoundFiles(folder), "torch", "auto", ONE, _none).precision == "fp32"
-    assert open_engine(RoundFiles(folder), "torch", "bf16", ONE, _none).precision == "bf16"
+    assert open_engine(folder, "torch", "auto", ONE, _none).precision == "fp32"
+    assert open_engine(folder, "torch", "bf16", ONE, _none).precision == "bf16"
     with pytest.raises(UserError, match="precision=int8 needs engine=openvino"):
-        open_engine(RoundFiles(folder), "torch", "int8", ONE, _none)
+        open_engine(folder, "torch", "int8", ONE, _none)
 
 
 @needs_openvino
 def test_openvino_in_fp32_is_torch_in_fp32(folder: Path, drawer: Drawer) -> None:
-    engine = open_engine(RoundFiles(folder), "openvino", "fp32", ONE, _none)
+    engine = open_engine(folder, "openvino", "fp32", ONE, _none)
     assert (engine.kind, engine.precision) == ("openvino", "fp32")
-    assert (engine.classes, engine.image_size) == (CLASSES, 32)
-    team = Team.load(RoundFiles(folder), ONE)
+    assert (engine.classes, engine.transform) == (CLASSES, Transform(32))
+    team = load_team(RoundFiles(folder), ONE)
     exact = _prob(team, drawer)
     assert 0.1 < (exact > 0.5).mean() < 0.9
     assert exact.min() < 0.1
@@ -158,7 +195,7 @@ def test_openvino_in_fp32_is_torch_in_fp32(folder: Path, drawer: Drawer) -> None
 
 @needs_openvino
 def test_a_crop_gets_the_same_whatever_else_is_in_its_batch(folder: Path, drawer: Drawer) -> None:
-    engine = open_engine(RoundFiles(folder), "openvino", "fp32", ONE, _none)
+    engine = open_engine(folder, "openvino", "fp32", ONE, _none)
     whole = _prob(engine, drawer)
     for batch in (1, 7, 33, 120, 500):
         np.testing.assert_array_equal(_prob(engine, drawer, 40, batch), whole[:40])
@@ -166,7 +203,7 @@ def test_a_crop_gets_the_same_whatever_else_is_in_its_batch(folder: Path, drawer
 
 @needs_openvino
 def test_no_crop_and_one_crop(folder: Path, drawer: Drawer) -> None:
-    engine = open_engine(RoundFiles(folder), "openvino", "fp32", ONE, _none)
+    engine = open_engine(folder, "openvino", "fp32", ONE, _none)
     assert _prob(engine, drawer, 1).shape == (1, 3)
     assert list(engine.score_rows(drawer, np.arange(0), 64)) == []
     assert engine.score(torch.zeros(0, 3, 32, 32, dtype=torch.uint8)).shape == (0, 3)
@@ -179,10 +216,10 @@ def test_coarse_arithmetic_leaves_the_verdicts(
     folder: Path, drawer: Drawer, precision: str
 ) -> None:
     any_precision = TrainerConfig(accelerator="cpu", threads=1)
-    engine = open_engine(RoundFiles(folder), "openvino", precision, any_precision, drawer.first)
+    engine = open_engine(folder, "openvino", precision, any_precision, drawer.first)
     assert engine.precision in (("int8",) if precision == "int8" else ("bf16", "fp32"))
     found = check_engine(
-        engine, Team.load(RoundFiles(folder), ONE), drawer, np.arange(120), 64, POLICY
+        engine, load_team(RoundFiles(folder), ONE), drawer, np.arange(120), 64, POLICY
     )
     assert found.disagreement <= 0.005  # none, of 120
     assert (found.largest_difference > 1e-4) == (engine.precision != "fp32")
@@ -190,12 +227,12 @@ def test_coarse_arithmetic_leaves_the_verdicts(
 
 @needs_openvino
 def test_close_calls_are_settled_in_fp32(folder: Path, drawer: Drawer) -> None:
-    engine = open_engine(RoundFiles(folder), "openvino", "int8", ONE, drawer.first)
+    engine = open_engine(folder, "openvino", "int8", ONE, drawer.first)
     assert isinstance(engine, OpenVino)
     engine.margins = [0.0] * len(engine.margins)
     coarse = _prob(engine, drawer)
     engine.margins = [0.5] * len(engine.margins)
-    exact = _prob(Team.load(RoundFiles(folder), ONE), drawer)
+    exact = _prob(load_team(RoundFiles(folder), ONE), drawer)
     np.testing.assert_allclose(_prob(engine, drawer), exact, atol=1e-4)
     assert np.abs(coarse - exact).max() > 1e-3
 
@@ -204,13 +241,13 @@ def test_close_calls_are_settled_in_fp32(folder: Path, drawer: Drawer) -> None:
 @pytest.mark.slow
 def test_the_branch_of_the_paper_in_int8(tmp_path: Path, drawer: Drawer) -> None:
     folder = _round(tmp_path / "round-0", TeamConfig(), 32)
-    engine = open_engine(RoundFiles(folder), "openvino", "int8", ONE, drawer.first)
+    engine = open_engine(folder, "openvino", "int8", ONE, drawer.first)
     network = next((folder / "openvino").glob("int8-*/network.xml")).read_text()
     # The convolutions of its eight blocks; the attention between them stays as it is.
     assert network.count('type="FakeQuantize"') >= 3 * 16
     assert not any(".se." in line and "FakeQuantize" in line for line in network.splitlines())
     found = check_engine(
-        engine, Team.load(RoundFiles(folder), ONE), drawer, np.arange(60), 32, POLICY
+        engine, load_team(RoundFiles(folder), ONE), drawer, np.arange(60), 32, POLICY
     )
     assert found.disagreement == 0
 
@@ -218,10 +255,23 @@ def test_the_branch_of_the_paper_in_int8(tmp_path: Path, drawer: Drawer) -> None
 @needs_openvino
 def test_the_mean_of_several_networks_votes(tmp_path: Path, drawer: Drawer) -> None:
     folder = _round(tmp_path / "round-0", SMALL, 32, voters=2)
-    team = Team.load(RoundFiles(folder), ONE)
-    assert [len(branch) for branch in team.networks] == [2, 2, 2]
+    team = load_team(RoundFiles(folder), ONE)
+    assert [voter.columns for voter in team.voters] == [(0,), (0,), (1,), (1,), (2,), (2,)]
     exact = _prob(team, drawer)
-    prob = _prob(open_engine(RoundFiles(folder), "openvino", "fp32", ONE, _none), drawer)
+    prob = _prob(open_engine(folder, "openvino", "fp32", ONE, _none), drawer)
+    np.testing.assert_allclose(prob, exact, atol=1e-4)
+
+
+@needs_openvino
+def test_one_network_for_all_classes_is_computed_once(tmp_path: Path, drawer: Drawer) -> None:
+    folder = _round(tmp_path / "round-0", SMALL, 32, voters=2, learner="softmax")
+    files = sorted(file.name for file in (folder / "branches").iterdir())
+    assert files == ["fold-0.safetensors", "fold-1.safetensors"]
+    team = load_team(RoundFiles(folder), ONE)
+    assert [voter.columns for voter in team.voters] == [(0, 1, 2), (0, 1, 2)]
+    exact = _prob(team, drawer)
+    assert (exact.sum(axis=1) < 1).all()  # the rest is that of none of the classes
+    prob = _prob(open_engine(folder, "openvino", "fp32", ONE, _none), drawer)
     np.testing.assert_allclose(prob, exact, atol=1e-4)
 
 
@@ -238,13 +288,12 @@ def test_disagreement_is_the_share_of_other_verdicts() -> None:
 
 
 def test_an_engine_of_other_weights_is_refused(folder: Path, drawer: Drawer) -> None:
-    team, other = Team.load(RoundFiles(folder), ONE), Team.load(RoundFiles(folder), ONE)
+    team, other = load_team(RoundFiles(folder), ONE), load_team(RoundFiles(folder), ONE)
     torch.manual_seed(0)
     with torch.no_grad():
-        for branch in other.networks:
-            for network in branch:
-                for weights in network.parameters():
-                    weights += 0.1 * weights.abs().mean() * torch.randn_like(weights)
+        for voter in other.voters:
+            for weights in voter.parameters():
+                weights += 0.1 * weights.abs().mean() * torch.randn_like(weights)
     rows, seen = np.arange(120), []
     with pytest.raises(UserError, match=r"torch in fp32 .* of 120 crops, expected at most 0\.5%"):
         check_engine(other, team, drawer, rows, 50, POLICY, seen.append)
@@ -258,7 +307,7 @@ def test_an_engine_of_other_weights_is_refused(folder: Path, drawer: Drawer) -> 
 class _Counting(Engine):
     """Notes how many batches were asked for when one is scored."""
 
-    kind, precision, classes, image_size = "none", "none", CLASSES, 16
+    kind, precision, classes, transform = "none", "none", CLASSES, Transform(16)
 
     def __init__(self, drawer: Drawer) -> None:
         self.drawer, self.ahead = drawer, list[int]()
@@ -286,9 +335,9 @@ def test_a_resumed_engine_prepares_nothing_and_gives_the_same(
 ) -> None:
     if precision == "bf16" and not Device.of(TrainerConfig(accelerator="cpu")).bf16:
         pytest.skip("the processor has no bf16")
-    first = open_engine(RoundFiles(folder), "openvino", precision, ONE, drawer.first)
+    first = open_engine(folder, "openvino", precision, ONE, drawer.first)
     before = {file: file.stat().st_mtime_ns for file in (folder / "openvino").rglob("*")}
-    again = open_engine(RoundFiles(folder), "openvino", precision, ONE, _none)
+    again = open_engine(folder, "openvino", precision, ONE, _none)
     np.testing.assert_array_equal(_prob(first, drawer), _prob(again, drawer))
     assert {file: file.stat().st_mtime_ns for file in (folder / "openvino").rglob("*")} == before
     assert not (folder / "openvino" / "preparing").exists()
@@ -300,23 +349,23 @@ def test_other_weights_are_prepared_anew(tmp_path: Path, drawer: Drawer) -> None
     folder = _round(tmp_path / "round-0", SMALL, 32)
     (folder / "openvino" / "preparing").mkdir(parents=True)  # what a kill left
     (folder / "openvino" / "preparing" / "network.xml").write_text("half of a net")
-    open_engine(RoundFiles(folder), "openvino", "int8", ONE, drawer.first)
+    open_engine(folder, "openvino", "int8", ONE, drawer.first)
     (kept,) = (folder / "openvino").iterdir()
-    save_branch(_decided(SMALL, 32, 77), RoundFiles(folder).branch("a", 0), SMALL, "a", 32)
-    engine = open_engine(RoundFiles(folder), "openvino", "int8", ONE, drawer.first)
+    _save(folder, SMALL, 32, 0, seed=77)
+    engine = open_engine(folder, "openvino", "int8", ONE, drawer.first)
     (fresh,) = (folder / "openvino").iterdir()
     assert fresh != kept
-    check_engine(engine, Team.load(RoundFiles(folder), ONE), drawer, np.arange(120), 64, POLICY)
+    check_engine(engine, load_team(RoundFiles(folder), ONE), drawer, np.arange(120), 64, POLICY)
     (fresh / "network.xml").write_text("no network")
     with pytest.raises(UserError, match=r"int8-.*expected a prepared network.*remove"):
-        open_engine(RoundFiles(folder), "openvino", "int8", ONE, _none)
+        open_engine(folder, "openvino", "int8", ONE, _none)
 
 
 @needs_openvino
 def test_without_crops_nothing_is_calibrated(tmp_path: Path) -> None:
     folder = _round(tmp_path / "round-0", SMALL, 32)
     with pytest.raises(UserError, match=r"precision=int8 is calibrated .* it has none"):
-        open_engine(RoundFiles(folder), "openvino", "int8", ONE, lambda count: [])
+        open_engine(folder, "openvino", "int8", ONE, lambda count: [])
     assert not (folder / "openvino").exists()
 
 
@@ -331,7 +380,7 @@ def test_a_missing_package_is_one_line(
         pytest.skip("the extra 'openvino' is not installed")
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError) as caught:
-        open_engine(RoundFiles(folder), "openvino", precision, ONE, _none)
+        open_engine(folder, "openvino", precision, ONE, _none)
     said = str(caught.value)
     assert f"needs {package}" in said
     assert "pip install 'collabteam[openvino]'" in said
@@ -341,7 +390,7 @@ def test_a_missing_package_is_one_line(
 def test_openvino_computes_on_the_processor(folder: Path) -> None:
     gpu = TrainerConfig(accelerator="gpu")
     with pytest.raises(UserError, match=r"trainer\.accelerator=gpu.*accelerator=cpu"):
-        open_engine(RoundFiles(folder), "openvino", "fp32", gpu, _none)
+        open_engine(folder, "openvino", "fp32", gpu, _none)
 
 
 USE = """
@@ -349,6 +398,7 @@ import io, socket, sys
 from pathlib import Path
 from PIL import Image
 from collabteam.settings import TrainerConfig
+from collabteam.learners.teams import load_team
 from collabteam.storage.layout import RoundFiles
 from collabteam.team.engines import open_engine
 def crops(count):
@@ -356,7 +406,9 @@ def crops(count):
     Image.new("RGB", (20, 30), "red").save(out, "JPEG")
     return [out.getvalue()] * 10
 socket.getaddrinfo = lambda *where: print("reached for", where)
-open_engine(RoundFiles(Path(sys.argv[1])), "openvino", "int8", TrainerConfig(threads=1), crops)
+files = RoundFiles(Path(sys.argv[1]))
+load = lambda trainer: load_team(files, trainer)
+open_engine(load, files, "openvino", "int8", TrainerConfig(threads=1), crops)
 assert {"openvino", "nncf"} <= sys.modules.keys()
 assert not {"openvino_telemetry", "pytest"} & sys.modules.keys()
 """

@@ -439,7 +439,7 @@ def test_a_page_for_each_camera(trained: Trained, tmp_path: Path, call: Call) ->
             ["camera=glob(x*)", "format=html", "to={base}/r.html"],
             ["no camera matches", "known are"],
         ),
-        (["camera=sim,smi", "format=html", "to={base}/r.html"], ["no camera smi", "sim"]),
+        (["camera=sim,smi", "format=html", "to={base}/r.html"], ["no camera 'smi'", "sim"]),
         (["camera=glob(*", "format=html", "to={base}/r.html"], ["glob(*"]),
         (["camera=sim,trained"], ["format=table is about one camera", "format=html"]),
         (["camera=glob(*)", "format=json"], ["format=json is about one camera"]),

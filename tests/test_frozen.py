@@ -1,11 +1,11 @@
-"""What the program did at d13fd55 it still does; ``tests/frozen/README.md`` says what is frozen.
+"""The program still does what it did at d13fd55; ``tests/frozen/README.md`` lists what is frozen.
 
 Three kinds of facts are compared:
 
 - *exact* ones do not depend on the order in which floats are added. They must be equal on every
-  machine; where the crops are drawn and encoded anew, provided that the packages which draw them
-  have the versions of the fixture. Everything that the old camera gives without training is exact
-  everywhere, since its scores are stored.
+  machine; where the test draws the crops, only if the packages that draw and encode them have the
+  versions of the fixture. All results of the old camera before it trains on are exact on every
+  machine, since its scores are stored.
 - *trained* ones follow from networks that were trained here. They must be equal where the
   processor and the packages that compute are those of the fixture. Elsewhere (AVX2 against AVX512,
   other caches, other versions of torch) the sums round otherwise, and nothing equal can be asked.
@@ -28,14 +28,18 @@ from frozen.freeze import Code, Facts
 
 FIXTURE = json.loads((freeze.HERE / "digests.json").read_text(encoding="utf-8"))
 TOLERANCE = {
-    "recall": 0.1,
-    "consensus_accuracy_test": 0.2,
-    "coverage": 0.35,
+    "recall": 0.12,
+    "consensus_accuracy_test": 0.25,
+    "coverage": 0.5,
     "train_size": 10,
-    "abstained": 0.25,
+    "abstained": 0.4,
 }
-"""By what a figure on another processor may differ: about twice as much as with torch and oneDNN
-held to AVX2 or SSE4.1. The mean recall of a network that has learned nothing is 0.5."""
+"""By how much a figure may differ on another processor.
+
+With torch and oneDNN held to AVX2 or SSE4.1, the figures of the simulated camera differed by up to
+0.07, 0.11, 0.26, 0 and 0.13: a team this small varies widely. A network that has learned nothing
+has a recall (the mean over classes and sides) of 0.5 and is found.
+"""
 
 ALL = pytest.mark.skipif(
     os.environ.get("COLLABTEAM_FROZEN") != "all", reason="COLLABTEAM_FROZEN=all runs it"

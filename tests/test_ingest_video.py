@@ -681,9 +681,8 @@ def test_a_moved_video_is_known_by_its_new_name(tmp_path: Path) -> None:
 
 
 def test_the_regions_of_the_help_can_be_typed(tmp_path: Path, call: Call) -> None:
-    from collabteam.ingest import HELP
-
-    (line,) = [line for line in HELP.splitlines() if "region=" in line]
+    said = call("ingest", "--help")
+    (line,) = [line for line in said.out.splitlines() if "region=" in line]
     said = call(
         "ingest", f"root={tmp_path}", "camera=cam", "source=video", f"path={tmp_path}/none.avi",
         line.split()[0],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from PIL import Image
 
@@ -16,7 +16,8 @@ _EXTENSIONS = {
 }  # fmt: skip
 
 
-class PictureHeader(NamedTuple):
+@dataclass(frozen=True)
+class PictureHeader:
     """The header of an encoded picture.
 
     Attributes:

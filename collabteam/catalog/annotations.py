@@ -419,6 +419,8 @@ class Answers:
             counts = not self._purpose or event.purpose == self._purpose or not event.label
             if event.source in self._sources and counts:
                 new.append(event)
+        if not new:
+            return
         row = self._names.find([event.crop_id for event in new])
         new = [event for event, known in zip(new, row >= 0, strict=True) if known]
         if not new:
@@ -433,11 +435,15 @@ class Answers:
             self._sort()
         about = self._about(rows)
         standing = self._stand(about)
-        for row_ in rows.tolist():
-            mine = standing[row_of[standing] == row_]
-            self._again[row_] = mine
-            self._answered[row_] = mine.size > 0
-            self._settled[row_] = mine.size > 0 and bool(self._resolves(mine[-1:])[0])
+        by_row = standing[np.argsort(row_of[standing], kind="stable")]
+        first = np.searchsorted(row_of[by_row], rows, "left")
+        end = np.searchsorted(row_of[by_row], rows, "right")
+        answered = end > first
+        self._answered[rows] = answered
+        self._settled[rows] = False
+        self._settled[rows[answered]] = self._resolves(by_row[end[answered] - 1])
+        for row_, here, there in zip(rows.tolist(), first.tolist(), end.tolist(), strict=True):
+            self._again[row_] = by_row[here:there]
         self._note_shared(about)
         self._note_agreement(standing, rows)
 
@@ -468,7 +474,7 @@ class Answers:
 
     def is_disputed(self, row: int) -> bool:
         """Whether reviewers who had not seen each other's word disagreed on a crop."""
-        return len(set(self.unseen(row).values())) > 1
+        return row in self._shared and len(set(self.unseen(row).values())) > 1
 
     def settled_by(self, row: int, reviewer: str) -> str:
         """What a reviewer called a crop knowing of the others' words, ``""`` for nothing."""

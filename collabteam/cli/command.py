@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from collabteam.cli.help import help_text
 from collabteam.cli.outcome import Outcome
@@ -99,13 +99,13 @@ class Command:
         every = settings_of(self.schema).values()
         return [one.name for one in every if one.is_implementation and _files(one.name)]
 
-    def __call__(self) -> None:
-        """Compose the settings from ``sys.argv`` and run; exits with 2 on bad input."""
+    def __call__(self) -> NoReturn:
+        """Compose the settings from ``sys.argv``, run, and exit; with 2 on bad input."""
         words = sys.argv[1:]
         options = self.options()
         if {"-h", "--help"} & set(words):
             print(help_text(self, options))
-            return
+            sys.exit(0)
         try:
             if "seed" not in settings_of(self.schema):
                 words = self._without_seed(words)
@@ -363,7 +363,9 @@ def _gather(words: list[str], all_cameras: bool) -> list[str]:
 
 def _named(value: str) -> list[str]:
     """The cameras that ``camera=`` names one by one."""
-    return [] if is_pattern(value) else [name for name in value.split(",") if name]
+    # Hydra takes names in quotes as well.
+    names = [name.strip("'\"") for name in value.split(",")]
+    return [] if is_pattern(value) else [name for name in names if name]
 
 
 def registered_manifests(root: str) -> dict[str, Path]:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from collabteam.catalog import Catalog
 from collabteam.errors import UserError
 from collabteam.exporting.selection import HELD_OUT, TEST, TRAIN, select_labels
-from collabteam.features.images import _upright_rgb
+from collabteam.features.images import upright_rgb
 
 
 class LabelledCrops(Dataset[tuple[Any, int]]):
@@ -101,7 +101,7 @@ class LabelledCrops(Dataset[tuple[Any, int]]):
         """
         (image,) = self._open().images([self._rows[item]])
         with Image.open(io.BytesIO(image)) as opened:
-            picture = _upright_rgb(opened)
+            picture = upright_rgb(opened)
         return (self.transform(picture) if self.transform else picture), int(self.labels[item])
 
     def _open(self) -> Catalog:

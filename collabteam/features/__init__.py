@@ -1,1 +1,1 @@
-"""From encoded crops to tensors: decoding, augmentation, backbones."""
+"""From encoded crops to what networks take in: decoding, augmentation, backbones, devices."""

@@ -1,80 +1,208 @@
-"""From encoded crops to batches: decode once, keep bytes, serve every branch."""
+"""From encoded crops to tensors: decoding, normalisation, augmentation."""
 
 from __future__ import annotations
 
 import io
-import math
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
-from collabteam.learners.modules import Batch
-from collabteam.settings import DataConfig
+from collabteam.features.devices import cpu_threads
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 PAD = (124, 116, 104)
 """Colour of the letterbox: ImageNet's mean, so the border is near zero after normalisation."""
-_MEAN = torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1)
-_STD = torch.tensor([58.395, 57.12, 57.375]).view(1, 3, 1, 1)
+_CHUNK = 4096
+"""Crops that are held encoded at once."""
 
 
-def letterbox(image: bytes, size: int) -> NDArray[np.uint8]:
+class ImageReader(Protocol):
+    """Something that hands out encoded crops by row, such as a catalog."""
+
+    def images(self, rows: NDArray[np.int64]) -> list[bytes]:
+        """Encoded crops of these rows, in this order."""
+
+
+def letterbox(
+    image: bytes,
+    size: int,
+    pad: tuple[int, int, int] = PAD,
+    resampling: Image.Resampling = Image.Resampling.BICUBIC,
+) -> NDArray[np.uint8]:
     """Decode a crop and fit it into a square without changing its shape.
 
     Args:
         image: Encoded picture (JPEG, PNG, ...).
         size: Side of the square in pixels.
+        pad: Colour of the rest of the square, RGB, 0 to 255.
+        resampling: Interpolation.
 
     Returns:
-        (3, size, size) uint8, RGB, the picture centred on the mean colour.
+        (3, size, size) uint8, RGB, the picture in the middle.
     """
     with Image.open(io.BytesIO(image)) as opened:
         opened.draft("RGB", (size, size))  # JPEG decodes at 1/2, 1/4 or 1/8 where that suffices
-        picture = _upright_rgb(opened)
+        picture = upright_rgb(opened, pad)
     scale = size / max(picture.size)
     width, height = (max(1, round(side * scale)) for side in picture.size)
     if (width, height) != picture.size:
-        picture = picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+        picture = picture.resize((width, height), resampling, reducing_gap=2.0)
     if width != height:
-        square = Image.new("RGB", (size, size), PAD)
+        square = Image.new("RGB", (size, size), pad)
         square.paste(picture, ((size - width) // 2, (size - height) // 2))
         picture = square
     return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
 
-def _upright_rgb(opened: Image.Image) -> Image.Image:
-    """Turn as the camera that took it says; lay transparent parts on the letterbox's colour."""
+def upright_rgb(opened: Image.Image, ground: tuple[int, int, int] = PAD) -> Image.Image:
+    """Convert a picture to RGB, turned the way its camera recorded.
+
+    Args:
+        opened: A picture of any mode.
+        ground: Colour behind transparent parts, RGB, 0 to 255.
+
+    Returns:
+        The picture in mode ``RGB``.
+    """
     picture = ImageOps.exif_transpose(opened)
     if picture.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
     if not picture.has_transparency_data:
         return picture.convert("RGB")
-    ground = Image.new("RGBA", picture.size, (*PAD, 255))
-    return Image.alpha_composite(ground, picture.convert("RGBA")).convert("RGB")
+    behind = Image.new("RGBA", picture.size, (*ground, 255))
+    return Image.alpha_composite(behind, picture.convert("RGBA")).convert("RGB")
 
 
-def decode(images: Sequence[bytes], size: int, pool: ThreadPoolExecutor) -> Tensor:
-    """Letterbox many crops at once; Pillow lets go of the interpreter while it decodes.
+@dataclass(frozen=True)
+class Transform:
+    """How encoded crops become the input of a network.
 
-    Returns:
-        (N, 3, size, size) uint8.
+    Attributes:
+        size: Side of the letterboxed square in pixels.
+        mean: Mean per channel that normalisation subtracts, 0 to 1.
+        std: Deviation per channel that normalisation divides by, above 0.
+        interpolation: Name of Pillow's resampling, such as ``bicubic``.
     """
-    out = np.empty((len(images), 3, size, size), np.uint8)
-    for position, picture in enumerate(pool.map(lambda image: letterbox(image, size), images)):
-        out[position] = picture
-    return torch.from_numpy(out)
+
+    size: int
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    interpolation: str = "bicubic"
+
+    @property
+    def pad(self) -> tuple[int, int, int]:
+        """Colour of the letterbox, RGB, 0 to 255: near zero after normalisation."""
+        red, green, blue = (round(255 * value) for value in self.mean)
+        return red, green, blue
+
+    def decode(self, images: Sequence[bytes], pool: Executor) -> Tensor:
+        """Letterbox many crops at once; Pillow lets go of the interpreter while it decodes.
+
+        Args:
+            images: N encoded pictures.
+            pool: Threads that decode, see :func:`decoding_threads`.
+
+        Returns:
+            (N, 3, size, size) uint8.
+        """
+        pad, resampling = self.pad, Image.Resampling[self.interpolation.upper()]
+        out = np.empty((len(images), 3, self.size, self.size), np.uint8)
+
+        def one(image: bytes) -> NDArray[np.uint8]:
+            return letterbox(image, self.size, pad, resampling)
+
+        for position, picture in enumerate(pool.map(one, images)):
+            out[position] = picture
+        return torch.from_numpy(out)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Scale pictures to zero mean and unit deviation.
+
+        Args:
+            images: (N, 3, S, S) uint8.
+
+        Returns:
+            The same shape in float32, channels last.
+        """
+        mean, std = (
+            torch.tensor([255 * value for value in values], device=images.device).view(1, 3, 1, 1)
+            for values in (self.mean, self.std)
+        )
+        return ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def normalize(images: Tensor) -> Tensor:
-    """uint8 (N, 3, S, S) to float, zero mean and unit deviation on ImageNet, channels last."""
-    scaled = (images.float() - _MEAN.to(images.device)) / _STD.to(images.device)
-    return scaled.contiguous(memory_format=torch.channels_last)
+def decoding_threads() -> ThreadPoolExecutor:
+    """Threads that decode pictures: as many as torch computes with."""
+    return ThreadPoolExecutor(cpu_threads())
+
+
+class Pixels(Protocol):
+    """Pictures by row of the camera, read when they are asked for.
+
+    Attributes:
+        transform: How they are decoded, and how they are to be normalised.
+    """
+
+    transform: Transform
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Tensor:
+        """Decoded pictures (n, 3, S, S) uint8 of these rows, in this order."""
+
+
+class CropPixels:
+    """Pictures of a camera, decoded when they are asked for.
+
+    Args:
+        reader: Hands out encoded crops by row.
+        transform: How to decode them.
+        kept: Rows, ascending, whose pictures stay in memory once they were asked for: crops that
+            train are needed in each epoch of each fold. 18,000 crops of 64 px are 221 MB.
+    """
+
+    def __init__(
+        self, reader: ImageReader, transform: Transform, kept: NDArray[np.int64] | None = None
+    ) -> None:
+        self.transform = transform
+        self._reader = reader
+        self._kept = np.zeros(0, np.int64) if kept is None else kept
+        self._memory: Tensor | None = None
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Tensor:
+        """Decoded pictures (n, 3, S, S) uint8 of these rows, in this order.
+
+        Asked for just the rows that are kept, this returns the memory itself, not a copy.
+        """
+        kept = np.isin(rows, self._kept, assume_unique=False)
+        if not kept.any():
+            return self._decode(rows)
+        if self._memory is None:
+            self._memory = self._decode(self._kept)
+        if np.array_equal(rows, self._kept):
+            return self._memory
+        out = torch.empty((len(rows), *self._memory.shape[1:]), dtype=torch.uint8)
+        out[torch.from_numpy(kept)] = self._memory[
+            torch.from_numpy(np.searchsorted(self._kept, rows[kept]))
+        ]
+        out[torch.from_numpy(~kept)] = self._decode(rows[~kept])
+        return out
+
+    def _decode(self, rows: NDArray[np.int64]) -> Tensor:
+        side = self.transform.size
+        out = torch.empty((len(rows), 3, side, side), dtype=torch.uint8)
+        with decoding_threads() as pool:
+            for start in range(0, len(rows), _CHUNK):
+                chunk = rows[start : start + _CHUNK]
+                decoded = self.transform.decode(self._reader.images(chunk), pool)
+                out[start : start + len(chunk)] = decoded
+        return out
 
 
 def augment(
@@ -127,98 +255,3 @@ def augment(
 
 def _per_crop(values: Tensor, images: Tensor) -> Tensor:
     return values.view(-1, 1, 1, 1).to(images.device)
-
-
-class _Batches(Dataset[Batch]):
-    """Indexing with a list of positions gives the whole batch in one gather."""
-
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self.images, self.labels = images, labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, positions: list[int]) -> Batch:
-        return self.images[positions], self.labels[positions]
-
-
-class _Shuffled(Sampler[list[int]]):
-    """Batches of positions in random order; a short last batch is left out if there are others."""
-
-    def __init__(self, positions: Tensor, batch_size: int, seed: int) -> None:
-        self.positions, self.batch_size = positions, batch_size
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def __len__(self) -> int:
-        return max(1, len(self.positions) // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        order = self.positions[torch.randperm(len(self.positions), generator=self.generator)]
-        for start in range(len(self)):
-            yield order[start * self.batch_size : (start + 1) * self.batch_size].tolist()
-
-
-class _InOrder(Sampler[list[int]]):
-    def __init__(self, positions: Tensor, batch_size: int) -> None:
-        self.positions, self.batch_size = positions, batch_size
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.positions) / self.batch_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for start in range(0, len(self.positions), self.batch_size):
-            yield self.positions[start : start + self.batch_size].tolist()
-
-
-class CropDataModule(pl.LightningDataModule):
-    """One fold of a camera's training crops, held in memory as bytes.
-
-    18,000 crops of 64 px are 221 MB; nothing is copied per worker or per branch, because there are
-    no workers and every branch gets the same batch.
-
-    Args:
-        images: (N, 3, S, S) uint8, see :func:`decode`.
-        labels: (N,) int, index of the class or -1.
-        folds: (N,) int, the fold in which each crop validates.
-        fold: The fold to validate on; all others train.
-        config: Batch sizes.
-        augmentation: ``none``, ``affine`` or ``strong``.
-        seed: Of the order and the augmentation.
-    """
-
-    def __init__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        folds: Tensor,
-        fold: int,
-        config: DataConfig,
-        augmentation: str,
-        seed: int,
-    ) -> None:
-        super().__init__()
-        self.dataset = _Batches(images, labels)
-        self.training = torch.nonzero(folds != fold).flatten()
-        self.validation = torch.nonzero(folds == fold).flatten()
-        self.config, self.augmentation = config, augmentation
-        self.seed = seed
-        self.generator = torch.Generator().manual_seed(seed + 1)
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled batches of the training folds."""
-        sampler = _Shuffled(self.training, self.config.batch_size, self.seed)
-        return DataLoader(self.dataset, sampler=sampler, batch_size=None)
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """Batches of the validation fold, in order."""
-        sampler = _InOrder(self.validation, self.config.eval_batch_size)
-        return DataLoader(self.dataset, sampler=sampler, batch_size=None)
-
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Normalise, and augment while training, where the batch will be used."""
-        images, labels = batch
-        images = normalize(images)
-        training = self.trainer is not None and self.trainer.training
-        if self.augmentation != "none" and training:
-            images = augment(images, self.augmentation, self.generator)
-        return images, labels

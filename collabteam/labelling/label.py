@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from collabteam.catalog import Catalog
 from collabteam.errors import UserError
 from collabteam.events import Listener
+from collabteam.features.devices import set_threads
 from collabteam.labelling import messages
 from collabteam.labelling.calibration import apply_temperatures
 from collabteam.labelling.plan import LabellingPlan
@@ -31,7 +32,6 @@ from collabteam.labelling.stages.measure import (
     PickSamples,
 )
 from collabteam.labelling.stages.record import FinishLabelling
-from collabteam.learners.fit import set_threads
 from collabteam.rounds.records import read_rounds
 from collabteam.rounds.stages.score import ScorePool
 from collabteam.rounds.state import digest

@@ -1,1 +1,1 @@
-"""How a team is trained on one fold."""
+"""Learners: how labelled crops, and crops of the pool, become networks that vote."""

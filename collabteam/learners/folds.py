@@ -1,8 +1,12 @@
-"""Group-aware, stratified folds that stay as they are when the training set grows."""
+"""Folds of tracks: stratified for those that train, by a hash for all others.
+
+A track keeps its fold for good, whatever joins the training set later.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,3 +66,34 @@ def assign_folds(
         fold_of[track] = fold
         row[fold] += sizes[track]
     return fold_of[group]
+
+
+def pool_folds(
+    tracks: Sequence[str], folds: int, seed: int, known: Mapping[str, int]
+) -> NDArray[np.int64]:
+    """Give each track of the pool a fold, so that no learner can leak into out-of-fold figures.
+
+    A learner that uses the pool gets none of the tracks of the fold that it validates on. A hash
+    decides, so a track has the same fold in each round, whatever else is in the pool.
+
+    Args:
+        tracks: (T,) names of tracks.
+        folds: Number of folds, 2 or more.
+        seed: Of the hash.
+        known: Folds of tracks that train or trained; they keep those.
+
+    Returns:
+        (T,) int, 0 to ``folds - 1``.
+
+    Example:
+        >>> pool_folds(["a", "b", "c"], 5, seed=0, known={"b": 3}).tolist()
+        [2, 3, 1]
+    """
+    fold_of = np.empty(len(tracks), np.int64)
+    for number, track in enumerate(tracks):
+        fold = known.get(track)
+        if fold is None:
+            hashed = hashlib.blake2b(f"{seed}:{track}".encode(), digest_size=8).digest()
+            fold = int.from_bytes(hashed, "big") % folds
+        fold_of[number] = fold
+    return fold_of

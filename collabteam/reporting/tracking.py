@@ -14,6 +14,7 @@ import numpy as np
 from collabteam.catalog import Catalog, CropIndex
 from collabteam.events import Fit, Listener
 from collabteam.features.images import letterbox
+from collabteam.learners.teams import learner_of, voting_files
 from collabteam.reporting.wandb_runs import (
     RoundRun,
     Sample,
@@ -92,13 +93,9 @@ def _made(workspace: Workspace, rounds: list[RoundRecord], record: RoundRecord) 
 
 def _voters(workspace: Workspace, record: RoundRecord) -> list[Path]:
     """Files of the networks that vote, of those that are still there."""
-    files = workspace.round(record.round)
-    return [
-        file
-        for name, folds in record.voting.items()
-        for fold in folds
-        if (file := files.branch(name, fold)).exists()
-    ]
+    files, learner = workspace.round(record.round), learner_of(record.settings)
+    voters = voting_files(learner, files, record.classes, record.voting)
+    return [file for file in voters if file.exists()]
 
 
 def _increment(catalog: Catalog, index: CropIndex, number: int) -> list[tuple[str, str, float]]:

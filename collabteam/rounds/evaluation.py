@@ -25,8 +25,8 @@ def branch_recall(
         classes: Names of the B classes.
 
     Returns:
-        ``{class: {"true": share of the class's crops voted true, "false": share of all others
-        voted false}}``; None where there is no such crop.
+        Per class the share of its crops that are voted true, under ``"true"``, and the share of
+        all others that are voted false, under ``"false"``; None where there is no such crop.
     """
     voted = prob > 0.5
     recall: Recall = {}

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from collabteam.catalog import Catalog, LabelEvent
 from collabteam.events import Listener
-from collabteam.features.backbones import build_branch, check_picture_size
-from collabteam.learners.fit import set_threads
+from collabteam.features.devices import Device, set_threads
+from collabteam.learners.teams import learner_for, voting_team
 from collabteam.rounds import messages
 from collabteam.rounds.plan import RoundPlan
 from collabteam.rounds.records import RoundRecord, read_rounds
@@ -29,11 +29,15 @@ from collabteam.rounds.stages.sample import DrawSample, VerifySample
 from collabteam.rounds.stages.score import ScorePool
 from collabteam.rounds.stages.select import RoundIncrement, Select
 from collabteam.rounds.stages.train import Elect, TrainFold
-from collabteam.rounds.stages.training_set import AssignFolds, GatherTrainingSet, ReadPictures
+from collabteam.rounds.stages.training_set import (
+    AssignFolds,
+    GatherPool,
+    GatherTrainingSet,
+    ReadPictures,
+)
 from collabteam.rounds.state import check_settings
 from collabteam.settings import TrainConfig, check
 from collabteam.stages import Runner
-from collabteam.team.team import Device, Team
 from collabteam.team.voting import team_policy
 
 
@@ -56,7 +60,6 @@ def train_rounds(config: TrainConfig, listener: Listener | None = None) -> list[
     # A wrong policy or rule should show before anything is drawn.
     team_policy(config.team)
     selection_rule(config)
-    check_picture_size(config.team, config.data.image_size)
     catalog = Catalog.open(config.root, config.camera.name)
     catalog.set_classes(config.camera.classes)
     # The catalog's order stands, however the command names the classes.
@@ -68,7 +71,8 @@ def train_rounds(config: TrainConfig, listener: Listener | None = None) -> list[
         if done and config.rollback is None:
             check_settings(done[-1], config)
         if len(done) <= config.round:
-            build_branch(config.team)  # a wrong name should show before anything is drawn
+            # A wrong name should show before anything is drawn.
+            learner_for(config).check(config.camera.classes)
         # What a kill kept from being logged, or an earlier command was told not to log.
         listener.rounds_finished(catalog.folder)
         while len(done) <= config.round:
@@ -105,19 +109,17 @@ def make_round(plan: RoundPlan, runner: Runner) -> RoundRecord:
         increment = runner.run(Select(plan))
     index = catalog.index()
     training = runner.run(GatherTrainingSet(plan, index))
-    pictures = runner.run(ReadPictures(plan, training.rows))
+    pixels = runner.run(ReadPictures(plan, training.rows))
     folds = runner.run(AssignFolds(plan, training))
-    start_from = plan.start_from()
+    pool = runner.run(GatherPool(plan, index, training, folds))
     predictions = [
-        runner.run(TrainFold(plan, training, pictures, folds, fold, start_from, increment))
+        runner.run(TrainFold(plan, training, pool, pixels, folds, fold, increment))
         for fold in config.data.train_folds
     ]
-    del pictures  # the largest of all inputs; no later stage needs it
+    del pixels  # the largest of all inputs; no later stage needs it
     voting = runner.run(Elect(plan, predictions))
     fold_figures = runner.run(EvaluateFolds(plan, predictions))
-    team = Team.from_branches(
-        plan.files, plan.classes, voting, config.team, config.data.image_size, plan.device
-    )
+    team = voting_team(plan.learner, plan.files, plan.classes, voting, plan.device)
     scored = runner.run(
         ScorePool(
             catalog, index, plan.pool(index), plan.files.scores(), training.fingerprint,

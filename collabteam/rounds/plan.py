@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from collabteam.catalog import Catalog, CropIndex
 from collabteam.errors import UserError
+from collabteam.features.devices import Device
+from collabteam.features.images import Transform
+from collabteam.learners.base import Learner
+from collabteam.learners.teams import learner_for, start_transform
 from collabteam.rounds.initial import initial_rows
 from collabteam.rounds.records import RoundRecord
 from collabteam.rounds.selection import SelectionRule, selection_rule
-from collabteam.settings import TrainConfig
+from collabteam.settings import TrainConfig, from_record
 from collabteam.storage.layout import RoundFiles
-from collabteam.team.team import Device
 from collabteam.team.voting import VotePolicy, team_policy
 
 
@@ -40,6 +43,11 @@ class RoundPlan:
     def classes(self) -> list[str]:
         """Names of the classes, in the order of the branches."""
         return list(self.config.camera.classes)
+
+    @property
+    def learner(self) -> Learner:
+        """The learner that the settings name."""
+        return learner_for(self.config)
 
     @property
     def policy(self) -> VotePolicy:
@@ -70,15 +78,27 @@ class RoundPlan:
         if self.before is None or self.config.team.init == "scratch":
             return None
         # A rollback lets settings change, but not the networks that are to go on.
-        old, new = self.before.settings["team"], asdict(self.config.team)
-        other = [n for n in ("backbone", "attention", "stem") if old[n] != new[n]]
+        before = from_record(TrainConfig, self.before.settings)
+        names = ("backbone", "attention", "stem")
+        compared = {
+            f"team.{n}": (getattr(before.team, n), getattr(self.config.team, n)) for n in names
+        }
+        compared["learner"] = (before.learner["name"], self.config.learner["name"])
+        other = [f"{name} {old} -> {new}" for name, (old, new) in compared.items() if old != new]
         if other:
             raise UserError(
                 f"team.init=previous cannot go on from round {self.number - 1}: "
-                + "; ".join(f"team.{n} {old[n]} -> {new[n]}" for n in other)
+                + "; ".join(other)
                 + "; use team.init=scratch, or rollback=-1 to start over"
             )
         return self.files_before
+
+    def transform(self) -> Transform:
+        """How crops become pictures: as for the networks that the round starts from, if any."""
+        start_from, fold = self.start_from(), self.config.data.train_folds[0]
+        if start_from is None:
+            return self.learner.transform
+        return start_transform(self.learner, start_from, self.classes, fold)
 
     def trains(self, index: CropIndex) -> NDArray[np.bool_]:
         """(N,) whether a crop trains in this round or trained in an earlier one."""

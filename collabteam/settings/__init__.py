@@ -25,9 +25,10 @@ from collabteam.settings.names import (
 from collabteam.settings.records import changed_settings, from_record, result_settings
 from collabteam.settings.review import ReviewConfig
 from collabteam.settings.simulation import SimulationConfig
-from collabteam.settings.train import DataConfig, OptimConfig, TeamConfig, TrainConfig
+from collabteam.settings.train import LEARNERS, DataConfig, OptimConfig, TeamConfig, TrainConfig
 
 __all__ = [
+    "LEARNERS",
     "MOST_DISAGREEMENT",
     "MOST_SAMPLES",
     "UNKNOWN",

@@ -9,11 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from collabteam.errors import UserError
+from collabteam.registry import Registry
 from collabteam.settings.camera import CommandConfig
 from collabteam.settings.fields import group, implementation, setting
 from collabteam.settings.machine import LoggerConfig, RuntimeConfig, TrainerConfig
 from collabteam.settings.names import check_classes
 from collabteam.settings.seams import SELECTION_RULES, VOTES
+
+LEARNERS: Registry[Any] = Registry(
+    "learner", "collabteam.learners.base:Learner", "collabteam.learners.methods"
+)
+"""The learners; ``collabteam.learners.base.Learner`` says what one is."""
 
 _AUGMENT = {
     "none": "crops as they are",
@@ -203,6 +209,7 @@ class TrainConfig(CommandConfig):
     data: DataConfig = group(DataConfig, help="crops to tensors and folds")
     team: TeamConfig = group(TeamConfig, help="branches and voting")
     optim: OptimConfig = group(OptimConfig, help="stochastic gradient descent, per branch")
+    learner: dict[str, Any] = implementation(LEARNERS, "paper", help="how networks learn")
     trainer: TrainerConfig = group(TrainerConfig, help="hardware")
     logger: LoggerConfig = group(LoggerConfig, preset="wandb", help="training curves")
     runtime: RuntimeConfig = group(RuntimeConfig, preset="core", help="one job of a sweep")

@@ -86,12 +86,21 @@ class RoundFiles:
         return self.folder / "branches"
 
     def branch(self, label: str, fold: int) -> Path:
-        """The network of one class and fold."""
-        return self.branches / f"{label}.fold-{fold}.safetensors"
+        """The network of one class and fold, or of all classes if ``label`` is empty."""
+        name = f"fold-{fold}.safetensors"
+        return self.branches / (f"{label}.{name}" if label else name)
 
     def all_branches(self) -> list[Path]:
         """The networks that are there."""
         return sorted(self.branches.glob("*.safetensors"))
+
+    def unfinished_fit(self, fold: int, fingerprint: str) -> Path:
+        """Folder of the checkpoints of a fit; hidden, so it stays on this machine."""
+        return self.folder / f".fold-{fold}-{fingerprint}"
+
+    def unfinished_fits(self, fold: int) -> list[Path]:
+        """Folders of checkpoints of a fold that are there, whatever they were made with."""
+        return sorted(self.folder.glob(f".fold-{fold}-*"))
 
     def scores(self, engine: str = "") -> Path:
         """Folder of the team's probabilities for the pool.

@@ -29,7 +29,7 @@ Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 """Fraction, 0 to 1."""
 Text = StrictStr
 Flag = StrictBool
-Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][_A-Za-z0-9.-]{0,63}$")]
 """Name of a camera or a class."""
 ClassName = Annotated[Name, Field(json_schema_extra={"not": {"enum": ["unknown", "unusable"]}})]
 Time = Annotated[str, Field(strict=True, pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]

@@ -20,8 +20,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +30,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from collabteam.errors import UserError, disk_errors, first_line
-from collabteam.features.images import decode, normalize
-from collabteam.learners.fit import set_threads
+from collabteam.features.devices import set_threads
+from collabteam.features.images import ImageReader, Transform, decoding_threads
 from collabteam.settings import MOST_DISAGREEMENT, TrainerConfig
 from collabteam.storage.files import replacing_folder, write_json
 from collabteam.storage.layout import RoundFiles
-from collabteam.team.team import Engine, ImageReader, Team
+from collabteam.team.team import Engine, Team, Voter, probabilities
 from collabteam.team.voting import VotePolicy
 
 CALIBRATION = 600
@@ -50,13 +49,14 @@ _EXACT = 0.99
 
 
 def open_engine(
+    load: Callable[[TrainerConfig], Team],
     files: RoundFiles,
     kind: str,
     precision: str,
     trainer: TrainerConfig,
     calibration: Callable[[int], list[bytes]],
 ) -> Engine:
-    """Load the voting team of a finished round into an engine.
+    """Load a team into an engine.
 
     With ``openvino`` in bf16 or int8, crops on which a branch's probability is too close to one
     half to be sure of its vote are computed again in the next finer arithmetic, at last in fp32.
@@ -64,7 +64,8 @@ def open_engine(
     the round's folder, so a resumed command gets the same numbers.
 
     Args:
-        files: The round.
+        load: Gives the team on a device, in an arithmetic.
+        files: The team's round.
         kind: ``torch``, or ``openvino`` (CPU only).
         precision: ``fp32``, ``bf16``, ``int8`` (OpenVINO only), or ``auto``: what
             ``trainer.precision`` says, which is bf16 where the processor has it, unless set.
@@ -81,7 +82,7 @@ def open_engine(
     if kind == "torch":
         if precision == "int8":
             raise UserError("precision=int8 needs engine=openvino")
-        return Team.load(files, replace(trainer, precision=precision))
+        return load(replace(trainer, precision=precision))
     if trainer.accelerator not in ("auto", "cpu"):
         raise UserError(
             f"trainer.accelerator={trainer.accelerator}: OpenVINO computes on the processor here: "
@@ -93,7 +94,7 @@ def open_engine(
                 f"engine=openvino precision={precision} needs {package} (Apache-2.0): "
                 "pip install 'collabteam[openvino]', or set engine=torch"
             )
-    team = Team.load(files, replace(trainer, accelerator="cpu", precision="fp32"))
+    team = load(replace(trainer, accelerator="cpu", precision="fp32"))
     return OpenVino(team, precision, trainer, calibration, files.openvino)
 
 
@@ -126,7 +127,7 @@ class OpenVino(Engine):
         calibration: Callable[[int], list[bytes]],
         kept: Path,
     ) -> None:
-        self.classes, self.image_size = team.classes, team.image_size
+        self.classes, self.transform = team.classes, team.transform
         openvino = _import("openvino")
         self._core = openvino.Core()
         self._trainer = trainer
@@ -184,7 +185,7 @@ class OpenVino(Engine):
         # More streams than chunks in a batch would only hold memory.
         streams = min(threads, max(1, self._trainer.score_batch_size // crops))
         network = network.clone()
-        network.reshape([crops, 3, self.image_size, self.image_size])
+        network.reshape([crops, 3, self.transform.size, self.transform.size])
         settings = {
             "INFERENCE_PRECISION_HINT": arithmetic,
             "INFERENCE_NUM_THREADS": threads,
@@ -210,13 +211,13 @@ class OpenVino(Engine):
                 f"precision={self.precision} is calibrated on the camera's crops, and it has none: "
                 "ingest some, or set precision=fp32"
             )
-        with ThreadPoolExecutor(2) as pool:
-            images = decode(crops, self.image_size, pool).numpy()
+        with decoding_threads() as pool:
+            images = self.transform.decode(crops, pool).numpy()
         # Errors are measured on other crops than ranges, so that they are not flattered.
         ranges, errors = images[::2], images[1::2] if len(images) > 1 else images
         with replacing_folder(folder) as part:
             if self.precision == "int8":
-                quantised = _quantise(network, ranges, self.image_size)
+                quantised = _quantise(network, ranges, self.transform.size)
                 openvino.save_model(quantised, part / "network.xml", compress_to_fp16=False)
             *coarse, exact = (stage(errors) for stage in self._load(network, finer, part))
             off = [np.abs(prob - exact).max(axis=1) for prob in coarse]
@@ -257,23 +258,18 @@ class _Compiled:
 class _Probabilities(nn.Module):
     """(N, 3, S, S) uint8 to (N, B) probabilities, as :meth:`Team.score` computes them."""
 
-    def __init__(self, networks: Sequence[Sequence[nn.Module]]) -> None:
+    def __init__(self, voters: Sequence[Voter], transform: Transform, classes: int) -> None:
         super().__init__()
-        self.branches = nn.ModuleList([nn.ModuleList(branch) for branch in networks])
+        self.voters, self.transform, self.classes = nn.ModuleList(voters), transform, classes
 
     def forward(self, images: Tensor) -> Tensor:
-        pixels = normalize(images)
-        prob = [
-            torch.stack([network(pixels).softmax(dim=1)[:, 1] for network in networks]).mean(dim=0)
-            for networks in self.branches
-            if isinstance(networks, nn.ModuleList)
-        ]
-        return torch.stack(prob, dim=1)
+        voters: Any = self.voters
+        return probabilities(voters, self.transform.normalize(images), self.classes)
 
 
 def _convert(openvino: Any, team: Team) -> Any:
     """The team as an OpenVINO model of any number of crops."""
-    side = team.image_size
+    side = team.transform.size
     example = torch.zeros(2, 3, side, side, dtype=torch.uint8)
     with warnings.catch_warnings(), _without_telemetry(), torch.inference_mode():
         # torch.jit.trace is deprecated. OpenVINO takes what torch.export gives, too, and the models
@@ -281,7 +277,7 @@ def _convert(openvino: Any, team: Team) -> Any:
         warnings.simplefilter("ignore")
         # The model owns its weights: the team's may go, or train on.
         return openvino.convert_model(
-            _Probabilities(team.networks).eval(),
+            _Probabilities(team.voters, team.transform, len(team.classes)).eval(),
             example_input=example,
             input=openvino.PartialShape([-1, 3, side, side]),
             share_weights=False,
@@ -346,12 +342,14 @@ def _light(network: Any, side: int) -> list[str]:
 def _fingerprint(team: Team, made_by: Sequence[str]) -> str:
     """Sixteen hex digits that stand for weights, classes, picture size and what computes."""
     found = hashlib.blake2b(digest_size=8)
-    found.update(json.dumps([team.classes, team.image_size, *made_by]).encode())
-    for number, branch in enumerate(team.networks):
-        for network in branch:
-            for name, tensor in network.state_dict().items():
-                found.update(f"{number} {name} {tuple(tensor.shape)}".encode())
-                found.update(tensor.contiguous().numpy().tobytes())
+    transform = team.transform
+    # Nothing is said of ImageNet's numbers, so networks that were prepared before hold.
+    other = [] if transform == Transform(transform.size) else [asdict(transform)]
+    found.update(json.dumps([team.classes, transform.size, *made_by, *other]).encode())
+    for voter in team.voters:
+        for name, tensor in voter.network.state_dict().items():
+            found.update(f"{voter.columns[0]} {name} {tuple(tensor.shape)}".encode())
+            found.update(tensor.contiguous().numpy().tobytes())
     return found.hexdigest()
 
 

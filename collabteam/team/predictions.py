@@ -18,7 +18,7 @@ from collabteam.storage.files import read_json, replacing_folder, write_json, wr
 
 if TYPE_CHECKING:
     # Whoever only reads scores need not wait for torch.
-    from collabteam.team.team import ImageReader
+    from collabteam.features.images import ImageReader
 
 PART = 4096
 """Crops per file of scores: what a kill can cost at most."""

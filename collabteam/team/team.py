@@ -1,14 +1,13 @@
-"""The team that votes: its networks on disk, and the probabilities that they give."""
+"""The team that votes: its voters, their files, and the probabilities that they give."""
 
 from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,68 +17,88 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from collabteam.errors import UserError
-from collabteam.features.backbones import build_branch, processor_has_bf16
-from collabteam.features.images import decode, normalize
-from collabteam.settings import TeamConfig, TrainerConfig, from_record
+from collabteam.features.devices import Device
+from collabteam.features.images import ImageReader, Transform, decoding_threads
 from collabteam.storage.files import replacing_path
 from collabteam.storage.layout import RoundFiles
 
 
-class ImageReader(Protocol):
-    """Something that hands out encoded crops by row, such as a catalog."""
+class Voter(nn.Module, ABC):
+    """A network that gives the probabilities of some of the team's classes.
 
-    def images(self, rows: NDArray[np.int64]) -> list[bytes]:
-        """Encoded crops of these rows, in this order."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """Where and in which arithmetic a team computes.
-
-    Attributes:
-        torch: The device.
-        bf16: Whether matrix products run in bfloat16 (weights and sums stay fp32).
+    Args:
+        network: Maps (N, 3, S, S) normalised pictures to its outputs.
+        columns: The K classes that it votes on, as indices of the team's classes.
     """
 
-    torch: torch.device
-    bf16: bool
+    def __init__(self, network: nn.Module, columns: Sequence[int]) -> None:
+        super().__init__()
+        self.network, self.columns = network, tuple(columns)
 
-    @classmethod
-    def of(cls, config: TrainerConfig) -> Device:
-        """Resolve ``auto``.
+    @abstractmethod
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Turn the network's outputs (N, ...) into probabilities of *true* (N, K), 0 to 1."""
 
-        Raises:
-            UserError: The accelerator is not there.
-        """
-        wanted = config.accelerator
-        kind = {"auto": "cuda" if torch.cuda.is_available() else "cpu", "gpu": "cuda"}.get(
-            wanted, wanted
-        )
-        if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
-            raise UserError(
-                f"trainer.accelerator={wanted}: not on this machine; use auto, cpu or gpu"
-            )
-        device = torch.device(kind)
-        has = processor_has_bf16(device)
-        return cls(device, config.precision == "bf16" or (config.precision == "auto" and has))
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Probabilities of *true* (N, K) from normalised pictures (N, 3, S, S)."""
+        return self.probabilities(self.network(pixels).float())
 
 
-def save_branch(
-    network: nn.Module, to: Path, team: TeamConfig, label: str, image_size: int
+class OneVsRest(Voter):
+    """A network with two outputs for one class: *false* and *true*."""
+
+    def probabilities(self, outputs: Tensor) -> Tensor:  # noqa: D102
+        return outputs.softmax(dim=1)[:, 1:]
+
+
+class OneOfMany(Voter):
+    """A network with an output for each class, and one behind them for *none of these*."""
+
+    def probabilities(self, outputs: Tensor) -> Tensor:  # noqa: D102
+        return outputs.softmax(dim=1)[:, : len(self.columns)]
+
+
+def voter_file(
+    files: RoundFiles, classes: Sequence[str], columns: Sequence[int], fold: int
+) -> Path:
+    """Name the file of a voter in its round's folder.
+
+    Args:
+        files: The round's files.
+        classes: Names of all of the team's classes.
+        columns: The classes that the voter votes on, as indices.
+        fold: The fold that it did not train on.
+    """
+    # A voter on all classes needs no name, and all names together could be too long for a file's.
+    names = [classes[column] for column in columns] if len(columns) < len(classes) else []
+    return files.branch("+".join(names), fold)
+
+
+def save_voter(
+    voter: Voter, to: Path, classes: Sequence[str], transform: Transform, made_by: Mapping[str, str]
 ) -> None:
-    """Write one branch atomically, with what is needed to build it again."""
+    """Write the weights of a voter atomically.
+
+    Args:
+        voter: The voter.
+        to: See :func:`voter_file`.
+        classes: Names of all of the team's classes.
+        transform: How crops become its input.
+        made_by: Further entries of the file's metadata.
+    """
     metadata = {
-        "team": json.dumps(asdict(team), sort_keys=True),
-        "class": label,
-        "image_size": str(image_size),
+        "classes": json.dumps([classes[column] for column in voter.columns]),
+        "transform": json.dumps(asdict(transform), sort_keys=True),
+        **made_by,
     }
-    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    tensors = {name: tensor.contiguous() for name, tensor in voter.network.state_dict().items()}
+    to.parent.mkdir(parents=True, exist_ok=True)
     with replacing_path(to) as part:
         save_file(tensors, part, metadata)
 
 
 def load_weights(network: nn.Module, file: Path) -> None:
-    """Put the weights of a branch into a network of the same kind.
+    """Put the weights of a voter into a network of the same kind.
 
     Raises:
         UserError: The file is missing or broken, or the weights are of another network.
@@ -88,10 +107,7 @@ def load_weights(network: nn.Module, file: Path) -> None:
         with safe_open(file, framework="pt") as opened:
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{file}: expected the weights of a branch, got {error}: train that round again "
-            "('train ... rollback=K' with K the round before it)"
-        ) from error
+        raise _broken(file, error) from error
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
@@ -101,24 +117,54 @@ def load_weights(network: nn.Module, file: Path) -> None:
         ) from error
 
 
+def load_transform(file: Path, image_size: int) -> Transform:
+    """Read how crops become the input of a voter.
+
+    Args:
+        file: The voter's file.
+        image_size: Side of the pictures, for older files that do not say. Pictures were normalised
+            with ImageNet's numbers for every network then.
+
+    Raises:
+        UserError: The file is missing or broken.
+    """
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+        if "transform" not in metadata:
+            return Transform(image_size)
+        found = json.loads(metadata["transform"])
+        mean, std = tuple(found["mean"]), tuple(found["std"])
+        return Transform(found["size"], mean, std, found["interpolation"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise _broken(file, error) from error
+
+
+def _broken(file: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{file}: expected the weights of a branch, got {error}: train that round again "
+        "('train ... rollback=K' with K the round before it)"
+    )
+
+
 class Engine(ABC):
-    """What gives a team's probabilities, whatever computes them.
+    """Something that gives a team's probabilities.
 
     Attributes:
         kind: What computes, ``torch`` or ``openvino``.
         precision: The arithmetic, ``fp32``, ``bf16`` or ``int8``.
         classes: Names of the classes.
-        image_size: Side of the letterboxed square in pixels.
+        transform: How crops become pictures.
     """
 
     kind: str
     precision: str
     classes: list[str]
-    image_size: int
+    transform: Transform
 
     @abstractmethod
     def score(self, images: Tensor) -> NDArray[np.float32]:
-        """Probability of *true* per crop and branch.
+        """Probability of *true* per crop and class.
 
         Args:
             images: (N, 3, S, S) uint8, letterboxed.
@@ -140,9 +186,9 @@ class Engine(ABC):
         batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
 
         def load(batch: NDArray[np.int64], pool: ThreadPoolExecutor) -> Tensor:
-            return decode(reader.images(batch), self.image_size, pool)
+            return self.transform.decode(reader.images(batch), pool)
 
-        with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(1) as ahead:
+        with decoding_threads() as pool, ThreadPoolExecutor(1) as ahead:
             coming = [ahead.submit(load, batch, pool) for batch in batches[:1]]
             for following in [*batches[1:], None]:
                 if not coming:
@@ -154,12 +200,14 @@ class Engine(ABC):
 
 
 class Team(Engine):
-    """n branches that score crops; a branch may be the mean of several networks.
+    """Voters that score crops together.
+
+    A class's probability is the mean of all voters that vote on it.
 
     Args:
         classes: Names of the classes.
-        networks: Per class, the networks whose mean probability is the branch's.
-        image_size: Side of the letterboxed square in pixels.
+        voters: In an order of their classes; each class needs one or more.
+        transform: How crops become their input.
         device: Where to compute.
     """
 
@@ -168,69 +216,38 @@ class Team(Engine):
     def __init__(
         self,
         classes: Sequence[str],
-        networks: Sequence[Sequence[nn.Module]],
-        image_size: int,
+        voters: Sequence[Voter],
+        transform: Transform,
         device: Device,
     ) -> None:
-        self.classes, self.image_size, self.device = list(classes), image_size, device
+        self.classes, self.transform, self.device = list(classes), transform, device
         self.precision = "bf16" if device.bf16 else "fp32"
-        self.networks = [
-            [
-                network.eval().to(device.torch).to(memory_format=torch.channels_last)
-                for network in branch
-            ]
-            for branch in networks
+        self.voters = [
+            voter.eval().to(device.torch).to(memory_format=torch.channels_last) for voter in voters
         ]
-
-    @classmethod
-    def load(cls, files: RoundFiles, trainer: TrainerConfig | None = None) -> Team:
-        """Load the voting team of a finished round.
-
-        Args:
-            files: The round, such as ``catalog.workspace.round(2)``.
-            trainer: Device, threads and precision.
-
-        Raises:
-            UserError: The round is not finished, or a file is missing or broken.
-        """
-        try:
-            record = json.loads(files.record.read_text())
-        except (OSError, ValueError) as error:
-            raise UserError(f"{files.folder}: expected a finished round, got {error}") from error
-        team = from_record(TeamConfig, record["settings"]["team"])
-        return cls.from_branches(
-            files, record["classes"], record["voting"], team,
-            record["settings"]["data"]["image_size"], Device.of(trainer or TrainerConfig()),
-        )  # fmt: skip
-
-    @classmethod
-    def from_branches(
-        cls,
-        files: RoundFiles,
-        classes: Sequence[str],
-        voting: dict[str, list[int]],
-        team: TeamConfig,
-        image_size: int,
-        device: Device,
-    ) -> Team:
-        """Build the team of a round's networks; ``voting`` lists folds by class."""
-        plain = TeamConfig(**{**asdict(team), "pretrained": False})
-        networks = []
-        for name in classes:
-            branch = []
-            for fold in voting[name]:
-                network = build_branch(plain)
-                load_weights(network, files.branch(name, fold))
-                branch.append(network)
-            networks.append(branch)
-        return cls(classes, networks, image_size, device)
 
     @torch.inference_mode()
     def score(self, images: Tensor) -> NDArray[np.float32]:  # noqa: D102
-        pixels = normalize(images.to(self.device.torch))
+        pixels = self.transform.normalize(images.to(self.device.torch))
         with torch.autocast(self.device.torch.type, torch.bfloat16, enabled=self.device.bf16):
-            prob = [
-                torch.stack([n(pixels).float().softmax(dim=1)[:, 1] for n in branch]).mean(dim=0)
-                for branch in self.networks
-            ]
-        return torch.stack(prob, dim=1).cpu().numpy()
+            prob = probabilities(self.voters, pixels, len(self.classes))
+        return prob.cpu().numpy()
+
+
+def probabilities(voters: Sequence[Voter], pixels: Tensor, classes: int) -> Tensor:
+    """Probability of *true* per crop and class: the mean of the voters on a class.
+
+    Args:
+        voters: The voters.
+        pixels: (N, 3, S, S) normalised pictures.
+        classes: Number of classes B.
+
+    Returns:
+        (N, B) float32, 0 to 1.
+    """
+    of_class: list[list[Tensor]] = [[] for _ in range(classes)]
+    for voter in voters:
+        given = voter(pixels)
+        for position, column in enumerate(voter.columns):
+            of_class[column].append(given[:, position])
+    return torch.stack([torch.stack(given).mean(dim=0) for given in of_class], dim=1)

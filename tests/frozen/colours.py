@@ -1,8 +1,9 @@
-"""``python colours.py <command> [setting=value ...]``: a command of collabteam with a hand-made
-detector, which torchvision knows as ``ssd300_vgg16``.
+"""Run a command of collabteam with a hand-made detector in the place of torchvision's SSD.
 
-It finds the rectangles that ``freeze.py`` draws by their colours, in whole numbers, so what it
-finds is the same on every machine. Its weights are an empty state dict.
+    python colours.py ingest camera=... detector.kind=torchvision detector.model=ssd300_vgg16 ...
+
+The detector finds the rectangles that ``freeze.py`` draws by their colours. It computes with whole
+numbers, so its boxes are the same on every machine. Its weights are an empty state dict.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torchvision import models
 
 NAME = "ssd300_vgg16"
 _COCO_NUMBERS = (1, 2, 4)
-"""Of a person (red), a bicycle (green) and a motorcycle (blue)."""
+"""COCO's numbers of a person (red), a bicycle (green) and a motorcycle (blue)."""
 
 
 class _Size:
@@ -58,12 +59,17 @@ class Colours(nn.Module):
         }
 
 
-def _get_model(real: Any, name: str, **settings: Any) -> nn.Module:
-    return Colours() if name == NAME else real(name, **settings)
+def run(arguments: list[str]) -> None:
+    """Run a command as ``python -m collabteam.<command> [setting=value ...]`` does."""
+    original = models.get_model
+
+    def get_model(name: str, **settings: Any) -> nn.Module:
+        return Colours() if name == NAME else original(name, **settings)
+
+    models.get_model = get_model
+    sys.argv = arguments
+    runpy.run_module(f"collabteam.{arguments[0]}", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
-    torchvision_s = models.get_model
-    models.get_model = lambda name, **settings: _get_model(torchvision_s, name, **settings)
-    sys.argv.pop(0)
-    runpy.run_module(f"collabteam.{sys.argv[0]}", run_name="__main__", alter_sys=True)
+    run(sys.argv[1:])

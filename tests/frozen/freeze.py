@@ -1,4 +1,4 @@
-"""Freezes what the commands do: makes small cameras and writes digests of what counts.
+"""Freeze the behaviour of the commands: make small cameras and write digests of the results.
 
     python tests/frozen/freeze.py --code CHECKOUT --out FILE.json [--parts simulated,killed,...]
     python tests/frozen/freeze.py --code CHECKOUT --camera FILE.tar.xz
@@ -23,6 +23,7 @@ import random
 import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tarfile
@@ -69,11 +70,11 @@ Rows = list[dict[str, Any]]
 
 @dataclass
 class Facts:
-    """What a part found out.
+    """The facts about a part's cameras, by name.
 
     Attributes:
-        exact: What does not depend on the order in which floats are added.
-        trained: What follows from trained networks: the same on the same processor alone.
+        exact: Independent of the order in which floats are added.
+        trained: They follow from trained networks, and are the same only on the same processor.
         figures: Numbers that follow from trained networks, and are close on other processors.
     """
 
@@ -82,7 +83,7 @@ class Facts:
     figures: dict[str, float] = field(default_factory=dict)
 
     def digests(self) -> dict[str, Any]:
-        """What the fixture keeps: a digest in the place of every fact, and the figures."""
+        """The content of the fixture: a digest of every fact, and the figures."""
         return {
             "exact": {name: digest(fact) for name, fact in self.exact.items()},
             "trained": {name: digest(fact) for name, fact in self.trained.items()},
@@ -90,7 +91,7 @@ class Facts:
         }
 
     def whole(self) -> dict[str, Any]:
-        """All of it, to find the first difference in."""
+        """The facts themselves, as JSON holds them."""
         return json.loads(_json(self.__dict__))
 
 
@@ -109,12 +110,12 @@ def content_hash(content: bytes) -> str:
 
 
 def drawing_signature() -> dict[str, str]:
-    """What decides over the bytes of pictures that are drawn and encoded here."""
+    """Versions of the packages that draw and encode the pictures."""
     return {name: _version(name) for name in ("numpy", "pillow")}
 
 
 def training_signature() -> dict[str, str]:
-    """What decides over the order in which floats are added."""
+    """The processor and the packages that decide in which order floats are added."""
     import torch
 
     packages = ("torch", "torchvision", "timm", "lightning", "numpy", "scipy", "pillow")
@@ -162,7 +163,7 @@ class Code:
     Attributes:
         checkout: The repository.
         work: An empty folder; commands run in it, so that no path of this machine is printed.
-        root: Of all cameras, relative to ``work`` or an object store.
+        root: The folder of all cameras, relative to ``work``, or an object store.
         extra: Further environment.
     """
 
@@ -237,9 +238,9 @@ class Camera:
     """A camera's files.
 
     Attributes:
-        folder: All but the tables.
-        tables: Where the tables lie: a folder or an address.
-        options: Of an address, the way into the store.
+        folder: Holds everything but the tables.
+        tables: Folder or address of the tables; empty for ``folder``.
+        options: How to reach the store, if ``tables`` is an address.
     """
 
     folder: Path
@@ -262,7 +263,7 @@ class Camera:
         return [self.json(f"round-{number}/round.json") for number in range(count)]
 
     def teams(self) -> dict[str, str]:
-        """What every fingerprint is called: it changes with settings that are yet to come."""
+        """A name for every fingerprint, since a setting that is added later changes these."""
         called = {said["fingerprint"]: f"team {said['round']}" for said in self.rounds()}
         for file in sorted(self.folder.glob("rolled-back/*/round.json")):
             said = json.loads(file.read_text(encoding="utf-8"))
@@ -303,7 +304,7 @@ def _rounded(value: Any) -> Any:
 
 
 def crops_facts(camera: Camera, facts: Facts) -> None:
-    """Of the crops as they were taken in: the same on every machine."""
+    """Add the crops as they were ingested, which are the same on every machine."""
     columns = ("crop_id", "video", "track", "frame", "time", "box")
     facts.exact["crops"] = [_rounded([*row.values()]) for row in camera.rows("crops", columns)]
     if (camera.folder / "truth.lance").exists() or camera.tables:
@@ -322,7 +323,7 @@ _ROUND = (
 
 
 def training_facts(camera: Camera, facts: Facts) -> None:
-    """Of i0 and of every round."""
+    """Add i0, every round, the increments and the log."""
     facts.exact["i0"] = camera.json("round-0/sample.json")["crops"]
     facts.exact["i0 answers"] = [said for said in camera.log() if said[3] in ("seed", "test")]
     facts.exact["folds 0"] = camera.json("round-0/folds.json")
@@ -345,12 +346,12 @@ def training_facts(camera: Camera, facts: Facts) -> None:
 
 def _round_figures(said: dict[str, Any]) -> dict[str, float]:
     """Those that are steady: of a class alone a network that learned otherwise may miss half."""
-    recalls = [value for sides in said["recall"]["test"].values() for value in sides.values()]
+    test = _rounded(said["recall"]["test"])
     figures = {
         "train_size": said["train_size"],
         "coverage": said["coverage"],
         "consensus_accuracy_test": said["consensus_accuracy_test"],
-        "recall": sum(recalls) / len(recalls),
+        "recall": statistics.fmean(value for sides in test.values() for value in sides.values()),
     }
     return {name: round(value, 4) for name, value in figures.items()}
 
@@ -363,7 +364,7 @@ _LABEL_SETTINGS = ("threshold", "confidence", "tracks", "correlation", "calibrat
 
 
 def label_facts(camera: Camera, since: int, name: str, facts: Facts) -> None:
-    """Of the last labelling: its verdicts, in the log from an event on, and its record."""
+    """Add the last labelling: its verdicts (the log from event ``since`` on) and its record."""
     said = camera.json("label.json")
     settings = {one: said["settings"][one] for one in _LABEL_SETTINGS}
     record = {one: said.get(one) for one in _LABELLED} | {"settings": settings}
@@ -380,7 +381,7 @@ _AUDIT_SETTINGS = (
 
 
 def audit_facts(camera: Camera, number: int, facts: Facts) -> None:
-    """Of an audit: what it froze, asked and certified; its prose is free."""
+    """Add an audit: its release, its sample and its certificate without the prose."""
     import pyarrow.parquet as pq
 
     teams = camera.teams()
@@ -474,7 +475,7 @@ def export_all(
 
 
 def report_facts(code: Code, camera: Camera, facts: Facts) -> None:
-    """Of the report in all its forms."""
+    """Add the report in all its formats."""
     name = f"camera={camera.folder.name}"
     code.run("report", name)
     teams = camera.teams()
@@ -664,7 +665,7 @@ def store(code: Code) -> Facts:
             "cameras", endpoint=way["AWS_ENDPOINT_URL"], access_key_id="key", region="us-east-1",
             secret_access_key="secret", client_options={"allow_http": True},
         )  # fmt: skip
-        # What lies in the store counts, not this machine's copy of it.
+        # The store is compared, not this machine's copy of it.
         fetched = code.work / "fetched"
         for part in obstore.list(bucket, "frozen/sim"):
             for found in part:
@@ -835,7 +836,7 @@ def draw_crops(to: Path, objects: int = 110) -> None:
 
 
 class Reviewer:
-    """What the review page of d13fd55 sends, without the page."""
+    """A reviewer who sends the requests of d13fd55's review page."""
 
     def __init__(self, code: Code, queue: str, name: str, *settings: str) -> None:
         words = code.words(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +12,11 @@ from collabteam.events import Listener
 from collabteam.labelling import messages
 from collabteam.labelling.plan import LabellingPlan
 from collabteam.labelling.records import EngineCheck
+from collabteam.learners.teams import load_team
 from collabteam.stages import Stage
 from collabteam.storage.files import read_json, write_json
 from collabteam.team.engines import check_engine, open_engine
-from collabteam.team.team import Engine, Team
+from collabteam.team.team import Engine
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +54,9 @@ class OpenEngine(Stage[OpenedEngine]):
         """
         plan, config = self.plan, self.plan.config
         engine = open_engine(
-            plan.files, config.engine, self.precision, config.trainer, self._calibration_crops
-        )
+            partial(load_team, plan.files), plan.files, config.engine, self.precision,
+            config.trainer, self._calibration_crops,
+        )  # fmt: skip
         # What training scored, in the arithmetic of its machine, need not be scored again.
         is_trained = config.engine == "torch" and {
             self.precision, config.trainer.precision
@@ -103,7 +106,7 @@ class CompareEngine(Stage[EngineCheck]):
         rng = np.random.default_rng([config.seed, *b"check"])
         count = min(config.check, len(self.rows))
         sample = np.sort(rng.choice(self.rows, count, replace=False))
-        exact = Team.load(plan.files, replace(config.trainer, precision="fp32"))
+        exact = load_team(plan.files, replace(config.trainer, precision="fp32"))
         title = f"comparing {engine.kind} in {engine.precision} with torch in fp32"
         with listener.stage(title, len(sample), "crops") as advance:
             found = check_engine(

@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 from collabteam.catalog import CropIndex
 from collabteam.events import Listener
+from collabteam.learners.teams import voting_files
 from collabteam.machine import utc_stamp
 from collabteam.rounds import evaluation
 from collabteam.rounds.initial import initial_rows
@@ -28,7 +29,6 @@ from collabteam.rounds.stages.select import RoundIncrement
 from collabteam.rounds.stages.training_set import TrainingSet
 from collabteam.settings import UNKNOWN, result_settings
 from collabteam.stages import Stage
-from collabteam.storage.layout import RoundFiles
 from collabteam.team.voting import Verdicts
 
 TIMED = ("sample", "select", "read", "train", "score", "evaluate")
@@ -129,7 +129,7 @@ class FinishRound(Stage[RoundRecord]):
         """Remove networks that neither vote nor start the next round, then write the record."""
         files = self.plan.files
         if self.plan.config.team.init == "scratch":
-            _prune(files, self.voting)
+            _prune(self.plan, self.voting)
         output.write(files.record)
 
 
@@ -137,9 +137,9 @@ def _recalls(found: evaluation.Recall) -> dict[str, BranchRecall]:
     return {name: BranchRecall(**sides) for name, sides in found.items()}
 
 
-def _prune(files: RoundFiles, voting: dict[str, list[int]]) -> None:
-    kept = {files.branch(name, fold) for name, folds in voting.items() for fold in folds}
-    for file in files.all_branches():
+def _prune(plan: RoundPlan, voting: dict[str, list[int]]) -> None:
+    kept = voting_files(plan.learner, plan.files, plan.classes, voting)
+    for file in plan.files.all_branches():
         if file not in kept:
             file.unlink()
 

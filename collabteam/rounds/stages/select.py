@@ -9,13 +9,13 @@ import numpy as np
 
 from collabteam.catalog import CropIndex, LabelEvent
 from collabteam.events import Listener
+from collabteam.learners.teams import load_team
 from collabteam.rounds import messages
 from collabteam.rounds.plan import RoundPlan
 from collabteam.rounds.records import DrawnClass, RoundRecord, read_increment
 from collabteam.rounds.stages.score import Predictions, ScorePool
 from collabteam.stages import Stage
 from collabteam.storage.files import write_json
-from collabteam.team.team import Team
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,7 @@ class Select(Stage[RoundIncrement]):
             plan.catalog, index, plan.pool(index), files.scores(), self._before.fingerprint,
             plan.classes,
             # With the settings that it was trained with, which a rollback lets change.
-            lambda: Team.load(files, plan.config.trainer), plan.config.trainer.score_batch_size,
+            lambda: load_team(files, plan.config.trainer), plan.config.trainer.score_batch_size,
             messages.scoring(plan.number - 1),
         ).compute(listener)  # fmt: skip
 

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from collabteam.catalog import UNLABELLED
 from collabteam.events import Fit, Listener
-from collabteam.learners.fit import fit_fold
+from collabteam.features.backbones import BackboneFeatures
+from collabteam.features.images import Pixels
+from collabteam.learners.base import FitEnvironment, FoldTask
+from collabteam.learners.teams import fit_fold
 from collabteam.rounds import evaluation, messages
 from collabteam.rounds.plan import RoundPlan
 from collabteam.rounds.stages.select import RoundIncrement
-from collabteam.rounds.stages.training_set import TrainingSet
+from collabteam.rounds.stages.training_set import PoolCrops, TrainingSet
 from collabteam.rounds.state import digest
 from collabteam.settings import result_settings
 from collabteam.stages import Stage
 from collabteam.storage.files import write_npz
-from collabteam.storage.layout import RoundFiles
+
+CHECKPOINT_SECONDS = 60.0
+"""Work that a kill may cost while a fold trains."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,19 +55,19 @@ class TrainFold(Stage[FoldPredictions]):
     Attributes:
         plan: The round.
         training: The training set.
-        pictures: (N, 3, S, S) uint8.
+        pool: Unlabelled crops for the learner.
+        pixels: Pictures by row.
         folds: (N,) fold in which each crop validates.
         fold: The fold to train.
-        start_from: The round whose networks are the start; None to start from scratch.
         increment: For the logger.
     """
 
     plan: RoundPlan
     training: TrainingSet
-    pictures: torch.Tensor
+    pool: PoolCrops
+    pixels: Pixels
     folds: NDArray[np.int64]
     fold: int
-    start_from: RoundFiles | None
     increment: RoundIncrement
     name = "train"
 
@@ -85,28 +91,18 @@ class TrainFold(Stage[FoldPredictions]):
     def compute(self, listener: Listener) -> FoldPredictions:
         """Train on all other folds and predict this one."""
         plan, config, training = self.plan, self.plan.config, self.training
-        is_later = plan.number > 0
-        epochs = (config.optim.epochs_later if is_later else 0) or config.optim.epochs
         drawn = {name: row.model_dump() for name, row in self.increment.report.items()}
         fit = Fit(
             config.camera.name, plan.number, self.fold, plan.files.folder,
             {**result_settings(config), "round": plan.number, "fold": self.fold,
              "train_size": len(training.rows), "increment": drawn},
         )  # fmt: skip
-        size, batch_size = int((self.folds != self.fold).sum()), config.data.batch_size
-        total = max(1, size // batch_size) * min(batch_size, size) * epochs
-        title = (
-            f"round {plan.number}, fold {self.fold}: {len(training.rows)} crops, {epochs} epochs"
-        )
+        title = f"round {plan.number}, fold {self.fold}"
         with listener.fit(fit) as logger:
-            with listener.stage(title, total, "crops") as advance:
-                outcome = fit_fold(
-                    plan.files, plan.classes, self.pictures, training.labels, self.folds,
-                    self.fold, team=config.team, data=config.data, optim=config.optim,
-                    later=is_later, start_from=self.start_from,
-                    seed=int(digest([config.seed, plan.number, self.fold])[:8], 16),
-                    device=plan.device, logger=logger, advance=advance,
-                )  # fmt: skip
+            env = FitEnvironment(
+                plan.device, self._unfinished, title, listener, logger, CHECKPOINT_SECONDS
+            )
+            outcome = fit_fold(plan.learner, self._task(), env, plan.files)
             found = self._predictions(outcome.prob, outcome.seconds)
             recall = evaluation.branch_recall(found.prob_VB, found.labels_V, plan.classes)
             figures = {
@@ -119,8 +115,35 @@ class TrainFold(Stage[FoldPredictions]):
             listener.metrics(plan.number, figures)
         return found
 
+    def _task(self) -> FoldTask:
+        """Everything that the learner may see."""
+        plan, training = self.plan, self.training
+        allowed = self.pool.folds != self.fold
+        pool = self.pool.rows[allowed]
+        count = len(training.rows) + len(pool)
+        return FoldTask(
+            classes=tuple(plan.classes),
+            rows=np.concatenate([training.rows, pool]),
+            labels=np.concatenate([training.labels, np.full(len(pool), UNLABELLED)]),
+            weights=np.ones(count, np.float32),
+            human=np.concatenate([training.is_human, np.zeros(len(pool), bool)]),
+            folds=np.concatenate([self.folds, self.pool.folds[allowed]]),
+            fold=self.fold,
+            pixels=self.pixels,
+            features=lambda backbone: BackboneFeatures(self.pixels, backbone, plan.device),
+            seed=int(digest([plan.config.seed, plan.number, self.fold])[:8], 16),
+            later=plan.number > 0,
+            start_from=plan.start_from(),
+        )
+
+    def discard(self) -> None:
+        """Remove what an unfinished fit of other inputs left."""
+        for folder in self.plan.files.unfinished_fits(self.fold):
+            if folder != self._unfinished:
+                shutil.rmtree(folder)
+
     def save(self, output: FoldPredictions) -> None:
-        """Write the predictions and the names of their crops."""
+        """Write the predictions and the names of their crops; the checkpoints go."""
         arrays = {
             "prob": output.prob_VB,
             "crop_id": self.training.crop_id[self.folds == self.fold],
@@ -128,11 +151,16 @@ class TrainFold(Stage[FoldPredictions]):
             "seconds": output.seconds,
         }
         write_npz(self._file, arrays)
+        shutil.rmtree(self._unfinished, ignore_errors=True)
 
     def _predictions(self, prob_VB: NDArray[np.float32], seconds: float) -> FoldPredictions:
         here = self.folds == self.fold
         labels, is_human = self.training.labels[here], self.training.is_human[here]
         return FoldPredictions(self.fold, prob_VB, labels, is_human, seconds)
+
+    @property
+    def _unfinished(self) -> Path:
+        return self.plan.files.unfinished_fit(self.fold, self.training.fingerprint)
 
     @property
     def _file(self) -> Path:
@@ -153,7 +181,10 @@ class Elect(Stage[dict[str, list[int]]]):
     name = "elect"
 
     def compute(self, listener: Listener) -> dict[str, list[int]]:
-        """Return the folds; the best is judged on human-labelled crops alone."""
+        """Return the folds; the best is judged on human-labelled crops alone.
+
+        Classes that share a network get the same fold: the best in the mean over them.
+        """
         classes = self.plan.classes
         if self.plan.config.team.vote_with == "mean":
             return {name: [one.fold for one in self.predictions] for name in classes}
@@ -163,7 +194,13 @@ class Elect(Stage[dict[str, list[int]]]):
             )
             for one in self.predictions
         }
-        return {
-            name: [max(recalls, key=lambda fold: (evaluation.balanced(recalls[fold][name]), -fold))]
-            for name in classes
-        }
+        voting: dict[str, list[int]] = {}
+        for columns in self.plan.learner.groups(classes):
+            names = [classes[column] for column in columns]
+
+            def merit(fold: int, names: list[str] = names) -> tuple[float, int]:
+                each = [evaluation.balanced(recalls[fold][name]) for name in names]
+                return sum(each) / len(each), -fold
+
+            voting |= {name: [max(recalls, key=merit)] for name in names}
+        return {name: voting[name] for name in classes}

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from collabteam.catalog import UNLABELLED, CropIndex
 from collabteam.errors import UserError
 from collabteam.events import Listener
-from collabteam.features.images import decode
-from collabteam.learners.folds import assign_folds
+from collabteam.features.images import CropPixels, Pixels
+from collabteam.learners.folds import assign_folds, pool_folds
 from collabteam.rounds import messages
 from collabteam.rounds.plan import RoundPlan
 from collabteam.rounds.state import digest, training_digest
 from collabteam.settings import result_settings
 from collabteam.stages import Stage
 from collabteam.storage.files import read_json, write_json
-from collabteam.team.predictions import PART
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +87,8 @@ class GatherTrainingSet(Stage[TrainingSet]):
 
 
 @dataclass(frozen=True, eq=False)
-class ReadPictures(Stage[torch.Tensor]):
-    """Decode all training crops once.
+class ReadPictures(Stage[Pixels]):
+    """Decode all training crops once; any other is decoded when it is asked for.
 
     Attributes:
         plan: The round.
@@ -102,16 +99,15 @@ class ReadPictures(Stage[torch.Tensor]):
     rows: NDArray[np.int64]
     name = "read"
 
-    def compute(self, listener: Listener) -> torch.Tensor:
-        """Return the pictures: (N, 3, S, S) uint8."""
-        rows, size = self.rows, self.plan.config.data.image_size
-        out = torch.empty((len(rows), 3, size, size), dtype=torch.uint8)
-        with ThreadPoolExecutor(2) as pool:
-            for start in range(0, len(rows), PART):
-                chunk = rows[start : start + PART]
-                pictures = self.plan.catalog.images(chunk)
-                out[start : start + len(chunk)] = decode(pictures, size, pool)
-        return out
+    def compute(self, listener: Listener) -> Pixels:
+        """Return the pictures by row.
+
+        Raises:
+            UserError: The networks to start from are of another kind.
+        """
+        pixels = CropPixels(self.plan.catalog, self.plan.transform(), self.rows)
+        pixels[self.rows]  # reads them now, so that the time is not counted as training
+        return pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,13 +128,59 @@ class AssignFolds(Stage[NDArray[np.int64]]):
     def compute(self, listener: Listener) -> NDArray[np.int64]:
         """Return the folds (N,); tracks keep the folds that they had in the round before."""
         plan = self.plan
+        data, seed, tracks = plan.config.data, plan.config.seed, self.training.track
         known: dict[str, int] = read_json(plan.files_before.folds) if plan.number else {}
-        data = plan.config.data
-        return assign_folds(
-            self.training.labels, self.training.track, data.folds, plan.config.seed, known
-        )
+        if plan.number and plan.learner.uses_pool:
+            # As crops of the pool, tracks had a fold before they came to train.
+            names = sorted(set(map(str, tracks)))
+            dealt = pool_folds(names, data.folds, seed, known)
+            known = dict(zip(names, dealt.tolist(), strict=True))
+        return assign_folds(self.training.labels, tracks, data.folds, seed, known)
 
     def save(self, output: NDArray[np.int64]) -> None:
         """Write the fold of each track."""
         fold_of = zip(map(str, self.training.track), output.tolist(), strict=True)
         write_json(self.plan.files.folds, dict(fold_of))
+
+
+@dataclass(frozen=True, eq=False)
+class PoolCrops:
+    """Unlabelled crops that a learner may use.
+
+    Attributes:
+        rows: (P,) rows of the index.
+        folds: (P,) fold of each crop's track; its crops are kept from the learner of that fold.
+    """
+
+    rows: NDArray[np.int64]
+    folds: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class GatherPool(Stage[PoolCrops]):
+    """Gather the pool with a fold for each track; nothing for a learner that does not use it.
+
+    Attributes:
+        plan: The round.
+        index: The catalog's crops, with this round's increment.
+        training: The training set.
+        folds: (N,) its folds.
+    """
+
+    plan: RoundPlan
+    index: CropIndex
+    training: TrainingSet
+    folds: NDArray[np.int64]
+    name = "read"
+
+    def compute(self, listener: Listener) -> PoolCrops:
+        """Return the crops; those of the test set's tracks are not among them."""
+        plan, index = self.plan, self.index
+        if not plan.learner.uses_pool:
+            return PoolCrops(np.zeros(0, np.int64), np.zeros(0, np.int64))
+        rows = np.flatnonzero(plan.pool(index))
+        codes, position = np.unique(index.track_code[rows], return_inverse=True)
+        names = [str(name) for name in index.track.texts.take(codes).to_pylist()]
+        known = dict(zip(map(str, self.training.track), self.folds.tolist(), strict=True))
+        dealt = pool_folds(names, plan.config.data.folds, plan.config.seed, known)
+        return PoolCrops(rows, dealt[position])

@@ -1,0 +1,72 @@
+"""What the arithmetic runs on: threads, device and precision."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from collabteam.errors import UserError
+from collabteam.settings import TrainerConfig
+
+
+def set_threads(threads: int) -> int:
+    """Set the number of CPU threads of torch, and with it that of decoding.
+
+    Args:
+        threads: 1 or more; 0 means every core that this process may use.
+
+    Returns:
+        The number that was set.
+    """
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    count = threads or mine or 1
+    torch.set_num_threads(count)
+    return count
+
+
+def cpu_threads() -> int:
+    """Number of CPU threads, 1 or more: what :func:`set_threads` set, else torch's default."""
+    return torch.get_num_threads()
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware (emulation is slower than fp32)."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where and in which arithmetic a network computes.
+
+    Attributes:
+        torch: The device.
+        bf16: Whether matrix products run in bfloat16 (weights and sums stay fp32).
+    """
+
+    torch: torch.device
+    bf16: bool
+
+    @classmethod
+    def of(cls, config: TrainerConfig) -> Device:
+        """Resolve ``auto``.
+
+        Raises:
+            UserError: The accelerator is not there.
+        """
+        wanted = config.accelerator
+        kind = {"auto": "cuda" if torch.cuda.is_available() else "cpu", "gpu": "cuda"}.get(
+            wanted, wanted
+        )
+        if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+            raise UserError(
+                f"trainer.accelerator={wanted}: not on this machine; use auto, cpu or gpu"
+            )
+        device = torch.device(kind)
+        automatic = config.precision == "auto" and has_bf16(device)
+        return cls(device, config.precision == "bf16" or automatic)

@@ -1,0 +1,174 @@
+"""From settings to learners, and from a round's folder to the team that votes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collabteam.errors import UserError
+from collabteam.features.devices import Device
+from collabteam.features.images import Transform
+from collabteam.learners.base import FitEnvironment, FoldTask, Learner, SharedSettings
+from collabteam.settings import LEARNERS, TrainConfig, TrainerConfig, from_record
+from collabteam.settings.checks import resolve_group
+from collabteam.storage.layout import RoundFiles
+from collabteam.team.team import Team, load_transform, voter_file
+
+_CHUNK = 256
+"""Crops per step when the validation fold is scored."""
+
+
+def open_learner(values: Mapping[str, Any], shared: SharedSettings) -> Learner:
+    """Make the learner that the settings name.
+
+    Args:
+        values: ``name`` of the learner, and its own settings; those that are absent take their
+            default.
+        shared: Settings that concern more than one learner.
+
+    Raises:
+        UserError: There is no such learner, or it has no such setting.
+    """
+    settings = resolve_group(LEARNERS, values, "learner")
+    kind: type[Learner] = LEARNERS.load(values["name"])
+    return kind(settings, shared)
+
+
+@dataclass(frozen=True)
+class FoldOutcome:
+    """Results of a fit.
+
+    Attributes:
+        prob: (V, B) out-of-fold probability of *true*, 0 to 1, of the crops of the validation
+            fold, in their order.
+        seconds: Time of the fit.
+    """
+
+    prob: NDArray[np.float32]
+    seconds: float
+
+
+def fit_fold(
+    learner: Learner, task: FoldTask, env: FitEnvironment, files: RoundFiles
+) -> FoldOutcome:
+    """Fit a fold, keep its voters, and score the crops that they have not seen.
+
+    Args:
+        learner: The learner.
+        task: The crops.
+        env: Where it runs.
+        files: The round's files; the voters are written there, each atomically.
+
+    Returns:
+        The out-of-fold probabilities.
+    """
+    began = time.perf_counter()
+    voters = learner.fit(task, env)
+    transform = task.pixels.transform
+    learner.save(voters, files, task.classes, task.fold, transform)
+    # Scored by the very path that will score the pool, so its numbers are comparable.
+    team = Team(task.classes, voters, transform, env.device)
+    rows = task.rows[task.validates]
+    prob = [np.zeros((0, len(task.classes)), np.float32)]
+    for start in range(0, len(rows), _CHUNK):
+        prob.append(team.score(task.pixels[rows[start : start + _CHUNK]]))
+    return FoldOutcome(np.concatenate(prob), time.perf_counter() - began)
+
+
+def voting_team(
+    learner: Learner,
+    files: RoundFiles,
+    classes: Sequence[str],
+    voting: Mapping[str, Sequence[int]],
+    device: Device,
+) -> Team:
+    """Build the team of the elected voters.
+
+    Args:
+        learner: The learner that made them.
+        files: The round's files.
+        classes: Names of the classes.
+        voting: By class, the folds whose voters are elected; the same for classes that share one.
+        device: Where to compute.
+
+    Raises:
+        UserError: A file is missing, broken or of another network.
+    """
+    voters = [
+        learner.load(files, classes, columns, fold)
+        for columns in learner.groups(classes)
+        for fold in voting[classes[columns[0]]]
+    ]
+    first, *_ = voting_files(learner, files, classes, voting)
+    transform = load_transform(first, learner.shared.data.image_size)
+    return Team(classes, voters, transform, device)
+
+
+def voting_files(
+    learner: Learner, files: RoundFiles, classes: Sequence[str], voting: Mapping[str, Sequence[int]]
+) -> list[Path]:
+    """Name the files of the elected voters; the arguments are those of :func:`voting_team`."""
+    return [
+        voter_file(files, classes, columns, fold)
+        for columns in learner.groups(classes)
+        for fold in voting[classes[columns[0]]]
+    ]
+
+
+def load_team(files: RoundFiles, trainer: TrainerConfig | None = None) -> Team:
+    """Load the voting team of a finished round.
+
+    Args:
+        files: The round, such as ``catalog.workspace.round(2)``.
+        trainer: Device and arithmetic; the defaults if None.
+
+    Raises:
+        UserError: The round is not finished, or a file is missing or broken.
+    """
+    try:
+        record = json.loads(files.record.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{files.folder}: expected a finished round, got {error}") from error
+    learner = learner_of(record["settings"])
+    device = Device.of(trainer or TrainerConfig())
+    return voting_team(learner, files, record["classes"], record["voting"], device)
+
+
+def start_transform(
+    learner: Learner, files: RoundFiles, classes: Sequence[str], fold: int
+) -> Transform:
+    """Read how the pictures were normalised for the voters that a fit starts from.
+
+    Args:
+        learner: The learner.
+        files: The round's files.
+        classes: Names of the classes.
+        fold: A fold that was trained.
+
+    Returns:
+        The same in the size of the settings.
+    """
+    size = learner.shared.data.image_size
+    file = voter_file(files, classes, learner.groups(classes)[0], fold)
+    return replace(load_transform(file, size), size=size)
+
+
+def learner_for(config: TrainConfig) -> Learner:
+    """Make the learner that settings name."""
+    return open_learner(config.learner, SharedSettings(config.team, config.data, config.optim))
+
+
+def learner_of(settings: Mapping[str, Any]) -> Learner:
+    """Make the learner of a finished round.
+
+    Args:
+        settings: ``settings`` of the round's record.
+    """
+    return learner_for(from_record(TrainConfig, settings))
