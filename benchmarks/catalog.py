@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="an empty or new folder")
     parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 1_000_000, 3_500_000])
-    parser.add_argument("--cameras", type=int, default=1, help="at the last size")
+    parser.add_argument("--cameras", type=int, default=1, help="number of cameras at the last size")
     parser.add_argument("--against", type=Path, help="another checkout of collabteam")
     arguments = parser.parse_args()
     here = Path(__file__).parents[1]
@@ -94,13 +94,13 @@ def grow(root: Path, number: int, size: int) -> None:
             "box": np.hstack([left, side]).tolist(),
         }
         table.append(pa.table(columns, schema=CROP_SCHEMA))
-        for events in said(ids, rng):
+        for events in votes(ids, rng):
             Table(catalog.folder / "labels.lance").append_few(events)
     if first == 0:
-        say_once(catalog, rng)
+        add_answers(catalog, rng)
 
 
-def said(ids: list[str], rng: np.random.Generator) -> Iterator[pa.Table]:
+def votes(ids: list[str], rng: np.random.Generator) -> Iterator[pa.Table]:
     """Append a detector's proposals and a team's predictions of crops, one commit each."""
     label = np.array(CLASSES, dtype=object)[rng.choice(3, len(ids), p=[0.2, 0.1, 0.7])]
     yield events(ids, label, "detector", "proposal")
@@ -108,7 +108,7 @@ def said(ids: list[str], rng: np.random.Generator) -> Iterator[pa.Table]:
     yield events(ids, np.where(unsure, "", label), "team", "verdict", 5, rng.random(len(ids)))
 
 
-def say_once(catalog: object, rng: np.random.Generator) -> None:
+def add_answers(catalog: object, rng: np.random.Generator) -> None:
     """Append the verified crops, the test set and five increments, from the first crops."""
     from collabteam.storage.tables import Table
 
@@ -233,9 +233,9 @@ def report(root: Path, trees: dict[str, Path], size: int) -> None:
     for name, measure in MEASURES.items():
         line = f"{name:18}"
         for label, tree in trees.items():
-            found = [once(root, tree, measure, ids)]
+            found = [measured(root, tree, measure, ids)]
             while len(found) < 3 and sum(one[0] for one in found) < 3:
-                found.append(once(root, tree, measure, ids))
+                found.append(measured(root, tree, measure, ids))
             seconds, spent, peak = np.median(found, axis=0)
             line += f"  {label}: {seconds:7.3f} s, {spent:7.3f} s of a core, {peak:5.0f} MB"
         print(line, flush=True)
@@ -249,7 +249,7 @@ def report(root: Path, trees: dict[str, Path], size: int) -> None:
         )
 
 
-def once(root: Path, tree: Path, measure: str, ids: str) -> list[float]:
+def measured(root: Path, tree: Path, measure: str, ids: str) -> list[float]:
     """Run one measurement in a new process; return seconds, CPU seconds and peak MB."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.replace("{measure}", measure), str(root)],

@@ -174,14 +174,15 @@ def main() -> None:
         line = f"{name:18}"
         for library in libraries:
             turns = [
-                once(library, prepare, step, given.crops, given.events) for _ in range(given.turns)
+                measure_step(library, prepare, step, given.crops, given.events)
+                for _ in range(given.turns)
             ]
             seconds, held, most = np.median(turns, axis=0)
             line += f"{1e3 * seconds:12.1f} {held:7.0f} {most:7.0f}"
         print(line, flush=True)
 
 
-def once(library: str, prepare: str, step: str, crops: int, events: int) -> list[float]:
+def measure_step(library: str, prepare: str, step: str, crops: int, events: int) -> list[float]:
     """Run one step in a new process; return seconds, MB held and peak MB."""
     script = DATA + LIBRARIES[library] + RUN.format(prepare=prepare, step=step)
     done = subprocess.run(

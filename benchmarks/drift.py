@@ -74,7 +74,7 @@ def command(name: str, root: Path, *settings: str) -> None:
         )  # fmt: skip
 
 
-def watch(folder: Path, crops: int, seed: int) -> Catalog:
+def train_camera(folder: Path, crops: int, seed: int) -> Catalog:
     """Train a camera on its first day, add the later days and label all crops."""
     still = SimulationConfig(crops=4 * crops, crops_per_track=2, hours=96, drift=0)
     root = folder / "outputs"
@@ -90,7 +90,9 @@ def watch(folder: Path, crops: int, seed: int) -> Catalog:
     return Catalog.open(root, "c")
 
 
-def looks(catalog: Catalog, seed: int) -> dict[tuple[float, int], list[tuple[bool, float]]]:
+def compare_segments(
+    catalog: Catalog, seed: int
+) -> dict[tuple[float, int], list[tuple[bool, float]]]:
     """For each drift and segment size: whether each segment is an alarm, and its p-value."""
     index = catalog.index()
     verdicts = last_verdicts(index)
@@ -107,13 +109,13 @@ def looks(catalog: Catalog, seed: int) -> dict[tuple[float, int], list[tuple[boo
         mine = rng.permutation(np.flatnonzero(where == f"drift-{drift:g}"))
         for size in SIZES:
             for start in range(0, len(mine) - size + 1, size):
-                stretch: NDArray[np.int64] = mine[start : start + size]
+                segment: NDArray[np.int64] = mine[start : start + size]
                 late = np.zeros(int(index.track_code.max()) + 1, dtype=bool)
-                late[index.track_code[objects.rows[stretch]]] = True
+                late[index.track_code[objects.rows[segment]]] = True
                 both = reference.copy()
-                both[stretch] = True
+                both[segment] = True
                 told = compare(index, objects.only(both), verdicts, late, 2, "arrived")
-                # Too few that can be compared: no alarm.
+                # Too few crops to compare: no alarm.
                 p = 1.0 if told.p is None else told.p
                 found[drift, size].append((bool(told.alarm), p))
     return found
@@ -122,16 +124,18 @@ def looks(catalog: Catalog, seed: int) -> dict[tuple[float, int], list[tuple[boo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cameras", type=int, default=8)
-    parser.add_argument("--crops", type=int, default=2400, help="of the first day of a camera")
-    parser.add_argument("--seed", type=int, default=100, help="of the first camera")
+    parser.add_argument(
+        "--crops", type=int, default=2400, help="crops on the first day of a camera"
+    )
+    parser.add_argument("--seed", type=int, default=100, help="seed of the first camera")
     given = parser.parse_args()
     cameras = []
     for seed in range(given.seed, given.seed + given.cameras):
         with tempfile.TemporaryDirectory() as folder:
-            cameras.append(looks(watch(Path(folder), given.crops, seed), seed))
+            cameras.append(compare_segments(train_camera(Path(folder), given.crops, seed), seed))
         print(f"camera {len(cameras)} of {given.cameras} is done", file=sys.stderr)
     print(f"alarm at p < {ALPHA}; {given.cameras} cameras of {given.crops} crops")
-    print("drift  objects  stretches  alarms        95%   p < 0.05  by camera")
+    print("drift  objects   segments  alarms        95%   p < 0.05  by camera")
     for drift in DRIFTS:
         for size in SIZES:
             each = [camera[drift, size] for camera in cameras]

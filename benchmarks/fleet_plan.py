@@ -100,8 +100,8 @@ def scoring() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--train", type=float, help="seconds of a core per crop and epoch")
-    parser.add_argument("--score", type=float, help="seconds of a core per crop")
+    parser.add_argument("--train", type=float, help="core seconds per crop and epoch")
+    parser.add_argument("--score", type=float, help="core seconds per crop")
     given = parser.parse_args()
     set_threads(1)
     train, score = given.train or training(), given.score or scoring()

@@ -105,7 +105,9 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--only", default=",".join(ENGINES), help="of: %(default)s")
+    parser.add_argument(
+        "--only", default=",".join(ENGINES), help="engines to measure; default: %(default)s"
+    )
     given = parser.parse_args()
 
     trainer = TrainerConfig(

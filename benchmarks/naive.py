@@ -115,7 +115,7 @@ def main() -> None:
     if strangers.any():
         given = (team[strangers] >= 0).mean(), 1.0, (least[strangers] >= 0).mean()
         print(
-            f"of {strangers.sum()} objects of no class, labelled all the same: team "
+            f"wrongly labelled of {strangers.sum()} objects of no class: team "
             f"{given[0]:.1%}, argmax {given[1]:.1%}, the most confident {given[2]:.1%}"
         )
 

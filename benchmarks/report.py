@@ -109,7 +109,7 @@ def main() -> None:
         took, memory = measured(root, page)
         print(
             f"{count} cameras of {args.crops} crops: {took:.1f} s, peak memory {memory:.0f} MiB, a "
-            f"page of {page.stat().st_size / 1e6:.1f} MB that stands in the browser after "
+            f"page of {page.stat().st_size / 1e6:.1f} MB that is rendered in the browser after "
             f"{in_browser(page, args.screenshot):.1f} s"
         )
 

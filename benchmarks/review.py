@@ -105,9 +105,9 @@ def screenshot(page: Page, to: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--crops", type=int, default=3000, help="verifications, of three classes")
-    parser.add_argument("--screenshot", type=Path, help="write a picture of the page instead")
-    parser.add_argument("--dark", action="store_true", help="of the dark page")
+    parser.add_argument("--crops", type=int, default=3000, help="crops to verify, of three classes")
+    parser.add_argument("--screenshot", type=Path, help="write a screenshot of the page instead")
+    parser.add_argument("--dark", action="store_true", help="screenshot of the dark theme")
     arguments = parser.parse_args()
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:

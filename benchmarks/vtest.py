@@ -146,12 +146,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="See the module's docstring.")
     parser.add_argument("video")
     parser.add_argument("truth", type=Path)
-    parser.add_argument("weights", help="of the detector, for ultralytics")
-    parser.add_argument("--reid", default="", help="weights; without, histograms of colours")
+    parser.add_argument("weights", help="weights of the detector, for ultralytics")
+    parser.add_argument(
+        "--reid", default="", help="re-identification weights; default: colour histograms"
+    )
     parser.add_argument("--tracker", default="strongsort")
-    parser.add_argument("--detections", type=Path, help="a .npy to write them to, or read from")
+    parser.add_argument(
+        "--detections", type=Path, help="a .npy file to write them to, or read from"
+    )
     parser.add_argument("--confidence", type=float, default=DetectorConfig.confidence)
-    parser.add_argument("--every", type=int, default=1, help="analyse each so many frames")
+    parser.add_argument("--every", type=int, default=1, help="analyse every n-th frame")
     parser.add_argument("--min-frames", type=int, default=CutConfig.min_frames)
     given = parser.parse_args()
 
@@ -189,8 +193,8 @@ def main() -> None:
     print(f"linked, filled  {measure(truth, boxes_of(objects, seen), seen)}")
     print(
         f"objects {len(objects)} of at least {given.min_frames} frames (and "
-        f"{len(everything) - len(objects)} briefer ones), {small} of them too small to be cut; "
-        f"{of_persons / len(everybody):.2f} per person, {len(objects) - of_persons} of nobody, "
+        f"{len(everything) - len(objects)} shorter ones), {small} of them too small for a crop; "
+        f"{of_persons / len(everybody):.2f} per person, {len(objects) - of_persons} of no person, "
         f"{sum(many > 1 for many in shown)} of several persons"
     )
     print(f"persons with a good crop: {len(well)} of {len(everybody)}")

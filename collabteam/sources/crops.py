@@ -192,8 +192,8 @@ class _Parquet:
             raise UserError(f"path={path} has no rows")
         self._columns = [name for name in _COLUMNS if name in self._schema.names]
         if "crop_id" in self._columns:  # determines the picture and its origin
-            here = ("crop_id", "label", "proposed", "truth", "split")
-            self._columns = [name for name in self._columns if name in here]
+            identified = ("crop_id", "label", "proposed", "truth", "split")
+            self._columns = [name for name in self._columns if name in identified]
         elif "image" not in self._columns:
             raise UserError(
                 f"path={path} has no column 'image'; its columns are "
@@ -294,19 +294,19 @@ class _Parquet:
         for batch in self._batches(self._columns):
             values = self._values(batch)
             for place, image in enumerate(self._pictures(batch)):
-                said = {name: column[place] for name, column in values.items()}
-                given = {name: said[name] for name in ("proposed", "truth") if said.get(name)}
-                if said.get("label"):
-                    given[self.meaning] = said["label"]
+                fields = {name: column[place] for name, column in values.items()}
+                given = {name: fields[name] for name in ("proposed", "truth") if fields.get(name)}
+                if fields.get("label"):
+                    given[self.meaning] = fields["label"]
                 names = ("video", "track", "frame", "time")
                 yield Item(
                     f"{self._path} row {row}",
                     image or b"",
-                    "" if image is not None or said.get("crop_id") else "no picture",
+                    "" if image is not None or fields.get("crop_id") else "no picture",
                     given,
-                    said.get("split") == "test",
-                    {name: said[name] for name in names if said.get(name) is not None},
-                    said.get("crop_id", ""),
+                    fields.get("split") == "test",
+                    {name: fields[name] for name in names if fields.get(name) is not None},
+                    fields.get("crop_id", ""),
                 )
                 row += 1
 
@@ -511,15 +511,17 @@ class _Ingest:
             else fault
             for item, fault in zip(batch, faults, strict=True)
         ]
-        self._put_aside([(i.where, fault) for i, fault in zip(batch, faults, strict=True) if fault])
+        self._quarantine_items(
+            [(i.where, fault) for i, fault in zip(batch, faults, strict=True) if fault]
+        )
         good = [item for item, fault in zip(batch, faults, strict=True) if not fault]
         crops = [Crop(item.image, **item.origin) for item in good if not item.crop_id]
         added = iter(self._catalog.add_crops(crops))
-        here = [(item.crop_id, False) if item.crop_id else next(added) for item in good]
-        rows = self._catalog.rows([crop_id for crop_id, _ in here]).tolist()
+        identified = [(item.crop_id, False) if item.crop_id else next(added) for item in good]
+        rows = self._catalog.rows([crop_id for crop_id, _ in identified]).tolist()
         events: list[LabelEvent] = []
         truth: list[tuple[str, str]] = []
-        for item, (crop_id, is_new), row in zip(good, here, rows, strict=True):
+        for item, (crop_id, is_new), row in zip(good, identified, rows, strict=True):
             if self._seen[row]:
                 self.counts["duplicates"] += 1
             else:
@@ -558,7 +560,7 @@ class _Ingest:
             self.labelled[label] += 1
         return not known
 
-    def _put_aside(self, faults: list[tuple[str, str]]) -> None:
+    def _quarantine_items(self, faults: list[tuple[str, str]]) -> None:
         self.quarantined += faults
         new = [(str(Path(where).resolve()), reason) for where, reason in faults]
         new = [pair for pair in new if pair not in self._reported]

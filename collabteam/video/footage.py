@@ -515,7 +515,7 @@ class PacketFilter(Generic[T]):
 
     Pictures refer to earlier ones, back to a keyframe. So the packets between the last selected
     frame and the next keyframe are not needed. The exception is a selected frame that follows the
-    keyframe in the file but is safe_path before it: it may refer to pictures before the keyframe.
+    keyframe in the file but is shown before it: it may refer to pictures before the keyframe.
 
     Attributes:
         open: Whether every packet passes from now on.
@@ -842,8 +842,8 @@ class _Decoder:
                 self.frames = video.frames
             elif not math.isnan(self.duration):
                 self.frames = round(self.duration * self.rate)
-        said = (container.metadata, video.metadata)
-        self.created = next(filter(None, (tags.get("creation_time") for tags in said)), None)
+        metadata = (container.metadata, video.metadata)
+        self.created = next(filter(None, (tags.get("creation_time") for tags in metadata)), None)
 
     def _queue_frames(self, container: InputContainer, video: VideoStream) -> None:
         """Put the selected frames into the queue."""

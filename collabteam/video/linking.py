@@ -511,13 +511,13 @@ class _Tracklet:
         at = np.array(other.seconds[:both])
         start = max(bisect_right(self.seconds, at[0]) - 1, 0)
         stop = bisect_left(self.seconds, at[-1]) + 1
-        known, mine = np.array(self.seconds[start:stop]), self.boxes(start, stop)
-        mine = np.stack([np.interp(at, known, mine[:, side]) for side in range(4)], axis=1)
-        theirs = other.boxes(0, both)
-        low, high = np.maximum(mine[:, :2], theirs[:, :2]), np.minimum(mine[:, 2:], theirs[:, 2:])
+        known, own = np.array(self.seconds[start:stop]), self.boxes(start, stop)
+        own = np.stack([np.interp(at, known, own[:, side]) for side in range(4)], axis=1)
+        others = other.boxes(0, both)
+        low, high = np.maximum(own[:, :2], others[:, :2]), np.minimum(own[:, 2:], others[:, 2:])
         shared = np.maximum(high - low, 0).prod(axis=1)
-        union = (mine[:, 2:] - mine[:, :2]).prod(axis=1) - shared
-        union += (theirs[:, 2:] - theirs[:, :2]).prod(axis=1)
+        union = (own[:, 2:] - own[:, :2]).prod(axis=1) - shared
+        union += (others[:, 2:] - others[:, :2]).prod(axis=1)
         return float((shared / np.maximum(union, 1e-9)).mean())
 
 

@@ -322,7 +322,7 @@ class _IngestRun:
         due = crops >= _COMMIT_CROPS or time.monotonic() - self._last_commit > _COMMIT_SECONDS
         if not waiting or not (wait or now or due):
             return
-        told = False
+        reported = False
         while True:
             try:
                 commit(self.catalog, self.spool)
@@ -331,9 +331,9 @@ class _IngestRun:
                 # During the run, go on reading; at the end, wait for the lock.
                 if not wait:
                     return
-                if not told:
+                if not reported:
                     self.listener.warn(f"{crops} crops wait for the catalog: {error}")
-                told = True
+                reported = True
                 time.sleep(2.0)
         self._last_commit = time.monotonic()
 
@@ -466,7 +466,7 @@ def _read_stream(
     parts = urlsplit(path)
     address = safe_path(path)  # without a password
     share = _ProgressShare(int(config.limit), advance, config.limit)
-    told: set[str] = set()
+    reported: set[str] = set()
     frames = iter(footage)
     ahead = next(frames, None)
     while ahead is not None:
@@ -481,8 +481,8 @@ def _read_stream(
             video_run = _VideoRun(config, detector, footage, record, footage.began)
             video_run.run(iter(segment), file, share)
             record.start = began
-            record.faults = [fault for fault in record.faults if fault not in told]
-            told.update(record.faults)
+            record.faults = [fault for fault in record.faults if fault not in reported]
+            reported.update(record.faults)
         ahead = segment.ahead
         yield record
 
@@ -505,19 +505,19 @@ class _ProgressShare:
 
     def __init__(self, size: int, advance: Advance, duration: float = math.nan) -> None:
         self.size, self.duration, self.advance = size, duration, advance
-        self.told = 0
+        self.reported = 0
 
     def __call__(self, seconds: float, note: str) -> None:
-        now = self.told
+        now = self.reported
         if self.duration > 0:  # NaN where the container does not say
             now = max(now, min(self.size, int(self.size * seconds / self.duration)))
-        self.advance(now - self.told, note)
-        self.told = now
+        self.advance(now - self.reported, note)
+        self.reported = now
 
     def finish(self) -> None:
         """Report the rest of the video as done, whatever the outcome."""
-        self.advance(self.size - self.told, "")
-        self.told = self.size
+        self.advance(self.size - self.reported, "")
+        self.reported = self.size
 
 
 class _VideoRun:
@@ -709,13 +709,15 @@ def _in_workers(
     ready: set[Connection] = set()
 
     def start() -> None:
-        here, there = context.Pipe()
-        process = context.Process(target=_run_worker, args=(there, config, detector), daemon=True)
+        parent_end, worker_end = context.Pipe()
+        process = context.Process(
+            target=_run_worker, args=(worker_end, config, detector), daemon=True
+        )
         with _ignoring_interrupts():  # the parent handles ^C and stops its workers
             process.start()
-        there.close()  # else the parent would not notice the end of the process
-        busy[here] = (process, left.pop())
-        here.send(busy[here][1])
+        worker_end.close()  # else the parent would not notice the end of the process
+        busy[parent_end] = (process, left.pop())
+        parent_end.send(busy[parent_end][1])
 
     try:
         for _ in range(min(config.workers, len(paths))):

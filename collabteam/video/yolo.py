@@ -122,9 +122,9 @@ class Yolo:
 
 
 def _reason(error: Exception, weights: str, path: Path) -> str:
-    said = first_line(error).removeprefix("ERROR ❌️ ").replace(f"{path.resolve()} ", "")
-    reason = said.split(". ")[0].rstrip(".")
-    if "types outside" in said and os.environ["ULTRALYTICS_SAFE_LOAD"] != "0":
+    message = first_line(error).removeprefix("ERROR ❌️ ").replace(f"{path.resolve()} ", "")
+    reason = message.split(". ")[0].rstrip(".")
+    if "types outside" in message and os.environ["ULTRALYTICS_SAFE_LOAD"] != "0":
         reason += "; if its makers are known and trusted, set ULTRALYTICS_SAFE_LOAD=0"
     return f"detector.weights={weights}: ultralytics cannot use it: {reason}"
 

@@ -469,7 +469,7 @@ function resize(step) {
   store.set("collabteam:size", String(S.size));
   layout();
   if (S.page) moveCursor(S.page.cursor);
-  say(`${next.columns} crops in a row. Pages to come have ${pageSize()} crops.`);
+  say(`${next.columns} crops in a row. The next pages have ${pageSize()} crops.`);
 }
 
 // ------------------------------------------------------------------------------------ cursor and marks
@@ -595,7 +595,7 @@ function commit(event) {
   const n = Object.keys(answers).length;
   if (!n) {
     say(page.suggested
-      ? "No picture of this page could be loaded. x says that the crop at the cursor is unusable."
+      ? "No picture of this page could be loaded. Press x to mark the crop at the cursor as unusable."
       : "Nothing is labelled yet: move to a crop and press the number of its class.", "warn");
     return;
   }
@@ -607,7 +607,7 @@ function commit(event) {
   S.sitting.pages += 1;
   post(page, answers);
   drafts.remove(page);
-  say(unseen ? `${count(unseen, "crop")} without a picture left out; x says unusable.` : "", unseen ? "warn" : "");
+  say(unseen ? `${count(unseen, "crop")} without a picture left out; press x for unusable.` : "", unseen ? "warn" : "");
   leavePage();
   if (S.ahead.length) show(S.ahead.shift());
   else if (S.last && n === page.cells.length) finish();
@@ -624,7 +624,7 @@ function commit(event) {
 function showUnseen(page) {
   const first = page.cells.findIndex((cell) => cell.node.offsetTop + S.cell / 2 > page.seen);
   if (first < 0) return false;
-  say(`${count(page.cells.length - first, "more crop")} further down: Enter again when they are right, too.`, "warn");
+  say(`${count(page.cells.length - first, "more crop")} further down: press Enter again if they are right, too.`, "warn");
   page.cells[first].node.scrollIntoView({ block: "start" });
   if (!S.mouse) moveCursor(first, { scroll: false });
   return true;
@@ -634,7 +634,7 @@ let undoing = Promise.resolve();
 function undo() {
   S.undoing += 1;
   undoing = undoing.then(takeBack).catch((error) => {
-    say(`The page cannot be taken back: ${error.message}.`, "error");
+    say(`The page cannot be undone: ${error.message}.`, "error");
     if (error.status >= 400) refresh().catch(() => {});
   }).finally(() => { S.undoing -= 1; });
 }
@@ -642,7 +642,7 @@ function undo() {
 async function takeBack() {
   const epoch = S.epoch;
   if (!S.camera) return;
-  say("Taking back the last page…");
+  say("Undoing the last page…");
   const page = await locked(async () => {
     const last = outbox.pages().filter((entry) => entry.queue === S.queue).at(-1);
     if (last) return takeBackUnsent(last);
@@ -655,7 +655,7 @@ async function takeBack() {
     return build(answer);
   });
   if (epoch !== S.epoch) return;
-  if (!page) { say("There is nothing to take back in this queue.", "warn"); return; }
+  if (!page) { say("There is nothing to undo in this queue.", "warn"); return; }
   const back = S.paces.pop();
   S.sitting.crops = Math.max(0, S.sitting.crops - (back?.n ?? 0));
   S.sitting.pages = Math.max(0, S.sitting.pages - (back ? 1 : 0));
@@ -775,8 +775,8 @@ function finish() {
     queue && (queue.total ? `${number(done)} of ${count(queue.total, "crop")} done.` : S.empty && `${S.empty[0].toUpperCase()}${S.empty.slice(1)}.`),
     S.sitting.crops && `You answered ${count(S.sitting.crops, "crop")} on ${count(S.sitting.pages, "page")}${pace ? `, ${number(pace)} a minute` : ""}.`,
     unsent && `${count(unsent, "page")} still to be sent; leave this window open.`,
-    S.waiting > 0 && `${count(S.waiting, "crop")} on other screens now. This page looks again by itself.`,
-    left > S.waiting && !unsent && "Some are in other windows of yours. After a crash they come back within ten minutes.",
+    S.waiting > 0 && `${count(S.waiting, "crop")} open on other screens. This page checks again automatically.`,
+    left > S.waiting && !unsent && "Some are open in your other windows. After a crash they return within ten minutes.",
     agreement.crops > 0 && `${agreementText(agreement)}.`,
     agreement.conflicts > 0 && `${count(agreement.conflicts, "crop")} with answers that do not agree.`,
   ];
@@ -786,8 +786,8 @@ function finish() {
     ...(S.next && queue?.total ? [el("h3", {}, "What comes next"), el("div", { class: "code" }, el("code", { tabindex: "0" }, S.next), copyButton(S.next))] : []),
     ...(others.length ? [el("h3", {}, "Other queues with work"), otherButtons(others)] : []),
     el("div", { class: "actions" },
-      el("button", { type: "button", onclick: undo }, "Take back the last page ", el("kbd", {}, "u")),
-      el("button", { type: "button", onclick: () => fill() }, "Look again ", el("kbd", {}, "Enter"))),
+      el("button", { type: "button", onclick: undo }, "Undo the last page ", el("kbd", {}, "u")),
+      el("button", { type: "button", onclick: () => fill() }, "Check again ", el("kbd", {}, "Enter"))),
   );
   markNext();
 }
@@ -841,7 +841,7 @@ function renderBar() {
     $("progress-bar").value = done;
     $("progress-text").textContent = [
       `${number(done)} / ${number(queue.total)}`,
-      left && done === queue.total ? `${number(left)} to be seen by a second person` : `${number(left)} left`, pace && `${number(pace)} / min`,
+      left && done === queue.total ? `${number(left)} for a second reviewer` : `${number(left)} left`, pace && `${number(pace)} / min`,
       pace && left && (minutes < 1 ? "under 1 min to go" : `${number(Math.round(minutes))} min to go`),
     ].filter(Boolean).join(" · ");
   }
@@ -877,7 +877,7 @@ function renderAlerts() {
     const crops = Object.keys(outbox.get(id)?.answers ?? {}).length;
     const done = () => { refused.delete(id); renderAlerts(); send(); renderBar(); focusCursor(); };
     alerts.push(el("div", { class: "alert", role: "alert", "data-testid": "refused" },
-      el("span", {}, `The server did not take a page of ${count(crops, "crop")}: ${why}`),
+      el("span", {}, `The server refused a page of ${count(crops, "crop")}: ${why}`),
       el("button", { type: "button", onclick: done }, "Try again"),
       el("button", { type: "button", onclick: () => { outbox.remove(id); kept.delete(id); done(); } }, "Discard")));
   }
@@ -889,7 +889,7 @@ function renderAsk() {
   const ask = (...words) => $("ask").replaceChildren(...words);
   if (judged) ask("Reviewers do not agree. ", el("b", {}, "What are these?"));
   else if (!suggested) ask(el("b", {}, "What are these?"), el("small", {}, "Give a class to each one that you know."));
-  else if (suggested === "unknown") ask("Are all of these ", el("b", {}, "none of the classes"), "?", el("small", {}, "Mark the ones that are one."));
+  else if (suggested === "unknown") ask("Are all of these ", el("b", {}, "none of the classes"), "?", el("small", {}, "Mark the ones that belong to a class."));
   else ask("All of these are ", el("b", {}, about(suggested).title), "?", el("small", {}, "Mark the ones that are not."));
 }
 
@@ -1015,13 +1015,13 @@ grid.addEventListener("click", (event) => {
 const HELP = [
   [["Click", "Space"], "mark a crop as wrong; again: as right"],
   [["Shift+click", "Shift+←→↑↓"], "mark a range"],
-  [["Ctrl+A", "Esc"], "mark all; clear the marks without a class"],
-  [["←→↑↓", "Home", "End", "PgUp", "PgDn"], "move the cursor; it follows the mouse, too"],
-  [["1", "2", "3", "…"], "give a class to the marked crops, or else to the one at the cursor"],
+  [["Ctrl+A", "Esc"], "mark all; clear marks without a class"],
+  [["←→↑↓", "Home", "End", "PgUp", "PgDn"], "move the cursor, which also follows the mouse"],
+  [["1", "2", "3", "…"], "give a class to the marked crops, or to the one at the cursor"],
   [["0", "x"], "none of these; unusable: cannot be judged"],
   [["Backspace"], "remove the label of a crop"],
   [["Enter"], "commit the page: unmarked crops are right"],
-  [["u", "Ctrl+Z"], "take back the last page, and the one before"],
+  [["u", "Ctrl+Z"], "undo the last page; again: the one before"],
   [["z"], "zoom: the crop large, its frame, its track (or rest the mouse on it)"],
   [["q"], "queues"],
   [["+", "-"], "larger, smaller crops"],
