@@ -1,12 +1,12 @@
 """Teams of one-vs-rest experts that label the crops of a fixed camera, round by round.
 
 The commands (``python -m collabteam.train ...``) are thin; all of it works from Python, without
-Hydra. Here three branches look at six crops, and the surest of them are drawn for training:
+Hydra. Here three branches vote on six crops, and the most confident ones are drawn for training:
 
     >>> import numpy as np
     >>> from collabteam import Consensus, Quantile
     >>> prob = np.array([[.99, .01, .02], [.90, .20, .10], [.80, .70, .10],  # 3rd: two claims
-    ...                  [.10, .97, .03], [.20, .60, .10], [.30, .20, .40]])  # last: nobody's
+    ...                  [.10, .97, .03], [.20, .60, .10], [.30, .20, .40]])  # last: no claim
     >>> verdicts = Consensus(joint="product").vote(prob)
     >>> verdicts.branch.tolist()                                              # -1: "I don't know"
     [0, 0, -1, 1, 1, -1]
@@ -90,7 +90,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when asked for: every command imports this package, and --help must not wait for torch.
+    # Loaded on demand: every command imports this package, and --help must not wait for torch.
     if name in _HOME:
         return getattr(import_module(f"collabteam.{_HOME[name]}"), name)
     raise AttributeError(f"module 'collabteam' has no attribute {name!r}")

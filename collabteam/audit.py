@@ -1,4 +1,4 @@
-"""``python -m collabteam.audit``: certify how right the labels are that a team released."""
+"""``python -m collabteam.audit``: certify the precision of a team's labels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def run(config: AuditConfig, listener: Listener) -> Outcome:
-    """Begin, go on or judge, and show where the audit stands."""
+    """Begin, continue or judge the audit, and show its state."""
     from rich.console import Console as RichConsole
 
     from collabteam.audits.audit import certify
@@ -67,7 +67,7 @@ def _result(row: JudgedClass) -> str:
 
 
 def _open(audited: AuditResult) -> list[str]:
-    """What is left to do, and that nothing is wrong with that."""
+    """The lines on an open audit: its state and the next step."""
     from collabteam.audits.statement import command
 
     record, classes = audited.record, audited.classes
@@ -79,8 +79,8 @@ def _open(audited: AuditResult) -> list[str]:
     ]
     lines += [
         f"{name} has failed: {row.errors} were wrong and {row.allowed} allowed; its other "
-        f"{row.sample - row.answered} crops need no answer, but only with them it is said "
-        "how right it is"
+        f"{row.sample - row.answered} crops need no answer, but only answers to them show how "
+        "precise the labels are"
         for name, row in classes.items()
         if row.stopped
     ]
@@ -108,16 +108,16 @@ main = Command(
     "audit",
     AuditConfig,
     run,
-    about="Certify the labels that a team released: a person looks at a random sample of each "
-    "class, and the errors found there bound the errors in all. The same command begins, shows "
-    "how far it is, and ends with a certificate.",
+    about="Certify a team's labels: a person verifies a random sample of each class, and the "
+    "errors in the sample bound the errors in all labels. The same command begins the audit, "
+    "shows its progress, and issues the certificate.",
     usage=(
         ("camera=NAME [setting=value ...]", ""),
-        ("camera=NAME new=true", "another audit, of what is released now"),
+        ("camera=NAME new=true", "another audit, of the present labels"),
     ),
     notes=(
         "In between: python -m collabteam.review camera=NAME queue=audit",
-        "Exit code 0: certified, or open, which is no error; 1: not certified; 2: bad input.",
+        "Exit code 0: certified, or still open; 1: not certified; 2: bad input.",
     ),
     then="python -m collabteam.export camera=NAME certified=true to=FOLDER",
 )

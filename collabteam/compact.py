@@ -7,11 +7,11 @@ from collabteam.cli.outcome import Outcome
 from collabteam.events import Listener
 from collabteam.settings import CommandConfig
 
-_LATER = "; what this hour replaced is removed by the next compact after it"
+_LATER = "; files replaced within the last hour are removed by a later compact"
 
 
 def run(config: CommandConfig, listener: Listener) -> Outcome:
-    """Compact the camera's tables, and say what it saved."""
+    """Compact the camera's tables, and report the sizes before and after."""
     from collabteam.catalog import Catalog
 
     catalog = Catalog.open(config.root, config.camera.name)
@@ -30,17 +30,17 @@ main = Command(
     "compact",
     CommandConfig,
     run,
-    about="Merge the many small files that a camera's catalog grows by, and remove those that "
-    "nobody needs any more: earlier versions of its tables, and leavings of killed commands. "
-    "Crops keep their numbers and the log its order.",
+    about="Merge the many small files of a camera's catalog, and remove files that are no longer "
+    "needed: earlier versions of its tables, and remains of killed commands. Crops keep their "
+    "numbers and the log keeps its order.",
     usage=(
         ("camera=NAME", ""),
         ("-m 'camera=glob(*)'", "every registered camera"),
     ),
     notes=(
-        "Others may read and write in the meantime; a writer waits until a table is done. In an "
-        "object store nobody waits, and files that were replaced within the hour are removed by "
-        "the next compact. It needs space for the camera's tables once more. When to run it: "
+        "Other commands may read and write meanwhile; writers wait until a table is done. In an "
+        "object store no writer waits, and files replaced within the last hour are removed by a "
+        "later compact. It needs free space for a second copy of its tables. When to run it: "
         "docs/fleet-plan.md",
     ),
 )

@@ -32,7 +32,7 @@ class DashboardConfig:
     publish: bool = setting(
         False,
         affects="place",
-        help="put the workspace on W&B, which needs an account; else it is only written to a file",
+        help="publish the workspace on W&B, which needs an account; else only write it to a file",
     )
 
     def check_together(self) -> None:
@@ -46,7 +46,7 @@ class DashboardConfig:
 
 
 def run(config: DashboardConfig, listener: Listener) -> Outcome:
-    """Build the workspace, write it, and publish it if that is asked for."""
+    """Build the workspace, write it, and publish it if requested."""
     from rich.console import Console as RichConsole
 
     from collabteam.reporting import wandb_workspace as workspace
@@ -67,7 +67,7 @@ def run(config: DashboardConfig, listener: Listener) -> Outcome:
         lines.append(f"on W&B: {workspace.publish(built)}")
     else:
         lines.append(
-            "next, with a W&B account: wandb login, then wandb sync of what was logged offline "
+            "next, with a W&B account: wandb login, then wandb sync of the offline runs "
             "(docs/tracking.md), then python -m collabteam.dashboard publish=true"
         )
     RichConsole(highlight=False).print("\n".join(lines), markup=False, soft_wrap=True)
@@ -75,7 +75,7 @@ def run(config: DashboardConfig, listener: Listener) -> Outcome:
 
 
 def _cameras(config: DashboardConfig) -> dict[str, list[RoundRecord]]:
-    """Finished rounds of the cameras that are asked for and that logged to the project."""
+    """Finished rounds of the requested cameras that logged to the project."""
     from collabteam.reporting.wandb_runs import is_logged
     from collabteam.rounds.records import read_rounds
     from collabteam.storage.workspace import registered
@@ -109,8 +109,8 @@ main = Command(
         ("'camera=glob(S10-*)'", "some of them"),
     ),
     notes=(
-        "python -m collabteam.train logs to W&B, offline by default; 'wandb sync' brings to W&B "
-        "what was logged offline, see docs/tracking.md.",
+        "python -m collabteam.train logs to W&B, offline by default; 'wandb sync' uploads "
+        "offline runs, see docs/tracking.md.",
     ),
     cameras="all",
 )

@@ -1,4 +1,4 @@
-"""The one exception that a person is meant to read, and how a full disk becomes it."""
+"""The exception with messages for users, and its use for a full disk."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from contextlib import contextmanager
 class UserError(Exception):
     """Bad input or a state that only the user can change.
 
-    The message is one line that says what was expected, what came, and what to do. Commands
-    print it without a traceback and exit with code 2; nothing that was there has been changed.
+    The message is one line: what was expected, what was found, and what to do. Commands print it
+    without a traceback and exit with code 2; existing results are unchanged.
     """
 
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Lance and safetensors hand on what the system said as text only.
+# Lance and safetensors pass on the system's error only as text.
 _NO_SPACE_TEXT = tuple(
     text for number in _NO_SPACE for text in (f"(os error {number})", os.strerror(number))
 )
@@ -45,7 +45,7 @@ def disk_errors() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what went wrong, without the places in Lance's source that follow."""
+    """The first line of an error's message, without the locations in Lance's source after it."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
     for marker in (", /home/", ", /rustc/", ", /root/"):
         line = line.split(marker)[0]

@@ -1,7 +1,7 @@
 """Events that long work emits: remarks, warnings, progress, figures and finished rounds.
 
-The domain tells a :class:`Listener` and knows nothing of terminals or W&B. Commands choose the
-listeners; without one, the work is silent and nothing is logged.
+The domain reports to a :class:`Listener` and does not depend on terminals or W&B. Commands choose
+the listeners; without one, the work is silent and nothing is logged.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class Advance(Protocol):
-    """Tells how far a stage is."""
+    """Reports the progress of a stage."""
 
     def __call__(self, count: int, note: str = "") -> None:
         """Report progress.
 
         Args:
             count: Units just finished.
-            note: A text that takes the place of the rate; empty for none.
+            note: A text shown instead of the rate; empty for none.
         """
 
 
@@ -37,7 +37,7 @@ class Fit:
         round: The round, 0 or more.
         fold: The fold, 0 or more.
         folder: The round's folder.
-        settings: Nested settings and facts that the training follows from.
+        settings: Nested settings and facts that determine the training.
     """
 
     camera: str
@@ -48,7 +48,7 @@ class Fit:
 
 
 class Listener:
-    """Hears the events of long work; this one ignores all of them.
+    """Receives the events of long work; this base class ignores them.
 
     Subclasses override the events that they care about.
     """
@@ -64,7 +64,7 @@ class Listener:
         """Follow one stage of the work.
 
         Args:
-            title: The stage's name for a person.
+            title: The stage's name for display.
             total: Number of units; None if it is not known.
             unit: Name of the units, in plural.
 
@@ -96,8 +96,8 @@ class Listener:
     def rounds_finished(self, folder: Path) -> None:
         """Hear that the rounds in a camera's folder are complete.
 
-        It is told after each round, and when a command begins, so that a listener can make up for
-        rounds that an earlier command finished and was killed before it told.
+        It is called after each round and at the start of a command, so that a listener can catch up
+        on rounds that an earlier command finished but was killed before reporting.
 
         Args:
             folder: The camera's folder; ``round-<k>/round.json`` holds the record of each round.
@@ -105,7 +105,7 @@ class Listener:
 
 
 class Listeners(Listener):
-    """Several listeners, each of which hears all events.
+    """Several listeners; each receives all events.
 
     Args:
         listeners: The listeners. The curves of a fit go to the first one that has a logger.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class ExportConfig(CommandConfig):
     """Settings of ``collabteam.export``."""
 
-    seed: int = setting(0, ge=0, help="of yolo's split into train and val")
+    seed: int = setting(0, ge=0, help="seed of yolo's split into train and val")
     format: str = setting(
         "imagefolder",
         choices=EXPORT_FORMATS,
@@ -37,17 +37,20 @@ class ExportConfig(CommandConfig):
         "",
         affects="place",
         metavar="DIR",
-        help="the folder to make; nothing that is there is overwritten",
+        help="the folder to make; existing files are never overwritten",
     )
     certified: bool = setting(False, help="only labels that the last certificate covers")
     min_confidence: float = setting(
-        0.0, ge=0, le=1, help="leave out labels of which the team was less sure; persons' stay"
+        0.0,
+        ge=0,
+        le=1,
+        help="leave out the team's labels below this confidence; persons' labels stay",
     )
     unknown: bool = setting(
-        False, help="also crops that persons called none of the classes, as 'unknown'"
+        False, help="include crops that persons labelled as none of the classes, as 'unknown'"
     )
     licence: str = setting(
-        "", metavar="TEXT", help="what the dataset's README.md says about rights to the pictures"
+        "", metavar="TEXT", help="text in the dataset's README.md on rights to the pictures"
     )
     runtime: RuntimeConfig = group(RuntimeConfig, preset="core", help="one job of a sweep")
 
@@ -63,7 +66,7 @@ class ExportConfig(CommandConfig):
 
 
 def run(config: ExportConfig, listener: Listener) -> Outcome:
-    """Export, and say what came of it."""
+    """Export, and report the result."""
     from rich.console import Console as RichConsole
 
     from collabteam.catalog import Catalog
@@ -129,7 +132,7 @@ main = Command(
     "export",
     ExportConfig,
     run,
-    about="Hand over a labelled dataset: every crop with a label, a person's above the team's.",
+    about="Export a labelled dataset: every crop with a label; a person's label takes precedence.",
     usage=(
         ("camera=NAME to=DIR [format=imagefolder] [setting=value ...]", ""),
         ("-m 'camera=glob(*)' 'to=datasets/${camera.name}'", "every camera"),

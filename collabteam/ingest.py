@@ -11,7 +11,7 @@ from collabteam.settings import IngestConfig
 
 
 def run(config: IngestConfig, listener: Listener) -> Outcome:
-    """Ingest and say what came of it."""
+    """Ingest, and report the result."""
     return (
         _run_video(config, listener) if config.source == "video" else _run_crops(config, listener)
     )
@@ -69,7 +69,7 @@ def _run_crops(config: IngestConfig, listener: Listener) -> Outcome:
     from collabteam.storage.workspace import registered
 
     name = config.camera.name
-    # Before the camera is registered: what is refused leaves nothing behind.
+    # Checked before the camera is registered, so that a refused command leaves nothing behind.
     source = open_source(config.path, cast(Labels, config.labels))
     seen = sorted(source.labels - {UNKNOWN, UNUSABLE})
     if seen and not config.camera.classes and name not in registered(config.root):

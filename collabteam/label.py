@@ -1,4 +1,4 @@
-"""``python -m collabteam.label``: a team labels every crop that no person has."""
+"""``python -m collabteam.label``: a team labels every crop that no person has labelled."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def run(config: LabelConfig, listener: Listener) -> Outcome:
-    """Label, and show what came of it."""
+    """Label, and show the result."""
     from rich.console import Console as RichConsole
 
     from collabteam.labelling.label import label_pool

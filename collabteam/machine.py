@@ -1,4 +1,4 @@
-"""What a process asks of the machine that it runs on: its processors and the time."""
+"""The machine's processors and clock."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def processors() -> int:
 
 
 def utc_time(seconds: float) -> datetime:
-    """A time in Unix seconds as a date in UTC."""
+    """Convert Unix seconds to a date in UTC."""
     return datetime.fromtimestamp(seconds, UTC)
 
 
 def utc_stamp(seconds: float | None = None) -> str:
-    """A time in UTC as records write it, ISO 8601 in whole seconds: ``2026-11-22T13:40:00Z``.
+    """Format a time as records do, in UTC, ISO 8601, whole seconds: ``2026-11-22T13:40:00Z``.
 
     Args:
         seconds: Unix time; None for now.

@@ -1,8 +1,8 @@
-"""Registries: how implementations of a seam are found by name.
+"""Registries, which find implementations of a seam by name.
 
-A seam is an abstract base class and a package. Each module of the package is one implementation,
-called as the module is; importing the package must be cheap, because the names are listed without
-importing the modules. Other distributions add implementations by an entry point in the seam's group
+A seam is an abstract base class and a package. Each module of the package is one implementation and
+gives it its name; importing the package must be cheap, because names are listed without importing
+the modules. Other distributions add implementations by an entry point in the seam's group
 or by naming a class as ``package.module:Class`` in the settings.
 """
 
@@ -26,8 +26,8 @@ class Registry(Generic[T]):
     Args:
         kind: The seam's name in messages, such as ``learner``. Its entry-point group is
             ``collabteam.<kind>`` with ``_`` for spaces.
-        base: The abstract base class, as ``package.module:Class``; it is imported when an
-            implementation is.
+        base: The abstract base class, as ``package.module:Class``; it is imported with the first
+            implementation.
         package: The package whose public modules are the built-in implementations.
     """
 
@@ -45,18 +45,18 @@ class Registry(Generic[T]):
         return {point.name: point for point in metadata.entry_points(group=self.group)}
 
     def names(self) -> list[str]:
-        """Names of all implementations that are installed, built-in ones first."""
+        """Names of all installed implementations, built-in ones first."""
         return [*self._built_in, *sorted(set(self._entry_points) - set(self._built_in))]
 
     def check(self, name: str, setting: str) -> None:
-        """Raise unless a name stands for an implementation; nothing is imported.
+        """Raise unless a name refers to an implementation; nothing is imported.
 
         Args:
             name: A registered name, or ``package.module:Class``.
             setting: The setting that holds the name, for the message.
 
         Raises:
-            UserError: There is no such implementation; the nearest names are given.
+            UserError: There is no such implementation; lists the nearest names.
         """
         if ":" in name or name in self.names():
             return
@@ -76,7 +76,7 @@ class Registry(Generic[T]):
             The class.
 
         Raises:
-            UserError: The module or the class is missing, or is no implementation of the seam.
+            UserError: The module or the class is missing, or is not an implementation of the seam.
         """
         if name in self._built_in:
             return self._only_class(f"{self.package}.{name}")
@@ -94,7 +94,7 @@ class Registry(Generic[T]):
                 "that holds it, or correct the path"
             ) from error
         if not (inspect.isclass(found) and issubclass(found, self._base_class)):
-            raise UserError(f"{self.kind} {name}: {path} is no subclass of {self._base}")
+            raise UserError(f"{self.kind} {name}: {path} is not a subclass of {self._base}")
         return cast(type[T], found)
 
     def name_of(self, implementation: type[T]) -> str:

@@ -1,4 +1,4 @@
-"""``python -m collabteam.report``: Table 1 of a camera and what stands beside it."""
+"""``python -m collabteam.report``: Table 1 of a camera, and the page on several cameras."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ReportConfig(CommandConfig):
         [],
         affects="place",
         metavar="[a,b]",
-        help="of format=html: several cameras; a pattern or a list in camera= becomes this",
+        help="for format=html: several cameras; a pattern or a list in camera= becomes this",
     )
     format: str = setting(
         "table",
@@ -36,25 +36,25 @@ class ReportConfig(CommandConfig):
         choices={
             "table": "the terminal, and files in the camera's folder",
             "json": "standard output; no file is written",
-            "html": "one page on any number of cameras that needs no network",
+            "html": "one self-contained page on any number of cameras",
         },
         help="form of the report",
     )
-    to: str = setting("", affects="place", metavar="FILE", help="of format=html: the .html file")
+    to: str = setting("", affects="place", metavar="FILE", help="for format=html: the .html file")
     samples: int = setting(
         8,
         ge=0,
         le=MOST_SAMPLES,
         affects="place",
-        help="of format=html: crops shown of each kind (sure, unsure, wrong); with 0 the page "
-        "holds no picture of anybody",
+        help="for format=html: crops shown of each kind (sure, unsure, wrong); with 0 the page "
+        "holds no pictures",
     )
 
     def check_together(self) -> None:
-        """Raise unless the form of the report suits the cameras and the file.
+        """Raise unless the format of the report suits the cameras and the file.
 
         Raises:
-            UserError: It does not, or a camera's name is not usable.
+            UserError: The format does not suit them, or a camera's name is not usable.
         """
         if not self.cameras:
             super().check_together()
@@ -68,7 +68,7 @@ class ReportConfig(CommandConfig):
         if self.format == "html" and not self.to:
             raise UserError("to is not given: expected the file to write, such as to=report.html")
         if self.format == "html" and Path(self.to).suffix.lower() not in (".html", ".htm"):
-            # Any other file that lies there would be replaced.
+            # Without this check, any existing file could be replaced.
             raise UserError(f"to={self.to}: expected a file whose name ends in .html")
         if self.format != "html" and self.to:
             raise UserError(f"to={self.to}: only format=html writes there")
@@ -166,7 +166,7 @@ def _camera(config: ReportConfig) -> Outcome:
 
 
 def _windows(config: ReportConfig) -> tuple[TimeWindows, Drift] | None:
-    """What the last labelling said over time, and what its newest stretch tells; None before it."""
+    """The last labelling over time, and its drift; None before the first labelling."""
     from collabteam.catalog import Catalog
     from collabteam.monitoring.drift import find_drift
     from collabteam.monitoring.windows import time_windows

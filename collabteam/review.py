@@ -30,17 +30,17 @@ class ReviewCommandConfig(ReviewConfig):
         "labelstudio",
         choices=EXCHANGE_FORMATS,
         affects="place",
-        help="of the tasks",
+        help="format of the tasks",
     )
     import_: str = setting(
         "",
         affects="place",
         metavar="FILE",
-        help="take answers in: Label Studio's JSON, CVAT for images 1.1, or CSV",
+        help="import answers: Label Studio's JSON, CVAT for images 1.1, or CSV",
     )
 
     def check_together(self) -> None:
-        """Raise unless one thing is asked for.
+        """Raise if both an export and an import are requested.
 
         Raises:
             UserError: ``export`` and ``import`` are both given, or a name is not usable.
@@ -66,7 +66,7 @@ def run(config: ReviewCommandConfig, listener: Listener) -> Outcome:
     except (KeyError, OSError):  # a user without a name, as in a container
         reviewer = ""
     if not is_reviewer(reviewer):
-        raise UserError("the system's user has no name that could stand for you: say reviewer=NAME")
+        raise UserError("the system's user has no name to use as the reviewer's: set reviewer=NAME")
     if config.export:
         return _export(catalog, config, listener)
     if config.import_:

@@ -1,4 +1,4 @@
-"""``python -m collabteam.simulate``: a camera whose every truth is known."""
+"""``python -m collabteam.simulate``: make a camera with a known truth for every crop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from collabteam.settings.fields import group, setting
 class SimulateConfig(SimulationConfig, CommandConfig):
     """Settings of ``collabteam.simulate``."""
 
-    seed: int = setting(0, ge=0, help="of everything that is drawn")
+    seed: int = setting(0, ge=0, help="seed of all draws")
     runtime: RuntimeConfig = group(RuntimeConfig, preset="core", help="one job of a sweep")
 
 

@@ -1,9 +1,9 @@
-"""Stages: long work as a list of steps, and the one runner that goes through them.
+"""Stages: long work as a list of steps, and the runner that executes them.
 
 A stage is a frozen dataclass. Its fields are its inputs, :meth:`Stage.compute` makes its output
 from them, and :meth:`Stage.save` leaves the output where :meth:`Stage.saved` finds it again. There
-is no other state, so a command that was killed is repeated from the start: the runner takes what
-is saved and computes the rest.
+is no other state, so a killed command is simply run again: the runner loads the saved outputs and
+computes the others.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ class Stage(ABC, Generic[Output]):
     """One step of long work; subclasses are frozen dataclasses whose fields are the inputs.
 
     Attributes:
-        name: What its time is booked under; stages may share a name.
+        name: The key for its time; stages may share a name.
     """
 
     name: ClassVar[str]
 
     def saved(self, listener: Listener) -> Output | None:
-        """Return the saved output if these very inputs made it, else None.
+        """Return the saved output if exactly these inputs made it, else None.
 
         Without this method, a stage is computed each time.
 
         Args:
-            listener: Where it is said why a saved output is not used.
+            listener: Receives the reason why a saved output is not used.
         """
         return None
 
@@ -45,7 +45,8 @@ class Stage(ABC, Generic[Output]):
     def compute(self, listener: Listener) -> Output:
         """Make the output.
 
-        A stage that can save parts of its output does so here and goes on after the last of them.
+        A stage that can save parts of its output does so here and resumes after the last saved
+        part.
 
         Args:
             listener: Where progress goes.
@@ -63,7 +64,7 @@ class Stage(ABC, Generic[Output]):
 
 
 class Runner:
-    """Goes through stages: takes what is saved, computes the rest, books the time.
+    """Runs stages: loads saved outputs, computes the others, and records the time.
 
     Args:
         listener: Where progress, remarks and warnings go.

@@ -21,7 +21,7 @@ def run(config: TrainConfig, listener: Listener) -> Outcome:
 
     workspace = Workspace.at(config.root, config.camera.name)
     before = check_ready(config, listener)
-    # PyTorch takes seconds to import; a refusal does not wait for it.
+    # PyTorch takes seconds to import; an error should not wait for it.
     from collabteam.reporting.tracking import Tracking
     from collabteam.rounds.loop import train_rounds
 
@@ -41,7 +41,7 @@ main = Command(
     "train",
     TrainConfig,
     run,
-    about="Bring a camera's team to a round: missing rounds are done, complete ones kept.",
+    about="Bring a camera's team to a round: missing rounds are made, complete ones kept.",
     usage=(
         ("camera=NAME round=N [setting=value ...]", ""),
         ("-m 'camera=glob(*)' round=N", "every registered camera"),

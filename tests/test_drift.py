@@ -339,7 +339,8 @@ def test_footage_that_arrived_later(shift: float, alarm: bool, tmp_path: Path) -
     assert f"the newest 120 objects (since {when} UTC) are labelled" in words
     if alarm:
         assert (
-            "less surely than the 300 that the team of round 2 learned among (p < 0.0001)" in words
+            "less confidently than the 300 that the team of round 2 learned from (p < 0.0001)"
+            in words
         )
         assert "python -m collabteam.review camera=S1 queue=unsure, then train" in words
     else:
@@ -374,7 +375,7 @@ def test_too_little_to_matter_is_no_alarm() -> None:
     drift = Drift(
         "arrived", 2, False, 9000, 9000, None, found.p, found.lower, 9000, 0.7, 0.71, None
     )
-    assert "a little less surely" in drift.in_words("S1")
+    assert "a little less confidently" in drift.in_words("S1")
     assert "too little to matter" in drift.in_words("S1")
 
 
@@ -467,7 +468,9 @@ def test_a_changed_mix_is_mentioned_and_no_alarm(tmp_path: Path) -> None:
     share = np.mean(index.proposed[400:600] == "cyclist")  # what is not labelled yet is no part
     assert drift.mix.stretch["cyclist"] == pytest.approx(share)
     rest = np.mean(index.proposed[400:600] == "pedestrian")  # has moved most
-    assert f"the mix has changed, which is no alarm: {rest:.1%} proposed as" in drift.in_words("c")
+    assert f"the mix has changed, which is not an alarm: {rest:.1%} proposed as" in drift.in_words(
+        "c"
+    )
     # What i0 took out of a class was there all the same.
     mine = [said(one, "cyclist", "seed") if n % 2 else one for n, one in enumerate(crops[:400])]
     judged = index_of([*mine, *crops[400:]])
@@ -695,7 +698,7 @@ def test_a_report_after_new_footage_was_labelled(shift: float, camera: Catalog, 
 
     told = call("report", f"root={root}", "camera=S1")
     assert (told.code, told.err) == (0, "")
-    words = ("less surely than", "camera=S1 queue=unsure") if shift else ("no sign of drift",)
+    words = ("less confidently than", "camera=S1 queue=unsure") if shift else ("no sign of drift",)
     for text in words:
         assert text in told.out
     assert "Table 1" in told.out

@@ -444,7 +444,7 @@ def test_a_page_for_each_camera(trained: Trained, tmp_path: Path, call: Call) ->
         (["camera=sim,trained"], ["format=table is about one camera", "format=html"]),
         (["camera=glob(*)", "format=json"], ["format=json is about one camera"]),
         (["camera=sim", "to={base}/r.html"], ["only format=html writes there"]),
-        (["-m", *EVERY, "to={base}/r.html"], ["with -m", "without -m there is one page"]),
+        (["-m", *EVERY, "to={base}/r.html"], ["with -m", "without -m you get one page"]),
     ],
 )
 def test_what_is_refused(

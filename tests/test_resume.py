@@ -279,7 +279,7 @@ def test_interrupted_amid_training_it_says_how_to_go_on(
         process.kill()
         process.wait()
     assert process.returncode == 130, err
-    assert "interrupted; the same command goes on from here" in err
+    assert "interrupted; run the same command again to continue" in err
     assert "Traceback" not in out + err
     assert not (root / "sim" / "round-0" / "round.json").exists()
 
@@ -333,7 +333,7 @@ def test_other_settings_are_refused_with_the_two_ways_on(finished: Path, call: C
         assert "optim.lr 0.05 -> 0.2; seed 0 -> 7" in line
         assert "root=" in line
         assert "rollback=2 keeps round 2" in line
-        assert "rollback=-1 begins anew" in line
+        assert "rollback=-1 starts over" in line
         assert fingerprints(finished) == before
 
 

@@ -410,7 +410,10 @@ def test_compacting_keeps_all_rows_and_their_order(
     content, many = everything(root), objects_of_tables(root)
     said = call("compact", f"root={root}", "camera=dock")
     assert said.code == 0, said.err
-    assert f"{root}/dock; what this hour replaced is removed by the next compact" in said.out
+    assert (
+        f"{root}/dock; files replaced within the last hour are removed by a later compact"
+        in said.out
+    )
     assert everything(root) == content
     # Nothing is taken away that a commit under way may build on.
     assert objects_of_tables(root) > many
@@ -547,7 +550,7 @@ def _fail(file: Path) -> None:
 
 def test_a_store_without_conditional_writes_is_refused(root: str, server: Server) -> None:
     server.faults(careless=True)
-    with pytest.raises(UserError, match="does not do conditional writes"):
+    with pytest.raises(UserError, match="does not support conditional writes"):
         Catalog.register(root, "dock")
     assert not registered(root)
 
@@ -607,7 +610,9 @@ def test_a_store_that_stays_away_is_one_line_and_the_command_goes_on_later(
     with pytest.raises(UserError, match=r"s3://.*/crops\.lance does not answer at http://127"):
         catalog.append_labels(_said(crop_id, "ana"))
     said = call("train", f"root={root}", "camera=dock", *SMALL)
-    one_line(said, f"{root} does not answer", "the same command goes on; nothing is lost")
+    one_line(
+        said, f"{root} does not answer", "run the same command again to continue; nothing is lost"
+    )
     server.faults()
     assert "dock/round-0/round.json" not in names(root)
     with catalog.workspace.transaction("test"):

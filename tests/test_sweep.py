@@ -224,7 +224,10 @@ def test_what_fails_is_named_and_the_rest_is_done(five: Path, tmp_path: Path, ca
     ):  # fmt: skip
         # A long path is wrapped in the middle of a word.
         assert "".join(words.split()) in "".join(row(said.out, camera).split())
-    assert "train: 1 done, 0 skipped, 4 failed; the same command does what is missing" in said.out
+    assert (
+        "train: 1 done, 0 skipped, 4 failed; run the same command again for the missing ones"
+        in said.out
+    )
     assert read_json(root / "east" / "round-0" / "round.json")["camera"] == "east"
     # Alone, the one that was done is enough for the exit code.
     again = call("train", "-m", f"root={root}", "camera=east", "round=0", *quick)
@@ -300,7 +303,7 @@ def test_the_same_sweep_twice_at_once(root: Path) -> None:
     first = _start(root, *settings)
     try:
         _until_training(root, first)
-        one_line(sweep(root, *settings), "this very sweep runs already", "'train'")
+        one_line(sweep(root, *settings), "this sweep is already running", "'train'")
     finally:
         first.kill()
         first.wait()

@@ -1,4 +1,4 @@
-"""The Hydra edge: how a command line becomes a typed config, and an error one line.
+"""The Hydra edge: it turns a command line into a typed config, and an error into one line.
 
 Hydra and OmegaConf appear here and in :mod:`collabteam.cli.sweep`, and nowhere else. The modules
 behind the commands take dataclasses.
@@ -39,19 +39,19 @@ _CAMERA_HELP = {
 class Command:
     """One ``python -m collabteam.<name>``: the object ``main`` of the module of that name.
 
-    A module of this package with such an object is a command, and so is whatever an entry point of
-    the group ``collabteam.command`` names; nothing else has to know of it.
+    A module of this package with such an object is a command, and so is every object that an entry
+    point of the group ``collabteam.command`` names; commands are registered nowhere else.
 
     Attributes:
         name: The command's name.
         schema: The dataclass of its settings.
-        run: The work; takes an instance of the schema, checked, and who hears of the progress.
-        about: What it is for, one paragraph; the first sentence stands in the list of commands.
+        run: The work; takes a checked instance of the schema, and the listener for its progress.
+        about: Its purpose in one paragraph; the list of commands shows the first sentence.
         usage: Ways to call it, each with a note; the words after ``python -m collabteam.<name>``.
         then: The command that follows; empty for none.
         notes: Paragraphs for the end of ``--help``.
-        cameras: The cameras of one run: ``one`` registered; one that may be ``new``; ``many``, of
-            which a pattern or a list becomes the setting ``cameras``; or ``all``, of which
+        cameras: The cameras of one run: ``one`` registered; one that may be ``new``; ``many``,
+            where a pattern or a list becomes the setting ``cameras``; or ``all``, where
             ``camera=`` chooses some.
         varies: What a sweep may vary: ``cameras`` (cameras, rounds and roots), ``roots`` (anything;
             each other setting works on a copy of the camera under a root of its own) or
@@ -81,7 +81,7 @@ class Command:
         return _CAMERA_HELP[self.cameras]
 
     def options(self) -> dict[str, list[str]]:
-        """The groups of which a word names one file, and the files that there are."""
+        """The config groups that take the name of one file, and their files."""
         found = {
             part.name: _files(part.name)
             for part in groups(self.schema)[1:]
@@ -95,12 +95,12 @@ class Command:
         return found
 
     def _implementations(self) -> list[str]:
-        """The settings that name an implementation and have a folder of files."""
+        """The settings that name an implementation and have a folder of YAML files."""
         every = settings_of(self.schema).values()
         return [one.name for one in every if one.is_implementation and _files(one.name)]
 
     def __call__(self) -> NoReturn:
-        """Compose the settings from ``sys.argv``, run, and exit; with 2 on bad input."""
+        """Compose the settings from ``sys.argv``, run, and exit (code 2 on bad input)."""
         words = sys.argv[1:]
         options = self.options()
         if {"-h", "--help"} & set(words):
@@ -120,7 +120,7 @@ class Command:
         sys.exit(self._compose_and_run(words))
 
     def _without_seed(self, words: Sequence[str]) -> list[str]:
-        """Leave out ``seed=``, which every command took once; old scripts still give it."""
+        """Leave out ``seed=``: every command once took it, and old scripts still pass it."""
         kept = [word for word in words if not word.startswith("seed=")]
         if len(kept) < len(words):
             _complain(self.name, "seed= is ignored: this command draws nothing")
@@ -129,10 +129,10 @@ class Command:
     # -- cameras ---------------------------------------------------------------------------------
 
     def _check_cameras(self, words: Sequence[str]) -> None:
-        """Raise unless the cameras that are named can be worked on.
+        """Raise unless the named cameras can be used.
 
         Raises:
-            UserError: None is named, or one is not registered; the nearest are given.
+            UserError: No camera is named, or one is not registered; lists the nearest names.
         """
         value = given(words).get("camera", "")
         named = _named(value)
@@ -155,7 +155,7 @@ class Command:
                     raise _no_camera(name, root, known)
 
     def _composable(self, words: Sequence[str]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-        """Every registered camera, as an option of the config group ``camera``; why some are none.
+        """Every registered camera as an option of the group ``camera``, and why some are left out.
 
         So Hydra itself sweeps over them: ``camera=glob(*)``.
         """
@@ -186,7 +186,7 @@ class Command:
     # -- Hydra -----------------------------------------------------------------------------------
 
     def store(self, cameras: Mapping[str, Mapping[str, Any]]) -> None:
-        """Tell Hydra of the schema, of what it starts from, and of the cameras.
+        """Register the schema, its defaults and the cameras with Hydra.
 
         Args:
             cameras: Name and classes of every camera.
@@ -206,12 +206,12 @@ class Command:
         defaults.append({"hydra": "quiet"})
         store.store(name=f"{self.name}_schema", node=self.schema)
         store.store(name=self.name, node={"defaults": defaults})
-        # A camera with a YAML file of its own is described there.
+        # A camera's own YAML file takes precedence.
         for name in cameras.keys() - set(_files("camera")):
             store.store(group="camera", name=name, node=dict(cameras[name]))
 
     def _compose_and_run(self, words: Sequence[str]) -> int:
-        # Composition errors then reach us instead of being printed with a trace.
+        # With this, composition errors reach us instead of being printed with a trace.
         os.environ["HYDRA_FULL_ERROR"] = "1"
         import hydra
         from hydra.core.config_store import ConfigStore
@@ -235,7 +235,7 @@ class Command:
             if sweeps:
                 from collabteam.cli.sweep import run_job
 
-                # A launcher may begin elsewhere; paths are meant from where the command was typed.
+                # A launcher may start in another folder; paths are relative to the user's folder.
                 if here.is_dir():
                     os.chdir(here)
                 mine = plan.jobs[HydraConfig.get().job.num]
@@ -261,7 +261,7 @@ class Command:
 
                 from collabteam.cli import sweep
 
-                # The plugins register their own defaults, which ours then replace.
+                # The plugins register their own defaults first; ours then replace them.
                 Plugins.instance()
                 for launcher, node in sweep.LAUNCHERS.items():
                     ConfigStore.instance().store(group="hydra/launcher", name=launcher, node=node)
@@ -277,13 +277,14 @@ class Command:
             return 2
         except KeyboardInterrupt:
             print(
-                f"\n{self.name}: interrupted; the same command goes on from here", file=sys.stderr
+                f"\n{self.name}: interrupted; run the same command again to continue",
+                file=sys.stderr,
             )
             return 130
         return max(codes, default=0)
 
     def _work(self, composed: Any, listener: Listener) -> Outcome:
-        """Turn what Hydra composed into the dataclass, check it, and run.
+        """Turn Hydra's config into the dataclass, check it, and run.
 
         Raises:
             UserError: Something only the user can change.
@@ -308,16 +309,16 @@ class Command:
             with disk_errors():
                 return self.run(config, listener)
         except SystemExit as error:
-            # Lightning's answer to ^C and SIGTERM during a fit; its code may be 0.
+            # Lightning exits on ^C and SIGTERM during a fit, possibly with code 0.
             raise KeyboardInterrupt from error
 
 
 def _gather(words: list[str], all_cameras: bool) -> list[str]:
-    """Turn a pattern or a list of cameras into the setting ``cameras``; damaged ones belong to it.
+    """Turn a pattern or list of cameras into the setting ``cameras``, damaged cameras included.
 
     Args:
         words: The command line.
-        all_cameras: Whether the command is about all cameras unless some are named.
+        all_cameras: Whether the command covers all cameras if none is named.
 
     Raises:
         UserError: No camera matches, or every run of a sweep would write to the same place.
@@ -330,15 +331,15 @@ def _gather(words: list[str], all_cameras: bool) -> list[str]:
     try:
         override = OverridesParser.create().parse_override(mine[-1]) if mine else None
     except HydraException:
-        return words  # composing them says what is wrong
+        return words  # composition reports what is wrong
     if override is None or not (all_cameras or override.is_sweep_override()):
         return words
     settings = given(words)
     if SWEEP & set(words) and not all_cameras:
         if "to" in settings and "${" not in settings["to"]:
             raise UserError(
-                f"to={settings['to']} with -m: each camera would write over the one before it; "
-                "without -m there is one page of all"
+                f"to={settings['to']} with -m: each camera would overwrite the one before it; "
+                "without -m you get one page of all cameras"
             )
         return words
     root = settings.get("root", "outputs")
@@ -372,8 +373,7 @@ def registered_manifests(root: str) -> dict[str, Path]:
     """The manifest of every camera under a root, by name.
 
     Args:
-        root: A folder, in which the libraries of tables are not needed for this, or
-            ``s3://bucket/prefix``.
+        root: A folder (read without the table libraries), or ``s3://bucket/prefix``.
 
     Raises:
         UserError: The root is no usable address, or the store does not answer.
@@ -404,12 +404,12 @@ def _conf() -> Path:
 
 
 def _files(group: str) -> list[str]:
-    """The files of a config group, without their endings."""
+    """The names of a config group's files, without suffixes."""
     return sorted(file.stem for file in (_conf() / group).glob("*.yaml"))
 
 
 def _resolvers() -> None:
-    """Functions that the YAML files of ``conf/hydra`` call."""
+    """Register the functions that the YAML files of ``conf/hydra`` call."""
     from omegaconf import OmegaConf
 
     def jobs_at_once(runtime: Any) -> int:
@@ -426,7 +426,7 @@ def _complain(command: str, text: str) -> None:
 
 
 def _unknown(config: object, composed: Any, prefix: str = "") -> list[str]:
-    """Settings that the dataclasses do not have, which ``+name=value`` would add in silence."""
+    """Settings that the dataclasses lack; ``+name=value`` would add them silently."""
     if not is_dataclass(config):
         return []
     known = {field.name for field in fields(config)}
@@ -437,7 +437,7 @@ def _unknown(config: object, composed: Any, prefix: str = "") -> list[str]:
 
 
 def _one_line(error: BaseException) -> str:
-    """Hydra's messages span lines; the first ones, and their cause, say what is wrong."""
+    """Shorten one of Hydra's multi-line messages to its first lines and their cause."""
     text = str(error)
     if isinstance(error.__cause__, Exception) and str(error.__cause__) not in text:
         text += f"\n{error.__cause__}"

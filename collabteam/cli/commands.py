@@ -1,4 +1,4 @@
-"""The commands that are installed: found, not listed."""
+"""Discovers the installed commands."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collabteam.errors import UserError
 from collabteam.settings.checks import nearest
 
 ENTRY_POINTS = "collabteam.command"
-"""The group of entry points by which other packages add commands."""
+"""The entry point group with which other packages add commands."""
 
 
 def commands() -> dict[str, Command]:
-    """All commands by name, ours first: every module of the package with a :class:`Command`."""
+    """All commands by name: first each module of the package with a :class:`Command`."""
     found: dict[str, Command] = {}
     for module in iter_modules([str(Path(__file__).parents[1])], "collabteam."):
         if module.ispkg or module.name.endswith("__"):
@@ -38,15 +38,15 @@ def _loaded(point: metadata.EntryPoint) -> Command:
             " repair or uninstall its package"
         ) from error
     if not isinstance(main, Command):
-        raise UserError(f"the entry point {point.value} is no collabteam.cli.command.Command")
+        raise UserError(f"the entry point {point.value} is not a collabteam.cli.command.Command")
     return main
 
 
 def command(name: str) -> Command:
-    """One command.
+    """Find a command by its name.
 
     Raises:
-        UserError: There is none of this name; the nearest are given.
+        UserError: No command has this name; lists the nearest names.
     """
     known = commands()
     if name in known:

@@ -1,4 +1,4 @@
-"""``collabteam``: every command by its name; alone, the commands and the cameras of a root."""
+"""``collabteam NAME`` runs a command; ``collabteam`` alone lists commands and a root's cameras."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _overview(words: list[str]) -> list[str]:
     """The commands, and the cameras with their state and next step.
 
     Raises:
-        UserError: Another word than ``root=...`` was given, or the root is no usable address.
+        UserError: A word other than ``root=...`` was given, or the root is not a usable address.
     """
     if wrong := [word for word in words if not re.match(r"-h$|--help$|root=.", word)]:
         raise UserError(f"{wrong[0]}: expected the name of a command, or root=FOLDER")

@@ -19,7 +19,7 @@ _LONGEST_CHOICES = 150
 
 
 def help_text(command: Command, options: Mapping[str, Collection[str]]) -> str:
-    """The text of ``--help``.
+    """Write the text of ``--help``.
 
     Args:
         command: The command.
@@ -50,7 +50,7 @@ def help_text(command: Command, options: Mapping[str, Collection[str]]) -> str:
 
 
 def reference(commands: Collection[Command], options: Mapping[str, Collection[str]]) -> str:
-    """The text of ``docs/settings.md``, Markdown.
+    """Write the text of ``docs/settings.md`` in Markdown.
 
     Args:
         commands: All commands.
@@ -61,7 +61,7 @@ def reference(commands: Collection[Command], options: Mapping[str, Collection[st
 
 
 def _groups(command: Command) -> list[Group]:
-    """The groups of a command; every camera can describe its footage, but only ingest reads it."""
+    """The groups of a command, without footage: a camera can describe it, only ingest reads it."""
     unread = () if command.name == "ingest" else ("camera.footage",)
     return [part for part in groups(command.schema) if part.name not in unread]
 

@@ -8,7 +8,7 @@ from collabteam.cli.commands import commands
 from collabteam.cli.help import reference
 
 PAGE = Path("docs") / "settings.md"
-"""The page, under the folder of the repository."""
+"""The page's path in the repository."""
 
 
 def text() -> str:

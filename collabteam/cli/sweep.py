@@ -1,8 +1,8 @@
-"""Many cameras with one command: what ``-m`` does beside Hydra's grid and launchers.
+"""Many cameras with one command: the part of ``-m`` that Hydra's grid and launchers lack.
 
-The same camera is never worked on by two jobs at once, other settings get roots of their own, every
-job tells how far it is and what it came to in files, and in the end stands a table. So what became
-of a job is known even where the launcher lost it.
+Two jobs never work on one camera at the same time, and other settings get roots of their own. Every
+job writes its progress and outcome to files, and the sweep ends with a table of them. So the
+outcome of a job is known even if the launcher lost it.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from collabteam.storage.locks import Lock, LockHeld, is_locked
 from collabteam.storage.roots import work_folder
 
 FOLDER = ".sweeps"
-"""Under the root: what sweeps tell of themselves."""
+"""The folder under the root that holds the sweeps' files."""
 LOCAL = ("joblib", "submitit_local")
-"""Launchers whose jobs run on this machine and end with the command that started them."""
+"""Launchers that run jobs on this machine and end them with the command that started them."""
 _SUBMITIT = {
     "submitit_folder": "${hydra.sweep.dir}/.submitit/%j",
     "cpus_per_task": "${runtime.cpus}",
@@ -59,7 +59,7 @@ LAUNCHERS: dict[str, dict[str, Any]] = {
         "pre_dispatch": "n_jobs",
         "batch_size": "1",
     },
-    # Without an address, a cluster of this machine alone that ends with the command.
+    # Without an address, Ray starts a cluster of this machine that ends with the command.
     "ray": {
         "_target_": "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
         "ray": {
@@ -67,7 +67,7 @@ LAUNCHERS: dict[str, dict[str, Any]] = {
                 "address": "local",
                 "include_dashboard": False,
                 "logging_level": "error",
-                # The plugin would set it, which an existing cluster refuses.
+                # The plugin would set it, and an existing cluster refuses that.
                 "object_store_memory": None,
             },
             "remote": {"num_cpus": "${runtime.cpus}", "num_gpus": "${runtime.gpus}"},
@@ -78,7 +78,7 @@ LAUNCHERS: dict[str, dict[str, Any]] = {
         "timeout_min": 10080,
         **_SUBMITIT,
     },
-    # Whatever runs out of time is queued again and goes on where it was.
+    # A job that runs out of time is queued again and continues.
     "submitit_slurm": {
         "_target_": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
         "timeout_min": 1440,
@@ -90,11 +90,11 @@ LAUNCHERS: dict[str, dict[str, Any]] = {
         "additional_parameters": {},
     },
 }
-"""What Hydra's launchers are set to; each is an extra of collabteam, ``submitit`` for two."""
+"""Settings of Hydra's launchers; each is an extra of collabteam (``submitit`` covers two)."""
 _ATTEMPTS = 2
-"""How often a job is started whose process died; a second death is not by chance."""
+"""Starts of a job whose process dies; a second death is not by chance."""
 _HERE = ("camera", "round", "root")
-"""What a sweep may vary without giving each setting a root of its own."""
+"""Settings that a sweep may vary without a root for each value."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ class Job:
     Attributes:
         number: From 0, in the order of the grid.
         camera: The camera.
-        setting: What else is varied, as a name; with a root of its own that is its last part.
-        folder: Of the sweep.
+        setting: The other varied settings, as a name; the last part of the job's own root, if any.
+        folder: The sweep's folder.
     """
 
     number: int
@@ -115,11 +115,11 @@ class Job:
 
     @property
     def title(self) -> str:
-        """What the table calls it."""
+        """The job's name in the table."""
         return f"{self.camera}{self.setting and f' ({self.setting})'}"
 
     def file(self, kind: str) -> Path:
-        """``status``, ``outcome``, ``log`` or ``lock``."""
+        """The job's file of a kind: ``status``, ``outcome``, ``log`` or ``lock``."""
         return self.folder / f"{self.number}.{kind}"
 
 
@@ -128,13 +128,13 @@ class Plan:
     """A sweep before it begins.
 
     Attributes:
-        arguments: What Hydra is to be given instead of what was typed.
+        arguments: Hydra's arguments, in place of the typed ones.
         jobs: In the order of Hydra's grid.
-        root: Under which the cameras of ``own_roots`` lie now; they are copied first.
+        root: Where the cameras lie now; with ``own_roots`` they are copied from it first.
         own_roots: Whether each job's root is ``<root>/<setting>``.
         launcher: Name of the launcher.
-        cluster: Address of the Ray cluster that is to be used; empty for none.
-        remarks: What was understood otherwise than it was typed.
+        cluster: Address of the Ray cluster to use; empty for none.
+        remarks: Notes on words that the sweep interprets differently from how they were typed.
     """
 
     arguments: list[str]
@@ -147,20 +147,20 @@ class Plan:
 
 
 def plan(command: str, varies: str, arguments: Sequence[str], cameras: Sequence[str]) -> Plan:
-    """What a sweep will do.
+    """Plan a sweep.
 
-    A pattern for cameras means registered ones. Of several target rounds the highest is left,
-    since it passes through the others. Where anything but the camera, the round or the root is
-    varied by a command that may, each setting has a root of its own, ``<root>/<setting>``.
+    A pattern for cameras matches registered ones. Only the highest of several target rounds stays,
+    since training to it passes through the others. If a command may vary anything but the camera,
+    the round or the root, and does, each setting has a root of its own, ``<root>/<setting>``.
 
     Args:
         command: The command.
-        varies: What it may vary, see :class:`collabteam.cli.command.Command`.
-        arguments: As typed.
+        varies: The settings that it may vary, see :class:`collabteam.cli.command.Command`.
+        arguments: The words as typed.
         cameras: The registered cameras.
 
     Raises:
-        UserError: Nothing is meant, or something is varied that may not be.
+        UserError: No job results, or a setting that must not vary does.
     """
     remarks = []
     values: dict[str, list[str]] = {}
@@ -169,7 +169,7 @@ def plan(command: str, varies: str, arguments: Sequence[str], cameras: Sequence[
     parser = OverridesParser.create()
     for part in arguments:
         if part.startswith("-") or "=" not in part:
-            flags.append(part)  # Hydra wants them together
+            flags.append(part)  # Hydra expects them together
             continue
         name = part.partition("=")[0].lstrip("+")
         try:
@@ -231,9 +231,9 @@ def plan(command: str, varies: str, arguments: Sequence[str], cameras: Sequence[
 
 
 def setting_name(chosen: Mapping[str, str]) -> str:
-    """A folder's name for some settings: ``seed-1``, ``team.joint-min_seed-1``.
+    """Make a folder's name from settings: ``seed-1``, ``team.joint-min_seed-1``.
 
-    It depends on the settings alone. What is too long or has other letters is told apart by a hash.
+    It depends on the settings alone. A hash replaces names that are too long or have other letters.
     """
     text = "_".join(f"{name}-{chosen[name]}" for name in sorted(chosen))
     safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")
@@ -267,7 +267,7 @@ def run(plan: Plan, command: str, launch: Callable[[], None]) -> int:
         watch = SweepMonitor(
             command, [job.title for job in jobs], lambda number: _state(jobs[number])
         )
-        # Said when a launcher starts a process of another program, which takes no part of it.
+        # Lance warns when a launcher forks to start another program; that program never uses it.
         warnings.filterwarnings("ignore", message="lance is not fork-safe")
         for remark in plan.remarks:
             watch.rich.print(remark, markup=False, soft_wrap=True)
@@ -286,8 +286,8 @@ def run(plan: Plan, command: str, launch: Callable[[], None]) -> int:
             for job in [] if refused else jobs:
                 if _missing(job):
                     began = job.file("log").exists()
-                    note = "its process ended amid the work" if began else "not begun"
-                    then = "goes on from there" if began else "does it"
+                    note = "its process ended during the work" if began else "not begun"
+                    then = "continues from there" if began else "does it"
                     note = f"{note} ({trouble}): the same command {then}"
                     _keep(job, Outcome(note, "failed", 1))
             if not refused:
@@ -297,7 +297,7 @@ def run(plan: Plan, command: str, launch: Callable[[], None]) -> int:
 
 
 def _answers(address: str) -> bool:
-    """Whether somebody listens at ``host:port``; any other address is not for us to judge."""
+    """Whether a server listens at ``host:port``; True for any other kind of address."""
     found = re.fullmatch(r"(?:ray://)?([^/:]+):(\d+)", address)
     if not found:
         return True
@@ -309,7 +309,7 @@ def _answers(address: str) -> bool:
 
 
 def _launch(launch: Callable[[], None], plan: Plan) -> str:
-    """Let the launcher run what has no outcome; what went wrong with itself, in a line."""
+    """Let the launcher run the jobs without an outcome; return its own error in one line."""
     # Ray itself would try for ten minutes and more.
     if not _answers(plan.cluster):
         return (
@@ -317,7 +317,7 @@ def _launch(launch: Callable[[], None], plan: Plan) -> str:
             "the address out, and one of this machine alone is used"
         )
     if plan.cluster and (Path.home() / ".ray" / "auth_token").is_file():
-        # Ray 2.60 reads its token for address=auto, and for an address only if told so.
+        # Ray 2.60 reads its token for address=auto, but for an address only if told to.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         launch()
@@ -330,7 +330,7 @@ def _launch(launch: Callable[[], None], plan: Plan) -> str:
             )
         if isinstance(error, HydraException | OmegaConfBaseException):
             raise
-        # A worker that died takes the launcher's answer with it, not what the jobs kept.
+        # If a worker dies, the launcher loses its results, but the jobs' files remain.
         while any(_runs(job) for job in plan.jobs):
             time.sleep(0.5)
         return f"{plan.launcher}: {type(error).__name__}: {first_line(error)}"
@@ -338,16 +338,16 @@ def _launch(launch: Callable[[], None], plan: Plan) -> str:
 
 
 def run_job(job: Job, command: str, launcher: str, work: Callable[[Listener], Outcome]) -> None:
-    """One job of a sweep, in whatever process the launcher runs it.
+    """Run one job of a sweep, in any process that the launcher chooses.
 
     Args:
-        job: Which.
+        job: The job.
         command: The command.
         launcher: Name of the launcher.
-        work: The command's work, which tells a listener; raises UserError where it cannot go on.
+        work: The command's work, which reports to a listener; raises UserError if it cannot go on.
     """
     began = time.monotonic()
-    if launcher == "joblib":  # whose own start method its workers' children do not know
+    if launcher == "joblib":  # children of its workers do not know its own start method
         multiprocessing.set_start_method("spawn", force=True)
     with _alone(job), _ending_with(job.folder / "lock", launcher in LOCAL):
         if not _missing(job):
@@ -358,7 +358,7 @@ def run_job(job: Job, command: str, launcher: str, work: Callable[[Listener], Ou
 
 
 def _logged(job: Job, command: str, work: Callable[[Listener], Outcome], log: TextIO) -> Outcome:
-    """What it came to; what it says goes to its log, how far it is to its status."""
+    """Run a job and return its outcome; messages go to its log, progress to its status."""
     with redirect_stdout(log), redirect_stderr(log):
         try:
             return work(Listeners(Terminal(), StatusFile(job.file("status"))))
@@ -368,16 +368,16 @@ def _logged(job: Job, command: str, work: Callable[[Listener], Outcome], log: Te
         except Exception as error:
             traceback.print_exc()
             return Outcome(
-                f"an error that nobody foresaw ({type(error).__name__}: {first_line(error)}): "
+                f"an unexpected error ({type(error).__name__}: {first_line(error)}): "
                 f"{job.file('log')} has all of it", "failed", 1,
             )  # fmt: skip
 
 
 def jobs_at_once(runtime: Any) -> int:
-    """How many jobs run side by side on this machine.
+    """Decide how many jobs run at once on this machine.
 
     Args:
-        runtime: A :class:`RuntimeConfig`, or the same of OmegaConf.
+        runtime: A :class:`RuntimeConfig`, or its OmegaConf counterpart.
     """
     if runtime.jobs:
         return int(runtime.jobs)
@@ -401,7 +401,7 @@ def _outcome(job: Job) -> Outcome:
 
 
 def _state(job: Job) -> tuple[str, str]:
-    """Whether a job waits, runs or is through, and how far it is, in words."""
+    """Whether a job is waiting, running or finished, and its progress in words."""
     if job.file("outcome").exists():
         outcome = _outcome(job)
         return outcome.state, outcome.note
@@ -428,7 +428,7 @@ def _only_one(folder: Path, command: str) -> Iterator[None]:
         lock = Lock(folder / "lock", {"command": command})
     except LockHeld as held:
         raise UserError(
-            f"this very sweep runs already, in {held.describe()}: wait for it or stop it"
+            f"this sweep is already running, in {held.describe()}: wait for it or stop it"
         ) from held
     try:
         yield
@@ -438,7 +438,7 @@ def _only_one(folder: Path, command: str) -> Iterator[None]:
 
 @contextmanager
 def _alone(job: Job) -> Iterator[None]:
-    """Hold the job's lock, by which the driver sees that its process lives."""
+    """Hold the job's lock, which shows the driver that the job's process is alive."""
     for _ in range(20):
         with suppress(LockHeld):
             lock = Lock(job.file("lock"), {"command": job.camera})
@@ -458,7 +458,7 @@ def _runs(job: Job) -> bool:
 
 @contextmanager
 def _ending_with(lock: Path, wanted: bool) -> Iterator[None]:
-    """End this process when the driver has: whoever starts again then finds every camera free."""
+    """End this process when the driver has ended, so that a restart finds every camera unlocked."""
     over = threading.Event()
 
     def watch() -> None:

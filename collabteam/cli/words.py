@@ -1,8 +1,8 @@
 """The words of a command line, checked before Hydra is imported.
 
-A wrong name or value is answered at once, with the nearest right ones. Words that only Hydra can
-read (``hydra/launcher=...``, ``~name``, packages, functions, interpolations, lists) pass unread;
-the settings that it composes of them are checked afterwards.
+A wrong name or value is reported at once, with the nearest valid ones. Words that only Hydra can
+read (``hydra/launcher=...``, ``~name``, packages, functions, interpolations, lists) pass unchecked;
+the settings that Hydra composes from them are checked later.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ _FALSE = {"false", "no", "off", "n", "0"}
 
 
 def given(words: Iterable[str]) -> dict[str, str]:
-    """The settings on a command line, the last word on each."""
+    """The settings on a command line; the last word for a setting wins."""
     return dict(word.split("=", 1) for word in words if "=" in word)
 
 
 def only_tells(words: Sequence[str]) -> bool:
-    """Whether Hydra only shows the settings and nothing is run."""
+    """Whether Hydra only shows the settings and runs nothing."""
     return bool(_TELLS & set(words)) or any(word.startswith(_TELLS_LONG) for word in words)
 
 
 def is_pattern(value: str) -> bool:
-    """Whether a value is for Hydra to expand, such as ``glob(*)`` or ``choice(a,b)``."""
+    """Whether Hydra expands a value, such as ``glob(*)`` or ``choice(a,b)``."""
     return "(" in value or "$" in value
 
 
 def read_words(
     schema: type, words: Sequence[str], options: Mapping[str, Collection[str]]
 ) -> list[str]:
-    """Check a command line, as far as that needs no Hydra.
+    """Check a command line as far as possible without Hydra.
 
     Args:
         schema: The settings of the command.
         words: As typed.
-        options: The groups of which a word names one file, such as ``logger``, and their files.
+        options: The groups that take the name of one file, such as ``logger``, and their files.
 
     Returns:
         The words for Hydra.
@@ -71,11 +71,11 @@ def check_option(name: str, value: str, known: Collection[str], remedy: str = ""
     Args:
         name: The group.
         value: What was typed.
-        known: The names that are there.
-        remedy: What to do if none is meant.
+        known: The existing names.
+        remedy: Advice for a user who meant none of them.
 
     Raises:
-        UserError: The nearest names are given.
+        UserError: No file has this name; lists the nearest names.
     """
     if value in known:
         return
@@ -93,7 +93,7 @@ class _Reader:
         self.options, self.sweeps = options, sweeps
 
     def read(self, word: str) -> str:
-        """Check a word; the same word as Hydra is to have it."""
+        """Check a word and return it in the form for Hydra."""
         if word.startswith("~"):
             return word
         name, equals, value = word.partition("=")
@@ -107,7 +107,7 @@ class _Reader:
         if setting is not None and setting.is_implementation:
             return self._implementation(setting, word, value)
         if name in self.options:
-            if name != "camera":  # cameras are checked by whoever knows the root
+            if name != "camera":  # the caller, which knows the root, checks cameras
                 for one in self._values(name, value):
                     check_option(name, one, self.options[name])
             return word
@@ -126,7 +126,7 @@ class _Reader:
         raise unknown_setting(name, [*self.settings, *self.options])
 
     def _implementation(self, setting: Setting, word: str, value: str) -> str:
-        """The word that names an implementation: a file of its group, or else the name alone."""
+        """The word for Hydra that names an implementation: a file of its group, or the name."""
         assert setting.rule.registry is not None
         values = self._values(setting.name, value)
         for one in values:
@@ -136,7 +136,7 @@ class _Reader:
         return f"{setting.name}.name={value}"
 
     def _values(self, name: str, value: str) -> list[str]:
-        """The values that a word gives; none if only Hydra can read it."""
+        """The values that a word gives; empty if only Hydra can read it."""
         if value and not _PLAIN.fullmatch(value):
             return []
         if "," in value and not self.sweeps:
@@ -148,7 +148,7 @@ class _Reader:
 
 
 def _check_text(setting: Setting, text: str) -> None:
-    """Raise unless a text without brackets and quotes stands for a value of a setting."""
+    """Raise unless a text without brackets and quotes is a valid value of a setting."""
     kind = setting.kind
     if text.lower() == "null" and (setting.optional or kind is str):
         return

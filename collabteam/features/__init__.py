@@ -1,1 +1,1 @@
-"""From encoded crops to what networks take in: decoding, augmentation, backbones, devices."""
+"""From encoded crops to the input of networks: decoding, augmentation, backbones, devices."""

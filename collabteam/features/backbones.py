@@ -1,4 +1,4 @@
-"""Backbones: any model of timm, with the transform that its weights were made for."""
+"""Backbones: any timm model, with the transform that its weights were trained with."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from collabteam.features.images import Pixels, Transform
 from collabteam.settings import TeamConfig
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", FutureWarning)  # timm's advice to torch is not for our users
+    warnings.simplefilter("ignore", FutureWarning)  # timm uses a deprecated torch API
     import timm
     from timm.data.config import resolve_data_config
 
@@ -27,7 +27,7 @@ _CHUNK = 256
 
 
 class Backbone:
-    """A model of timm as the settings name it.
+    """The timm model that the settings name.
 
     The paper's backbone is a ResNet-18 with CBAM in every residual block and Kaiming initialisation
     (section 3.1; He et al. 2015, Woo et al. 2018). timm's ResNet initialises every convolution that
@@ -40,10 +40,10 @@ class Backbone:
     Attributes:
         name: timm's name of the model.
         transform: How crops become its input. Pretrained weights bring their own mean, deviation
-            and interpolation; a network that begins from scratch takes ImageNet's.
+            and interpolation; a network trained from scratch uses ImageNet's.
 
     Raises:
-        UserError: timm has no such model, or it takes pictures of another size only.
+        UserError: timm has no such model, or the model takes only pictures of another size.
     """
 
     def __init__(self, config: TeamConfig, image_size: int) -> None:
@@ -90,7 +90,7 @@ class Backbone:
 
         Raises:
             UserError: timm has no such weights, the model takes no such attention layer, or
-                the small stem is asked for where there is none to replace.
+                the small stem is requested for a network without a ResNet's stem.
         """
         network = self._create(outputs, self._config.pretrained and fetch)
         if self._config.stem == "small":
@@ -120,7 +120,7 @@ class Backbone:
 
 
 class Features(Protocol):
-    """Feature vectors by row of the camera, whatever computes or keeps them.
+    """Feature vectors by row of the camera, computed or stored.
 
     Attributes:
         dim: Length D of a feature vector.
@@ -133,11 +133,11 @@ class Features(Protocol):
 
 
 class BackboneFeatures:
-    """Features of crops by row, computed by a frozen backbone when they are asked for.
+    """Features of crops by row, computed by a frozen backbone on request.
 
     Args:
         pixels: Pictures by row, decoded with the backbone's transform.
-        backbone: What computes the features; it is built at the first use.
+        backbone: The backbone; its network is built at the first use.
         device: Where to compute.
 
     Attributes:

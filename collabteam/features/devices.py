@@ -1,4 +1,4 @@
-"""What the arithmetic runs on: threads, device and precision."""
+"""Threads, device and precision of the arithmetic."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collabteam.settings import TrainerConfig
 
 
 def set_threads(threads: int) -> int:
-    """Set the number of CPU threads of torch, and with it that of decoding.
+    """Set the number of CPU threads of torch, and of decoding.
 
     Args:
         threads: 1 or more; 0 means every core that this process may use.
@@ -27,7 +27,7 @@ def set_threads(threads: int) -> int:
 
 
 def cpu_threads() -> int:
-    """Number of CPU threads, 1 or more: what :func:`set_threads` set, else torch's default."""
+    """Number of CPU threads, 1 or more, as set by :func:`set_threads`, else torch's default."""
     return torch.get_num_threads()
 
 
@@ -57,7 +57,7 @@ class Device:
         """Resolve ``auto``.
 
         Raises:
-            UserError: The accelerator is not there.
+            UserError: The machine lacks the accelerator.
         """
         wanted = config.accelerator
         kind = {"auto": "cuda" if torch.cuda.is_available() else "cpu", "gpu": "cuda"}.get(

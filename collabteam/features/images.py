@@ -21,11 +21,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 PAD = (124, 116, 104)
 """Colour of the letterbox: ImageNet's mean, so the border is near zero after normalisation."""
 _CHUNK = 4096
-"""Crops that are held encoded at once."""
+"""Encoded crops held in memory at once."""
 
 
 class ImageReader(Protocol):
-    """Something that hands out encoded crops by row, such as a catalog."""
+    """Returns encoded crops by row, such as a catalog."""
 
     def images(self, rows: NDArray[np.int64]) -> list[bytes]:
         """Encoded crops of these rows, in this order."""
@@ -104,7 +104,7 @@ class Transform:
         return red, green, blue
 
     def decode(self, images: Sequence[bytes], pool: Executor) -> Tensor:
-        """Letterbox many crops at once; Pillow lets go of the interpreter while it decodes.
+        """Letterbox many crops at once; Pillow releases the GIL while it decodes.
 
         Args:
             images: N encoded pictures.
@@ -145,10 +145,10 @@ def decoding_threads() -> ThreadPoolExecutor:
 
 
 class Pixels(Protocol):
-    """Pictures by row of the camera, read when they are asked for.
+    """Pictures by row of the camera, read on request.
 
     Attributes:
-        transform: How they are decoded, and how they are to be normalised.
+        transform: Decodes them, and normalises them later.
     """
 
     transform: Transform
@@ -158,12 +158,12 @@ class Pixels(Protocol):
 
 
 class CropPixels:
-    """Pictures of a camera, decoded when they are asked for.
+    """Pictures of a camera, decoded on request.
 
     Args:
-        reader: Hands out encoded crops by row.
+        reader: Returns encoded crops by row.
         transform: How to decode them.
-        kept: Rows, ascending, whose pictures stay in memory once they were asked for: crops that
+        kept: Rows, ascending, whose pictures stay in memory after the first request: crops that
             train are needed in each epoch of each fold. 18,000 crops of 64 px are 221 MB.
     """
 
@@ -178,7 +178,7 @@ class CropPixels:
     def __getitem__(self, rows: NDArray[np.int64]) -> Tensor:
         """Decoded pictures (n, 3, S, S) uint8 of these rows, in this order.
 
-        Asked for just the rows that are kept, this returns the memory itself, not a copy.
+        A request for exactly the kept rows returns the memory itself, not a copy.
         """
         kept = np.isin(rows, self._kept, assume_unique=False)
         if not kept.any():
@@ -208,12 +208,12 @@ class CropPixels:
 def augment(
     images: Tensor, strength: str = "affine", generator: torch.Generator | None = None
 ) -> Tensor:
-    """Change each crop its own way, with one resampling for all.
+    """Augment each crop independently, with a single resampling for all changes.
 
-    ``affine`` mirrors, rotates, scales and shifts, mildly: a team that begins from scratch has not
-    the steps on a CPU to learn from wide ranges. ``strong`` has these, and changes of brightness
-    and contrast and a blanked square (DeVries and Taylor, "Improved Regularization of Convolutional
-    Neural Networks with Cutout", 2017): for rounds that go on from a trained team.
+    ``affine`` mirrors, rotates, scales and shifts mildly: on a CPU, training from scratch has too
+    few steps to learn from wide ranges. ``strong`` uses wider ranges, changes brightness and
+    contrast, and blanks a square (DeVries and Taylor, "Improved Regularization of Convolutional
+    Neural Networks with Cutout", 2017); it suits rounds that continue from a trained team.
 
     Args:
         images: (N, 3, S, S) float, normalised.
@@ -230,7 +230,7 @@ def augment(
     strong = strength == "strong"
     mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
     scale = uniform(0.75, 1.15) if strong else uniform(0.9, 1.1)
-    turn, shift = (0.15, 0.2) if strong else (0.05, 0.12)  # in radians, in half sides
+    turn, shift = (0.15, 0.2) if strong else (0.05, 0.12)  # radians; half sides
     angle = uniform(-turn, turn)
     shift_x, shift_y = uniform(-shift, shift), uniform(-shift, shift)
     cos, sin = scale * angle.cos(), scale * angle.sin()

@@ -1,7 +1,7 @@
-"""The seam between the rounds and whatever learns from a camera's crops.
+"""The seam between the rounds and the learners.
 
 A learner is one class: it builds untrained voters, and fits those of one fold. Saving, loading,
-scoring, votes and elections know voters alone, not learners.
+scoring, voting and elections work with voters, not with learners.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FoldTask:
-    """Everything that a learner may see when it fits one fold.
+    """The input of a learner for one fold; it may use nothing else.
 
-    N crops, in an order that the learner must not depend on for anything but reproducibility. They
-    are the labelled crops of all folds and, for a learner that uses the pool, the unlabelled crops
-    of tracks that belong to the training folds. Crops of the test set's tracks are not among them.
+    N crops; their order matters only for reproducibility. They are the labelled crops of all folds
+    and, for a learner that uses the pool, the unlabelled crops of tracks that belong to the
+    training folds. Crops of the test set's tracks are not among them.
 
     Labels say three different things: a class, that a crop shows none of the classes (``NONE``, -1:
     it teaches *false*), or nothing yet (``UNLABELLED``, -2). Beware of scikit-learn, where -1 means
@@ -48,16 +48,15 @@ class FoldTask:
         labels: (N,) int64: index of the class, ``NONE`` or ``UNLABELLED`` of
             :mod:`collabteam.catalog`.
         weights: (N,) float32, 0 or more: how much a crop counts in the loss, relative to the
-            others; 0 is as if it were not there. An unlabelled crop's weight is its learner's to
-            interpret.
-        human: (N,) bool: whether a person said the label, and not a team.
+            others; 0 excludes it. The learner interprets the weight of an unlabelled crop.
+        human: (N,) bool: whether the label comes from a person, not from a team.
         folds: (N,) int64: the fold in which each crop validates.
         fold: The fold to validate on. Its crops must not influence the voters.
-        pixels: Pictures by row, decoded when they are asked for.
-        features: Gives, for a frozen backbone, the features by row.
-        seed: Of the initial weights, the order, the augmentation and any other draw.
+        pixels: Pictures by row, decoded on request.
+        features: Returns features by row for a frozen backbone.
+        seed: Seed of the initial weights, the order, the augmentation and any other draw.
         later: Whether this is a round k > 0, which may have epochs and augmentation of its own.
-        start_from: Files of the round whose voters of the same fold are the start, or None.
+        start_from: Files of the round whose voters of the same fold the fit starts from, or None.
 
     Raises:
         ValueError: Shapes differ, a label or weight is out of range, or the validation fold holds
@@ -103,16 +102,16 @@ class FoldTask:
 
 @dataclass(frozen=True)
 class FitEnvironment:
-    """Where a fit runs, and whom it tells.
+    """The device, folder and listener of a fit.
 
     Attributes:
         device: Where to compute.
-        folder: For the state of an unfinished fit. It belongs to this very fit: what is found in
-            it, an earlier attempt at the same task left there. The caller removes it in the end.
-        title: Of the fit, for progress.
-        listener: Hears progress and warnings.
+        folder: Holds the state of an unfinished fit. It belongs to this fit alone, so its files
+            come from an earlier attempt at the same task. The caller removes it at the end.
+        title: Title of the fit for progress messages.
+        listener: Receives progress and warnings.
         logger: Lightning logger for the curves, or None.
-        checkpoint_seconds: How much work a kill may cost, in seconds.
+        checkpoint_seconds: Most work that a kill may lose, in seconds.
     """
 
     device: Device
@@ -174,14 +173,14 @@ class Learner(ABC):
 
     @property
     def transform(self) -> Transform:
-        """How crops become pictures, unless the fit starts from voters that were given others."""
+        """The transform from crops to pictures; a fit that starts from voters uses theirs."""
         return Transform(self.shared.data.image_size)
 
     @abstractmethod
     def groups(self, classes: Sequence[str]) -> list[tuple[int, ...]]:
         """Say which classes share a voter.
 
-        Of each group, the voter of one fold is elected, or the voters of all folds vote together.
+        In each group, the voter of one fold is elected, or the voters of all folds vote together.
 
         Args:
             classes: Names of the team's classes.
@@ -197,7 +196,7 @@ class Learner(ABC):
         Args:
             classes: Names of the team's classes.
             columns: One of :meth:`groups`.
-            fetch: Whether to fetch pretrained weights, if the settings ask for them. False where
+            fetch: Whether to fetch pretrained weights, if the settings ask for them. False if
                 other weights will be loaded.
         """
 
@@ -206,12 +205,12 @@ class Learner(ABC):
         """Fit one voter for each group of classes.
 
         The result depends on the task and the settings alone. A fit that takes longer than
-        ``env.checkpoint_seconds`` keeps its state in ``env.folder``, and one that finds such a
-        state goes on from it, to the same result.
+        ``env.checkpoint_seconds`` keeps its state in ``env.folder``. A fit that finds such a
+        state continues from it, to the same result.
 
         Args:
             task: The crops.
-            env: Where it runs.
+            env: Device, folder and listener of the fit.
 
         Returns:
             The voters, in the order of :meth:`groups`.
@@ -228,11 +227,11 @@ class Learner(ABC):
         """Write the voters of a fold.
 
         Args:
-            voters: What :meth:`fit` gave.
+            voters: Result of :meth:`fit`.
             files: The round's files.
             classes: Names of the team's classes.
             fold: The fold that they did not train on.
-            transform: How the pictures were made that they were given.
+            transform: The transform of the pictures that they were trained on.
         """
         made_by = {"team": json.dumps(asdict(self.shared.team), sort_keys=True)}
         for voter in voters:
@@ -251,7 +250,7 @@ class Learner(ABC):
             fold: The fold that it did not train on.
 
         Raises:
-            UserError: The file is missing or broken, or of another network.
+            UserError: The file is missing or broken, or belongs to another network.
         """
         voter = self.build(classes, columns, fetch=False)
         load_weights(voter.network, voter_file(files, classes, columns, fold))

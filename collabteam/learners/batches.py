@@ -34,8 +34,7 @@ class _Crops(Dataset[Batch]):
 class _Shuffled(Sampler[list[int]]):
     """Batches of positions in random order; a short last batch is left out if there are others.
 
-    It can be put back to where another one of the same positions and seed was, also in the middle
-    of an epoch.
+    It can resume the state of another sampler of the same positions and seed, even within an epoch.
     """
 
     def __init__(self, positions: Tensor, batch_size: int, seed: int) -> None:
@@ -88,10 +87,10 @@ class CropBatches(pl.LightningDataModule):
         weights: (N,) float.
         training: (n,) int, positions of the crops that train.
         validation: (m,) int, positions of the crops that validate.
-        transform: How pictures are normalised.
+        transform: Normalises the pictures.
         config: Batch sizes.
         augmentation: ``none``, ``affine`` or ``strong``.
-        seed: Of the order and the augmentation.
+        seed: Seed of the order and the augmentation.
     """
 
     def __init__(
@@ -132,14 +131,14 @@ class CropBatches(pl.LightningDataModule):
         return self._loader(_InOrder(self.validation, self.config.eval_batch_size))
 
     def _loader(self, sampler: Sampler[list[int]]) -> DataLoader[Batch]:
-        # A loader draws a seed for workers, also where there are none. It must not come from the
-        # global generator: a resumed fit makes more loaders than an undisturbed one.
+        # A loader draws a seed for workers even without workers. It must not come from the global
+        # generator: a resumed fit makes more loaders than an uninterrupted one.
         return DataLoader(
             self.dataset, sampler=sampler, batch_size=None, generator=torch.Generator()
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Normalise, and augment while training, where the batch will be used."""
+        """Normalise, and augment while training, on the device that uses the batch."""
         images, labels, weights = batch
         images = self.transform.normalize(images)
         training = self.trainer is not None and self.trainer.training
@@ -152,6 +151,6 @@ class CropBatches(pl.LightningDataModule):
         return {"order": self.order.state_dict(), "augmentation": self.generator.get_state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from where another module of the same crops was."""
+        """Resume the state of another module of the same crops."""
         self.order.load_state_dict(state_dict["order"])
         self.generator.set_state(state_dict["augmentation"])

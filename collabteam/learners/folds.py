@@ -1,6 +1,6 @@
-"""Folds of tracks: stratified for those that train, by a hash for all others.
+"""Folds of tracks: stratified for tracks that train, by a hash for all others.
 
-A track keeps its fold for good, whatever joins the training set later.
+A track keeps its fold permanently, whichever crops join the training set later.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def assign_folds(
 
     All crops of a track share a fold. A track that has a fold keeps it in later rounds, so a
     network that starts from the round before never validates on what it was trained on; this is
-    why scikit-learn's ``StratifiedGroupKFold``, which deals all groups anew, does not serve.
+    why scikit-learn's ``StratifiedGroupKFold``, which reassigns all groups, does not fit.
     New tracks go, largest first and otherwise at random, to the fold that has the fewest crops of
     their label.
 
@@ -33,21 +33,21 @@ def assign_folds(
         labels: (N,) int class of each crop, -1 for none of them.
         tracks: (N,) track of each crop.
         folds: Number of folds, 2 or more.
-        seed: Of the order among tracks of one size.
+        seed: Seed of the order among tracks of one size.
         known: Folds of tracks from earlier rounds.
 
     Returns:
         (N,) int, 0 to ``folds - 1``.
 
     Raises:
-        UserError: The known folds are more than ``folds``: to deal their tracks anew would let
-            networks of earlier rounds validate on what they were trained on.
+        UserError: There are more known folds than ``folds``: reassigning their tracks would let
+            networks of earlier rounds validate on crops that they were trained on.
     """
     least = max((known or {}).values(), default=0) + 1
     if least > folds:
         raise UserError(
             f"data.folds={folds}: the rounds before dealt their tracks into at least {least} "
-            "folds; keep those, or begin anew with rollback=-1"
+            "folds; keep those, or start over with rollback=-1"
         )
     names, first, group = np.unique(np.asarray(tracks), return_index=True, return_inverse=True)
     sizes = np.bincount(group, minlength=len(names))
@@ -71,7 +71,7 @@ def assign_folds(
 def pool_folds(
     tracks: Sequence[str], folds: int, seed: int, known: Mapping[str, int]
 ) -> NDArray[np.int64]:
-    """Give each track of the pool a fold, so that no learner can leak into out-of-fold figures.
+    """Give each track of the pool a fold, so that learners cannot leak into out-of-fold figures.
 
     A learner that uses the pool gets none of the tracks of the fold that it validates on. A hash
     decides, so a track has the same fold in each round, whatever else is in the pool.
@@ -79,7 +79,7 @@ def pool_folds(
     Args:
         tracks: (T,) names of tracks.
         folds: Number of folds, 2 or more.
-        seed: Of the hash.
+        seed: Seed of the hash.
         known: Folds of tracks that train or trained; they keep those.
 
     Returns:

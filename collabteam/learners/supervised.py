@@ -1,4 +1,4 @@
-"""Supervised learning by gradient descent: what learners of labelled crops share."""
+"""Supervised learning by gradient descent, the base of learners that use labelled crops alone."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from collabteam.team.team import Voter, load_weights, voter_file
 
 
 class SupervisedLearner(Learner):
-    """Trains voters on the labelled crops by SGD; those of the pool are not looked at.
+    """Trains voters on the labelled crops by SGD; it ignores the pool.
 
     Loss: cross-entropy weighted by class, with label smoothing (paper, section 3.1).
     """
 
     @abstractmethod
     def targets(self, columns: tuple[int, ...], labels: Tensor) -> Tensor:
-        """Say which output of a voter stands for each label.
+        """Map each label to an output of a voter.
 
         Args:
             columns: The voter's classes.
@@ -92,8 +92,8 @@ class SupervisedLearner(Learner):
 class SupervisedModule(pl.LightningModule):
     """Voters that train side by side.
 
-    They share no parameter, so one SGD over the summed loss is exactly n independent ones (a test
-    holds that). Nothing that couples them, such as clipping the global gradient norm, may be
+    They share no parameters, so one SGD on the summed loss equals n independent ones (a test checks
+    this). Nothing that couples them, such as clipping the global gradient norm, may be
     switched on in the Trainer.
 
     Args:
@@ -113,7 +113,7 @@ class SupervisedModule(pl.LightningModule):
         super().__init__()
         self.classes, self.targets, self.optim = list(classes), targets, optim
         self.voters = list(voters)
-        self.networks = nn.ModuleList(voters)  # so that their parameters are the module's
+        self.networks = nn.ModuleList(voters)  # registers their parameters
         self.recalls = nn.ModuleList(
             torchmetrics.Recall(task="multiclass", num_classes=2, average="none") for _ in classes
         )
@@ -244,7 +244,7 @@ def warmup_cosine(steps: int, warmup: float) -> Callable[[int], float]:
 def fit_module(
     module: pl.LightningModule, batches: CropBatches, epochs: int, env: FitEnvironment
 ) -> None:
-    """Train a Lightning module, with checkpoints, progress and nothing else around it.
+    """Train a Lightning module with checkpoints and progress, and no other Lightning features.
 
     Learners that write a module of their own share this.
 
@@ -252,7 +252,7 @@ def fit_module(
         module: The module.
         batches: Its crops.
         epochs: Epochs.
-        env: Where it runs; ``env.folder`` holds the checkpoint.
+        env: Device, folder and listener; ``env.folder`` holds the checkpoint.
     """
     file = env.folder / "fit.ckpt"
     resumes = _is_readable(file, env)
@@ -281,7 +281,7 @@ def fit_module(
 
 
 def _is_readable(file: Path, env: FitEnvironment) -> bool:
-    """Whether there is a checkpoint to go on from; a broken one goes."""
+    """Whether there is a checkpoint to continue from; deletes a broken one."""
     if not file.exists():
         return False
     try:
@@ -294,7 +294,7 @@ def _is_readable(file: Path, env: FitEnvironment) -> bool:
 
 
 class _Advance(pl.Callback):
-    """Tells how many crops went through, batch by batch."""
+    """Reports the number of crops trained on after each batch."""
 
     def __init__(self, advance: Advance, batches: CropBatches) -> None:
         self.advance, self.batches = advance, batches
@@ -311,10 +311,10 @@ class _Advance(pl.Callback):
 
 
 class _Checkpoints(Checkpoint):
-    """Writes down the state of a fit between two batches, or between two epochs.
+    """Saves the state of a fit between two batches or two epochs.
 
-    Lightning keeps networks, optimiser, schedule and loops, and asks the batches for the state of
-    order and augmentation. This adds the global generators, which networks with dropout use.
+    Lightning saves networks, optimiser, schedule and loops, and asks the batches for the state of
+    order and augmentation. This class adds the global generators, which networks with dropout use.
     """
 
     def __init__(self, file: Path, seconds: float) -> None:
@@ -344,7 +344,7 @@ class _Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        # After the last batch comes validation; the time to save is then the end of the epoch.
+        # Validation follows the last batch, so the state is saved at the end of the epoch instead.
         if index + 1 < trainer.num_training_batches:
             self._save_if_due(trainer)
 
@@ -368,7 +368,7 @@ class _WholeFiles(TorchCheckpointIO):
 
 
 class _quiet:
-    """Keep Lightning's hints about hardware and workers out of the output of every fold."""
+    """Silence Lightning's hints about hardware and workers, which would repeat for every fold."""
 
     def __enter__(self) -> None:
         self._logs = [logging.getLogger(f"lightning.{n}") for n in ("pytorch", "fabric")]

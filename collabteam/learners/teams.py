@@ -1,4 +1,4 @@
-"""From settings to learners, and from a round's folder to the team that votes."""
+"""Makes learners from settings, and loads the voting team from a round's folder."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ class FoldOutcome:
 def fit_fold(
     learner: Learner, task: FoldTask, env: FitEnvironment, files: RoundFiles
 ) -> FoldOutcome:
-    """Fit a fold, keep its voters, and score the crops that they have not seen.
+    """Fit a fold, save its voters, and score the crops of its validation fold.
 
     Args:
         learner: The learner.
         task: The crops.
-        env: Where it runs.
+        env: Device, folder and listener of the fit.
         files: The round's files; the voters are written there, each atomically.
 
     Returns:
@@ -73,7 +73,7 @@ def fit_fold(
     voters = learner.fit(task, env)
     transform = task.pixels.transform
     learner.save(voters, files, task.classes, task.fold, transform)
-    # Scored by the very path that will score the pool, so its numbers are comparable.
+    # The code that scores the pool scores these crops, too, so that the numbers are comparable.
     team = Team(task.classes, voters, transform, env.device)
     rows = task.rows[task.validates]
     prob = [np.zeros((0, len(task.classes)), np.float32)]
@@ -99,7 +99,7 @@ def voting_team(
         device: Where to compute.
 
     Raises:
-        UserError: A file is missing, broken or of another network.
+        UserError: A file is missing or broken, or belongs to another network.
     """
     voters = [
         learner.load(files, classes, columns, fold)
@@ -144,7 +144,7 @@ def load_team(files: RoundFiles, trainer: TrainerConfig | None = None) -> Team:
 def start_transform(
     learner: Learner, files: RoundFiles, classes: Sequence[str], fold: int
 ) -> Transform:
-    """Read how the pictures were normalised for the voters that a fit starts from.
+    """Read the transform of the voters that a fit starts from.
 
     Args:
         learner: The learner.
@@ -153,7 +153,7 @@ def start_transform(
         fold: A fold that was trained.
 
     Returns:
-        The same in the size of the settings.
+        That transform with the picture size of the settings.
     """
     size = learner.shared.data.image_size
     file = voter_file(files, classes, learner.groups(classes)[0], fold)

@@ -1,1 +1,1 @@
-"""What can be told of a camera over time: drift, facts, the next step."""
+"""A camera over time: drift, facts for the fleet's page, the next step."""

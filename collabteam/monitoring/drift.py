@@ -1,31 +1,33 @@
-"""Whether new footage is labelled less surely than what the team learned among.
+"""Drift: is new footage labelled less confidently than the crops that the team learned from?
 
-Only the team's own verdicts are looked at, so nobody has to verify anything to be warned.
+The test uses only the team's own verdicts, so the warning needs no verification by people.
 
 **Which objects.** One crop of each track: crops of one object are near copies. The *stretch* is
-what came after the last crop that trained the team; if either side of that is too little, the
-newest tenth by time. The *reference* is what came before and was labelled by the same team. Who is
-left out of it matters more than the statistic:
+everything after the last crop that trained the team; if either side of that crop has too few
+objects, it is the newest tenth by time. The *reference* is everything before the stretch that the
+same team labelled. The choice of the tracks in it matters more than the statistic:
 
-- Tracks of which a person verified a crop are left out. Their crops trained the team, or are near
-  copies of one that did, so the team is too sure of them. i0 is drawn at random by proposed class,
-  so what is left differs in nothing but the mix of classes and the lengths of tracks (of a long
-  track a crop is drawn more often), and both are strata of the test. An audit is a random draw that
-  trains nobody: its crops stay.
-- Increments stay although they trained: they were drawn *because* the team was sure of them, and
-  leaving them out would make any new footage look surer than the rest. That they trained flatters
-  them a little; ``benchmarks/drift.py`` measures what false alarms it costs.
-- What a person verified because the team was unsure (``queue=unsure``) counts as "I don't know".
+- Tracks with a crop that a person verified are left out. Their crops trained the team, or are near
+  copies of crops that did, so the team is overconfident on them. i0 is drawn at random by proposed
+  class, so the remaining tracks differ only in the mix of classes and the lengths of tracks (a long
+  track is drawn more often), and both are strata of the test. An audit is a random draw that trains
+  no team: its crops stay.
+- Increments stay although they trained: they were drawn *because* the team was confident, and
+  leaving them out would make any new footage look more confident than the rest. Training on them
+  raises their confidence a little; ``benchmarks/drift.py`` measures the false alarms that this
+  causes.
+- Crops that a person verified because the team was unsure (``queue=unsure``) count as "I don't
+  know".
 
 **Which statistic.** The stratified rank-sum test of van Elteren (1960, Bulletin de l'Institut
-International de Statistique 37), one-sided: of objects of one proposed class and length of track,
-are new ones ranked lower? So neither a changed mix of classes nor longer tracks alone is an alarm.
-"I don't know" ranks below every label and ties with itself: what its confidence means has no
-direction (a sure "none of these" and two sure claims are both high).
+International de Statistique 37), one-sided: among objects of one proposed class and length of
+track, are new ones ranked lower? So neither a changed mix of classes nor longer tracks alone is an
+alarm. "I don't know" ranks below every label and ties with itself, because its confidence has no
+direction (it is high both for a confident "none of these" and for two confident claims).
 
 **When it is an alarm.** At ``p < ALPHA`` *and* a difference of ``LEAST_EFFECT``: with ten thousand
-objects what the increments flatter would be significant, too. ALPHA is that of one look; who looks
-every day at the same reference looks often.
+objects, the bias from the increments would be significant, too. ALPHA holds for one look; daily
+looks at the same reference are many looks.
 """
 
 from __future__ import annotations
@@ -45,13 +47,13 @@ from collabteam.storage.files import read_json
 from collabteam.storage.workspace import Workspace
 
 ALPHA = 0.01
-"""Share of looks at footage without drift that may end in an alarm."""
+"""Share of looks at footage without drift that may raise an alarm."""
 LEAST_EFFECT = 0.03
 """How far :attr:`RankTest.lower` must be above one half."""
 LEAST_OBJECTS = 50
-"""Objects in the stretch, and before it, that a test needs."""
+"""Objects that a test needs in the stretch, and as many before it."""
 _LONGEST = 4
-"""Tracks of so many crops and more are one stratum."""
+"""Tracks of at least this many crops form one stratum."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,11 @@ class RankTest:
     """Whether late scores rank lower than early ones within strata.
 
     Attributes:
-        p: One-sided, 0 to 1; 1 where nothing can be compared.
-        lower: Chance that of a late and an early one of the same stratum the late one is lower,
-            0 to 1; ties count half, 0.5 is no difference.
-        late: Late ones that were compared: those whose stratum has early ones, too.
-        early: Early ones that were compared.
+        p: One-sided p-value, 0 to 1; 1 if nothing can be compared.
+        lower: Chance that a late score is lower than an early one of the same stratum, 0 to 1;
+            ties count half, 0.5 is no difference.
+        late: Number of late scores compared: those whose stratum has early ones, too.
+        early: Number of early scores compared.
     """
 
     p: float
@@ -75,11 +77,11 @@ class RankTest:
 def rank_test(
     score: NDArray[np.floating], late: NDArray[np.bool_], stratum: NDArray[Any]
 ) -> RankTest:
-    """Test by ranks within strata (van Elteren), late ones against early ones.
+    """Test late scores against early ones by ranks within strata (van Elteren).
 
     Each stratum's rank sum is weighted by ``1 / (N + 1)``, which is locally most powerful if the
-    shift is the same in all. Mean and variance are those of all ways to deal the stratum's ranks,
-    ties included, so they are exact; the normal approximation is to the sum over strata.
+    shift is the same in all. Mean and variance are those over all permutations of the stratum's
+    ranks, ties included, so they are exact; only the sum over strata is approximated as normal.
 
     Args:
         score: Shape ``(N,)``.
@@ -105,7 +107,7 @@ def rank_test(
     values, order = np.unique(score, return_inverse=True)
     n = np.bincount(at, minlength=len(strata))
     n_late = np.bincount(at[late], minlength=len(strata))
-    # Ranked all together, stratum after stratum, a rank is centred by what the stratum's mean is.
+    # All scores are ranked at once, stratum after stratum; subtracting the mean centres the ranks.
     rank = rankdata(at * len(values) + order)
     centred = rank - (np.cumsum(n) - n + (n + 1) / 2)[at]
     both = (n_late > 0) & (n_late < n)
@@ -125,7 +127,8 @@ class Mix:
     """How often each class is proposed, for information.
 
     Attributes:
-        p: Of a chi-square test that both mixes are the same, 0 to 1; None without two classes.
+        p: p-value of a chi-square test that both mixes are the same, 0 to 1; None with fewer than
+            two classes.
         before: Share of tracks by proposed class, 0 to 1.
         stretch: The same in the stretch.
     """
@@ -137,21 +140,21 @@ class Mix:
 
 @dataclass(frozen=True)
 class Drift:
-    """What is to be said about the newest stretch of a camera.
+    """The finding about the newest stretch of a camera.
 
     Attributes:
         stretch: ``arrived`` after the team's last training crop, or the ``newest`` tenth by time.
-        round: The team's.
-        alarm: Whether the stretch is labelled less surely; None: too few objects to tell.
+        round: The team's round.
+        alarm: Whether the stretch is labelled less confidently; None: too few objects to tell.
         objects: Objects in the stretch.
         before: Objects in the reference.
-        since: Unix seconds of the stretch's first object; None if nobody knows.
+        since: Unix seconds of the stretch's first object; None if unknown.
         p: Of :class:`RankTest`; None if there was no test.
         lower: Of :class:`RankTest`; None if there was no test.
-        compared: Objects of the stretch that have their like in the reference.
+        compared: Objects of the stretch whose stratum also has objects in the reference.
         coverage: Share of these with a label, 0 to 1; None if there was no test.
-        coverage_before: Share that would have one, at the reference's coverage of each stratum.
-        mix: Proposed classes, of all tracks; None if there was no test.
+        coverage_before: Share expected from the reference's coverage of each stratum.
+        mix: Proposed classes of all tracks; None if there was no test.
     """
 
     stretch: Literal["arrived", "newest"]
@@ -173,7 +176,7 @@ class Drift:
         return {**asdict(self), "since": since}
 
     def in_words(self, camera: str) -> str:
-        """What a person shall read, in one or two sentences."""
+        """The message for a person, in one or two sentences."""
         since = "" if self.since is None else f" (since {utc_time(self.since):%Y-%m-%d %H:%M} UTC)"
         newest = f"the newest {self.objects:,} objects{since}"
         if self.alarm is None:
@@ -188,26 +191,28 @@ class Drift:
         p = f"p = {self.p:.2g}" if self.p >= 0.0001 else "p < 0.0001"
         coverage = (
             f"coverage {self.coverage:.1%} against {self.coverage_before:.1%} of their like before"
-            f", and in {self.lower:.0%} of pairs of like objects the newer one is the less sure"
+            f", and in {self.lower:.0%} of pairs of like objects the newer one is less confident"
         )
         learned = (
-            f"the {self.before:,} that the team of round {self.round} learned among"
+            f"the {self.before:,} that the team of round {self.round} learned from"
             if self.stretch == "arrived"
             else f"the {self.before:,} before them"
         )
         if self.alarm:
             said = (
-                f"{newest} are labelled less surely than {learned} ({p}): {coverage}; verify some "
-                f"of them: python -m collabteam.review camera={camera} queue=unsure, then train"
+                f"{newest} are labelled less confidently than {learned} ({p}): {coverage}; "
+                f"verify some of them: python -m collabteam.review camera={camera} "
+                "queue=unsure, then train"
             )
         elif self.p < ALPHA:
             said = (
-                f"{newest} are labelled a little less surely than {learned} ({p}), too little to "
-                f"matter: {coverage}"
+                f"{newest} are labelled a little less confidently than {learned} ({p}), too "
+                f"little to matter: {coverage}"
             )
         else:
             said = (
-                f"no sign of drift: {newest} are labelled as surely as {learned} ({p}): {coverage}"
+                f"no sign of drift: {newest} are labelled as confidently as {learned} ({p}): "
+                f"{coverage}"
             )
         return said + self._mix_in_words()
 
@@ -221,21 +226,21 @@ class Drift:
         }
         most = max(moves, key=lambda name: (abs(moves[name]), name))
         return (
-            f"; the mix has changed, which is no alarm: {self.mix.stretch[most]:.1%} proposed as "
-            f"{most or 'nothing'} against {self.mix.before[most]:.1%}"
+            f"; the mix has changed, which is not an alarm: {self.mix.stretch[most]:.1%} proposed "
+            f"as {most or 'nothing'} against {self.mix.before[most]:.1%}"
         )
 
 
 def find_drift(workspace: Workspace, index: CropIndex, seed: int = 0) -> Drift | None:
-    """Compare the newest stretch of a camera with what its team learned among.
+    """Compare the newest stretch of a camera with the crops that its team learned from.
 
     Args:
         workspace: The camera's files, for the draw of i0.
         index: The camera's crops.
-        seed: Of the choice of one crop of each track.
+        seed: Seed of the choice of one crop of each track.
 
     Returns:
-        What is to be said; None without verdicts.
+        The finding; None without verdicts.
 
     Raises:
         UserError: The draw of i0 is broken.
@@ -245,7 +250,7 @@ def find_drift(workspace: Workspace, index: CropIndex, seed: int = 0) -> Drift |
         return None
     number = int(index.verdict_round[np.flatnonzero(verdicts)[0]])
     objects = comparable(index, verdicts, seed)
-    # What nobody has looked at yet is in neither mix.
+    # A crop without verdict or answer is in neither mix.
     seen = verdicts | index.verified() | index.test
     first = np.full(int(index.track_code.max()) + 1, len(index), dtype=np.int64)
     np.minimum.at(first, index.track_code, np.arange(len(index)))
@@ -257,17 +262,17 @@ def find_drift(workspace: Workspace, index: CropIndex, seed: int = 0) -> Drift |
     dated = objects.only(np.isfinite(began[index.track_code[objects.rows]]))
     time = np.sort(began[index.track_code[dated.rows]])
     size = min(len(time), max(LEAST_OBJECTS, math.ceil(len(time) / 10)))
-    # What is not dated is not later than anything; equal times stay together.
+    # An undated crop is not later than any other; equal times stay together.
     newest = began >= (time[-size] if size else math.inf)
     return compare(index, dated, seen, newest, number, "newest")
 
 
 def learned_until(workspace: Workspace, index: CropIndex, number: int) -> int:
-    """Row behind the last crop that the team of a round can have learned among.
+    """Find the row after the last crop that the team of a round can have learned from.
 
-    i0 was drawn from all crops that were there then, and each increment from all that were there
-    later; so the last crop that any of these took says how far the camera was. What came after that
-    and before the training proper, in which nothing was drawn of it, counts as new.
+    i0 was drawn from all crops of that time, and each increment from all crops of a later time; so
+    the last crop that any of these took shows how far the camera was. Crops that arrived after it
+    but before the training, and were not drawn, count as new.
 
     Args:
         workspace: The camera's files.
@@ -307,12 +312,12 @@ class Objects:
 
 
 def comparable(index: CropIndex, verdicts: NDArray[np.bool_], seed: int = 0) -> Objects:
-    """Objects whose verdicts say how sure the team is of crops that it does not know.
+    """Select the objects whose verdicts show the team's confidence on crops unknown to it.
 
     Args:
         index: The camera's crops.
         verdicts: Shape ``(N,)``: which verdicts count.
-        seed: Of the choice of one crop of each track.
+        seed: Seed of the choice of one crop of each track.
     """
     said = index.verified() & ~index.test
     unsure = said & (index.unsure_round >= 0)
@@ -343,11 +348,11 @@ def compare(
 
     Args:
         index: The camera's crops.
-        objects: Which of them are compared.
+        objects: The objects to compare.
         seen: Shape ``(N,)``: crops whose tracks count for the mix.
-        late: By track number: whether it is in the stretch.
+        late: Whether a track is in the stretch, by track number.
         number: The team's round.
-        stretch: What the stretch is.
+        stretch: Kind of the stretch, see :attr:`Drift.stretch`.
     """
     late_M = late[index.track_code[objects.rows]]
     time = index.time[objects.rows[late_M]]
@@ -366,7 +371,7 @@ def compare(
 
 
 def _coverage(objects: Objects, late_M: NDArray[np.bool_]) -> tuple[float, float]:
-    """Coverage of the late ones that have their like, and what that of their like would be."""
+    """Coverage of the compared late objects, and the coverage expected from early ones."""
     labelled = objects.score >= 0
     seen = expected = count = 0.0
     for one in np.unique(objects.stratum):
@@ -380,7 +385,7 @@ def _coverage(objects: Objects, late_M: NDArray[np.bool_]) -> tuple[float, float
 
 
 def _mix(index: CropIndex, seen: NDArray[np.bool_], late: NDArray[np.bool_]) -> Mix:
-    """Of all tracks, whoever judged them: what i0 took out of a class was there all the same."""
+    """Mix of all tracks, verified ones included: the crops that i0 took were there, too."""
     rows = np.flatnonzero(seen)
     track, first = np.unique(index.track_code[rows], return_index=True)
     row, late = rows[first], late[track]

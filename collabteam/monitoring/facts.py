@@ -1,7 +1,7 @@
-"""What is known about each camera of a fleet, gathered for one page.
+"""Gathers the facts about each camera of a fleet for one page.
 
-Everything is read from what the commands left: no network runs, nothing is written, hidden truth is
-not opened. One damaged camera says so and leaves the others alone.
+All facts come from the files that the commands left: no network runs, nothing is written, hidden
+truth is not opened. A damaged camera is reported as such and does not affect the others.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class Sample:
 
     Attributes:
         picture: A small WebP.
-        label: What the team said, ``""`` for "I don't know".
-        confidence: Of the label, 0 to 1; None without one.
-        claimed_by: Of "I don't know": classes whose branches said *true*.
-        actual: What it is called by who knows better, ``""`` where nobody contradicts.
-        source: Who that is, one of ``reporting.fleet_page.SOURCES``, ``""`` for nobody.
+        label: The team's label, ``""`` for "I don't know".
+        confidence: Confidence of the label, 0 to 1; None without one.
+        claimed_by: For "I don't know": classes whose branches voted *true*.
+        actual: The label that contradicts the team's, ``""`` for none.
+        source: Origin of ``actual``, one of ``reporting.fleet_page.SOURCES``, ``""`` for none.
     """
 
     picture: bytes
@@ -61,13 +61,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Verified:
-    """How much one reviewer verified for one purpose.
+    """Number of crops that one reviewer verified for one purpose.
 
     Attributes:
         source: ``person``, ``import`` or ``oracle``.
         by: The reviewer's name.
         purpose: The queue, ``""`` for none.
-        count: Answers in the log, those taken back later included.
+        count: Answers in the log, including those withdrawn later.
     """
 
     source: str
@@ -78,27 +78,27 @@ class Verified:
 
 @dataclass(frozen=True)
 class CameraFacts:
-    """All that the page says about one camera.
+    """All facts about one camera that the page shows.
 
     Attributes:
         name: The camera.
-        problem: Why nothing more is known, and what to do; ``""`` where all is well.
+        problem: Why nothing more is known, and what to do; ``""`` for no problem.
         classes: Its classes.
         crops: Crops in the catalog.
         rounds: Complete rounds, as :func:`collabteam.rounds.records.read_rounds` returns them.
         label: ``label.json``; None before the first labelling.
         audit: ``audit.json`` of the last audit; None before the first.
-        audit_classes: Per class what the last audit found so far.
+        audit_classes: Findings of the last audit so far, per class.
         certificate: Its ``certificate.json``; None while it is open.
-        notes: What has changed since the certificate.
-        verified: Who verified what.
-        windows: The last labelling over time; None without.
-        drift: What is to be said about drift, ``""`` for nothing.
-        alarm: Whether the newest stretch is labelled less surely; None where nobody can tell.
-        newest: Unix seconds from which on crops are new to the team; None for unknown.
+        notes: Changes since the certificate.
+        verified: Answers by reviewer and purpose.
+        windows: The last labelling over time; None without one.
+        drift: The message about drift, ``""`` for none.
+        alarm: Whether the newest stretch is labelled less confidently; None if unknown.
+        newest: Unix seconds from which on crops are new to the team; None if unknown.
         samples: ``sure``, ``unsure`` and ``wrong``: crops to look at.
-        next: The command to run next, ``""`` where the problem says what to do.
-        why: Why that one.
+        next: The command to run next, ``""`` if the problem says what to do.
+        why: The reason for that command.
     """
 
     name: str
@@ -122,7 +122,7 @@ class CameraFacts:
 
     @property
     def by_persons(self) -> int:
-        """Words of persons, imported ones among them."""
+        """Answers of persons, including imported ones."""
         return sum(one.count for one in self.verified if one.source != "oracle")
 
     @property
@@ -132,7 +132,7 @@ class CameraFacts:
 
 
 def camera_facts(root: str | Path, name: str, samples: int) -> CameraFacts:
-    """All that the fleet's page says about one camera.
+    """Gather all facts about one camera for the fleet's page.
 
     Args:
         root: Folder under which every camera has its own.
@@ -140,7 +140,7 @@ def camera_facts(root: str | Path, name: str, samples: int) -> CameraFacts:
         samples: Crops to show of each kind, 0 or more.
 
     Returns:
-        What is known; of a camera that is damaged or not there, why and what to do.
+        The facts; for a damaged or missing camera, the problem and the remedy.
     """
     try:
         return _gather(Catalog.open(root, name), samples)
@@ -184,7 +184,7 @@ def next_step(
     audited: AuditResult | None,
     alarm: bool | None,
 ) -> tuple[str, str]:
-    """The command that brings a camera on, and why that one.
+    """Choose the next command for a camera, and give the reason.
 
     Args:
         catalog: The camera.
@@ -192,7 +192,7 @@ def next_step(
         rounds: Its complete rounds.
         label: ``label.json``; None before the first labelling.
         audited: Its last audit; None before the first.
-        alarm: Whether its newest stretch is labelled less surely.
+        alarm: Whether its newest stretch is labelled less confidently.
     """
     camera = f"camera={catalog.name}"
 
@@ -205,12 +205,14 @@ def next_step(
         return do("ingest", "path=... 'camera.classes=[a,b]'"), "no classes are registered"
     if not rounds:
         if not index.verified().any():
-            return do("review"), "nobody has verified anything yet"
+            return do("review"), "no crop is verified yet"
         return do("train", "round=0"), "verified, and not trained yet"
     if not (index.test & index.verified()).any():
         return do("review", "queue=test"), "no frozen test set says how good the team is"
     if alarm:
-        return do("review", "queue=unsure"), "the newest crops are labelled less surely than before"
+        return do(
+            "review", "queue=unsure"
+        ), "the newest crops are labelled less confidently than before"
     if label is None or label.team != rounds[-1].fingerprint:
         team = f"the team of round {rounds[-1].round} has not labelled yet"
         return do("label"), team if label is None else f"{team}, an earlier one has"
@@ -218,7 +220,7 @@ def next_step(
     if new:
         return do("label"), f"{new:,} crops came since the last labelling"
     if audited is None:
-        return do("audit"), "nobody has audited the labels"
+        return do("audit"), "the labels are not audited"
     if audited.certificate is None:
         rows = audited.classes.values()
         left = sum(row.sample - row.answered for row in rows if row.passed is None)
@@ -227,7 +229,9 @@ def next_step(
         return command(audited.record), "the audit is answered, and not judged yet"
     if not audited.certificate.passed:
         failed = [name for name, row in audited.classes.items() if row.passed is False]
-        why = f"the audit refused {', '.join(failed)}: verify more, then train, label, audit anew"
+        why = (
+            f"the audit refused {', '.join(failed)}: verify more, then train, label and audit again"
+        )
         return do("review", "queue=unsure"), why
     if audited.notes:
         return do("audit", "new=true"), "the certificate is of an earlier labelling"
@@ -235,7 +239,7 @@ def next_step(
 
 
 def _verified(catalog: Catalog) -> list[Verified]:
-    """Who verified how much for what, the most first."""
+    """Answers by reviewer and purpose, most first."""
     counts = catalog.annotations().count_answers()
     found = [Verified(*said, count) for said, count in counts.items()]
     return sorted(found, key=lambda one: (-one.count, one.source, one.by, one.purpose))
@@ -247,7 +251,7 @@ def _verified(catalog: Catalog) -> list[Verified]:
 def _samples(
     catalog: Catalog, index: CropIndex, label: LabelRecord, count: int
 ) -> dict[str, list[Sample]]:
-    """What ``label`` named, and before it what a person called otherwise since then."""
+    """The crops that a person has since contradicted, then the crops that ``label`` listed."""
     contradicted = [
         WrongSample(
             crop_id=str(index.crop_id[row]),
@@ -279,7 +283,7 @@ def _samples(
 def _pictured(
     catalog: Catalog, index: CropIndex, crops: Sequence[Crop], count: int
 ) -> list[tuple[Crop, bytes]]:
-    """The first ``count`` of the crops that the catalog still has, and a small picture of each."""
+    """The first ``count`` crops that the catalog still has, each with a small picture."""
     rows = index.crop_id.find([crop.crop_id for crop in crops])
     known = [(crop, row) for crop, row in zip(crops, rows.tolist(), strict=True) if row >= 0]
     known = known[:count]
@@ -288,7 +292,7 @@ def _pictured(
 
 
 def _contradicted(index: CropIndex, run: str) -> NDArray[np.int64]:
-    """Rows that a person called otherwise after they were labelled, the surest first."""
+    """Rows whose label a person contradicted later, most confident first."""
     judged = index.judged() & ~index.test
     labelled = (index.verdict_run == run) & (index.verdict != "")
     rows = np.flatnonzero(judged & labelled & (index.human != index.verdict))

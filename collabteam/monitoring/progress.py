@@ -1,7 +1,7 @@
-"""How far a camera is, from its records alone.
+"""The progress of a camera, from its records alone.
 
-Cheap enough to ask for every camera of a root whenever somebody types ``collabteam``: no table is
-opened. :mod:`collabteam.monitoring.facts` also looks at the crops and the log.
+It opens no table, so ``collabteam`` can show the progress of every camera under a root.
+:mod:`collabteam.monitoring.facts` also looks at the crops and the log.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collabteam.storage.layout import CameraFiles
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a camera is.
+    """The progress of a camera.
 
     Attributes:
         state: In words, such as ``round 2, labelled, certified``.
@@ -31,7 +31,7 @@ class Progress:
 
 
 def progress(folder: Path) -> Progress:
-    """How far a camera is.
+    """Read the progress of a camera.
 
     Args:
         folder: The camera's folder on this machine.
@@ -45,7 +45,7 @@ def progress(folder: Path) -> Progress:
 def _progress(files: CameraFiles) -> Progress:
     camera = f"camera={files.folder.name}"
     crops = files.table_folder("crops")
-    # Of a camera in an object store, the tables are not on this machine.
+    # The tables of a camera in an object store are not on this machine.
     if crops.exists() and not any(crops.glob("data/*")):
         return Progress("no crops", f"ingest {camera} path=...")
     rounds = read_rounds(files)

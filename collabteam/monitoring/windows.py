@@ -1,7 +1,8 @@
-"""What a team labelled, hour by hour and video by video.
+"""A team's labels by hour and by video.
 
-Only the last labelling counts: verdicts that an earlier team, or other settings, left on crops that
-a person has judged since then are not mixed in. Rates are fractions, 0 to 1. Times are UTC.
+Only the last labelling counts: crops that a person has judged since may still carry verdicts of an
+earlier team or of other settings, and these are left out. Rates are fractions, 0 to 1. Times are
+UTC.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ from collabteam.catalog import CropIndex
 from collabteam.machine import utc_time
 
 MOST_BINS = 30
-"""Rows of the table by hour, before hours are put together."""
+"""Most rows of the table by hour; beyond that, hours are merged."""
 MOST_VIDEOS = 20
-"""Videos with a row of their own; what came before them is summed."""
+"""Videos with a row of their own; earlier ones are summed."""
 _HOURS = (1, 2, 3, 6, 12, 24)
 
 
 @dataclass(frozen=True)
 class TimeWindow:
-    """What a team said of the crops of one hour or video.
+    """A team's verdicts on the crops of one hour or video.
 
     Attributes:
-        name: The hour (``2024-05-06 05:00``), the video, or words for what has neither.
-        since: Unix seconds: where an hour begins, or the first crop of a video; None for unknown.
+        name: The hour (``2024-05-06 05:00``), the video, or a description of crops with neither.
+        since: Unix seconds: start of the hour, or first crop of the video; None if unknown.
         crops: Crops with a verdict, 0 or more.
-        labels: Crops by label, per class; what is not there is "I don't know".
+        labels: Number of crops per label; the remaining crops are "I don't know".
         confidence: Mean confidence of the labelled crops, 0 to 1; None without any.
     """
 
@@ -58,14 +59,14 @@ class TimeWindow:
 
 @dataclass(frozen=True)
 class TimeWindows:
-    """What a camera's last labelling said, over time.
+    """A camera's last labelling over time.
 
     Attributes:
         round: The round of the team.
         hours: Width of the rows of ``by_time``.
         by_time: Crops whose time is known, oldest first; hours without crops have no row.
-        timeless: Crops whose time nobody knows; None if there are none.
-        by_video: All crops by video, oldest first; the first row may sum what came earlier.
+        timeless: Crops of unknown time; None if there are none.
+        by_video: All crops by video, oldest first; the first row may sum earlier videos.
     """
 
     round: int
@@ -76,11 +77,11 @@ class TimeWindows:
 
 
 def last_verdicts(index: CropIndex) -> NDArray[np.bool_]:
-    """Shape ``(N,)``: crops with a verdict of the camera's last labelling.
+    """Find the crops with a verdict of the camera's last labelling, shape ``(N,)``.
 
-    A labelling gives a verdict of its own to every crop that nobody has judged, so it is the one
-    that most of those carry. Crops that a person judged after it keep its verdict; what a person
-    judged before it, an older team may have spoken about, and that counts for nothing here.
+    A labelling gives a new verdict to every crop that no person has judged, so the last labelling
+    is the one that most of those crops carry. Crops that a person judged later keep its verdict.
+    Crops that a person judged earlier may carry an older team's verdict, which does not count.
     """
     has = index.verdict_round >= 0
     asked = has & ~index.verified()
@@ -88,7 +89,7 @@ def last_verdicts(index: CropIndex) -> NDArray[np.bool_]:
         asked = has
     if not asked.any():
         return has
-    # Of equally frequent ones that of the later round; the name is there to make it definite.
+    # If equally frequent, the later round wins; the name makes the order definite.
     runs, first, count = np.unique(
         index.verdict_run[asked].astype(str), return_index=True, return_counts=True
     )
@@ -99,11 +100,11 @@ def last_verdicts(index: CropIndex) -> NDArray[np.bool_]:
 
 
 def time_windows(index: CropIndex, classes: Sequence[str]) -> TimeWindows | None:
-    """Lay out what the last labelling said.
+    """Tabulate the last labelling.
 
     Args:
         index: The camera's crops.
-        classes: The camera's classes, in the order in which they shall stand.
+        classes: The camera's classes, in the order of display.
 
     Returns:
         The tables; None without verdicts.
@@ -144,7 +145,7 @@ def _by_video(
     latest, arrived = np.full(len(names), -np.inf), np.zeros(len(names), dtype=np.int64)
     np.fmax.at(latest, code, index.time[rows])
     np.maximum.at(arrived, code, rows)
-    # By its last crop; where no time is known, as the videos arrived.
+    # Ordered by the last crop; without times, in the order of arrival.
     order = np.lexsort((arrived, latest))
     own = order[max(0, len(order) - MOST_VIDEOS) :]
     if len(own) < len(order):

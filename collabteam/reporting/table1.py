@@ -1,7 +1,7 @@
-"""Table 1 of the paper, and what stands beside it, from the ``round.json`` of every round.
+"""Table 1 of the paper and further tables, from the ``round.json`` of every round.
 
-Nothing here computes a score: rounds record, this module lays out. Every rate that comes in or
-goes out is a fraction, 0 to 1, except in what :func:`render` prints, which is in percent.
+This module computes no scores: rounds record them, and it lays them out. Every rate in its input
+and output is a fraction, 0 to 1, except that :func:`render` prints percent.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class Row:
     """One row of Table 1: the team as it stood after one round.
 
     Attributes:
-        row: What it was trained on: ``i0 (human)``, ``i0+i1``, ``i0+...+i2``.
+        row: Its training set: ``i0 (human)``, ``i0+i1``, ``i0+...+i2``.
         round: The round's number, 0 or more.
         test: Recall on the frozen, human-labelled test set; None where the camera has none.
-        test_mean: Mean of all of ``test``, 0 to 1.
+        test_mean: Mean of all values of ``test``, 0 to 1.
         validation: Recall on the validation folds. After round 0 these labels are partly the
             team's own.
-        validation_mean: Mean of all of ``validation``, 0 to 1.
+        validation_mean: Mean of all values of ``validation``, 0 to 1.
         human: Recall on the human-labelled crops of the same folds.
-        human_mean: Mean of all of ``human``, 0 to 1.
+        human_mean: Mean of all values of ``human``, 0 to 1.
     """
 
     row: str
@@ -53,7 +53,7 @@ class Row:
 
 
 def table1_rows(rounds: Sequence[RoundRecord]) -> list[Row]:
-    """The paper's Table 1, one row per round.
+    """Lay out the paper's Table 1, one row per round.
 
     Args:
         rounds: Complete rounds, as :func:`collabteam.rounds.records.read_rounds` returns them.
@@ -91,9 +91,9 @@ def _label(number: int) -> str:
 
 
 def to_csv(rounds: Sequence[RoundRecord]) -> str:
-    """Everything that :func:`render` shows, as CSV: one line per round.
+    """Write all values that :func:`render` shows as CSV, one line per round.
 
-    Rates are fractions in full precision; what is not known is an empty field. Columns of a class
+    Rates are fractions in full precision; an unknown value is an empty field. Columns of a class
     are named like ``test/pedestrian/true`` and ``increment/pedestrian/taken``.
 
     Args:
@@ -169,7 +169,7 @@ def render(rounds: Sequence[RoundRecord], console: Console) -> None:
 
     Args:
         rounds: Complete rounds, as :func:`collabteam.rounds.records.read_rounds` returns them.
-        console: Where to; 60 columns or more.
+        console: The console to print on, 60 columns or wider.
     """
     if not rounds:
         console.print("No complete round yet.")
@@ -182,7 +182,7 @@ def render(rounds: Sequence[RoundRecord], console: Console) -> None:
             rate = _percent(record.reviewer.error_rate)
             console.print(
                 "Simulated reviewer: the human labels below are answers from hidden truth "
-                f"(error rate {rate}%), no person gave them."
+                f"(error rate {rate}%), not from a person."
             )
             break
 
@@ -211,8 +211,8 @@ def render(rounds: Sequence[RoundRecord], console: Console) -> None:
     _print_by_class(
         console,
         "Table 1, validation folds: recall in %",
-        "After round 0 the labels of the folds are partly the team's own: this says how far the "
-        "team agrees with itself and is no accuracy.",
+        "After round 0 the labels of the folds are partly the team's own: this measures how far "
+        "the team agrees with itself and is not an accuracy.",
         labels,
         classes,
         ("true", "false"),
@@ -251,7 +251,7 @@ def _print_course(console: Console, labels: Sequence[str], rounds: Sequence[Roun
             _percent(record.coverage),
             _percent(record.abstain_rate),
             _percent(record.consensus_accuracy_test),
-            # Wrong labels are few: one more digit than the rest.
+            # Wrong labels are few, so their rate gets one more digit.
             _percent(record.label_noise, digits=2),
         )
     console.print("\nRounds: crops, and rates in %", style="bold")
@@ -281,10 +281,10 @@ def _print_by_class(
     values: Callable[[int, str], Sequence[str]],
     means: Sequence[str] | None,
 ) -> None:
-    """Print a table with a group of columns per class, in as many pieces as the width asks for.
+    """Print a table with a group of columns per class, in as many pieces as the width requires.
 
-    A group is ONE column of the library with its own fixed spacing, so that the class name stands
-    once above its group instead of over each of its columns.
+    A group is a single column of the library with its own fixed spacing, so that the class name
+    appears once above its group instead of above each of its columns.
     """
     group = 7 * len(heads) - 2
     # Each column costs its text, a space on either side and a divider; the edges are two more.
@@ -330,7 +330,7 @@ def _group(texts: Sequence[str]) -> str:
 
 
 def short_name(name: str) -> str:
-    """Class name for where room is short: at most 20 characters."""
+    """Shorten a class name to at most 20 characters."""
     return name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 3] + "..."
 
 

@@ -1,4 +1,4 @@
-"""What a command shows while it works: bars on a terminal, now and then a line elsewhere."""
+"""Progress of a command: bars on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from rich.text import Text
 from collabteam.events import Advance, Listener
 
 _SILENCE = 30.0
-"""Seconds between lines where there is no terminal to redraw."""
+"""Seconds between lines without a terminal."""
 
 
 @dataclass
 class Status:
-    """How far a command is, for whoever watches many of them.
+    """The progress of a command, for a monitor of many commands.
 
     Attributes:
-        stage: What is being done.
-        done: Units that are done.
-        total: Units in all; None if nobody knows.
-        rate: Units per second in words, or what the stage says instead.
-        left: Seconds left, None if nobody knows.
-        time: When this was written, Unix seconds.
+        stage: Title of the stage.
+        done: Units finished.
+        total: Units in all; None if unknown.
+        rate: Units per second in words, or the stage's own note.
+        left: Seconds left; None if unknown.
+        time: Time of writing, Unix seconds.
     """
 
     stage: str
@@ -55,7 +55,7 @@ class Status:
 
 
 def read_status(file: Path) -> Status | None:
-    """Read what :class:`StatusFile` keeps; None if there is nothing yet."""
+    """Read the file of a :class:`StatusFile`; None if there is none yet."""
     try:
         return Status(**json.loads(file.read_text()))
     except (OSError, ValueError, TypeError):
@@ -63,7 +63,7 @@ def read_status(file: Path) -> Status | None:
 
 
 class StatusFile(Listener):
-    """Keeps the :class:`Status` of the work in a file, which others read.
+    """Keeps the :class:`Status` of the work in a file for other processes.
 
     Args:
         file: Replaced at most once a second; read it with :func:`read_status`.
@@ -74,7 +74,7 @@ class StatusFile(Listener):
 
     @contextmanager
     def stage(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:
-        """Keep how far a stage is, its rate and the time left."""
+        """Keep a stage's progress, rate and time left."""
         began = time.monotonic()
         written, done = -1.0, 0
 
@@ -94,7 +94,7 @@ class StatusFile(Listener):
         yield advance
 
     def _keep(self, status: Status) -> None:
-        # Nobody waits for it: neither a full disk nor a kill may stop the work that it tells of.
+        # Neither a full disk nor a lost file may stop the work, so errors are ignored.
         with suppress(OSError):
             partial = self._file.with_suffix(".part")
             partial.write_text(json.dumps(asdict(status)))
@@ -117,15 +117,15 @@ class Terminal(Listener):
 
     @contextmanager
     def stage(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:
-        """Show how far a stage is, its rate and the time left.
+        """Show a stage's progress, rate and time left.
 
         Args:
-            title: What is being done.
-            total: Number of units; None if nobody knows.
-            unit: What is counted, in plural.
+            title: Title of the stage.
+            total: Number of units; None if unknown.
+            unit: Name of the units, in plural.
 
         Yields:
-            A function to call with the number of units just done.
+            A function to call with the number of units just finished.
         """
         if total is not None and total <= 0:
             with super().stage(title, total, unit) as ignore:
@@ -177,12 +177,12 @@ class Terminal(Listener):
 
 
 class SweepMonitor:
-    """What a sweep shows while it works, one line a job, and the table in the end.
+    """Shows a sweep: one line per job while it runs, and a table at the end.
 
     Args:
         command: The command.
-        titles: What each job is called.
-        state: Of the job of a number: ``waits``, ``runs``, or what it came to; and how far it is.
+        titles: The name of each job.
+        state: Returns, for a job's number, ``waits``, ``runs`` or its outcome, and its progress.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class SweepMonitor:
         self._began = time.monotonic()
 
     def __enter__(self) -> SweepMonitor:
-        """Begin to show."""
+        """Start the display."""
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
         return self
@@ -232,7 +232,7 @@ class SweepMonitor:
             self.rich.print(f"{title}: {shown}", markup=False, soft_wrap=True)
 
     def _lines(self) -> Table:
-        """The jobs that run, and how many do not."""
+        """The running jobs, and the number of the others."""
         table = Table.grid(padding=(0, 2))
         states = [self.state(number) for number in range(len(self.titles))]
         for title, (state, text) in zip(self.titles, states, strict=True):
@@ -251,11 +251,11 @@ class SweepMonitor:
         return table
 
     def table(self, outcomes: Sequence[tuple[str, float, str]], folder: Path) -> None:
-        """What became of each job, on standard output.
+        """Print the outcome of each job on standard output.
 
         Args:
-            outcomes: Per job its state, the seconds that it took, and one line.
-            folder: Where each job's own words are.
+            outcomes: Per job its state, its duration in seconds, and one line.
+            folder: The folder of the jobs' logs.
         """
         out = RichConsole(highlight=False)
         table = Table(box=SIMPLE_HEAD)
@@ -269,8 +269,8 @@ class SweepMonitor:
         out.print(table)
         counts = Counter(state for state, *_ in outcomes)
         summary = ", ".join(f"{counts[state]} {state}" for state in ("done", "skipped", "failed"))
-        then = "; the same command does what is missing" if counts["failed"] else ""
+        then = "; run the same command again for the missing ones" if counts["failed"] else ""
         out.print(
-            f"{self.command}: {summary}{then}\nwhat each of them said: {folder}/*.log",
+            f"{self.command}: {summary}{then}\nlogs of the jobs: {folder}/*.log",
             markup=False, soft_wrap=True,
         )  # fmt: skip

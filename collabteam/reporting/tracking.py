@@ -1,4 +1,4 @@
-"""The listener that logs training: curves while folds train, and rounds when they are finished."""
+"""The listener for experiment tracking: curves while folds train, and finished rounds."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ UNSURE = "I don't know"
 class Tracking(Listener):
     """Sends the curves of every fold, and finished rounds, to W&B or to CSV files.
 
-    Finished rounds are logged from the disk. So a round is logged after ``round.json`` is there, by
+    Finished rounds are logged from the disk. So a round is logged after ``round.json`` exists, by
     the command that finished it or by the next one.
 
     Args:
-        config: Which logger.
+        config: The logger's settings.
     """
 
     def __init__(self, config: LoggerConfig) -> None:
@@ -55,7 +55,7 @@ class Tracking(Listener):
         """Follow the training of one fold.
 
         Raises:
-            UserError: W&B is to be used online and there is no account or no connection.
+            UserError: W&B is online, and there is no account or no connection.
         """
         self._logger = fold_logger(self._config, fit)
         try:
@@ -72,7 +72,7 @@ class Tracking(Listener):
         """Log the finished rounds of a camera that are not logged yet.
 
         Raises:
-            UserError: W&B is to be used online and refuses; a later command logs the rounds.
+            UserError: W&B is online and refuses; a later command logs the rounds.
         """
         if self._config.kind == "wandb":
             workspace = Workspace(folder)
@@ -92,14 +92,14 @@ def _made(workspace: Workspace, rounds: list[RoundRecord], record: RoundRecord) 
 
 
 def _voters(workspace: Workspace, record: RoundRecord) -> list[Path]:
-    """Files of the networks that vote, of those that are still there."""
+    """Existing files of the voting networks."""
     files, learner = workspace.round(record.round), learner_of(record.settings)
     voters = voting_files(learner, files, record.classes, record.voting)
     return [file for file in voters if file.exists()]
 
 
 def _increment(catalog: Catalog, index: CropIndex, number: int) -> list[tuple[str, str, float]]:
-    """Crop id, label and confidence of what joined in a round."""
+    """Crop id, label and confidence of the crops that joined in a round."""
     rows = np.flatnonzero(index.increment_round == number)
     confidence = catalog.annotations().team("increment").confidence[rows].tolist()
     ids, labels = index.crop_id[rows].tolist(), index.increment_label[rows].tolist()
@@ -107,9 +107,10 @@ def _increment(catalog: Catalog, index: CropIndex, number: int) -> list[tuple[st
 
 
 def _samples(catalog: Catalog, index: CropIndex, record: RoundRecord) -> list[Sample]:
-    """The surest of the right verdicts, the closest calls and the surest of the wrong ones.
+    """The most confident right verdicts, the closest calls and the most confident wrong verdicts.
 
-    Of crops that a person judged, each by the networks of the fold that did not train on it.
+    All are crops that a person judged; the networks of the fold that did not train on a crop vote
+    on it.
     """
     files, classes = catalog.workspace.round(record.round), record.classes
     names, probs = [], []

@@ -1,15 +1,15 @@
-"""Training curves in W&B or CSV, and finished rounds in W&B. The only file that knows wandb.
+"""Training curves in W&B or CSV, and finished rounds in W&B. The only module that imports wandb.
 
-A camera's runs are one group. Their ``job_type`` is the stage that they belong to:
+A camera's runs form one group. Their ``job_type`` is their stage:
 
-- ``train``: one run a fold, the curves of its training.
-- ``select``: one run a round but the first, the increment that the team of the round before chose.
-- ``evaluate``: one run a round, the team that came of it and sample crops with its verdicts.
-- ``rounds``: one run a camera, the course of its figures with the round as axis.
+- ``train``: one run per fold, the curves of its training.
+- ``select``: one run per round after round 0, the increment that the previous round's team chose.
+- ``evaluate``: one run per round, the resulting team and sample crops with its verdicts.
+- ``rounds``: one run per camera, its figures with the round as axis.
 
-What belongs to finished rounds is logged from what is on disk, under names that follow from it
-(:func:`log_rounds`): logged again, after a kill or out of order, it takes the place of what was
-there. Offline, which is the default, a run needs no account and no network, and its files lie in
+Finished rounds are logged from the files on disk, under names that depend only on those files
+(:func:`log_rounds`): logging a round again, after a kill or out of order, replaces the earlier
+content. In offline mode, the default, a run needs no account and no network, and its files lie in
 the camera's folder, from where ``wandb sync`` can upload them later.
 
 ``docs/tracking.md`` lists every key.
@@ -43,18 +43,18 @@ if TYPE_CHECKING:
 
 _STEP = "trainer/global_step"
 _ADVICE = "use logger.mode=offline and 'wandb sync' later"
-# What the user has set himself stays; the rest follows the run that is begun.
+# Variables that the user has set stay; the others follow the new run.
 _USERS = frozenset(os.environ)
 
 
 def fold_logger(config: LoggerConfig, fit: Fit) -> Logger | None:
     """Logger for the training of one fold, to be closed with :func:`finish`.
 
-    Every call begins a record of its own, so a fold that is trained again after a crash never
-    touches what the first attempt left.
+    Every call starts a new run, so a fold that is trained again after a crash never changes the
+    files of the first attempt.
 
     Args:
-        config: Which logger.
+        config: The logger's settings.
         fit: The fold; files go to ``wandb/`` or ``csv/fold-<fold>/`` in its folder, and its camera
             groups the runs.
 
@@ -62,7 +62,7 @@ def fold_logger(config: LoggerConfig, fit: Fit) -> Logger | None:
         The logger; None if ``config.kind`` is ``none``.
 
     Raises:
-        UserError: W&B is to be used online and there is no account or no connection.
+        UserError: W&B is online, and there is no account or no connection.
     """
     if config.kind == "none":
         return None
@@ -71,7 +71,7 @@ def fold_logger(config: LoggerConfig, fit: Fit) -> Logger | None:
     if config.kind == "csv":
         from lightning.pytorch.loggers import CSVLogger
 
-        # Left to itself the logger numbers its attempts: version_0, version_1, ...
+        # By default the logger numbers its attempts: version_0, version_1, ...
         log = RoundFiles(folder).fold_log(fit.fold)
         csv_logger = CSVLogger(folder, name=str(log.relative_to(folder)))
         csv_logger.log_hyperparams(dict(fit.settings))
@@ -79,8 +79,8 @@ def fold_logger(config: LoggerConfig, fit: Fit) -> Logger | None:
 
     from lightning.pytorch.loggers import WandbLogger
 
-    # The run is begun here and not by Lightning, which would do so lazily in the middle of the
-    # first step and set WANDB_MODE for the whole process.
+    # The run starts here because Lightning would start it lazily during the first step and set
+    # WANDB_MODE for the whole process.
     name = f"{fit.camera} round {fit.round} fold {fit.fold}"
     with refusals(f"logger.mode={config.mode}", _ADVICE):
         run = _begin(config, folder, fit.camera, name, "train", dict(fit.settings))
@@ -98,11 +98,11 @@ def _begin(
     settings: dict[str, Any],
     run_id: str | None = None,
 ) -> Run:
-    """Begin a run in a folder; one of the same id that lies there makes way."""
+    """Start a run in a folder; it replaces an existing run of the same id."""
     folder = folder.resolve()
     _set("WANDB_CACHE_DIR", str(folder / "wandb" / "cache"))
     if run_id is not None:
-        # Of an attempt that a kill ended, or of fewer rounds.
+        # Left by a killed attempt, or written with fewer rounds.
         for stale in (folder / "wandb").glob(f"*-{run_id}"):
             shutil.rmtree(stale, ignore_errors=True)  # wandb may outlive a kill by a moment
         # Tables wait here for 'wandb sync'; by default they would lie in the user's home.
@@ -154,7 +154,7 @@ def account(what: str, advice: str) -> None:
     with refusals(what, advice):
         import wandb
 
-        # Never asks; init would prompt for a key and wait.
+        # This never prompts; init would ask for a key and wait.
         if not wandb.login(prompt=False):
             raise UserError(
                 f"{what} needs a W&B account and found none: run 'wandb login' or set "
@@ -163,14 +163,14 @@ def account(what: str, advice: str) -> None:
 
 
 def default_entity(what: str, advice: str) -> str:
-    """The user or team in whose name an account's runs are kept.
+    """The user or team that owns an account's runs.
 
     Args:
         what: The setting that needs it.
         advice: What to do instead.
 
     Raises:
-        UserError: There is none, or W&B refuses to tell.
+        UserError: There is none, or W&B refuses the request.
     """
     with refusals(what, advice):
         import wandb
@@ -183,16 +183,16 @@ def default_entity(what: str, advice: str) -> str:
 
 @contextmanager
 def refusals(what: str, advice: str) -> Iterator[None]:
-    """What W&B refuses, as one line; all that has to do with W&B happens inside.
+    """Turn a refusal of W&B into one line; all calls of W&B happen inside this block.
 
     Args:
-        what: The setting that had W&B asked.
+        what: The setting that caused the request.
         advice: What to do instead.
 
     Raises:
         UserError: W&B refuses.
     """
-    # Read once, by wandb and by the process that it starts: they must stand before the import.
+    # wandb and its service process read these once, so they must be set before the import.
     _set("WANDB_ERROR_REPORTING", "false")
     _set("WANDB_SILENT", "true")
     import wandb
@@ -206,7 +206,7 @@ def refusals(what: str, advice: str) -> Iterator[None]:
 
 
 def log_metrics(logger: Logger | None, round_: int, values: Mapping[str, float]) -> None:
-    """Log figures of a fold, with the round and not the training step as their axis.
+    """Log figures of a fold with the round, instead of the training step, as their axis.
 
     Args:
         logger: From :func:`fold_logger`; None does nothing.
@@ -227,7 +227,7 @@ def log_metrics(logger: Logger | None, round_: int, values: Mapping[str, float])
 
 
 def finish(logger: Logger | None) -> None:
-    """Close a fold's record: everything is on disk and the run counts as finished.
+    """Close a fold's run, so that all is on disk and the run counts as finished.
 
     Args:
         logger: From :func:`fold_logger`; None does nothing.
@@ -245,13 +245,13 @@ def finish(logger: Logger | None) -> None:
 
 @dataclass(frozen=True)
 class Sample:
-    """A crop that a person judged, and what the team says that did not train on it.
+    """A crop that a person judged, with the verdict of networks that did not train on it.
 
     Attributes:
         kind: ``surest`` (and right), ``unsure`` ("I don't know") or ``wrong``.
         crop_id: The crop.
-        person: What a person called it.
-        team: What the team calls it, or "I don't know".
+        person: The person's label.
+        team: The team's label, or "I don't know".
         confidence: The team's joint confidence, 0 to 1.
         picture: (3, S, S) uint8, RGB, as the networks see it.
     """
@@ -266,11 +266,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class RoundRun:
-    """What a round made, besides its record.
+    """The results of a round besides its record.
 
     Attributes:
         team: Files of the networks that vote.
-        team_before: The same of the round before; empty in round 0.
+        team_before: Those of the round before; empty in round 0.
         increment: Crops that the team of the round before chose: crop id, label, confidence.
         samples: Some crops with verdicts.
     """
@@ -302,25 +302,26 @@ def log_rounds(
     rounds: Sequence[RoundRecord],
     made: Callable[[RoundRecord], RoundRun],
 ) -> None:
-    """Log the finished rounds that are not logged yet; nothing but ``kind=wandb`` does anything.
+    """Log the finished rounds that are not logged yet; does nothing unless ``kind=wandb``.
 
-    A round's runs, and the camera's, have ids that follow from its fingerprint. So a round that was
-    logged in part, before a kill, is logged again in its place, and its artifacts, whose content is
-    the same, make no new versions. The camera's run is written whole each time, from the records.
+    The ids of a round's runs, and of the camera's run, depend on the fingerprint. So a round that
+    was only partly logged before a kill is logged again in the same place, and its artifacts, whose
+    content is the same, make no new versions. Each call rewrites the camera's whole run from the
+    records.
 
     Args:
-        config: Which logger.
-        workspace: The camera's files, among which the logs are kept.
+        config: The logger's settings.
+        workspace: The camera's files, including the logs.
         rounds: Records of rounds 0 to the last finished one.
-        made: Gives what a round made.
+        made: Returns the results of a round.
 
     Raises:
-        UserError: W&B is to be used online and refuses.
+        UserError: W&B is online and refuses.
     """
     if config.kind != "wandb":
         return
     if config.mode == "online":
-        # Before anything is drawn or trained that could then not be logged.
+        # Checked before any draw or training whose results could then not be logged.
         account("logger.mode=online", _ADVICE)
     left = [record for record in rounds if not is_logged(config.project, workspace, record)]
     if not left:
@@ -389,10 +390,10 @@ def _artifact(what: str, kind: str, record: RoundRecord) -> Artifact:
 
 
 def _team(record: RoundRecord, files: Sequence[Path]) -> Artifact:
-    """The networks that vote and the round's record; the same content whenever it is asked for."""
+    """The voting networks and the round's record; every call gives the same content."""
     artifact = _artifact("team", "model", record)
     for file in files:
-        # Left where they lie: they are large, and nothing changes them.
+        # Referenced in place: they are large and never change.
         artifact.add_file(str(file.resolve()), policy="immutable", skip_cache=True)
     with artifact.new_file(ROUND_RECORD) as text:
         json.dump(record.to_json(), text, indent=1)
@@ -400,15 +401,15 @@ def _team(record: RoundRecord, files: Sequence[Path]) -> Artifact:
 
 
 def _names(record: RoundRecord) -> list[str]:
-    """Aliases of what a round made."""
+    """Aliases of a round's artifacts."""
     return [f"round-{record.round}", record.fingerprint]
 
 
 def _use(run: Run, artifact: Artifact, origin: RoundRecord) -> None:
-    """Declare an artifact as what a run built on."""
-    # run.use_artifact refuses to work offline. With an artifact that is not uploaded yet this is
-    # what it does online; offline the declaration waits in the run's file until 'wandb sync'. W&B
-    # then finds that it has the content and notes the use.
+    """Declare an artifact as an input of a run."""
+    # run.use_artifact does not work offline. This is what it does online for an artifact that is
+    # not uploaded yet; offline the declaration waits in the run's file until 'wandb sync'. W&B then
+    # finds that it has the content and records the use.
     run._log_artifact(artifact, aliases=_names(origin), is_user_created=True, use_after_commit=True)
 
 
@@ -440,13 +441,13 @@ def _log_course(config: LoggerConfig, folder: Path, rounds: Sequence[RoundRecord
 
 
 def round_metrics(record: RoundRecord) -> dict[str, float]:
-    """The figures of a round by the keys under which a camera's run has them.
+    """The figures of a round, by their keys in the camera's run.
 
     Args:
         record: A round's record.
 
     Returns:
-        Key and value, see ``docs/tracking.md``; what the round has no figure of is left out.
+        Key and value, see ``docs/tracking.md``; missing figures are left out.
     """
     figures: dict[str, float | None] = record.model_dump(
         include={
@@ -479,7 +480,7 @@ def round_metrics(record: RoundRecord) -> dict[str, float]:
 
 
 def _weighted(drawn: Sequence[ClassIncrement], rates: Sequence[float | None]) -> float | None:
-    """A rate of all classes together, weighted by the crops that were taken of each."""
+    """The rate over all classes, weighted by the crops taken of each class."""
     known = [(one.taken, rate) for one, rate in zip(drawn, rates, strict=True) if rate is not None]
     taken = sum(count for count, _ in known)
     return sum(count * rate for count, rate in known) / taken if taken else None

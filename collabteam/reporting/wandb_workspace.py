@@ -1,7 +1,8 @@
-"""A W&B workspace over the rounds of several cameras. The only file that knows wandb-workspaces.
+"""A W&B workspace over the rounds of several cameras.
 
-Its panels show the keys that :func:`collabteam.reporting.wandb_runs.round_metrics` logs, and only
-those that some round of the cameras has: no panel is empty.
+Only this module imports wandb-workspaces. Its panels show the keys that
+:func:`collabteam.reporting.wandb_runs.round_metrics` logs, and only keys that at least one round
+has, so that no panel is empty.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ _BLOCKS = {"test": "frozen test set", "human": "human-labelled crops of the fold
 
 
 def build(cameras: dict[str, list[RoundRecord]], project: str, entity: str) -> Workspace:
-    """The workspace, which is not on W&B yet.
+    """Build the workspace without publishing it on W&B.
 
     Args:
         cameras: By name, the records of rounds 0 to the last finished one; at least one camera.
         project: The W&B project.
-        entity: Whose project; empty where there is no account.
+        entity: Owner of the project; empty without an account.
 
     Raises:
         UserError: wandb-workspaces is not installed.
@@ -71,7 +72,7 @@ def build(cameras: dict[str, list[RoundRecord]], project: str, entity: str) -> W
 
 
 def _side_by_side(keys: AbstractSet[str]) -> Section:
-    """Where each camera stands now: a bar a camera, of its last round."""
+    """Bar charts that compare the cameras' last rounds, one bar per camera."""
     import wandb_workspaces.reports.v2.interface as wr
 
     titles = {
@@ -92,7 +93,7 @@ def _side_by_side(keys: AbstractSet[str]) -> Section:
 
 
 def _recall(keys: AbstractSet[str], classes: Sequence[str], block: str) -> Section:
-    """A row a branch: recall of true and of false over rounds, a line a camera."""
+    """Recall of true and of false over rounds: one row per branch, one line per camera."""
     rows = [
         (f"{name}: recall of {side}", [f"recall/{block}/{name}/{side}"])
         for name in classes
@@ -136,7 +137,7 @@ def _section(name: str, panels: list[PanelTypes], columns: int) -> Section:
 def _lines(
     keys: AbstractSet[str], rows: Sequence[tuple[str, list[str]]], share: bool = True
 ) -> list[PanelTypes]:
-    """Line plots over rounds of the keys that are there."""
+    """Line plots over rounds of the keys that have values."""
     import wandb_workspaces.reports.v2.interface as wr
 
     return [
@@ -147,15 +148,15 @@ def _lines(
 
 
 def write(workspace: Workspace, file: Path) -> None:
-    """Write the specification that W&B would get, as JSON."""
+    """Write the specification for W&B as JSON."""
     write_json(file, workspace._spec)
 
 
 def sign_in() -> str:
-    """Make sure of a W&B account.
+    """Make sure that there is a W&B account.
 
     Returns:
-        Whose projects its workspaces belong to.
+        The user or team that owns the account's projects.
 
     Raises:
         UserError: There is no account, no connection, or the key is wrong.
@@ -165,7 +166,7 @@ def sign_in() -> str:
 
 
 def publish(workspace: Workspace) -> str:
-    """Put the workspace on W&B as a new view of the project.
+    """Publish the workspace on W&B as a new view of the project.
 
     Returns:
         Its address.

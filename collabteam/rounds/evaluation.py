@@ -1,4 +1,4 @@
-"""What a team's votes are worth: pure functions on numpy arrays."""
+"""Measures the quality of a team's votes: pure functions on numpy arrays."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def coverage(verdicts: Verdicts) -> float | None:
 
 
 def consensus_accuracy(verdicts: Verdicts, labels: NDArray[np.int64]) -> float | None:
-    """Share of right ones among the crops with a consensus, None without any."""
+    """Share of right verdicts among the crops with a consensus, None without any."""
     decided = verdicts.branch != ABSTAIN
     return _share(verdicts.branch[decided] == labels[decided])
 
@@ -73,11 +73,11 @@ def expected_precision(
     policy: VotePolicy,
     rule: SelectionRule,
 ) -> list[tuple[float | None, int]]:
-    """How right an increment would be, judged on human-labelled crops that did not train.
+    """Estimate the precision of an increment on human-labelled crops that did not train.
 
     The same selection is applied to the out-of-fold crops. The pool differs from them: its
     easiest crops leave it round by round, and objects of no class are rarer among verified
-    crops; so this is an estimate and no bound.
+    crops; so this is an estimate, not a bound.
 
     Args:
         prob: (N, B) out-of-fold probability of *true*, 0 to 1.
@@ -87,7 +87,7 @@ def expected_precision(
         rule: Makes the selection.
 
     Returns:
-        Per class the share of right ones among its candidates, and how many those were.
+        Per class the share of right labels among its candidates, and the number of candidates.
     """
     verdicts = policy.vote(prob)
     estimates = []

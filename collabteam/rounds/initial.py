@@ -1,7 +1,7 @@
 """i0: the crops that a person verifies before a team can learn.
 
-The draw is a file, so that reviewing and training mean the same crops,
-whichever comes first. :mod:`collabteam.rounds.stages.sample` draws it.
+The draw is saved in a file, so that review and training use the same crops,
+whichever runs first. :mod:`collabteam.rounds.stages.sample` draws it.
 """
 
 from __future__ import annotations

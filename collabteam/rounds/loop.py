@@ -3,7 +3,7 @@
 Round 0 trains on a human-verified sample, i0. Round k lets the team of round k-1 vote on the pool,
 adds a random draw of the crops that it is most confident about, and trains on i0 + i1 + ... + ik.
 A round is a list of stages (:mod:`collabteam.rounds.stages`); each saves its result before the next
-begins, so a command that was killed is repeated and goes on where it was.
+begins, so running a killed command again continues where it stopped.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ def train_rounds(config: TrainConfig, listener: Listener | None = None) -> list[
         The records (``round.json``) of rounds 0 to the last one finished.
 
     Raises:
-        UserError: Something only the user can change; nothing that was there is lost.
+        UserError: Something that only the user can change; existing results are kept.
     """
     listener = listener or Listener()
     check(config)
-    # A wrong policy or rule should show before anything is drawn.
+    # Report a wrong policy or rule before anything is drawn.
     team_policy(config.team)
     selection_rule(config)
     catalog = Catalog.open(config.root, config.camera.name)
     catalog.set_classes(config.camera.classes)
-    # The catalog's order stands, however the command names the classes.
+    # The catalog's order of classes counts, not the command's.
     config = replace(config, camera=replace(config.camera, classes=catalog.classes))
     with catalog.workspace.transaction("train"):
         if config.rollback is not None:
@@ -71,9 +71,9 @@ def train_rounds(config: TrainConfig, listener: Listener | None = None) -> list[
         if done and config.rollback is None:
             check_settings(done[-1], config)
         if len(done) <= config.round:
-            # A wrong name should show before anything is drawn.
+            # Report a wrong name before anything is drawn.
             learner_for(config).check(config.camera.classes)
-        # What a kill kept from being logged, or an earlier command was told not to log.
+        # An earlier command may have been killed before it logged, or told not to log.
         listener.rounds_finished(catalog.folder)
         while len(done) <= config.round:
             before = done[-1] if done else None
@@ -90,7 +90,7 @@ def make_round(plan: RoundPlan, runner: Runner) -> RoundRecord:
 
     Args:
         plan: The round.
-        runner: Takes what an earlier command saved, and computes the rest.
+        runner: Loads the outputs that an earlier command saved, and computes the others.
 
     Returns:
         The record, which is saved last.

@@ -85,7 +85,7 @@ def unverified_sample(camera: str, file: Path, size: int, proposed: NDArray[np.o
 
 
 def unverified_test(camera: str, count: int, size: int) -> str:
-    """Warn that crops of the test set are left out."""
+    """Warn that unverified crops of the test set are left out."""
     return (
         f"{count} of the {size} crops of the frozen test set are not "
         "verified and left out: verify them with 'python -m collabteam.review "

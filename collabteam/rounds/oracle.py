@@ -29,7 +29,7 @@ def oracle_answers(
         index: Its crops.
         rows: Which crops to answer for.
         error_rate: Share of wrong answers, 0 to 1.
-        seed: Of the errors.
+        seed: Seed of the errors.
         purpose: What the crops are verified for: ``seed`` or ``test``.
 
     Returns:

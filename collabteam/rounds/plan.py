@@ -23,11 +23,11 @@ from collabteam.team.voting import VotePolicy, team_policy
 
 @dataclass(frozen=True, eq=False)
 class RoundPlan:
-    """A round that is to be made.
+    """A round to make.
 
     Attributes:
         config: All settings, with the classes in the catalog's order.
-        catalog: The camera, which the caller has locked.
+        catalog: The camera, locked by the caller.
         number: The round's number.
         before: Record of the round before; None for round 0.
         device: Where the networks compute.
@@ -77,7 +77,7 @@ class RoundPlan:
         """
         if self.before is None or self.config.team.init == "scratch":
             return None
-        # A rollback lets settings change, but not the networks that are to go on.
+        # A rollback lets settings change, but not the networks that training continues from.
         before = from_record(TrainConfig, self.before.settings)
         names = ("backbone", "attention", "stem")
         compared = {
@@ -94,7 +94,7 @@ class RoundPlan:
         return self.files_before
 
     def transform(self) -> Transform:
-        """How crops become pictures: as for the networks that the round starts from, if any."""
+        """The transform from crops to pictures; that of the starting networks, if any."""
         start_from, fold = self.start_from(), self.config.data.train_folds[0]
         if start_from is None:
             return self.learner.transform
@@ -103,7 +103,7 @@ class RoundPlan:
     def trains(self, index: CropIndex) -> NDArray[np.bool_]:
         """(N,) whether a crop trains in this round or trained in an earlier one."""
         used = (index.increment_round >= 1) & (index.increment_round <= self.number)
-        # A crop that an earlier team did not know and a person then verified teaches from here on.
+        # A crop on which an earlier team abstained trains from here on if a person verified it.
         verified = (index.unsure_round >= 0) & index.verified()
         used |= verified & (index.unsure_round < self.number)
         used[initial_rows(self.catalog.workspace, index)] = True

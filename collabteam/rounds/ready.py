@@ -1,4 +1,4 @@
-"""The checks of a round that need no network: their refusal comes before PyTorch is imported."""
+"""Checks of a round that need no network, so they can fail before PyTorch is imported."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from collabteam.stages import Runner
 def check_ready(config: TrainConfig, listener: Listener) -> list[RoundRecord]:
     """Raise if the command cannot bring the camera to its round.
 
-    Where a person verifies i0, it is drawn here, so that the refusal says what to verify.
+    If a person verifies i0, it is drawn here, so that the error says what to verify.
 
     Args:
         config: All settings.
-        listener: Where it is said what was drawn.
+        listener: Receives messages about the draw.
 
     Returns:
         The rounds that are complete.

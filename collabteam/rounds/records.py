@@ -47,7 +47,7 @@ class Reviewer(Part):
 
 
 class ExpectedPrecision(Part):
-    """How right the next increment of one class would be: an estimate, and no bound."""
+    """Estimated precision of the next increment of one class; not a bound."""
 
     share: Share | None = Field(
         description="Share of right labels among the human-labelled fold crops that the same "
@@ -61,7 +61,9 @@ class DrawnClass(Part):
 
     candidates: Count = Field(description="Crops confident enough to be drawn from.")
     taken: Count = Field(description="Crops drawn, which joined the training set.")
-    shortfall: Count = Field(description="Crops fewer than asked for, for lack of candidates.")
+    shortfall: Count = Field(
+        description="How many crops fewer than asked for were drawn, for lack of candidates."
+    )
     expected_precision: Share | None = Field(
         description="Share of the taken crops whose label is right, as estimated from "
         "human-labelled folds; null where they do not tell."
@@ -136,7 +138,7 @@ class RoundRecalls(Part):
 
     validation: Recalls = Field(
         description="Mean over the trained folds. After round 0 these labels are partly the team's "
-        "own, so this is no accuracy."
+        "own, so this is not an accuracy."
     )
     human: Recalls = Field(
         description="Mean over the same folds, of their human-labelled crops only."
@@ -150,7 +152,7 @@ class RoundRecalls(Part):
 
 
 class UnknownObjects(Part):
-    """Objects of none of the classes, where hidden truth knows any."""
+    """Objects of none of the classes, if hidden truth contains any."""
 
     pool: Count = Field(description="Their crops in the pool.")
     abstain_rate: Share | None = Field(
@@ -160,7 +162,7 @@ class UnknownObjects(Part):
 
 
 class RoundRecord(Record):
-    """What a finished round of one camera leaves behind, written last and atomically.
+    """The record of a finished round of one camera, written last and atomically.
 
     Rates are fractions from 0 to 1.
     """
@@ -193,18 +195,18 @@ class RoundRecord(Record):
     )
     train_unsure: Count = Field(
         default=0,
-        description="Training crops that an earlier team did not know and a person then verified.",
+        description="Training crops on which an earlier team abstained and that a person verified.",
     )
     training_digest: Digest = Field(
         description="Hash of the training set: its crops and their labels."
     )
     reviewer: Reviewer = Field(description="Who gave the human labels.")
     expected_precision: Annotated[dict[str, ExpectedPrecision], Field(min_length=2)] = Field(
-        description="Per class, how right the next increment would be, judged on human-labelled "
+        description="Per class, the estimated precision of the next increment, from human-labelled "
         "validation crops of the folds."
     )
     increment: dict[str, ClassIncrement] = Field(
-        description="Per class, what this round added to the training set; empty for round 0."
+        description="Per class, the crops that this round added for training; empty for round 0."
     )
     voting: Annotated[
         dict[str, Annotated[list[Count], Field(min_length=1)]], Field(min_length=2)
@@ -249,7 +251,7 @@ class RoundRecord(Record):
         description="Share of wrong labels in the training set; null where the truth is not known."
     )
     unknown: UnknownObjects | None = Field(
-        description="Objects of none of the classes; null where none is known."
+        description="Objects of none of the classes; null if none is known."
     )
     seconds: dict[str, Annotated[Number, Field(ge=0)]] = Field(
         description="Wall-clock time per stage, in seconds."
@@ -294,7 +296,7 @@ class RoundRecord(Record):
 
 
 def read_increment(file: Path) -> dict[str, DrawnClass]:
-    """What a round drew per class, from ``increment.json``.
+    """Read a round's draw per class from ``increment.json``.
 
     Raises:
         UserError: The file is broken.
@@ -311,8 +313,8 @@ def read_increment(file: Path) -> dict[str, DrawnClass]:
 def read_rounds(files: CameraFiles) -> list[RoundRecord]:
     """Complete rounds of one camera, in order.
 
-    Reading stops at the first round without a ``round.json``: what comes after it is not part of
-    the chain that led to the team.
+    Reading stops at the first round without a ``round.json``: later rounds are not part of the
+    chain that led to the team.
 
     Args:
         files: The camera's files.
@@ -321,7 +323,7 @@ def read_rounds(files: CameraFiles) -> list[RoundRecord]:
         The record of each round; empty if no round is complete.
 
     Raises:
-        UserError: A ``round.json`` cannot be read or is not one.
+        UserError: A ``round.json`` cannot be read or is not valid.
     """
     rounds: list[RoundRecord] = []
     while (path := files.round(len(rounds)).record).is_file():

@@ -1,7 +1,7 @@
-"""Which crops join the training set: pure functions on numpy arrays.
+"""Selects the crops that join the training set: pure functions on numpy arrays.
 
-A :class:`SelectionRule` chooses among the crops that a team labelled; the rest, such as one crop of
-a track, holds for every rule.
+A :class:`SelectionRule` chooses among the crops that a team labelled; common constraints, such as
+at most one crop of a track, hold for every rule.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Tracks = Sequence[str] | NDArray[np.str_] | NDArray[np.object_] | NDArray[np.int
 
 @dataclass(frozen=True)
 class Increment:
-    """What a round adds for one class.
+    """The crops that a round adds for one class.
 
     Attributes:
         taken: Positions of the drawn crops, ascending.
@@ -44,7 +44,7 @@ def draw(
     count: int,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Draw at random, at most one crop of a track: more of them would be near copies.
+    """Draw crops at random, at most one of a track: further ones would be near copies.
 
     Args:
         positions: Positions to draw from.
@@ -87,9 +87,9 @@ class SelectionRule(ABC):
 
     @abstractmethod
     def candidates(self, verdicts: Verdicts, branch: int) -> NDArray[np.int64]:
-        """Name the crops that may be drawn for one class.
+        """Return the crops that may be drawn for one class.
 
-        The out-of-fold crops go through the same method, to estimate how right a draw would be.
+        The same method selects out-of-fold crops to estimate the precision of a draw.
 
         Args:
             verdicts: The team's verdicts.
@@ -139,7 +139,7 @@ class SelectionRule(ABC):
             tracks: (N,) track of every crop; at most one crop of each is drawn.
             classes: Number of classes.
             count: Crops to add per class; a class with fewer candidates gives all it has.
-            seed: Of the draw; each class has a stream of its own.
+            seed: Seed of the draw; each class has a random stream of its own.
             excluded: (N,) crops that count as if the team abstained, for example those of tracks
                 that train already and would only add near copies; None for none.
 
@@ -188,13 +188,13 @@ def sample_initial(
 ) -> NDArray[np.int64]:
     """Sample i0 at random, ``count`` crops per class.
 
-    Crops that a person has verified already come first, so that no click is asked for twice; then
-    one crop of each track, then further ones of the same tracks where there are too few. Where
-    nothing is proposed at all, the sample is drawn from all crops regardless of class.
+    Crops that a person has already verified come first, so that no answer is asked for twice; then
+    one crop of each track; then further crops of the same tracks if there are too few. If no crop
+    has a proposal, the sample is drawn from all crops regardless of class.
 
-    Objects of no class, which teach every branch to say *false*: those that were verified as
-    ``unknown`` come along, at most as many as of a class, and of those that are only proposed as
-    ``unknown`` so many that there are ``unknown`` in all.
+    Objects of no class teach every branch to vote *false*. Crops verified as ``unknown`` are
+    included, at most as many as of a class; crops only proposed as ``unknown`` fill up to the
+    number ``unknown``.
 
     Args:
         strata: (N,) class of each crop as far as known before review: the verified label, else
@@ -203,8 +203,8 @@ def sample_initial(
         tracks: (N,) track of each crop.
         classes: Names of the classes.
         count: Crops per class.
-        seed: Of the draw; each class has a stream of its own.
-        unknown: Crops proposed as ``unknown``, those verified as such included.
+        seed: Seed of the draw; each class has a random stream of its own.
+        unknown: Number of crops proposed as ``unknown``, including those verified as such.
 
     Returns:
         Positions, ascending; fewer than asked for where a class has fewer crops.
@@ -233,8 +233,8 @@ def _sample_one(
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
     shuffled = rng.permutation(positions)
-    # Sorts are stable throughout: within a rank the random order stays. Verified crops stand for
-    # their tracks, so an unverified one of the same track counts as a further one.
+    # All sorts are stable, so the random order stays within a rank. A verified crop represents its
+    # track, so an unverified crop of the same track counts as a further one.
     shuffled = shuffled[np.argsort(~verified[shuffled], kind="stable")]
     _, first = np.unique(np.asarray(tracks)[shuffled], return_index=True)
     repeated = np.ones(len(shuffled), dtype=bool)

@@ -1,4 +1,4 @@
-"""The folder of a round: what is complete, what made it, and how to take it back."""
+"""Hashes of a round's inputs, and the check of its settings."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from collabteam.settings import TrainConfig, changed_settings
 
 
 def digest(content: object) -> str:
-    """Sixteen hex digits that stand for a JSON-able value."""
+    """Hash a JSON-able value to sixteen hex digits."""
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def training_digest(crop_ids: Iterable[object], labels: Iterable[object]) -> str:
-    """Stands for a training set: which crops, called what."""
+    """Hash a training set: its crops and their labels."""
     return digest(sorted(zip(map(str, crop_ids), map(str, labels), strict=True)))
 
 
@@ -32,7 +32,7 @@ def check_settings(record: RoundRecord, config: TrainConfig) -> None:
         done = record.round
         raise UserError(
             f"round {done} of camera {config.camera.name} was made with other settings "
-            f"({'; '.join(changed)}): keep those, or begin a new camera folder with root=..., or "
+            f"({'; '.join(changed)}): keep those, or start a new camera folder with root=..., or "
             f"take rounds back with rollback=K (rollback={done} keeps round {done} as it is and "
-            "goes on with the new settings, rollback=-1 begins anew)"
+            "continues with the new settings, rollback=-1 starts over)"
         )

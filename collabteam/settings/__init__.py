@@ -1,6 +1,6 @@
-"""Every setting of collabteam: what the command line fills and Python code builds directly.
+"""Every setting of collabteam: dataclasses that the command line fills and Python code builds.
 
-Python code makes the same dataclasses that a command makes of YAML files and its arguments::
+Python code builds the same dataclasses that a command builds from YAML files and its arguments::
 
     camera = CameraConfig("S10-08", ["pedestrian", "cyclist", "motorcyclist"])
     TrainConfig(camera=camera, round=2)

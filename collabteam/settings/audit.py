@@ -13,12 +13,15 @@ from collabteam.settings.machine import RuntimeConfig
 class AuditConfig(CommandConfig):
     """Settings of ``collabteam.audit``."""
 
-    seed: int = setting(0, ge=0, help="of the sample")
+    seed: int = setting(0, ge=0, help="seed of the sample")
     precision: float = setting(
         0.95, ge=0.5, le=0.9999, help="share of right labels to certify, of each class"
     )
     confidence: float = setting(
-        0.95, ge=0.5, le=0.9999, help="of all classes together, and of all audits of the camera"
+        0.95,
+        ge=0.5,
+        le=0.9999,
+        help="chance that all certificates of the camera hold, over all classes and audits",
     )
     expected_error: float = setting(
         0.01,
@@ -27,15 +30,15 @@ class AuditConfig(CommandConfig):
         help="share of wrong labels that you expect; it decides how many crops to look at",
     )
     power: float = setting(
-        0.8, ge=0.01, le=0.9999, help="chance of each class to pass if you expect rightly"
+        0.8, ge=0.01, le=0.9999, help="chance that a class passes if your expectation is right"
     )
     reviewer: str = setting(
         "person",
         choices={
-            "person": "in the queue audit of the review page",
+            "person": "on the review page, queue=audit",
             "oracle": "simulated, answers from hidden truth",
         },
-        help="who looks at the sample",
+        help="who verifies the sample",
     )
     oracle_error: float = setting(
         0.0, ge=0, le=1, help="share of the oracle's answers that are wrong"
@@ -43,7 +46,7 @@ class AuditConfig(CommandConfig):
     new: bool = setting(
         False,
         affects="place",
-        help="begin another audit, of what is released now; each makes the next one look at more "
+        help="begin another audit, of the present labels; each audit makes the next one need more "
         "crops",
     )
     runtime: RuntimeConfig = group(RuntimeConfig, preset="core", help="one job of a sweep")

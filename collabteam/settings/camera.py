@@ -16,8 +16,8 @@ class FootageConfig:
     start: str = setting(
         "",
         metavar="%Y%m%d_%H%M%S",
-        help="how a file's name tells when the recording began, in the terms of strptime; without "
-        "it the container's creation_time tells",
+        help="strptime format of the recording's start in a file's name; without it the "
+        "container's creation_time counts",
     )
     timezone: str = setting(
         "UTC", help="time zone of the time in the file's name, such as Europe/Madrid"
@@ -25,13 +25,13 @@ class FootageConfig:
     region: list[Any] = setting(
         [],
         metavar="[[0,0.4],[1,0.4],[1,1],[0,1]]",
-        help="corners [x,y] of the polygon that counts, as fractions of the frame; an object is "
-        "inside if the middle of its lower edge is",
+        help="corners [x,y] of the polygon in which objects count, as fractions of the frame; an "
+        "object is inside if the middle of its lower edge is",
     )
     mask: str = setting(
         "",
         metavar="FILE",
-        help="an image stretched over the frame; objects that stand where it is black do not count",
+        help="an image stretched over the frame; objects on its black parts do not count",
     )
 
 
@@ -50,7 +50,7 @@ class CameraConfig:
 
 @dataclass
 class CommandConfig:
-    """The settings of every command on one camera."""
+    """Settings that every command on one camera takes."""
 
     camera: CameraConfig = group(CameraConfig, preset=REQUIRED, help="the camera")
     root: str = setting(

@@ -1,7 +1,7 @@
-"""One check for every setting, from its declaration.
+"""Checks every setting against its declaration.
 
-A schema may have a method ``check_together(self) -> None`` that raises :class:`UserError`, for what
-one declaration cannot say: which values two settings allow together.
+A schema may have a method ``check_together(self) -> None`` that raises :class:`UserError`. It
+checks what one declaration cannot say: which values of two settings are allowed together.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def build(schema: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
 
     Args:
         schema: The dataclass.
-        values: By name; groups are mappings of their own. What is left out has its default.
-        prefix: What names in messages begin with, such as ``learner.``.
+        values: By name; a group is a nested mapping. An absent setting takes its default.
+        prefix: Prefix of names in messages, such as ``learner.``.
 
     Raises:
         UserError: A name is not known, or a value is not allowed.
@@ -72,21 +72,21 @@ def build(schema: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
 
 
 def resolve_group(registry: Registry[Any], values: Mapping[str, Any], name: str) -> Any:
-    """The settings of an implementation that a group of settings names.
+    """Build the settings of the implementation that a group of settings names.
 
-    The implementation's class has them as its attribute ``Settings``, a dataclass declared with
-    :func:`collabteam.settings.fields.setting`.
+    The implementation's class declares them in its attribute ``Settings``, a dataclass whose fields
+    use :func:`collabteam.settings.fields.setting`.
 
     Args:
         registry: The implementations.
-        values: The group: ``name``, and what differs from the implementation's defaults.
+        values: The group: ``name``, and the settings that differ from the defaults.
         name: The group's name, such as ``learner``.
 
     Returns:
         An instance of the implementation's ``Settings``, checked.
 
     Raises:
-        UserError: There is no such implementation, it has no such setting, or a value is not
+        UserError: No such implementation exists, it has no such setting, or a value is not
             allowed.
     """
     chosen = values.get("name")
@@ -100,9 +100,9 @@ def resolve_group(registry: Registry[Any], values: Mapping[str, Any], name: str)
 
 
 def nearest(name: str, known: Collection[str], most: int = 3) -> list[str]:
-    """The known names that are most like a name, the nearest first; none if nothing is like it.
+    """Find the known names most similar to a name, nearest first; empty if none is similar.
 
-    A dotted name also counts by its last part: ``epochs`` is like ``optim.epochs``.
+    The last part of a dotted name also counts: ``epochs`` is similar to ``optim.epochs``.
     """
     last = name.rpartition(".")[2]
     same = [one for one in known if one.rpartition(".")[2] == last]
@@ -113,12 +113,12 @@ def nearest(name: str, known: Collection[str], most: int = 3) -> list[str]:
 
 
 def unknown_setting(name: str, known: Collection[str], prefix: str = "") -> UserError:
-    """The error for a setting that is not there; it names the nearest ones.
+    """Make the error for an unknown setting; it lists the nearest names.
 
     Args:
-        name: As it was typed, without the prefix.
-        known: The settings that are there.
-        prefix: What their names begin with.
+        name: The name as typed, without the prefix.
+        known: The existing settings.
+        prefix: Prefix of their names.
     """
     near = nearest(name, known) or list(known)[:6]
     listed = ", ".join(f"{prefix}{one}" for one in near)
@@ -135,7 +135,7 @@ def shown(value: Any) -> str:
 
 
 def expected(setting: Setting) -> str:
-    """In words, the values that a setting may have: ``0 to 1``, ``one of person, oracle``."""
+    """Describe the values that a setting may have: ``0 to 1``, ``one of person, oracle``."""
     rule, kind = setting.rule, setting.kind
     if get_origin(kind) is list:
         (kind,) = get_args(kind)

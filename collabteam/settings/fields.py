@@ -1,6 +1,6 @@
-"""How a setting is declared: once, with everything that is to be known about it.
+"""Declarations of settings: each setting is declared once, with all that is known about it.
 
-From the declarations come the checks (:mod:`collabteam.settings.checks`), what records keep of them
+The declarations drive the checks (:mod:`collabteam.settings.checks`), the settings in records
 (:mod:`collabteam.settings.records`), ``--help`` and ``docs/settings.md``. A schema is a dataclass::
 
     @dataclass
@@ -25,15 +25,15 @@ from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hi
 from collabteam.registry import Registry
 
 Affects = Literal["result", "crops", "speed", "place"]
-"""What a setting changes: ``result``, what the command makes and its record tells; ``crops``, what
-ingest cuts out of footage; ``speed``, how fast; ``place``, where things lie, how far the command
-goes and who watches."""
+"""The effect of a setting: ``result``, on the command's results, so records hold it; ``crops``, on
+the crops that ingest cuts out of footage; ``speed``, on the run time alone; ``place``, on where
+files lie, how far the command goes and what it shows."""
 
 AFFECTS: Final[Mapping[str, str]] = {
     "result": "what the command makes",
     "crops": "which crops ingest cuts out of footage",
     "speed": "how fast the command is",
-    "place": "where things lie, how far the command goes, and what it shows",
+    "place": "where files lie, how far the command goes, and what it shows",
 }
 
 
@@ -43,17 +43,17 @@ class _Unset:
 
 
 UNSET: Final = _Unset()
-"""A setting without a value, in a record or as ``when_absent``."""
+"""Marks a setting without a value, in a record or as ``when_absent``."""
 
 REQUIRED: Final = "???"
-"""Preset of a group of which the command line has to choose one."""
+"""Preset of a group for which the command line must choose a file."""
 
 _KEY = "collabteam"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a declaration says beside name, type and default; the arguments of :func:`setting`."""
+    """A declaration without name, type and default; the arguments of :func:`setting`."""
 
     help: str
     affects: Affects | None = "result"
@@ -71,11 +71,11 @@ class Rule:
 
     @property
     def registry(self) -> Registry[Any] | None:
-        """The registry that names the choices, if one does."""
+        """The registry of the choices, if there is one."""
         return self.choices if isinstance(self.choices, Registry) else None
 
     def names(self) -> list[str]:
-        """The choices; empty if any value will do."""
+        """The choices; empty if the values are not limited to choices."""
         if isinstance(self.choices, Registry):
             return self.choices.names()
         return list(self.choices or ())
@@ -103,20 +103,20 @@ def setting(
         default: The default; a list is copied for each instance.
         help: One line without a full stop.
         affects: See :data:`Affects`.
-        ge: Smallest value; of a list, of its elements.
-        gt: Value that it must exceed.
+        ge: Smallest value (for a list: of its elements).
+        gt: Lower bound, excluded.
         le: Largest value.
-        lt: Value that it must stay below.
+        lt: Upper bound, excluded.
         choices: The allowed values; a mapping gives the meaning of each, a registry also takes
             ``package.module:Class``.
         pattern: Regular expression that a text has to match as a whole.
-        expected: In words, what the pattern allows.
-        when_absent: What a record without this setting was made with. Every setting that is added
-            to an existing schema needs it: records and fingerprints leave the setting out while it
-            has this value, so that older cameras go on.
-        always_recorded: Whether records hold it all the same. For settings that were added before
+        expected: The values that the pattern allows, in words.
+        when_absent: The value that a record without this setting implies. Every setting that is
+            added to an existing schema needs it: records and fingerprints leave the setting out
+            while it has this value, so that older cameras keep working.
+        always_recorded: Whether records hold it even then. For settings that were added before
             ``when_absent`` existed, whose fingerprints must not change.
-        metavar: What ``--help`` shows instead of the default, such as ``FILE``.
+        metavar: Text that ``--help`` shows instead of the default, such as ``FILE``.
     """
     rule = Rule(
         help, affects, ge, gt, le, lt, choices, pattern, expected, when_absent, always_recorded,
@@ -133,9 +133,9 @@ def group(schema: type, *, help: str, affects: Affects | None = None, preset: st
     Args:
         schema: The dataclass.
         help: One line without a full stop.
-        affects: Of every setting in it, instead of what these declare.
-        preset: The file in ``conf/<name>/`` that the command line starts from; ``REQUIRED`` if it
-            has to name one; empty if there is no such folder.
+        affects: The effect of every setting in it, in place of their own declarations.
+        preset: The file in ``conf/<name>/`` that the command line starts from; ``REQUIRED`` if the
+            user must name one; empty if there is no such folder.
     """
     return field(default_factory=schema, metadata={_KEY: Rule(help, affects, preset=preset)})
 
@@ -143,15 +143,15 @@ def group(schema: type, *, help: str, affects: Affects | None = None, preset: st
 def implementation(
     registry: Registry[Any], default: str, *, help: str, affects: Affects = "result"
 ) -> Any:
-    """Declare which implementation of a seam is used, and its settings: ``{"name": ..., ...}``.
+    """Declare a setting that names an implementation of a seam: ``{"name": ..., ...}``.
 
-    The field's type is ``dict[str, Any]``. The names besides ``name`` are those of the dataclass
-    ``Settings`` of the implementation, see :func:`collabteam.settings.checks.resolve_group`. A
+    The field's type is ``dict[str, Any]``. Its keys other than ``name`` are fields of the
+    implementation's ``Settings``, see :func:`collabteam.settings.checks.resolve_group`. A
     record without the group was made with the default.
 
     Args:
         registry: The implementations.
-        default: Name of the one that is used unless another is named.
+        default: Name of the default implementation.
         help: One line without a full stop.
         affects: See :data:`Affects`.
     """
@@ -168,8 +168,8 @@ class Setting:
         kind: Its type, without ``None``.
         optional: Whether it may be None.
         default: Its default.
-        rule: What was declared.
-        affects: What it changes here, which a group may have decided.
+        rule: Its declaration.
+        affects: Its effect here, which a group may override.
     """
 
     name: str
@@ -192,13 +192,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Group:
-    """A group of settings of a schema; the schema itself is the one without a name.
+    """A group of settings of a schema; the schema itself is the group with an empty name.
 
     Attributes:
         name: Dotted, such as ``optim``.
         schema: The dataclass.
-        rule: What was declared.
-        settings: Those directly in it, in the order of declaration.
+        rule: Its declaration.
+        settings: The settings directly in it, in the order of declaration.
     """
 
     name: str
@@ -218,7 +218,7 @@ def settings_of(schema: type) -> dict[str, Setting]:
 
 
 def rule_of(declared: dataclasses.Field[Any]) -> Rule:
-    """What the declaration of a field says.
+    """The rule of a declared field.
 
     Raises:
         TypeError: The field was not declared by this module.
@@ -230,7 +230,7 @@ def rule_of(declared: dataclasses.Field[Any]) -> Rule:
 
 
 def default_of(declared: dataclasses.Field[Any]) -> Any:
-    """The default of a field, new for each call."""
+    """The default of a field; each call makes a new object."""
     if declared.default_factory is not MISSING:
         return declared.default_factory()
     return declared.default

@@ -20,19 +20,19 @@ class DetectorConfig:
         affects="crops",
         choices={
             "yolo": "ultralytics (AGPL-3.0, the extra 'video')",
-            "torchvision": "detection models (BSD-3-Clause, always there)",
+            "torchvision": "detection models (BSD-3-Clause, always installed)",
         },
         help="the library",
     )
     weights: str = setting(
         "yolov8n.pt",
         affects="crops",
-        help="the weights' file: .pt, .onnx or .tflite; of torchvision a state dict",
+        help="the weights' file: .pt, .onnx or .tflite; for torchvision a state dict",
     )
     model: str = setting(
         "fasterrcnn_mobilenet_v3_large_fpn",
         affects="crops",
-        help="the model that torchvision's weights are for",
+        help="the torchvision model that the weights belong to",
     )
     image_size: int = setting(
         768,
@@ -66,7 +66,7 @@ class CutConfig:
         5,
         ge=1,
         affects="crops",
-        help="analysed frames in which an object must be seen; briefer ones are mostly errors",
+        help="analysed frames in which an object must be seen; briefer tracks are mostly errors",
     )
     jpeg_quality: int = setting(92, ge=1, le=100, affects="crops", help="quality of the JPEG files")
 
@@ -79,37 +79,35 @@ class IngestConfig(CommandConfig):
         "crops",
         choices={"crops": "a folder of images or a Parquet file", "video": "footage"},
         affects="place",
-        help="what is read",
+        help="what ingest reads",
     )
     path: str = setting(
         "",
         affects="place",
         metavar="DIR|FILE|URL",
         help="crops: a folder, flat or with a subfolder per class, or a .parquet file with the "
-        "column image (and label, track, video, time, split), or crop_id and label for crops that "
-        "are there; video: a file, a folder, a pattern in quotes, or a stream",
+        "column image (and label, track, video, time, split), or crop_id and label for known "
+        "crops; video: a file, a folder, a pattern in quotes, or a stream",
     )
     labels: str = setting(
         "proposed",
         choices={
             "proposed": "by a detector",
-            "person": "verified by one",
-            "truth": "hidden; only a simulated reviewer and the measuring see it",
+            "person": "verified by a person",
+            "truth": "hidden truth; only the simulated reviewer and measurements see it",
         },
-        help="what a given label is, of source=crops",
+        help="origin of the labels of source=crops",
     )
-    fps: float = setting(
-        10.0, ge=0, affects="crops", help="frames per second that are analysed; 0: all"
-    )
+    fps: float = setting(10.0, ge=0, affects="crops", help="frames analysed per second; 0: all")
     limit: float = setting(
-        0.0, ge=0, affects="place", help="seconds after which to stop with a stream; 0: never"
+        0.0, ge=0, affects="place", help="seconds after which to stop reading a stream; 0: never"
     )
     detector: DetectorConfig = group(DetectorConfig, help="objects in frames")
     tracker: str = setting(
         "strongsort",
         affects="crops",
-        help="any tracker of boxmot's (AGPL-3.0, the extra 'video'), or sort (Apache-2.0, the "
-        "extra 'footage'), which looks at boxes alone",
+        help="any tracker of boxmot (AGPL-3.0, the extra 'video'), or sort (Apache-2.0, the "
+        "extra 'footage'), which uses boxes alone",
     )
     reid: str = setting(
         "",
@@ -122,7 +120,7 @@ class IngestConfig(CommandConfig):
         [],
         affects="crops",
         metavar="[bicycle,car]",
-        help="objects to keep as 'unknown' though the camera has no class for them",
+        help="detector classes to keep as 'unknown', though the camera has no class for them",
     )
     crops_per_track: int = setting(
         3, ge=1, affects="crops", help="crops to keep of each object: the best, spread over time"
@@ -132,7 +130,7 @@ class IngestConfig(CommandConfig):
     preview: bool = setting(
         False,
         affects="place",
-        help="per video a clip with the objects drawn in and a contact sheet",
+        help="for each video, write a clip with the objects drawn in and a contact sheet",
     )
     runtime: RuntimeConfig = group(RuntimeConfig, preset="core", help="one job of a sweep")
 

@@ -11,14 +11,14 @@ from collabteam.settings.fields import group, setting
 from collabteam.settings.machine import RuntimeConfig, TrainerConfig
 
 MOST_SAMPLES = 24
-"""Crops of each kind that ``label`` names for a person to look at."""
+"""Crops of each kind that ``label`` lists for a person to look at."""
 
 MOST_DISAGREEMENT = 0.005
-"""Share of verdicts by which an engine may differ from torch in fp32."""
+"""Largest share of verdicts in which an engine may differ from torch in fp32."""
 
 
 def risk_of(threshold: str) -> float | None:
-    """The risk in ``threshold=risk:0.05``; None for ``paper``.
+    """Read the risk from ``threshold=risk:0.05``; None for ``paper``.
 
     Raises:
         UserError: It is neither.
@@ -43,9 +43,11 @@ class LabelConfig(CommandConfig):
     """Settings of ``collabteam.label``."""
 
     seed: int = setting(
-        0, ge=0, help="of the sample on which an engine is checked and a threshold is chosen"
+        0, ge=0, help="seed of the samples that check an engine and choose a threshold"
     )
-    round: int | None = setting(None, ge=0, metavar="K", help="whose team; else the last one's")
+    round: int | None = setting(
+        None, ge=0, metavar="K", help="the round whose team labels; else the last"
+    )
     engine: str = setting(
         "torch",
         choices={"torch": "CPU or GPU", "openvino": "the extra 'openvino'; CPU only"},
@@ -57,36 +59,38 @@ class LabelConfig(CommandConfig):
             "auto": "bf16 where the processor has it, else fp32",
             "fp32": "",
             "bf16": "",
-            "int8": "of OpenVINO, prepared on the camera's own crops",
+            "int8": "OpenVINO's, calibrated on the camera's own crops",
         },
         help="arithmetic",
     )
     check: int = setting(
         1000,
         ge=1,
-        help="crops on which the engine is compared with torch in fp32 before it is used; it is "
+        help="crops on which the engine is compared with torch in fp32 first; it is "
         f"refused if more than {MOST_DISAGREEMENT:.1%} of the verdicts differ",
     )
     threshold: str = setting(
         "paper",
         metavar="paper",
-        help="paper: every consensus is a label; risk:0.05: of each class only what is so sure "
-        "that at most this share is wrong",
+        help="paper: every consensus is a label; risk:0.05: only consensus confident enough that "
+        "at most this share of a class's labels is wrong",
     )
-    confidence: float = setting(0.95, ge=0.5, le=0.9999, help="how surely threshold=risk holds")
+    confidence: float = setting(
+        0.95, ge=0.5, le=0.9999, help="chance that the bound of threshold=risk holds"
+    )
     tracks: str = setting(
         "combine",
         choices={
             "combine": "the crops of one track are one object with one label",
-            "apart": "each crop for itself",
+            "apart": "each crop gets its own label",
         },
-        help="what gets a label",
+        help="whether tracks or crops get labels",
     )
     correlation: float = setting(
         0.5,
         ge=0,
         le=1,
-        help="how alike the crops of one track are: 0, each tells something new; 1, none does",
+        help="how alike the crops of one track are: 0, each adds evidence; 1, no further one does",
     )
     calibrate: bool = setting(
         True, help="calibrate confidences on human-labelled crops that did not train"

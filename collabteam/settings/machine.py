@@ -1,4 +1,4 @@
-"""Where commands compute, and where the curves go. No result depends on these settings."""
+"""Settings of hardware and experiment tracking. No result depends on them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TrainerConfig:
 
 @dataclass
 class RuntimeConfig:
-    """One job of a sweep, where jobs run side by side (``hydra/launcher=...``)."""
+    """Resources of one job of a sweep whose jobs run side by side (``hydra/launcher=...``)."""
 
     cpus: int = setting(
         1, ge=1, affects="speed", help="CPUs of one job, and its threads where trainer.threads=0"
@@ -41,14 +41,14 @@ class RuntimeConfig:
         0.0,
         ge=0,
         affects="speed",
-        help="GPUs of one job; Ray shares one by fractions, Slurm gives whole ones",
+        help="GPUs of one job; Ray accepts fractions, Slurm only whole ones",
     )
     memory_gb: float = setting(
         3.0,
         ge=0.1,
         le=10_000,
         affects="speed",
-        help="memory of one job in GB (10^9 bytes); Ray is not told",
+        help="memory of one job in GB (10^9 bytes); Ray ignores it",
     )
     jobs: int = setting(
         0,
@@ -60,7 +60,7 @@ class RuntimeConfig:
 
 @dataclass
 class LoggerConfig:
-    """The training curves."""
+    """Experiment tracking."""
 
     kind: str = setting(
         "wandb",
@@ -78,6 +78,6 @@ class LoggerConfig:
     pictures: bool = setting(
         True,
         affects="place",
-        help="a few sample crops a round in W&B's table of verdicts; they leave the machine only "
-        "with mode=online or by wandb sync",
+        help="log sample crops of each round in W&B's table of verdicts; they leave the machine "
+        "only with mode=online or by wandb sync",
     )

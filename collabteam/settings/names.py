@@ -1,4 +1,4 @@
-"""Names that mean something everywhere: cameras, roots, classes, labels, reviewers."""
+"""Checks of names: cameras, roots, classes, labels, reviewers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def check_camera_name(name: str) -> None:
     """
     if not _NAME.fullmatch(name):
         raise UserError(
-            f"camera={name!r} is no camera name: expected up to 64 letters, digits, '_', '.' "
+            f"camera={name!r} is not a camera name: expected up to 64 letters, digits, '_', '.' "
             "or '-', beginning with a letter or digit"
         )
     if _NO_TEXT.fullmatch(name):

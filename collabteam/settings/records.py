@@ -1,8 +1,8 @@
-"""What records keep of settings, and how those of an older record are read.
+"""Settings in records: which settings a record holds, and how older records are read.
 
-A record holds the settings with ``affects="result"``. One that was added after the record was
-written stands for its ``when_absent``; one that is gone is declared in its schema's ``RETIRED``, a
-mapping from the name to the value at which it changed nothing::
+A record holds the settings with ``affects="result"``. A setting that was added after the record was
+written counts as its ``when_absent``. A removed setting is listed in its schema's ``RETIRED``,
+which maps the name to the value that had no effect::
 
     RETIRED: ClassVar[Mapping[str, Any]] = {"attention_ratio": 16}
 """
@@ -22,9 +22,9 @@ T = TypeVar("T")
 
 
 def result_settings(config: Any) -> dict[str, Any]:
-    """The settings that results depend on, as nested mappings of JSON-able values.
+    """Collect the settings that results depend on, as nested mappings of JSON-able values.
 
-    A setting that has its ``when_absent`` is left out, so that a fingerprint over this is the same
+    A setting whose value equals its ``when_absent`` is left out, so that fingerprints stay the same
     as before the setting existed.
 
     Args:
@@ -49,14 +49,14 @@ def result_settings(config: Any) -> dict[str, Any]:
 
 
 def changed_settings(recorded: Mapping[str, Any], config: Any) -> list[str]:
-    """The settings that make ``config`` another one than what a record was made with.
+    """List the settings in which ``config`` differs from a record.
 
     Args:
-        recorded: From :func:`result_settings`, now or by an earlier version.
+        recorded: From :func:`result_settings` of this or an earlier version.
         config: An instance of the schema, checked.
 
     Returns:
-        One ``name old -> new`` for each that differs, by name.
+        One ``name old -> new`` for each difference, sorted by name.
 
     Raises:
         UserError: A group names an implementation that is not there, or has other settings.
@@ -84,12 +84,12 @@ def changed_settings(recorded: Mapping[str, Any], config: Any) -> list[str]:
 
 
 def from_record(schema: type[T], recorded: Mapping[str, Any]) -> T:
-    """The settings that a record was made with.
+    """Rebuild the settings that a record was made with.
 
     Args:
         schema: The dataclass.
-        recorded: Its part of a record's settings. What is missing has its ``when_absent``, or else
-            its default; what this version does not know is dropped.
+        recorded: Its part of a record's settings. A missing setting takes its ``when_absent``, or
+            else its default; a setting unknown to this version is dropped.
     """
     parts = {part.name: part.schema for part in groups(schema)[1:] if "." not in part.name}
     given: dict[str, Any] = {}

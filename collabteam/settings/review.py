@@ -16,54 +16,52 @@ class ReviewConfig(CommandConfig):
     """Settings of a review, and of the page."""
 
     seed: int = setting(
-        0, ge=0, help="of every draw: i0, test set, audit, and what is verified twice"
+        0, ge=0, help="seed of every draw: i0, test set, audit, and the crops verified twice"
     )
     queue: str = setting(
         "seed",
         choices=REVIEW_QUEUES,
         affects="place",
-        help="what to verify first; the page leads to the others",
+        help="queue to open first; the page links to the others",
     )
-    reviewer: str = setting(
-        "", metavar="NAME", help="who verifies; else the name of the system's user"
-    )
+    reviewer: str = setting("", metavar="NAME", help="the reviewer's name; else the system user's")
     seed_per_class: int | None = setting(
         None,
         ge=1,
         metavar="1000",
-        help="crops per proposed class in i0; else as it is drawn already, or 1000",
+        help="crops per proposed class in i0; by default as already drawn, or 1000",
     )
     seed_unknown: int | None = setting(
         None,
         ge=0,
         metavar="0",
-        help="crops proposed as 'unknown' in i0; else as it is drawn already, or 0",
+        help="crops proposed as 'unknown' in i0; by default as already drawn, or 0",
     )
     test_per_class: int = setting(
         200, ge=1, help="objects per proposed class in the frozen test set"
     )
     audit_per_class: int = setting(
-        200, ge=1, help="crops per class in the queue audit, while no audit is open"
+        200, ge=1, help="crops per class in queue=audit while no audit is open"
     )
     double: float = setting(
         0.0,
         ge=0,
         le=1,
-        help="share that a second reviewer verifies again without seeing the first answer",
+        help="share of crops that a second reviewer verifies again without seeing the first answer",
     )
     host: str = setting(
         "127.0.0.1",
         affects="place",
-        help="address to listen on; other machines get in if it is not a loopback address",
+        help="address to listen on; other machines can connect unless it is a loopback address",
     )
-    port: int = setting(8130, ge=0, le=65535, affects="place", help="port; 0: any that is free")
+    port: int = setting(8130, ge=0, le=65535, affects="place", help="port; 0: any free one")
     url: str = setting(
         "",
         affects="place",
         metavar="https://...",
         pattern=r"(https?://[^\s/?#@]+/?)?",
         expected="http://HOST or https://HOST, without a path",
-        help="the page's address for reviewers, where a proxy stands in front",
+        help="the page's address for reviewers behind a proxy",
     )
     open: bool = setting(True, affects="place", help="open the browser")
 

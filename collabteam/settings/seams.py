@@ -1,4 +1,4 @@
-"""Registries of the seams that settings below them name."""
+"""Registries of the implementations that settings name; they rank below the implementations."""
 
 from __future__ import annotations
 

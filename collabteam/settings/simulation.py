@@ -20,14 +20,14 @@ class SimulationConfig:
         0.3,
         ge=0,
         le=1,
-        help="0: the same all along; 1: from a clear summer morning of walkers, large and from "
+        help="0: a constant view; 1: from a clear summer morning of walkers, large and from "
         "the side, to a wet night of motorcyclists, small, from front and rear",
     )
     proposal_error: float = setting(
         0.08,
         ge=0,
         le=0.6,
-        help="share of wrong proposals; half of the crops of no class are always among them",
+        help="share of wrong proposals; always includes half of the crops of no class",
     )
     unknown_share: float = setting(
         0.06, ge=0, le=0.9, help="share of crops that show none of the classes"

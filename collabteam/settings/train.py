@@ -19,7 +19,7 @@ from collabteam.settings.seams import SELECTION_RULES, VOTES
 LEARNERS: Registry[Any] = Registry(
     "learner", "collabteam.learners.base:Learner", "collabteam.learners.methods"
 )
-"""The learners; ``collabteam.learners.base.Learner`` says what one is."""
+"""The learners, subclasses of ``collabteam.learners.base.Learner``."""
 
 _AUGMENT = {
     "none": "crops as they are",
@@ -40,7 +40,7 @@ class DataConfig:
         5, ge=2, help="group-aware stratified folds (paper: 5, so each is an 80/20 split)"
     )
     train_folds: list[int] = setting(
-        [0, 1, 2, 3, 4], ge=0, help="folds that are trained; recalls are the mean over these"
+        [0, 1, 2, 3, 4], ge=0, help="folds that are trained; recalls are averaged over them"
     )
     augment: str = setting(
         "none", choices=_AUGMENT, help="augmentation of round 0 (the paper names none)"
@@ -51,7 +51,7 @@ class DataConfig:
         when_absent="",
         always_recorded=True,
         metavar="strong",
-        help="augmentation of later rounds, else as augment",
+        help="augmentation of later rounds; by default as augment",
     )
     batch_size: int = setting(64, ge=2, help="crops per training step (paper: 64)")
     eval_batch_size: int = setting(
@@ -95,7 +95,7 @@ class TeamConfig:
         "scratch",
         choices={
             "scratch": "new weights (Kaiming)",
-            "previous": "each fold goes on from the same fold of the round before",
+            "previous": "each fold continues from the same fold of the round before",
         },
         help="where later rounds start",
     )
@@ -103,17 +103,17 @@ class TeamConfig:
         "best",
         choices={
             "best": "one network, of the fold with the best balanced recall",
-            "mean": "the mean of all trained folds, at as many times the cost",
+            "mean": "the mean of all trained folds; the cost grows with their number",
         },
         help="how a branch votes",
     )
     joint: str = setting(
         "product",
         choices=("product", "min", "mean"),
-        help="joint confidence of a verdict, from the branches' (the paper does not define it)",
+        help="joint confidence, from the branches' confidences (the paper does not define it)",
     )
     vote: dict[str, Any] = implementation(
-        VOTES, "consensus", help="vote policy: which verdict the votes make"
+        VOTES, "consensus", help="vote policy: how votes become a verdict"
     )
 
 
@@ -160,10 +160,13 @@ class TrainConfig(CommandConfig):
     """Settings of ``collabteam.train``."""
 
     seed: int = setting(
-        0, ge=0, help="of every draw: i0, folds, initial weights, augmentation, increments"
+        0, ge=0, help="seed of every draw: i0, folds, initial weights, augmentation, increments"
     )
     round: int = setting(
-        0, ge=0, affects="place", help="the target round; missing ones are done, complete ones kept"
+        0,
+        ge=0,
+        affects="place",
+        help="the target round; missing rounds are made, complete ones kept",
     )
     reviewer: str = setting(
         "person",
@@ -203,8 +206,8 @@ class TrainConfig(CommandConfig):
         ge=-1,
         affects="place",
         metavar="K",
-        help="first take back every round after K (-1: all); files are kept aside; after a kill "
-        "repeat the command without it",
+        help="first take back every round after K (-1: all) and keep their files aside; after a "
+        "kill, repeat the command without it",
     )
     data: DataConfig = group(DataConfig, help="crops to tensors and folds")
     team: TeamConfig = group(TeamConfig, help="branches and voting")

@@ -1,1 +1,1 @@
-"""Where a camera's files are: tables, locks, and the copy of an object store."""
+"""Storage of a camera's files: paths, tables, locks, and the copy of an object store."""

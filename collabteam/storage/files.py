@@ -1,8 +1,8 @@
-"""Files that are there whole or not at all, also after a kill or a power cut.
+"""Atomic writing of files that survives kills and power cuts.
 
-Everything is written beside its place under a hidden name, brought to the disk, and renamed. The
-hidden file is locked while it is written, so what a kill left is overwritten by the next writer,
-and two writers of the same file never share one.
+Each file is written beside its place under a hidden name, flushed to the disk, and renamed. The
+hidden file is locked while it is written, so the next writer overwrites the remains of a kill, and
+two writers of the same file never share one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def write_bytes(path: Path, content: bytes, private: bool = False) -> None:
     Args:
         path: The file.
         content: All of it.
-        private: Whether its owner alone may read it.
+        private: Whether only its owner may read it.
 
     Raises:
         UserError: The disk is full.
@@ -56,7 +56,7 @@ def write_json(path: Path, content: object, private: bool = False) -> None:
 
 def write_npz(path: Path, arrays: Mapping[str, ArrayLike]) -> None:
     """Write arrays by name as :func:`write_bytes` does; ``numpy.load`` reads them."""
-    import numpy as np  # views that only read records need not wait for it
+    import numpy as np  # code that only reads records need not wait for it
 
     with replacing(path) as file:
         np.savez(file, allow_pickle=False, **arrays)
@@ -99,7 +99,7 @@ def replacing(path: Path, private: bool = False) -> Iterator[BinaryIO]:
 
     Args:
         path: The file.
-        private: Whether its owner alone may read it.
+        private: Whether only its owner may read it.
 
     Yields:
         The new file, open for writing; it takes the place of the old one when the block ends, and
@@ -117,13 +117,13 @@ def replacing(path: Path, private: bool = False) -> Iterator[BinaryIO]:
 
 @contextmanager
 def replacing_path(path: Path) -> Iterator[Path]:
-    """The same for libraries that open the file themselves.
+    """Do the same as :func:`replacing` for libraries that open the file themselves.
 
     Args:
         path: The file.
 
     Yields:
-        Where to write: an empty file beside it with the same ending.
+        The path to write to: an empty file beside it with the same suffix.
 
     Raises:
         UserError: The disk is full.
@@ -134,7 +134,7 @@ def replacing_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Make a folder that appears whole, in place of one that may be there; for one writer alone.
+    """Make a folder atomically, in place of an existing one; for a single writer.
 
     Args:
         path: The folder.
@@ -180,12 +180,12 @@ def _partial(
 
 
 def _claim(stack: ExitStack, path: Path, name: str, ending: str) -> tuple[Path, int]:
-    """The usual hidden file, or one for this call alone if another writer has that."""
+    """Claim the usual hidden file, or one for this call alone if another writer holds that."""
     usual = path.with_name(name + ending)
     # No lock, too, where the file system knows none.
     with suppress(OSError):
         descriptor = stack.enter_context(file_lock(usual, wait=False))
-        # Its last writer may have renamed it in the meantime.
+        # Its last writer may have renamed it meanwhile.
         if os.path.samestat(os.fstat(descriptor), usual.stat()):
             return usual, descriptor
     own = path.with_name(f"{name}.{uuid.uuid4().hex[:8]}{ending}")

@@ -1,7 +1,7 @@
-"""The names of a camera's files, and which of them belong to the camera's copy in a store.
+"""The names of a camera's files, and the files that an object store shares.
 
-Only this module spells these names. They are the format of every camera that exists, on disks and
-in object stores, so none of them may change.
+Only this module spells these names. All existing cameras use them, on disks and in object stores,
+so none of them may change.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ INCOMING = "incoming"
 VIDEOS = "videos"
 TABLE = ".lance"
 TABLES_LOCK = "labels.lock"
-"""One lock for all tables of a camera: appends hold it shared, a merge holds it alone."""
+"""One lock for all tables of a camera: appends share it, a merge holds it exclusively."""
 
 ROUND_RECORD = "round.json"
 AUDIT_RECORD = "audit.json"
@@ -50,7 +50,7 @@ class RoundFiles:
 
     @property
     def record(self) -> Path:
-        """The round's record, written last: with it the round is finished."""
+        """The round's record, written last: it marks the round as finished."""
         return self.folder / ROUND_RECORD
 
     @property
@@ -73,7 +73,7 @@ class RoundFiles:
         return self.folder / f"fold-{fold}.npz"
 
     def all_fold_predictions(self) -> dict[int, Path]:
-        """The out-of-fold probabilities that are there, by fold in ascending order."""
+        """The existing files of out-of-fold probabilities, by fold in ascending order."""
         found = {
             int(file.stem.removeprefix("fold-")): file for file in self.folder.glob("fold-*.npz")
             if file.stem.removeprefix("fold-").isdecimal()
@@ -91,7 +91,7 @@ class RoundFiles:
         return self.branches / (f"{label}.{name}" if label else name)
 
     def all_branches(self) -> list[Path]:
-        """The networks that are there."""
+        """The existing networks."""
         return sorted(self.branches.glob("*.safetensors"))
 
     def unfinished_fit(self, fold: int, fingerprint: str) -> Path:
@@ -99,7 +99,7 @@ class RoundFiles:
         return self.folder / f".fold-{fold}-{fingerprint}"
 
     def unfinished_fits(self, fold: int) -> list[Path]:
-        """Folders of checkpoints of a fold that are there, whatever they were made with."""
+        """The existing folders of checkpoints of a fold, with any fingerprint."""
         return sorted(self.folder.glob(f".fold-{fold}-*"))
 
     def scores(self, engine: str = "") -> Path:
@@ -121,7 +121,7 @@ class RoundFiles:
 
     @property
     def logged(self) -> Path:
-        """Says that the round was logged to W&B, whose files lie beside it."""
+        """Marks that the round was logged to W&B; the files of W&B lie beside it."""
         return self.folder / "wandb" / "logged.json"
 
     def fold_log(self, fold: int) -> Path:
@@ -141,17 +141,17 @@ class AuditFiles:
 
     @property
     def record(self) -> Path:
-        """The samples, written last when an audit begins."""
+        """The samples; written last at the start of an audit."""
         return self.folder / AUDIT_RECORD
 
     @property
     def release(self) -> Path:
-        """The labels that are audited."""
+        """The audited labels."""
         return self.folder / "release.parquet"
 
     @property
     def certificate(self) -> Path:
-        """The result, written when the last class is decided."""
+        """The result, written once the last class is decided."""
         return self.folder / CERTIFICATE
 
 
@@ -160,7 +160,7 @@ class ReviewFiles:
     """The files of the review page, which never leave this machine.
 
     Attributes:
-        folder: ``<root>/<camera>/review``, for its owner alone.
+        folder: ``<root>/<camera>/review``, readable by its owner alone.
     """
 
     folder: Path
@@ -172,7 +172,7 @@ class ReviewFiles:
 
     @property
     def sessions(self) -> Path:
-        """Who is signed in."""
+        """The signed-in reviewers."""
         return self.folder / "sessions.json"
 
 
@@ -193,7 +193,7 @@ class CameraFiles:
 
     @property
     def lock(self) -> Path:
-        """Held by the command that holds the camera."""
+        """The lock of the command that holds the camera."""
         return self.folder / LOCK
 
     def table_folder(self, name: TableName) -> Path:
@@ -202,7 +202,7 @@ class CameraFiles:
 
     @property
     def quarantine(self) -> Path:
-        """Pictures that could not be taken in, a line each."""
+        """The pictures that could not be ingested, one per line."""
         return self.folder / "quarantine.jsonl"
 
     def round(self, number: int) -> RoundFiles:
@@ -215,7 +215,7 @@ class CameraFiles:
         return sorted(int(name) for name in names if name.isdecimal())
 
     def rolled_back(self, number: int) -> list[RoundFiles]:
-        """Earlier attempts at a round, which were taken back; the newest first."""
+        """Earlier attempts at a round that were taken back, newest first."""
         found = {
             int(folder.suffix[1:]): RoundFiles(folder)
             for folder in self.attic.glob(f"{ROUND}{number}.*")
@@ -229,7 +229,7 @@ class CameraFiles:
         return self.folder / ROLLED_BACK
 
     def set_rounds_aside(self, after: int) -> list[int]:
-        """Move every round behind ``after`` to the rounds that were taken back.
+        """Move every round after ``after`` to the rounds that were taken back.
 
         The last round goes first, so that a kill in between leaves rounds without a gap.
 
@@ -267,7 +267,7 @@ class CameraFiles:
 
     @property
     def videos(self) -> Path:
-        """Folder of a record of each video that was read, and of previews."""
+        """Folder with a record of each video that was read, and with previews."""
         return self.folder / VIDEOS
 
     @property
@@ -286,10 +286,10 @@ class CameraFiles:
 
 
 def is_shared(name: str) -> bool:
-    """Whether a file is in the store besides this machine.
+    """Whether a file belongs in the store as well as on this machine.
 
     Args:
-        name: Its path from the camera's folder, with ``/``.
+        name: Its path relative to the camera's folder, with ``/``.
     """
     first, *others = name.split("/")
     hidden = any(part.startswith(".") for part in (first, *others))
@@ -301,10 +301,10 @@ def is_shared(name: str) -> bool:
 
 
 def is_mark(name: str) -> bool:
-    """Whether a file says that the files beside it are complete."""
+    """Whether a file marks the files beside it as complete."""
     return name.rsplit("/", 1)[-1] in _MARKS
 
 
 def is_under_lock(name: str) -> bool:
-    """Whether a file is made under the camera's lock, so that it fits only the log of that time."""
+    """Whether a file is made under the camera's lock, and so matches only the log of that time."""
     return _UNDER_LOCK.match(name) is not None

@@ -1,4 +1,4 @@
-"""File locks of the operating system; their content tells other commands who holds them."""
+"""File locks of the operating system; their content names the holder to other commands."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LockHeld(Exception):
 
     Attributes:
         holder: The holder's note, with at least ``pid``, ``host`` and ``since`` (Unix seconds);
-            empty if it has taken the lock but not signed yet.
+            empty if it has taken the lock but has not written its note yet.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -58,12 +58,12 @@ class LockHeld(Exception):
 class Lock:
     """An exclusive lock on a file, held until :meth:`release` or the end of the process.
 
-    The lock belongs to the operating system, so it ends with the process however that ends and is
-    never stale. The file's content only tells others who holds it.
+    The lock belongs to the operating system, so it ends with the process in every case and is never
+    stale. The file's content only names the holder to others.
 
     Args:
-        path: The file; made if need be, for its owner alone to read where ``private``.
-        note: Shown to others, beside the process, the host and the time; must fit into JSON.
+        path: The file; created if missing.
+        note: Shown to others with the process, the host and the time; must be JSON-able.
         private: Whether only the file's owner may read the note.
 
     Raises:
@@ -98,7 +98,7 @@ class Lock:
         """Replace the note that others read."""
         signed = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time(), **note}
         os.ftruncate(self._descriptor, 0)
-        with suppress(OSError):  # on a full disk the lock holds all the same, unsigned
+        with suppress(OSError):  # on a full disk the lock still holds, without a note
             os.pwrite(self._descriptor, json.dumps(signed).encode(), 0)
 
     def release(self) -> None:
@@ -127,9 +127,9 @@ def file_lock(
 
     Args:
         path: The file.
-        shared: Whether others may hold it at the same time, if they share it, too.
+        shared: Whether other shared holders are allowed at the same time.
         wait: Whether to wait until others release it.
-        make: Whether to make the file if it is missing.
+        make: Whether to create a missing file.
 
     Yields:
         The descriptor of the file, open until the block ends.

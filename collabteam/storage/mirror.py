@@ -1,18 +1,18 @@
-"""The copy on this machine of a camera that lives in an object store.
+"""The local copy of a camera that lives in an object store.
 
 The tables (crops, labels, truth) are read and written in the store itself. All other files of the
 camera (rounds, audits, records of videos, reports) are made in the copy, and the holder of the
-camera's lock uploads them after each step, so that another machine can go on from there. The store
-is authoritative: the copy may be deleted whenever no command runs.
+camera's lock uploads them after each step, so that another machine can continue from there. The
+store is authoritative: the copy may be deleted whenever no command runs.
 
-**Who may upload.** The lock is an object, :class:`Lease`, whose generation grows by one each time
-that it is taken. A copy that held the last generation may contain work that a kill kept from being
-uploaded, so it uploads that work the next time. Any other copy is made equal to the store, and
+**Uploads.** The lock is an object, :class:`Lease`, whose generation grows by one each time that it
+is taken. A copy that held the last generation may contain work that was not uploaded before a kill,
+so it uploads that work the next time. Any other copy is made equal to the store, and
 unfinished rounds and audits in it are dropped, because another holder has worked since. An object
 is replaced only if it is the one that this copy saw last, so a holder that was frozen for an hour
 cannot overwrite the work of the next one.
 
-**Order.** The file that says that a result is complete (``round.json``, ``audit.json``, ...) is
+**Order.** The file that marks a result as complete (``round.json``, ``audit.json``, ...) is
 uploaded last and deleted first.
 """
 
@@ -55,8 +55,8 @@ class Lease:
 
     Args:
         store: The camera's objects.
-        owner: Identifies this copy on this machine. A lease that it left behind is its own: the
-            caller has the local lock, which shows that the earlier process is gone.
+        owner: Identifies this copy on this machine. It may take a lease that it left behind: the
+            caller holds the local lock, which shows that the earlier process has ended.
         note: Shown to other commands.
 
     Attributes:
@@ -115,7 +115,7 @@ class Lease:
             if self._lost:
                 raise UserError(
                     f"{self._store.url}: another command took over the camera while this one was "
-                    f"not heard of for {LEASE:.0f} seconds: run it again, it goes on from what is "
+                    f"silent for {LEASE:.0f} seconds: run it again, it continues from what is "
                     "there"
                 )
 
@@ -128,7 +128,7 @@ class Lease:
             try:
                 self._etag = self._store.write(LOCK, text, over=self._etag)
             except Conflict:
-                # The answer to this put, or to that of an earlier renewal, may have been lost.
+                # The response to this put, or to an earlier renewal, may have been lost.
                 found = self._store.read(LOCK)
                 if found is None or _content(found.content).get("key") != self._content["key"]:
                     return False
@@ -150,7 +150,7 @@ class Lease:
         with self._guard:
             if not self._lost and self._content["holder"]:
                 self._content["holder"] = None
-                with suppress(UserError):  # then it ends by itself
+                with suppress(UserError):  # the lease then expires
                     self._put()
 
 
@@ -206,7 +206,7 @@ class Mirror:
         self._lease = self._lock = None
 
     def _owner(self, state: dict[str, Any]) -> str:
-        # A copy may be copied, and a machine's image be started twice.
+        # The copy itself may be copied, and a machine's image may be started twice.
         return f"{socket.gethostname()} {self.folder} {state['copy']}"
 
     # -- down and up -------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ class Mirror:
             self._say_if_much("up to", sum(here[name][0] for name in changed))
 
             def up(name: str) -> None:
-                with suppress(FileNotFoundError):  # gone meanwhile
+                with suppress(FileNotFoundError):  # removed meanwhile
                     known[name] = [self._write(name, known.get(name, [None])[0]), *here[name]]
 
             def away(name: str) -> None:
@@ -276,7 +276,7 @@ class Mirror:
             for file in files:
                 name, stat = file.relative_to(self.folder).as_posix(), _stat(file)
                 found = self.store.read(name)
-                with suppress(Conflict):  # another command was quicker, with the same right
+                with suppress(Conflict):  # another command uploaded it first, which is as good
                     etag = self.store.write(name, file.read_bytes(), found.etag if found else None)
                     state["files"][name] = [etag, *stat]
 
@@ -301,7 +301,7 @@ class Mirror:
         try:
             return self.store.write(name, content, etag)
         except Conflict:
-            # An earlier upload was killed or its answer was lost, or there is a new holder.
+            # An earlier upload was killed, its response was lost, or there is a new holder.
             assert self._lease is not None
             self._lease.check(ask=True)
             found = self.store.read(name)
@@ -310,7 +310,7 @@ class Mirror:
             except Conflict as error:
                 raise UserError(
                     f"{self.store.url}/{name} is being written by another command: run this one "
-                    "again, it goes on from what is there"
+                    "again, it continues from what is there"
                 ) from error
 
     def _download(self, state: dict[str, Any]) -> None:
@@ -357,7 +357,7 @@ class Mirror:
 
     def _say_if_much(self, where: str, size: int) -> None:
         if size > _MUCH:
-            say(f"bringing {size / 1e6:.0f} MB of {self.folder.name} {where} {self.store.url}")
+            say(f"transferring {size / 1e6:.0f} MB of {self.folder.name} {where} {self.store.url}")
 
     def _files(self) -> dict[str, list[int]]:
         """Size and time of change of every file that belongs in the store, too."""
@@ -377,9 +377,9 @@ class Mirror:
         """Keep other processes on this machine from synchronising the copy at the same time.
 
         Yields:
-            What the copy and the store had in common last: ``files`` (etag, size, time of change
-            by name), ``held`` (the generation of the lock that this copy held last), ``copy`` and
-            ``store``, the address.
+            The last common state of copy and store: ``files`` (etag, size, time of change by name),
+            ``held`` (the generation of the lock that this copy held last), ``copy`` and ``store``,
+            the address.
         """
         with disk_errors():
             try:
@@ -407,7 +407,7 @@ class Mirror:
 
 
 def address_of(folder: Path) -> str:
-    """The address of the camera that a folder is the copy of; ``""`` if it is no copy."""
+    """The address of the camera that a folder is the copy of; ``""`` if it is not a copy."""
     try:
         state = json.loads((folder / _SYNCED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -416,7 +416,7 @@ def address_of(folder: Path) -> str:
 
 
 def _now() -> float:
-    """Seconds on a clock that also runs while the machine sleeps."""
+    """Seconds of a clock that also counts while the machine sleeps."""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime(clock)
 
@@ -431,7 +431,7 @@ def _content(text: bytes) -> dict[str, Any]:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts round-10 behind round-9."""
+    """A sort key that puts round-10 after round-9."""
     return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"(\d+)", name)]
 
 

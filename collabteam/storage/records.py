@@ -1,13 +1,13 @@
-"""Records: JSON files that say what a piece of work came to.
+"""Records: JSON files that hold the result of a piece of work.
 
-One pydantic model is the schema, the validation and the JSON of a record. Its fields are written in
-the order in which the model declares them.
+One pydantic model defines the schema, the validation and the JSON of a record. Its fields are
+written in the order of declaration.
 
-**Versions.** Every record holds the number of its schema. A key that is added gets a default, which
-says what its absence in an older record means. A key that changes its name or its meaning raises
-the number, and :meth:`Record.migrate` brings older content up to date. So a newer version reads
-every older record. An older version refuses a record that holds more than it knows, because it
-could not tell what it leaves out.
+**Versions.** Every record holds the number of its schema. A new key has a default, which defines
+the meaning of its absence in an older record. A change of a key's name or meaning raises the
+number, and :meth:`Record.migrate` converts older content. So a newer version reads every older
+record. An older version refuses a record with unknown keys, because it cannot know what it would
+ignore.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ Digest = Annotated[str, Field(strict=True, pattern=r"^[0-9a-f]{8,}$")]
 
 
 class Part(BaseModel):
-    """Part of a record; it never changes, and unknown keys are an error."""
+    """Part of a record; it is immutable, and unknown keys are an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Record(Part):
-    """A versioned record, which is one JSON file; in memory it is always of the current schema.
+    """A versioned record in one JSON file; in memory it always has the current schema.
 
     A subclass raises ``SCHEMA`` when a key changes its name or its meaning, and then extends
     :meth:`migrate`.
@@ -55,7 +55,7 @@ class Record(Part):
 
     @classmethod
     def migrate(cls, content: dict[str, Any], version: int) -> dict[str, Any]:
-        """Bring the content of an older record up to date.
+        """Convert the content of an older record to the current schema.
 
         Args:
             content: The content of the file, without the number of its schema.
@@ -75,7 +75,7 @@ class Record(Part):
             remedy: What the user can do if it is broken.
 
         Raises:
-            UserError: The file cannot be read, is no such record, or was made by a newer version.
+            UserError: The file cannot be read, is not such a record, or a newer version made it.
         """
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
@@ -87,15 +87,15 @@ class Record(Part):
 
     @classmethod
     def from_json(cls, content: object, file: Path, remedy: str) -> Self:
-        """Validate what a file holds, and bring it up to date.
+        """Validate the content of a file, and convert it to the current schema.
 
         Args:
-            content: What its JSON says.
+            content: Its parsed JSON.
             file: The file, for messages.
             remedy: What the user can do if it is broken.
 
         Raises:
-            UserError: It is no such record, or a newer version made it.
+            UserError: It is not such a record, or a newer version made it.
         """
         broken = f"{file} is broken ({{}}): {remedy}"
         if not isinstance(content, dict):
@@ -115,14 +115,14 @@ class Record(Part):
         except ValidationError as error:
             problems = error.errors(include_url=False)
             unknown = [one for one in problems if one["type"] == "extra_forbidden"]
-            # What is missing or wrong is damage, whatever else the record holds.
+            # A missing or wrong key is damage, even if the record also holds unknown keys.
             if len(unknown) == len(problems):
                 names = ", ".join(_place(one["loc"]) for one in unknown)
                 raise UserError(newer.format(f"expected no key {names}")) from error
             raise UserError(broken.format(_problem(problems))) from error
 
     def write(self, file: Path) -> None:
-        """Write the record so that it is there whole or not at all, also after a power cut."""
+        """Write the record atomically, safe against a power cut."""
         write_json(file, self.to_json())
 
     def to_json(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Record(Part):
         schema = cls.model_json_schema(schema_generator=_WithoutTitles)
         number = {"description": "Version of this format.", "const": cls.SCHEMA}
         schema["properties"] = {"schema": number, **schema["properties"]}
-        # A default stands for what an older record lacks; what is written holds every key.
+        # Defaults serve only older records; a written record holds every key.
         for part in [schema, *schema.get("$defs", {}).values()]:
             if part.get("additionalProperties") is False:
                 part["required"] = list(part["properties"])
@@ -154,7 +154,7 @@ def _place(path: tuple[int | str, ...]) -> str:
 
 
 def _problem(problems: list[Any]) -> str:
-    """The first thing that is wrong, and all keys that are missing."""
+    """Describe all missing keys, or else the first problem."""
     if missing := [_place(one["loc"]) for one in problems if one["type"] == "missing"]:
         return f"no {', '.join(missing)}"
     first = problems[0]

@@ -10,7 +10,7 @@ from collabteam.settings import check_root
 
 
 def cache_folder() -> Path:
-    """Where this machine keeps its copies of cameras in object stores."""
+    """The folder of this machine's copies of cameras in object stores."""
     home = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(home) if home else Path.home() / ".cache") / "collabteam"
 
@@ -26,7 +26,7 @@ def store_address(root: str | Path) -> str:
 
 
 def root_folder(root: str | Path) -> Path:
-    """The folder of a root on this machine; for an object store, the one of its copies.
+    """The folder of a root on this machine; for an object store, the folder of its copies.
 
     Args:
         root: A folder, or ``s3://bucket/prefix``.
@@ -36,7 +36,7 @@ def root_folder(root: str | Path) -> Path:
     """
     if not (address := store_address(root)):
         return Path(root)
-    # The same bucket of another server is another one.
+    # Buckets of the same name on different servers are different buckets.
     server = os.environ.get("AWS_ENDPOINT_URL", "").partition("://")[2].strip("/") or "aws"
     inside = address.partition("://")[2]
     return cache_folder() / re.sub(r"[^A-Za-z0-9_.-]", "_", server) / inside

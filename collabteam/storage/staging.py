@@ -1,4 +1,4 @@
-"""Output that appears whole or not at all."""
+"""Staging of output that must appear atomically."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def staging_folder(folder: Path, to: Path) -> Iterator[Path]:
         to: The output, for the message.
 
     Raises:
-        UserError: Another command uses the folder at the moment.
+        UserError: Another command is using the folder.
     """
     folder.mkdir(exist_ok=True)
     with ExitStack() as stack:

@@ -1,7 +1,7 @@
-"""An object store as a root: addresses, the client, patience, and errors that a person can act on.
+"""An object store as a root: addresses, the client, retries, and errors that a user can act on.
 
-Everything else speaks of folders on this machine; :mod:`collabteam.storage.mirror` brings files of
-a folder up and down, and tables are read and written in the store itself.
+All other code works with folders on this machine: :mod:`collabteam.storage.mirror` uploads and
+downloads the files of a folder, while tables are read and written in the store itself.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ if TYPE_CHECKING:
     from obstore import PutMode
 
 PATIENCE = 60.0
-"""Seconds for which a store that does not answer is asked again."""
+"""Seconds of retries for a store that does not answer."""
 _SILENCE = 4.0
 _WORKERS = 8
 # For one request: longer than a slow line takes for one object. A request that hangs is repeated.
 _REQUEST_SECONDS = 120.0
-# How often a merge may be overtaken by appends before it gives way.
+# Number of appends that may overtake a merge before it gives up.
 _COMMITS = 5
 
 Result = TypeVar("Result")
 
-# Servers that did not answer in time. Until they do, nothing waits for them again.
+# Servers that did not answer in time. Until they answer, no request waits for them again.
 _gave_up: set[str] = set()
 
-# Lance passes on the store's answers as text only. Its text and the client's come from the same
+# Lance passes on the store's responses only as text. Its text and the client's come from the same
 # Rust crate, so these patterns serve both; the client's exception types would serve only one.
 _STATUS = re.compile(r"status code: (\d{3})|StatusCode\((\d{3})\)")
 _NO_CREDENTIALS = re.compile(r"failed to get aws credentials|169\.254\.|no credentials", re.I)
@@ -121,7 +121,7 @@ class Store:
             operation: Must be safe to repeat.
 
         Raises:
-            UserError: It does not answer for ``PATIENCE`` seconds, there is no such bucket, or it
+            UserError: The store does not answer for ``PATIENCE`` seconds, has no such bucket, or
                 refuses the credentials. All other exceptions of the operation pass through.
         """
         began = time.monotonic()
@@ -138,15 +138,15 @@ class Store:
                 if time.monotonic() + pause > until:
                     _gave_up.add(self.endpoint)
                     raise UserError(
-                        f"{self.url} does not answer{self._at()} ({_short(error)}): when it is "
-                        "there again the same command goes on; nothing is lost"
+                        f"{self.url} does not answer{self._at()} ({_short(error)}): once it is "
+                        "back, run the same command again to continue; nothing is lost"
                     ) from error
             else:
                 _gave_up.discard(self.endpoint)
                 return result
             if time.monotonic() - began > _SILENCE and not told:
                 told = True
-                say(f"{self.url} does not answer{self._at()}, asking again for a minute")
+                say(f"{self.url} does not answer{self._at()}, retrying for a minute")
             time.sleep(pause)
             pause = min(2 * pause, 5.0)
 
@@ -154,7 +154,7 @@ class Store:
         return f" at {self.endpoint}" if self.endpoint else ""
 
     def _is_away(self, error: Exception) -> bool:
-        """Whether the store is away, so that repeating the operation may help.
+        """Whether the store is unavailable, so that a retry may help.
 
         Raises:
             UserError: Only the user can help.
@@ -162,7 +162,7 @@ class Store:
         text = str(error)
         if "NoSuchBucket" in text or "InvalidBucketName" in text:
             raise UserError(
-                f"there is no bucket {self.bucket}{self._at()}: make it, or correct root="
+                f"there is no bucket {self.bucket}{self._at()}: create it, or correct root="
             ) from error
         if _NO_CREDENTIALS.search(text):
             raise UserError(
@@ -221,8 +221,8 @@ class Store:
             Its etag.
 
         Raises:
-            Conflict: The object has changed. This very call may have changed it, if the store's
-                answer was lost on the way.
+            Conflict: The object has changed. This call itself may have changed it, if the store's
+                response was lost.
         """
         mode: PutMode = "create" if over is None else {"e_tag": over}
         try:
@@ -231,16 +231,16 @@ class Store:
             )["e_tag"] or ""  # fmt: skip
         except (AlreadyExistsError, PreconditionError) as error:
             raise Conflict(name) from error
-        except FileNotFoundError as error:  # the replaced object is gone
+        except FileNotFoundError as error:  # the object to replace was deleted
             raise Conflict(name) from error
 
     def check_conditions(self) -> None:
-        """Make sure that the store refuses to write an object that exists already.
+        """Make sure that the store refuses to create an object that already exists.
 
-        Two writers are kept apart by this alone.
+        Only this keeps two writers apart.
 
         Raises:
-            UserError: It does not.
+            UserError: The store does not refuse.
         """
         name = f".{uuid.uuid4().hex}"
         self.write(name, b"1")
@@ -254,9 +254,9 @@ class Store:
 
     def _no_conditions(self) -> str:
         return (
-            f"{self.url}: the store{self._at()} does not do conditional writes (If-None-Match, "
-            "If-Match), without which two writers would overwrite each other: use one that does, "
-            "such as Amazon S3 or MinIO, or a folder"
+            f"{self.url}: the store{self._at()} does not support conditional writes "
+            "(If-None-Match, If-Match), without which two writers would overwrite each other: use "
+            "one that does, such as Amazon S3 or MinIO, or a folder"
         )
 
     def delete(self, name: str) -> None:
@@ -308,7 +308,7 @@ class Store:
 
 
 def say(text: str) -> None:
-    """Tell a person why this takes a while."""
+    """Tell the user why an operation takes a while."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -339,12 +339,12 @@ def append_once(data: lance.LanceDataset, rows: pa.Table, store: Store) -> lance
     """Append rows in one commit, exactly once even if an answer of the store is lost.
 
     A commit is a conditional put. If its answer is lost, the outcome is unknown; each commit has a
-    unique name, so the table's own history tells whether it was made.
+    unique name, so the table's history shows whether it succeeded.
 
     Args:
-        data: The table as it was seen last.
+        data: The table as last seen.
         rows: The rows to append.
-        store: Where it lies.
+        store: The store that holds it.
 
     Returns:
         The table with the rows.
@@ -386,15 +386,15 @@ def merge_small(
 ) -> lance.LanceDataset:
     """Merge neighbouring small fragments; others may append meanwhile.
 
-    The merged table is committed as a replacement of exactly the version that it was made of. An
-    append in between makes the commit fail and is then put behind the merged rows; an append that
-    comes after the commit is tried again by its writer. The order of the rows stays in either case.
-    If another process merged in the meantime, or the store refuses, the table is left as it is.
+    The merged table is committed as a replacement of exactly the version that it was made from. An
+    append in between makes the commit fail and is then placed after the merged rows; the writer of
+    an append after the commit retries it. The order of the rows stays in either case. If another
+    process merged meanwhile, or the store refuses, the table is left as it is.
 
     Args:
         data: The table.
-        largest: Rows below which a fragment is small, and most rows of a merged one.
-        store: Where it lies.
+        largest: A fragment of fewer rows is small; a merged one has at most this many.
+        store: The store that holds it.
         advance: Called with the number of rows just merged.
 
     Returns:
@@ -416,7 +416,7 @@ def merge_small(
     for _ in range(_COMMITS):
         now = [fragment.metadata for fragment in data.get_fragments()]
         if list(map(_paths, now[: len(before)])) != list(map(_paths, before)):
-            return data  # merged by another process, or by this commit, whose answer was lost
+            return data  # merged by another process, or by this commit after its response was lost
         operation = lance.LanceOperation.Overwrite(data.lance_schema, merged + now[len(before) :])
         try:
             return lance.LanceDataset.commit(data, operation, int(data.version), max_retries=0)
@@ -431,7 +431,7 @@ def _rewrite(
     data: lance.LanceDataset, numbers: list[int], largest: int
 ) -> list[lance.FragmentMetadata]:
     chosen = [one for one in data.get_fragments() if one.fragment_id in numbers]
-    # Few at a time, for pictures are heavy.
+    # A few rows at a time, because pictures take much memory.
     rows = data.scanner(
         fragments=chosen, scan_in_order=True, batch_size=1024, batch_readahead=2,
         fragment_readahead=2,
@@ -440,7 +440,7 @@ def _rewrite(
 
 
 def _paths(fragment: lance.FragmentMetadata) -> list[str]:
-    """Identifies a fragment for good; its number may be given to another one."""
+    """Paths that identify a fragment permanently; its number may be reused."""
     return [file.path for file in fragment.files]
 
 

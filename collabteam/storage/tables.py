@@ -1,4 +1,4 @@
-"""One append-only Lance table, and errors that a person can act on."""
+"""One append-only Lance table, and errors that a user can act on."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from collabteam.storage.store import Store, append_once, merge_small
 
 Result = TypeVar("Result")
 
-# A log that grows by single clicks has as many fragments as clicks, and every commit writes the
-# list of them all: 1,000 one-row commits take 50 MB and 5 ms each unless they are merged.
+# A log that grows by single answers has one fragment per answer, and every commit writes the list
+# of all fragments: 1,000 one-row commits take 50 MB and 5 ms each unless they are merged.
 _MOST_FRAGMENTS = 64
 # Fragments of fewer rows count as small and are merged; rewriting larger ones would cost more.
 _SMALL_FRAGMENT = 16_384
 # Rows of a few columns that are read at a time.
 _BLOCK = 65_536
-# How often a reader may be overtaken by merges before its failure counts as damage.
+# Number of merges that may overtake a reader before its failure counts as damage.
 _OVERTAKEN = 5
-# Age of versions that no commit in a store builds on any more: each is tried for minutes at most.
+# Age from which no commit in a store builds on a version: commits are retried for minutes at most.
 _SETTLED = timedelta(hours=1)
 
 
 class Table:
-    """A Lance table whose rows are only ever added; row numbers therefore never change.
+    """An append-only Lance table; row numbers therefore never change.
 
     Args:
         path: The table's folder on this machine.
-        store: Where the table lies, if that is in an object store.
-        before_append: Called before rows are added; raises if they must not be.
+        store: The object store that holds the table, if any.
+        before_append: Called before rows are added; raises to forbid it.
 
     Raises:
         UserError: There is no such table, or it is damaged.
@@ -59,17 +59,17 @@ class Table:
             self._data = self._reach(lambda: lance.dataset(address, storage_options=options))
 
     def _reach(self, operation: Callable[[], Result]) -> Result:
-        """Read something, again and again while the store it is in does not answer."""
+        """Run a read operation, with retries while the table's store does not answer."""
         return operation() if self._store is None else self._store.patiently(operation)
 
     @staticmethod
     def create(path: Path, schema: pa.Schema, store: Store | None = None) -> None:
-        """Make an empty table unless it is there already.
+        """Create an empty table unless it exists.
 
         Args:
             path: The table's folder on this machine.
             schema: Its columns.
-            store: Where it lies, if that is in an object store.
+            store: The object store that holds it, if any.
 
         Raises:
             UserError: The disk is full.
@@ -89,7 +89,7 @@ class Table:
                 raise
 
     def add_missing_texts(self, schema: pa.Schema) -> None:
-        """Give a table that an earlier version made the text columns that came since, empty.
+        """Add empty text columns that an earlier version's table lacks.
 
         Raises:
             UserError: The disk is full, or the table is damaged.
@@ -98,7 +98,7 @@ class Table:
         if missing:
             with self._damage(), disk_errors(), self._merging():
                 self._data.checkout_latest()  # type: ignore[no-untyped-call]
-                if set(missing) - set(self._data.schema.names):  # no other process was quicker
+                if set(missing) - set(self._data.schema.names):  # no other process added them first
                     self._data.add_columns(dict.fromkeys(missing, "''"))
 
     @contextmanager
@@ -125,13 +125,13 @@ class Table:
 
     def refresh(self) -> None:
         """Read the newest version of the table."""
-        # Again, for the version found may be removed before it is read.
+        # Retried, because the version found may be removed before it is read.
         self._following(self._data.checkout_latest)
 
     def _following(self, read: Callable[[], Result]) -> Result:
-        """Read, and again from the newest version if the files of this one were merged away.
+        """Read, and retry with the newest version if a merge removed this one's files.
 
-        Rows keep their numbers for good, so the newest version says the same and perhaps more.
+        Rows keep their numbers, so the newest version holds the same rows and perhaps more.
         """
         for _ in range(_OVERTAKEN):
             version = self.version
@@ -177,7 +177,7 @@ class Table:
         if self._store is not None:
             self._data = merge_small(self._data, _SMALL_FRAGMENT, self._store)
             return
-        # Not while others append or if the disk is full: the rows are safe as they are.
+        # Skipped while others append or if the disk is full: the rows are already safe.
         unfit = suppress(OSError, ValueError, RuntimeError)
         with unfit, self._merging(wait=False):
             self._merge(_SMALL_FRAGMENT)
@@ -185,13 +185,13 @@ class Table:
     def compact(self, rows: int, advance: Callable[[int], None] | None = None) -> None:
         """Merge fragments of fewer rows, and remove the files that the newest version lacks.
 
-        Readers of an older version go on with the newest, see :meth:`_following`. Writers wait,
+        Readers of an older version continue with the newest, see :meth:`_following`. Writers wait,
         except for a table in a store: there, files that were replaced within the last hour stay
         until a later call, because a commit may still build on them. A kill at any moment leaves
         the rows as they are, and files for a later call to remove.
 
         Args:
-            rows: Fragments of at least so many rows stay as they are.
+            rows: Fragments of at least this many rows stay as they are.
             advance: Called with the number of rows just merged.
 
         Raises:
@@ -204,7 +204,7 @@ class Table:
                 self._reach(lambda: self._clean(_SETTLED, everything=False))
                 return
             self._merge(rows, advance)
-            # No other process writes, so files without a version are those of killed commits.
+            # No other process writes, so files without a version come from killed commits.
             self._clean(timedelta(0), everything=True)
 
     def _clean(self, age: timedelta, everything: bool) -> None:
@@ -219,7 +219,7 @@ class Table:
             yield
 
     def _unmerged(self, rows: int) -> dict[int, int]:
-        """Number and rows of each fragment from the first on that has fewer rows than this."""
+        """Number and row count of each fragment, from the first with fewer rows than this on."""
         sizes = {part.fragment_id: part.metadata.num_rows for part in self._data.get_fragments()}
         first = next((number for number, size in sizes.items() if size < rows), None)
         return {n: size for n, size in sizes.items() if first is not None and n >= first}
@@ -227,8 +227,8 @@ class Table:
     def _merge(self, rows: int, advance: Callable[[int], None] | None = None) -> None:
         """Merge fragments of fewer rows; the caller is alone, and the order stays.
 
-        Lance sorts fragments by their numbers, and merged ones get new numbers: they end up behind
-        all that are not merged. So everything behind the first small fragment is merged as well.
+        Lance sorts fragments by number, and merged ones get new numbers, so they end up after all
+        unmerged ones. To keep the order, all fragments after the first small one are merged.
         """
         self._data.checkout_latest()  # type: ignore[no-untyped-call]
         unmerged = self._unmerged(rows)
@@ -254,7 +254,7 @@ class Table:
     def _merging(self, shared: bool = False, wait: bool = True) -> Iterator[None]:
         """The lock of all tables: shared by appends, exclusive to a merge; none in a store.
 
-        An append that commits while others are merged would end up before them.
+        An append that commits during a merge would end up before the merged rows.
         """
         if self._store is not None:
             yield
@@ -279,7 +279,7 @@ class Table:
         """
         for start in range(first, end, _BLOCK):
             rows = range(start, min(start + _BLOCK, end))
-            # In one piece, for small ones keep much more in memory than they show.
+            # As one batch, because small slices keep much larger buffers in memory.
             table = self._following(partial(self._scan, columns, rows))
             yield from table.combine_chunks().to_batches()
         pa.default_memory_pool().release_unused()
@@ -290,7 +290,7 @@ class Table:
         )
 
     def holding(self, column: str, names: set[str]) -> set[str]:
-        """Those of these names that a column holds, including rows that others just added."""
+        """The subset of names that a column holds, including rows that others just added."""
         # Names with other characters would need quoting, and no crop has such a name.
         quoted = ",".join(f"'{name}'" for name in names if name.isalnum())
         if not quoted:

@@ -1,8 +1,8 @@
-"""A camera's files: where they are, who may change them, and the copy of an object store.
+"""A camera's files: their paths, their transactions, and the copy of an object store.
 
-A root is a folder or an address such as ``s3://bucket/prefix``. A camera of an object store has a
-copy on this machine, and every path of a :class:`Workspace` is a path on this machine. Nothing else
-needs to know which of the two a camera is: the end of a transaction uploads the files that it made.
+A root is a folder or an address such as ``s3://bucket/prefix``. A camera in an object store has a
+copy on this machine, and every path of a :class:`Workspace` is a path on this machine. Other code
+need not distinguish the two: the end of a transaction uploads the files that it made.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class StorageSize:
 
 
 class Workspace(CameraFiles):
-    """The files of one camera, with transactions over them.
+    """The files of one camera, with transactions.
 
-    Any number of processes may read and append to the tables at the same time; a command that must
-    be alone opens a :meth:`transaction`.
+    Any number of processes may read and append to the tables at the same time; a command that needs
+    exclusive access opens a :meth:`transaction`.
 
     Args:
         folder: The camera's folder on this machine.
@@ -75,7 +75,7 @@ class Workspace(CameraFiles):
 
     @cached_property
     def _mirror(self) -> Mirror | None:
-        # Made when needed: paths alone need no client of the store, which takes 10 ms to make.
+        # Made on demand: paths need no client of the store, which takes 10 ms to make.
         return Mirror(self.folder, Store(self._address)) if self._address else None
 
     @classmethod
@@ -101,18 +101,18 @@ class Workspace(CameraFiles):
 
     @contextmanager
     def transaction(self, command: str) -> Iterator[None]:
-        """Hold the camera; at the end, all files that were made are where the camera lives.
+        """Hold the camera; the end stores all new files where the camera lives.
 
         Transactions of the same object may be nested. The end of an inner one uploads the files
         made until then; the end of the outermost one releases the camera, also after an exception.
-        The lock belongs to the operating system, so it ends with the process however that ends. In
-        an object store there is a lease besides, which ends a minute after the process.
+        The lock belongs to the operating system, so it ends with the process in every case. In an
+        object store there is also a lease, which ends a minute after the process.
 
         Args:
             command: The command's name, for the message to others.
 
         Raises:
-            CameraInUse: Another command holds the camera; says which, and since when.
+            CameraInUse: Another command holds the camera; names it and its start.
             UserError: The folder cannot be written, or the store does not answer.
         """
         if self._depth == 0:
@@ -123,7 +123,7 @@ class Workspace(CameraFiles):
             self._upload()
         except BaseException:
             if self._depth == 1:
-                with suppress(UserError):  # the first of two errors says more
+                with suppress(UserError):  # the first error is more useful
                     self._upload()
             raise
         finally:
@@ -163,7 +163,7 @@ class Workspace(CameraFiles):
         """Make files that any command may make again without a transaction, such as plots.
 
         Args:
-            files: They are where the camera lives when the block ends.
+            files: The end of the block stores them where the camera lives.
 
         Yields:
             The files, to which the block may add.
@@ -177,7 +177,7 @@ class Workspace(CameraFiles):
             self._mirror.publish(*made)
 
     def refresh(self) -> None:
-        """Download the files that others have made since.
+        """Download the files that others have made in the meantime.
 
         Raises:
             UserError: The store does not answer, or the disk is full.
@@ -201,7 +201,7 @@ class Workspace(CameraFiles):
             self._mirror.store.check_conditions()
 
     def write_manifest(self, text: str) -> None:
-        """Write the manifest; in a store, read the one that another process wrote first instead.
+        """Write the manifest; in a store, if another process wrote one first, read that instead.
 
         Raises:
             UserError: The store does not answer, or the disk is full.
@@ -222,7 +222,7 @@ class Workspace(CameraFiles):
         return Table(self.table_folder(name), self._table_store(name), self._check_held)
 
     def create_table(self, name: TableName, schema: pa.Schema) -> None:
-        """Make an empty table unless it is there already.
+        """Create an empty table unless it exists.
 
         Raises:
             UserError: The disk is full.
@@ -248,23 +248,23 @@ class Workspace(CameraFiles):
 
     @property
     def keeps_replaced_files(self) -> bool:
-        """Whether files that a merge of tables replaced stay until a later one, as in a store."""
+        """Whether files that a merge of tables replaced stay until a later merge, as in a store."""
         return bool(self._address)
 
     def copy_tables(
         self, to: Workspace, names: tuple[TableName, ...], finish: Callable[[Workspace], None]
     ) -> None:
-        """Begin another camera with tables of this one.
+        """Make another camera with tables of this one.
 
-        Files that never change are linked, so a copy on a disk takes next to no space; a store
-        copies them itself.
+        Files that never change are hard links, so a copy on a disk takes almost no space; a store
+        makes the copies itself.
 
         Args:
-            to: The other camera, which is not there yet.
+            to: The other camera, which must not exist yet.
             names: The tables.
-            finish: Completes the new camera, manifest last; it is given the workspace to complete,
-                which on a disk takes its place in the end and is dropped if another process was
-                quicker.
+            finish: Completes the new camera, manifest last. Its argument is the workspace to
+                complete; on a disk that is moved into place at the end, or dropped if another
+                process was first.
 
         Raises:
             UserError: The disk is full, or ``to`` is neither on this machine nor in the same
@@ -291,7 +291,7 @@ class Workspace(CameraFiles):
                             self.table_folder(name), hidden.table_folder(name), copy_function=_link
                         )
             finish(hidden)
-            with suppress(OSError):  # another process was quicker
+            with suppress(OSError):  # another process was first
                 hidden.folder.rename(to.folder)
         finally:
             shutil.rmtree(hidden.folder, ignore_errors=True)
@@ -300,7 +300,7 @@ class Workspace(CameraFiles):
 def _link(source: str, to: str) -> None:
     try:
         os.link(source, to)
-    except OSError:  # another file system, or one without links
+    except OSError:  # another file system, or one without hard links
         shutil.copy2(source, to)
 
 

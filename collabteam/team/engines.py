@@ -1,9 +1,9 @@
-"""Engines that give a team's probabilities, and the check that none of them changes its verdicts.
+"""Engines that compute a team's probabilities, and the check that they keep its verdicts.
 
-OpenVINO and NNCF (Apache-2.0, the extra ``openvino``) are imported here alone, and only when used.
-Left alone, both write an id into the home folder and report to Google Analytics when imported. Here
-they are imported as if their reporter were not installed. If they were imported before, elsewhere
-in the process, it is too late for that.
+OpenVINO and NNCF (Apache-2.0, the extra ``openvino``) are imported only here, and only when used.
+By default, both write an id into the home folder and report to Google Analytics when imported. Here
+they are imported as if their telemetry package were not installed. This has no effect if other code
+in the process has imported them before.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from collabteam.team.team import Engine, Team, Voter, probabilities
 from collabteam.team.voting import VotePolicy
 
 CALIBRATION = 600
-"""Crops on which a coarse arithmetic is prepared: half set its ranges, half measure its errors."""
+"""Crops that calibrate a coarse arithmetic: half set its ranges, half measure its errors."""
 _CHUNK, _CHUNK_CLOSE = 32, 4
-"""Crops that a compiled model takes at once: all of a batch, and the close calls among them."""
+"""Crops per call of a compiled model: for a whole batch, and for the close calls in it."""
 _WORK = 0.005
-"""A product is quantised from this share of its network's multiplications on."""
+"""Least share of its network's multiplications from which a product is quantised."""
 _EXACT = 0.99
 """Share of crops whose error in a coarse arithmetic is within the margin of a close call."""
 
@@ -60,18 +60,18 @@ def open_engine(
 
     With ``openvino`` in bf16 or int8, crops on which a branch's probability is too close to one
     half to be sure of its vote are computed again in the next finer arithmetic, at last in fp32.
-    How close that is, is measured on the camera's own crops; this and the int8 network are kept in
-    the round's folder, so a resumed command gets the same numbers.
+    The margin is measured on the camera's own crops; it and the int8 network are kept in the
+    round's folder, so a resumed command gets the same numbers.
 
     Args:
-        load: Gives the team on a device, in an arithmetic.
+        load: Returns the team on a device, in an arithmetic.
         files: The team's round.
         kind: ``torch``, or ``openvino`` (CPU only).
-        precision: ``fp32``, ``bf16``, ``int8`` (OpenVINO only), or ``auto``: what
-            ``trainer.precision`` says, which is bf16 where the processor has it, unless set.
+        precision: ``fp32``, ``bf16``, ``int8`` (OpenVINO only), or ``auto``: the
+            value of ``trainer.precision``, by default bf16 if the processor has it.
         trainer: Device, threads, size of a batch.
-        calibration: Gives up to so many encoded crops of the camera, the same ones each time.
-            Called only where bf16 or int8 is prepared for the first time.
+        calibration: Returns up to the given number of encoded crops of the camera, the same ones
+            each time. Called only when bf16 or int8 is prepared for the first time.
 
     Raises:
         UserError: The round is not finished or broken, a package is missing, the processor lacks
@@ -106,15 +106,15 @@ class OpenVino(Engine):
         precision: ``auto``, ``fp32``, ``bf16`` or ``int8``.
         trainer: Threads, size of a batch.
         calibration: See :func:`open_engine`.
-        kept: Folder for what is prepared once.
+        kept: Folder for the prepared network and the margins.
 
     Attributes:
-        margins: Of all arithmetics but the last, coarse to fine: crops with a probability so near
-            to one half are computed in the next, too; 0 to 0.5.
+        margins: For each arithmetic but the last, coarse to fine: a crop with a probability this
+            near to one half is computed in the next one, too; 0 to 0.5.
 
     Raises:
-        UserError: The processor has no bf16, there are no crops to calibrate on, or what is kept
-            is broken.
+        UserError: The processor has no bf16, there are no crops to calibrate on, or the kept files
+            are broken.
     """
 
     kind = "openvino"
@@ -169,11 +169,11 @@ class OpenVino(Engine):
         return prob
 
     def _load(self, network: Any, finer: list[str], folder: Path) -> list[_Compiled]:
-        """The arithmetics, coarse to fine: int8, where asked, comes before the network's own."""
+        """The compiled models, coarse to fine: int8, if requested, precedes the network's own."""
         chunks = [_CHUNK] + [_CHUNK_CLOSE] * len(finer)
         stages = []
         if self.precision == "int8":
-            # What is not int8 in it is as coarse as the processor multiplies well.
+            # The operations that are not int8 use the coarsest type that the processor has.
             int8 = self._core.read_model(folder / "network.xml")
             stages = [self._compile(int8, finer[0], chunks.pop(0))]
         for arithmetic in finer:
@@ -182,7 +182,7 @@ class OpenVino(Engine):
 
     def _compile(self, network: Any, arithmetic: str, crops: int) -> _Compiled:
         threads = set_threads(self._trainer.threads)
-        # More streams than chunks in a batch would only hold memory.
+        # More streams than chunks in a batch would only use memory.
         streams = min(threads, max(1, self._trainer.score_batch_size // crops))
         network = network.clone()
         network.reshape([crops, 3, self.transform.size, self.transform.size])
@@ -190,7 +190,7 @@ class OpenVino(Engine):
             "INFERENCE_PRECISION_HINT": arithmetic,
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": streams,
-            # A thread that is tied to a core waits for whatever else runs there.
+            # A pinned thread waits for other processes on its core.
             "ENABLE_CPU_PINNING": False,
         }
         compiled = self._core.compile_model(network, "CPU", settings)
@@ -204,7 +204,7 @@ class OpenVino(Engine):
         calibration: Callable[[int], list[bytes]],
         folder: Path,
     ) -> None:
-        """Quantise where asked, measure the margins, and keep both, whole or not at all."""
+        """Quantise if requested, measure the margins, and save both atomically."""
         crops = calibration(CALIBRATION)
         if not crops:
             raise UserError(
@@ -213,7 +213,7 @@ class OpenVino(Engine):
             )
         with decoding_threads() as pool:
             images = self.transform.decode(crops, pool).numpy()
-        # Errors are measured on other crops than ranges, so that they are not flattered.
+        # Errors are measured on other crops than ranges; otherwise they would be too low.
         ranges, errors = images[::2], images[1::2] if len(images) > 1 else images
         with replacing_folder(folder) as part:
             if self.precision == "int8":
@@ -237,7 +237,7 @@ class _Compiled:
         self._prob = np.empty((0, branches), np.float32)
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(N, 3, S, S) to (N, B), N of any size; what a crop gets does not depend on the others."""
+        """Score (N, 3, S, S) to (N, B) for any N; a crop's scores do not depend on the others."""
         count = len(images)
         padded = math.ceil(count / self._crops) * self._crops
         self._prob = np.empty((padded, self._branches), np.float32)
@@ -248,7 +248,7 @@ class _Compiled:
                 chunk = np.concatenate([chunk, blank])
             self._queue.start_async({0: chunk}, start)
         self._queue.wait_all()
-        # The mean of several networks may be off by the last digit.
+        # The mean of several networks may leave 0 to 1 by the last digit.
         return self._prob[:count].clip(0, 1)
 
     def _collect(self, request: Any, start: int) -> None:
@@ -268,14 +268,14 @@ class _Probabilities(nn.Module):
 
 
 def _convert(openvino: Any, team: Team) -> Any:
-    """The team as an OpenVINO model of any number of crops."""
+    """Convert the team to an OpenVINO model with a dynamic batch size."""
     side = team.transform.size
     example = torch.zeros(2, 3, side, side, dtype=torch.uint8)
     with warnings.catch_warnings(), _without_telemetry(), torch.inference_mode():
         # torch.jit.trace is deprecated. OpenVINO takes what torch.export gives, too, and the models
         # are equally fast, but making one takes four times as long (2026.4, torch 2.14).
         warnings.simplefilter("ignore")
-        # The model owns its weights: the team's may go, or train on.
+        # The model owns its weights: the team's may be freed or trained further.
         return openvino.convert_model(
             _Probabilities(team.voters, team.transform, len(team.classes)).eval(),
             example_input=example,
@@ -285,10 +285,10 @@ def _convert(openvino: Any, team: Team) -> Any:
 
 
 def _quantise(network: Any, images: NDArray[np.uint8], side: int) -> Any:
-    """The same model with the products that make up its work in int8.
+    """Quantise the products that take most of a model's time to int8.
 
-    All else stays as it is: quantised, the attention alone makes the error six times as large, and
-    saves nothing. The ranges of the numbers come from the images (post-training quantisation,
+    The rest stays as it is: quantising just the attention makes the error six times as large and
+    saves no time. The ranges of the numbers come from the images (post-training quantisation,
     NNCF).
     """
     nncf = _import("nncf")
@@ -317,7 +317,7 @@ def _quantise(network: Any, images: NDArray[np.uint8], side: int) -> Any:
 
 
 def _light(network: Any, side: int) -> list[str]:
-    """Names of all operations but the products that make up the work of a network."""
+    """Names of all operations except the products that take most of a network's time."""
     sized = network.clone()
     sized.reshape([1, 3, side, side])
     work, names, ends = {}, [], 0
@@ -340,10 +340,10 @@ def _light(network: Any, side: int) -> list[str]:
 
 
 def _fingerprint(team: Team, made_by: Sequence[str]) -> str:
-    """Sixteen hex digits that stand for weights, classes, picture size and what computes."""
+    """Hash weights, classes, picture size and library versions to sixteen hex digits."""
     found = hashlib.blake2b(digest_size=8)
     transform = team.transform
-    # Nothing is said of ImageNet's numbers, so networks that were prepared before hold.
+    # ImageNet's transform is left out, so that networks prepared by earlier versions stay valid.
     other = [] if transform == Transform(transform.size) else [asdict(transform)]
     found.update(json.dumps([team.classes, transform.size, *made_by, *other]).encode())
     for voter in team.voters:
@@ -354,14 +354,14 @@ def _fingerprint(team: Team, made_by: Sequence[str]) -> str:
 
 
 def _import(package: str) -> Any:
-    """OpenVINO or NNCF, without what reports its use."""
+    """Import OpenVINO or NNCF without its telemetry."""
     with _without_telemetry():
         return importlib.import_module(package)
 
 
 @contextlib.contextmanager
 def _without_telemetry() -> Iterator[None]:
-    """Let imports of the reporter fail: both packages go on without it, as their authors meant."""
+    """Let imports of the telemetry package fail; both packages support its absence."""
     name = "openvino_telemetry"
     before = sys.modules.get(name)
     sys.modules[name] = None  # type: ignore[assignment]
@@ -374,17 +374,17 @@ def _without_telemetry() -> Iterator[None]:
 
 
 class Disagreement(UserError):
-    """An engine gives too many other verdicts than the reference."""
+    """Too many of an engine's verdicts differ from the reference."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """How far an engine is from the reference on a sample.
+    """Differences between an engine and the reference on a sample.
 
     Attributes:
         crops: Size of the sample.
         disagreement: Share of verdicts that differ, 0 to 1.
-        largest_difference: Of two probabilities, 0 to 1.
+        largest_difference: Largest difference of two probabilities, 0 to 1.
     """
 
     crops: int
@@ -395,7 +395,7 @@ class Check:
 def disagreement(
     reference_NB: NDArray[np.floating], other_NB: NDArray[np.floating], policy: VotePolicy
 ) -> float:
-    """Share of crops on which two probabilities give different verdicts; 0 where there are none.
+    """Share of crops whose verdicts differ between two arrays of probabilities; 0 without crops.
 
     Args:
         reference_NB: (N, B) probability of *true*, 0 to 1.
@@ -432,9 +432,9 @@ def check_engine(
     """Compare an engine's verdicts on a sample with those of the reference.
 
     Args:
-        engine: What shall be used.
-        reference: The same team by torch in fp32.
-        reader: Hands out encoded crops.
+        engine: The engine to check.
+        reference: The same team in torch in fp32.
+        reader: Returns encoded crops.
         rows: The sample.
         batch_size: Crops per step.
         policy: Makes the verdicts.

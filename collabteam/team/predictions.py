@@ -1,4 +1,4 @@
-"""What a team says about the pool, kept part by part."""
+"""A team's predictions on the pool, stored part by part."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from collabteam.events import Listener
 from collabteam.storage.files import read_json, replacing_folder, write_json, write_parquet
 
 if TYPE_CHECKING:
-    # Whoever only reads scores need not wait for torch.
+    # Code that only reads scores need not wait for torch.
     from collabteam.features.images import ImageReader
 
 PART = 4096
-"""Crops per file of scores: what a kill can cost at most."""
+"""Crops per file of scores, the most that a kill can lose."""
 
 
 class Scorer(Protocol):
-    """A team, in whatever engine."""
+    """A team in any engine."""
 
     def score_rows(
         self, reader: ImageReader, rows: NDArray[np.int64], batch_size: int
@@ -36,13 +36,13 @@ class Scorer(Protocol):
 class PredictionStore:
     """Probabilities of one team, appended part by part: ``scores/part-00000.parquet``, ...
 
-    A part is there whole or not at all. Parts are cut at fixed places of what is missing, so a
-    team scores in the same batches whether it was interrupted or not. On disk a part names its
-    crops, so it can be read without the catalog that it was made from; here crops are row numbers.
+    Parts are written atomically. They are cut at fixed positions among the missing crops, so a team
+    scores in the same batches whether it was interrupted or not. On disk a part names its crops, so
+    it can be read without the catalog that it was made from; in memory crops are row numbers.
 
     Args:
-        folder: Where the parts lie; scores of another team are thrown away.
-        fingerprint: Of the team's round.
+        folder: The folder of the parts; scores of another team in it are deleted.
+        fingerprint: The fingerprint of the team's round.
         classes: Names of the team's classes.
         index: The camera's N crops.
 
@@ -75,7 +75,7 @@ class PredictionStore:
         self._scored[rows[rows >= 0]] = True
 
     def missing(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of these rows have no score yet."""
+        """Whether each of these rows still lacks a score."""
         missing: NDArray[np.bool_] = ~self._scored[rows]
         return missing
 
@@ -99,18 +99,18 @@ class PredictionStore:
         listener: Listener,
         title: str,
     ) -> None:
-        """Score what is missing, as a stream.
+        """Score the missing rows as a stream.
 
         Args:
-            catalog: Where the pictures are.
+            catalog: The catalog with the pictures.
             rows: Rows of the index, ascending.
             engine: The team.
             batch_size: Crops per step.
             listener: Where progress goes.
-            title: What is done, with a place for the number of crops: ``{}``.
+            title: Title of the work, with ``{}`` for the number of crops.
 
         Raises:
-            UserError: The disk is full; what was scored before is kept.
+            UserError: The disk is full; earlier scores are kept.
         """
         rows = rows[self.missing(rows)]
         with listener.stage(title.format(len(rows)), len(rows), "crops") as advance:

@@ -1,4 +1,4 @@
-"""The team that votes: its voters, their files, and the probabilities that they give."""
+"""The team that votes: its voters, their files and their probabilities."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class OneVsRest(Voter):
 
 
 class OneOfMany(Voter):
-    """A network with an output for each class, and one behind them for *none of these*."""
+    """A network with an output for each class, and a last one for *none of these*."""
 
     def probabilities(self, outputs: Tensor) -> Tensor:  # noqa: D102
         return outputs.softmax(dim=1)[:, : len(self.columns)]
@@ -69,7 +69,7 @@ def voter_file(
         columns: The classes that the voter votes on, as indices.
         fold: The fold that it did not train on.
     """
-    # A voter on all classes needs no name, and all names together could be too long for a file's.
+    # A voter on all classes needs no name, and all names together could be too long for a file.
     names = [classes[column] for column in columns] if len(columns) < len(classes) else []
     return files.branch("+".join(names), fold)
 
@@ -101,7 +101,7 @@ def load_weights(network: nn.Module, file: Path) -> None:
     """Put the weights of a voter into a network of the same kind.
 
     Raises:
-        UserError: The file is missing or broken, or the weights are of another network.
+        UserError: The file is missing or broken, or the weights belong to another network.
     """
     try:
         with safe_open(file, framework="pt") as opened:
@@ -122,8 +122,8 @@ def load_transform(file: Path, image_size: int) -> Transform:
 
     Args:
         file: The voter's file.
-        image_size: Side of the pictures, for older files that do not say. Pictures were normalised
-            with ImageNet's numbers for every network then.
+        image_size: Side of the pictures for older files that do not record it; at that time all
+            networks took pictures normalised with ImageNet's mean and deviation.
 
     Raises:
         UserError: The file is missing or broken.
@@ -148,10 +148,10 @@ def _broken(file: Path, error: Exception) -> UserError:
 
 
 class Engine(ABC):
-    """Something that gives a team's probabilities.
+    """Computes a team's probabilities.
 
     Attributes:
-        kind: What computes, ``torch`` or ``openvino``.
+        kind: The library, ``torch`` or ``openvino``.
         precision: The arithmetic, ``fp32``, ``bf16`` or ``int8``.
         classes: Names of the classes.
         transform: How crops become pictures.
@@ -176,7 +176,7 @@ class Engine(ABC):
     def score_rows(
         self, reader: ImageReader, rows: NDArray[np.int64], batch_size: int
     ) -> Iterator[NDArray[np.float32]]:
-        """Score crops as a stream: the next batch is read and decoded while this one computes.
+        """Score crops as a stream: the next batch is read and decoded during this one's scoring.
 
         Memory holds two batches, whatever the number of rows.
 
@@ -206,8 +206,8 @@ class Team(Engine):
 
     Args:
         classes: Names of the classes.
-        voters: In an order of their classes; each class needs one or more.
-        transform: How crops become their input.
+        voters: The voters, ordered by their classes; each class needs one or more.
+        transform: The transform from crops to their input.
         device: Where to compute.
     """
 

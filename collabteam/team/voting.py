@@ -1,4 +1,4 @@
-"""How a team votes: pure functions on numpy arrays.
+"""Voting of a team: pure functions on numpy arrays.
 
 Shapes: N crops, B branches (one per class, in the order of the camera's classes). Each branch gives
 the probability ``prob_NB`` that a crop shows its class. A :class:`VotePolicy` makes verdicts of
@@ -21,7 +21,7 @@ from collabteam.settings.records import result_settings
 from collabteam.settings.seams import VOTES
 
 ABSTAIN = -1
-"""Verdict of a team that does not know."""
+"""Verdict of a team that abstains."""
 
 JOINTS: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
     "product": lambda confidence_NB: confidence_NB.prod(axis=1),
@@ -46,7 +46,7 @@ class Verdicts:
 
 
 class VotePolicy(ABC):
-    """Makes verdicts of a team's probabilities: decision, joint confidence and threshold in one.
+    """Turns a team's probabilities into verdicts: decision, joint confidence and threshold in one.
 
     A subclass says which class the team decides for (:meth:`decide`) and which classes the votes
     claim (:meth:`claims`). Its settings are a dataclass ``Settings`` inside the class, declared
@@ -55,11 +55,11 @@ class VotePolicy(ABC):
 
     Args:
         settings: An instance of the class's own ``Settings``; None for the defaults.
-        joint: How the branches' confidences make a joint one: ``product``, ``min`` or ``mean``.
+        joint: How the branches' confidences are combined: ``product``, ``min`` or ``mean``.
             The paper sorts by a joint confidence without defining it; the product is the
             probability that every branch is right if their errors are independent.
-        thresholds: Per class the lowest joint confidence, 0 to 1 or inf, of a verdict; below it
-            the team abstains. None: every decision is a verdict.
+        thresholds: Lowest joint confidence of a verdict per class, 0 to 1 or inf; below it the team
+            abstains. None: every decision is a verdict.
 
     Raises:
         ValueError: ``joint`` is unknown.
@@ -83,7 +83,7 @@ class VotePolicy(ABC):
 
     @abstractmethod
     def decide(self, prob_NB: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Decide crop by crop, whatever the order of crops and classes.
+        """Decide each crop by itself; the order of crops and classes must not matter.
 
         Args:
             prob_NB: (N, B) probability of *true* per crop and branch, 0 to 1; B is 2 or more.
@@ -94,10 +94,10 @@ class VotePolicy(ABC):
 
     @abstractmethod
     def claims(self, prob_NB: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Tell which votes the joint confidence is about.
+        """Tell which votes count as *true* in the joint confidence.
 
-        A branch's confidence is ``p`` where it counts as a *true* and ``1 - p`` where it counts as
-        a *false*.
+        A branch's confidence is ``p`` if its vote counts as *true* and ``1 - p`` if it counts as
+        *false*.
 
         Args:
             prob_NB: (N, B) probability of *true* per crop and branch, 0 to 1.
@@ -117,7 +117,7 @@ class VotePolicy(ABC):
 
         Raises:
             ValueError: The array is not two-dimensional with at least two branches, holds
-                something outside 0 to 1, or there are not as many thresholds as branches.
+                a value outside 0 to 1, or the numbers of thresholds and branches differ.
         """
         prob = np.asarray(prob_NB, dtype=np.float64)
         if prob.ndim != 2 or prob.shape[1] < 2:
@@ -188,23 +188,23 @@ def combine_tracks(
     correlation: float,
     policy: VotePolicy,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Let the crops of one track, which show one object, speak with one voice.
+    """Combine the votes on the crops of one track, which show one object.
 
     Their evidence, as log-odds, is added per branch, and divided by ``1 + (n - 1) correlation`` for
-    n crops: neighbouring pictures of one object are alike, so n of them tell as much as
+    n crops: neighbouring pictures of one object are alike, so n of them carry as much evidence as
     ``n / (1 + (n - 1) correlation)`` independent ones (the design effect of cluster sampling, Kish
-    1965). Agreeing crops make each other surer; one that abstains does not count for less than the
-    others. Two crops that the policy gives different classes are a conflict.
+    1965). Agreement raises the confidence; a crop on which the team abstains counts as much as any
+    other. Two crops with different classes are a conflict.
 
     Args:
         prob_NB: (N, B) probability of *true* per crop and branch, 0 to 1.
         tracks_N: (N,) the crops' tracks as numbers from 0.
-        correlation: 0 (every crop tells something new) to 1 (the mean log-odds count).
+        correlation: 0 (every crop is independent evidence) to 1 (the mean log-odds count).
         policy: Decides on single crops, to find conflicts.
 
     Returns:
-        (N, B) the track's probabilities, the same for all its crops, and unchanged for a crop that
-        is alone; (N,) whether the track is in conflict with itself.
+        (N, B) the track's probabilities, the same for all its crops, and unchanged for a single
+        crop; (N,) whether the track's crops are in conflict.
 
     Raises:
         ValueError: As :meth:`VotePolicy.vote`, or the shapes do not fit.
@@ -229,7 +229,7 @@ def combine_tracks(
         [np.bincount(tracks_N, odds_NB[:, b], len(count)) for b in range(prob.shape[1])], axis=1
     )
     together_TB = 1 / (1 + np.exp(-summed_TB * weight[:, None]))
-    # A crop that is alone keeps its votes to the last digit.
+    # The only crop of a track keeps its votes to the last digit.
     alone_N = count[tracks_N] == 1
     together_NB = np.where(alone_N[:, None], prob, together_TB[tracks_N])
     lowest = np.full(len(count), prob.shape[1])
