@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
 from collabteam.events import Listener
+from collabteam.reporting import percent
 from collabteam.settings import LabelConfig
 
 if TYPE_CHECKING:
@@ -52,8 +53,6 @@ def run(config: LabelConfig, listener: Listener) -> Outcome:
 def _table(labelled: LabelResult, out: RichConsole) -> None:
     from rich import box
     from rich.table import Table
-
-    from collabteam.reporting.table1 import percent
 
     record = labelled.record
     test, truth = record.test, record.measured

@@ -326,7 +326,7 @@ def test_an_axis_of_time_has_few_labels_all_of_them_different(since: float, span
 
 
 def test_a_panel_is_drawn_where_its_values_are() -> None:
-    x = figures.Axis("hour", 0, 10, [(0, "0"), (5, "5"), (10, "10")])
+    x = figures.Axis("hour", 0, 10, ((0, "0"), (5, "5"), (10, "10")))
     y = figures.percent_axis("right, %", [], floor=0)
     points = [(0.0, 0.0), (5.0, 50.0), (10.0, 100.0)]
     series = [

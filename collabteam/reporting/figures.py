@@ -13,7 +13,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ from matplotlib.transforms import Affine2D, Transform
 from collabteam.labelling.records import TestQuality
 from collabteam.machine import utc_time
 from collabteam.monitoring.windows import TimeWindow, TimeWindows
-from collabteam.reporting.table1 import percent, short_name
+from collabteam.reporting import percent
+from collabteam.reporting.table1 import short_name
 from collabteam.rounds.evaluation import wilson_interval
 from collabteam.rounds.records import RoundRecord
 
@@ -67,7 +68,7 @@ class Axis:
     name: str
     low: float
     high: float
-    ticks: Sequence[tuple[float, str]]
+    ticks: tuple[tuple[float, str], ...]
     slanted: bool = False
 
 
@@ -164,7 +165,7 @@ def percent_axis(name: str, values: Sequence[float], floor: float | None = None)
     # A mark on the floor would be cut in half.
     low = max(0.0, (lowest - step / 4) // step * step) if floor is None else floor
     ticks = range(int(-(-low // step) * step), 101, step)
-    return Axis(name, low, 100, [(tick, str(tick)) for tick in ticks])
+    return Axis(name, low, 100, tuple((tick, str(tick)) for tick in ticks))
 
 
 def rising_axis(name: str, highest: float) -> Axis:
@@ -172,14 +173,15 @@ def rising_axis(name: str, highest: float) -> Axis:
     steps = (scale * one for scale in (0.01, 0.1, 1, 10, 100, 1e3, 1e4, 1e5) for one in (1, 2, 5))
     step = next((step for step in steps if highest <= 5 * step), 1e6)
     count = max(1, int(-(-highest // step)))
-    return Axis(name, 0, count * step, [(k * step, f"{k * step:,.10g}") for k in range(count + 1)])
+    ticks = tuple((k * step, f"{k * step:,.10g}") for k in range(count + 1))
+    return Axis(name, 0, count * step, ticks)
 
 
 def round_axis(rounds: Sequence[int]) -> Axis:
     """Return an axis of rounds, all of them labelled if there are few."""
     last = max(rounds, default=0)
     step = max(1, -(-last // 8))
-    ticks = [(k, str(k)) for k in range(0, last + 1, step)]
+    ticks = tuple((k, str(k)) for k in range(0, last + 1, step))
     # A single round would otherwise be an axis without width.
     return Axis("round", -0.2, max(last, 1) + 0.2, ticks)
 
@@ -192,7 +194,8 @@ def time_axis(since: float, until: float) -> Axis:
     step = 3600 * hours or 86400 * -(-int(until - since) // (5 * 86400))
     places = range(int(-(-since // step) * step), int(until) + 1, step)
     form = "%d %b" if step >= 86400 else "%H:%M"
-    return Axis(f"{span}, UTC", since, until, [(at, f"{utc_time(at):{form}}") for at in places])
+    ticks = tuple((at, f"{utc_time(at):{form}}") for at in places)
+    return Axis(f"{span}, UTC", since, until, ticks)
 
 
 # --- the figures --------------------------------------------------------------------------------
@@ -381,10 +384,10 @@ def coverage_over_time(found: TimeWindows, newest: float | None) -> list[Panel]:
         panels.append(_windows(f"Coverage by {by}", x, left, width, found.by_time, newest, note))
     if len(found.by_video) > 1 or not found.by_time:
         left = [k - 0.5 for k in range(len(found.by_video))]
-        ticks = [
+        ticks = tuple(
             (float(k), row.name if len(row.name) <= 24 else f"...{row.name[-21:]}")
             for k, row in enumerate(found.by_video)
-        ]
+        )
         x = Axis("video, the newest last", -0.5, len(left) - 0.5, ticks, slanted=True)
         panels.append(_windows("Coverage by video", x, left, 1.0, found.by_video, None, ""))
     return panels
@@ -471,25 +474,31 @@ def overview(
 # --- drawing ------------------------------------------------------------------------------------
 
 
-def _draw(axes: Axes, panel: Panel) -> list[Artist]:
-    """Put a panel's data on axes; the names of groups are classes of the page or series' numbers.
-
-    Returns:
-        All artists that were added.
-    """
-    x, y = panel.x, panel.y
-    axes.set_xlim(x.low, x.high)
-    axes.set_ylim(y.low, y.high)
+def _label(axes: Axes, x: Axis, y: Axis) -> None:
+    """Give axes their names and ticks."""
     axes.set_xticks([at for at, _ in x.ticks], [label for _, label in x.ticks])
     axes.set_yticks([at for at, _ in y.ticks], [label for _, label in y.ticks])
     axes.set_xlabel(x.name)
     axes.set_ylabel(y.name)
+    axes.set_xlim(x.low, x.high)
+    axes.set_ylim(y.low, y.high)
+
+
+def _draw(axes: Axes, panel: Panel) -> list[Artist]:
+    """Put a panel's data on axes; the names of groups are classes of the page or series' numbers.
+
+    Returns:
+        All artists that were added, in the order in which they cover each other.
+    """
+    x, y = panel.x, panel.y
+    axes.set_xlim(x.low, x.high)
+    axes.set_ylim(y.low, y.high)
     artists: list[Artist] = []
     if panel.shade is not None and panel.shade < x.high:
         ground = (max(panel.shade, x.low), x.high, y.high)
         artists.append(_boxes([ground], y.low, "shade", _SHADE))
     grid = [place for at, _ in y.ticks for place in ((x.low, at), (x.high, at), None)]
-    artists.append(_line(grid, "grid", color=_GRID, linewidth=0.8, zorder=1))
+    artists.append(Line2D(*_ends(grid), gid="grid", color=_GRID, linewidth=0.8, zorder=1))
     if panel.bars:
         # A gap keeps neighbours apart.
         bars = [
@@ -497,8 +506,8 @@ def _draw(axes: Axes, panel: Panel) -> list[Artist]:
         ]
         artists.append(_boxes(bars, y.low, "bar", _BAR))
     if panel.diagonal:
-        ends = [(x.low, x.low), (x.high, x.high)]
-        artists.append(_line(ends, "ideal", color=_INK, linewidth=1, zorder=1))
+        ends: list[Point | None] = [(x.low, x.low), (x.high, x.high)]
+        artists.append(Line2D(*_ends(ends), gid="ideal", color=_INK, linewidth=1, zorder=1))
     for number, one in enumerate(panel.series):
         style = one.style % len(_COLOURS)
         colour = _COLOURS[style]
@@ -509,14 +518,20 @@ def _draw(axes: Axes, panel: Panel) -> list[Artist]:
                 for place in ((at, low), (at, high), None)
             ]
             artists.append(
-                _line(whiskers, f"line whisker s{style}", color=colour, linewidth=1, alpha=0.6)
+                Line2D(
+                    *_ends(whiskers),
+                    gid=f"line whisker s{style}",
+                    color=colour,
+                    linewidth=1,
+                    alpha=0.6,
+                )
             )
         places: list[Point | None] = []
         for k, point in enumerate(one.points):
             places += [None, point] if k in one.breaks else [point]
         artists.append(
-            _line(
-                places, str(number), color=colour, clip_on=False,
+            Line2D(
+                *_ends(places), gid=str(number), color=colour, clip_on=False,
                 linestyle=((0, (4, 2)) if one.dashed else "-") if one.line else "none",
                 linewidth=1.1 if one.dashed else 1.8,
                 marker=_MARKERS[style] if one.marks else "none",
@@ -529,10 +544,10 @@ def _draw(axes: Axes, panel: Panel) -> list[Artist]:
     return artists
 
 
-def _line(places: Sequence[Point | None], group: str, **look: Any) -> Line2D:
-    """A line that is interrupted at each None."""
+def _ends(places: Sequence[Point | None]) -> tuple[list[float], list[float]]:
+    """Both coordinates of a line that is interrupted at each None."""
     ends = [place or (math.nan, math.nan) for place in places]
-    return Line2D([a for a, _ in ends], [b for _, b in ends], gid=group, **look)
+    return [a for a, _ in ends], [b for _, b in ends]
 
 
 def _boxes(
@@ -574,6 +589,7 @@ def write_png(title: str, panels: Sequence[Panel], to: Path, columns: int = 2) -
             axes = figure.add_axes(
                 (corner[0] / size[0], corner[1] / size[1], wide / size[0], high / size[1])
             )
+            _label(axes, panel.x, panel.y)
             artists = _draw(axes, panel)
             axes.set_title(panel.title, loc="left", fontsize=11)
             note = textwrap.fill(panel.note[:1].upper() + panel.note[1:], int(15 * wide) + 12)
@@ -727,6 +743,16 @@ def _reused() -> tuple[Axes, _PageRenderer]:
     return axes, _PageRenderer()
 
 
+@lru_cache(maxsize=4096)
+def _texts(x: Axis, y: Axis) -> str:
+    """Names and ticks of two axes as SVG; most panels of a page share theirs with others."""
+    axes, renderer = _reused()
+    _label(axes, replace(x, ticks=()) if x.slanted else x, y)
+    renderer.parts, renderer.series = [], ()
+    axes.draw(renderer)
+    return "".join(renderer.parts)
+
+
 def svg(panel: Panel) -> Markup:
     """Draw a panel for the page; equal panels give equal text.
 
@@ -735,16 +761,14 @@ def svg(panel: Panel) -> Markup:
         :func:`marks`, which has to stand once in the page.
     """
     axes, renderer = _reused()
-    if panel.x.slanted:
-        panel = replace(panel, x=replace(panel.x, ticks=()))
-    artists = _draw(axes, panel)
+    texts = _texts(panel.x, panel.y)
     renderer.parts, renderer.series = [], panel.series
-    axes.draw(renderer)
-    for artist in artists:
+    for artist in _draw(axes, panel):
+        artist.draw(renderer)
         artist.remove()
     return Markup(
         f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="{escape(panel.says)}">{"".join(renderer.parts)}</svg>'
+        f'aria-label="{escape(panel.says)}">{"".join(renderer.parts)}{texts}</svg>'
     )
 
 

@@ -23,8 +23,8 @@ from markupsafe import Markup
 from collabteam.errors import UserError
 from collabteam.monitoring.facts import CameraFacts
 from collabteam.monitoring.windows import TimeWindows
-from collabteam.reporting import figures
-from collabteam.reporting.table1 import percent, table1_rows
+from collabteam.reporting import figures, percent
+from collabteam.reporting.table1 import table1_rows
 from collabteam.storage.files import replacing
 
 SOURCES = {

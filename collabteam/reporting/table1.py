@@ -16,6 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from collabteam.reporting import percent
 from collabteam.rounds.records import BranchRecall, ClassIncrement, RoundRecord, mean_of
 
 Recalls = dict[str, dict[str, float | None]]
@@ -343,8 +344,3 @@ def _increment(drawn: ClassIncrement | None) -> list[str]:
         return ["-", "-", "-"]
     count = f"{drawn.taken}{'*' if drawn.shortfall else ''}"
     return [count, percent(drawn.precision), percent(drawn.expected_precision)]
-
-
-def percent(rate: float | None, digits: int = 1) -> str:
-    """Rate from 0 to 1 as percent without a sign, ``-`` for one that is not known."""
-    return "-" if rate is None else f"{100 * rate:.{digits}f}"

@@ -19,7 +19,8 @@ from rich.table import Table
 
 from collabteam.machine import utc_stamp
 from collabteam.monitoring.windows import TimeWindow, TimeWindows
-from collabteam.reporting.table1 import percent, short_name
+from collabteam.reporting import percent
+from collabteam.reporting.table1 import short_name
 
 
 def to_csv(found: TimeWindows) -> str:
