@@ -736,10 +736,10 @@ def _reused() -> tuple[Axes, _PageRenderer]:
     # Whatever matplotlib would place by the size of other things is put at a fixed place.
     axes.set_title("", y=1)
     axes.tick_params(axis="x", length=0, pad=7)
-    axes.tick_params(axis="y", length=0, pad=6)
+    axes.tick_params(axis="y", length=0, pad=7)
     place = figure.transFigure
     axes.xaxis.set_label_coords((_LEFT + wide / 2) / _WIDTH, 14 / _HEIGHT, place)
-    axes.yaxis.set_label_coords(10 / _WIDTH, (_BOTTOM + high / 2) / _HEIGHT, place)
+    axes.yaxis.set_label_coords(13 / _WIDTH, (_BOTTOM + high / 2) / _HEIGHT, place)
     return axes, _PageRenderer()
 
 
