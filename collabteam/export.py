@@ -110,7 +110,7 @@ def _lines(selection: Selection, catalog: Catalog, config: ExportConfig) -> list
 
     lines = [
         f"{catalog.name}: {len(selection)} labelled crops as {config.format} in {config.to}; "
-        f"{config.to}/README.md says what they are"
+        f"{config.to}/README.md describes them"
     ]
     lines += [f"left out {line}" for line in selection.left_out_lines()]
     by_oracle = int((selection.source == "oracle").sum())

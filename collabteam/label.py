@@ -40,7 +40,7 @@ def run(config: LabelConfig, listener: Listener) -> Outcome:
     ]
     if record.test is not None:
         to = _plot(record, record.test, workspace)
-        lines.append(f"what its confidence is worth: {to}")
+        lines.append(f"plot of confidence and accuracy: {to}")
     lines.append(f"next: python -m collabteam.audit camera={name}")
     out.print("\n".join(lines), markup=False, soft_wrap=True)
     return Outcome(

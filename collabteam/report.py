@@ -104,7 +104,7 @@ def _page(config: ReportConfig, listener: Listener) -> Outcome:
         f"{sum(row.round is not None for row in rows)} with a team"
         + (f", damaged: {', '.join(damaged)}" if damaged else ""),
         f"the page: {to} ({to.stat().st_size / 1e6:.1f} MB); it needs no network",
-        "next: open it in a browser; its last column says what each camera needs",
+        "next: open it in a browser; its last column shows what each camera needs next",
     ]
     RichConsole(highlight=False).print("\n".join(lines), markup=False, soft_wrap=True)
     return Outcome(f"a page on {len(rows)} in {to}")

@@ -84,7 +84,7 @@ def _serve(
         return Outcome()
     lines = [f"{catalog.name}: {served.verified} crops verified, in {catalog.place}"]
     if served.verified:
-        lines[0] += f"; {served.kept / served.verified:.1%} were what was suggested"
+        lines[0] += f"; {served.kept / served.verified:.1%} confirmed the suggestion"
     agreement = served.agreement
     if agreement["crops"]:
         kappa = "" if agreement["kappa"] is None else f", kappa {agreement['kappa']:.2f}"
@@ -94,7 +94,7 @@ def _serve(
         )
     if served.left:
         lines.append(
-            f"left in queue {config.queue}: {served.left}; the same command goes on with them"
+            f"left in queue {config.queue}: {served.left}; run the same command again to continue"
         )
     else:
         lines.append(f"next: {served.next}")
@@ -131,7 +131,7 @@ def _import(catalog: Catalog, config: ReviewCommandConfig, reviewer: str) -> Out
     from collabteam.reviewing.session import ReviewSession
     from collabteam.settings import is_reviewer
 
-    # Of another package's formats only the one that the user names is known.
+    # Among other packages' formats, only the one that the user names is known.
     names = dict.fromkeys([config.format, *EXCHANGE_FORMATS.names()])
     formats = [EXCHANGE_FORMATS.load(name)() for name in names]
     answers = read_answers(catalog, Path(config.import_), formats)
@@ -143,7 +143,7 @@ def _import(catalog: Catalog, config: ReviewCommandConfig, reviewer: str) -> Out
         if is_reviewer(who):
             said.append((answer.crop_id, answer.label, who))
         else:
-            problems.append(f"{answer.where}: {who!r} is no reviewer's name")
+            problems.append(f"{answer.where}: {who!r} is not a reviewer's name")
     new, foreign = desk.take_in(config.queue, said)
     problems += [
         f"{answer.where}: crop {answer.crop_id} is not in queue {config.queue}"

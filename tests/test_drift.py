@@ -388,7 +388,7 @@ def test_too_few_objects(tmp_path: Path) -> None:
     assert drift.alarm is None
     assert (drift.objects, drift.before) == (50, 20)
     assert drift.p is None
-    assert "too few objects to tell drift: 50 in the newest stretch" in drift.in_words("S1")
+    assert "too few objects to detect drift: 50 in the newest stretch" in drift.in_words("S1")
     assert "20 before it can be compared, 50 of each are needed" in drift.in_words("S1")
     # None of them has its like before.
     before = [made(n, 0.9, proposed="cyclist", hour=1) for n in range(60)]

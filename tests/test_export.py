@@ -620,7 +620,7 @@ def test_the_readme_and_the_end_of_the_command(made: RoundRun, tmp_path: Path, c
     ):
         assert part in text, part
     for part in (
-        f"S1: 30 labelled crops as csv in {to}; {to}/README.md says what they are",
+        f"S1: 30 labelled crops as csv in {to}; {to}/README.md describes them",
         'left out 6: the team said "I don\'t know"',
         "3 labels are those of a simulated reviewer, not of a person",
         "not certified: nobody has audited these labels",

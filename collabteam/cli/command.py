@@ -376,7 +376,7 @@ def registered_manifests(root: str) -> dict[str, Path]:
         root: A folder (read without the table libraries), or ``s3://bucket/prefix``.
 
     Raises:
-        UserError: The root is no usable address, or the store does not answer.
+        UserError: The root is not a usable address, or the store does not answer.
     """
     if not store_address(root):
         return {file.parent.name: file for file in sorted(Path(root).glob(f"*/{MANIFEST}"))}

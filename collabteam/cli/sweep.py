@@ -202,9 +202,9 @@ def plan(command: str, varies: str, arguments: Sequence[str], cameras: Sequence[
     varied = [name for name, found in values.items() if len(found) > 1 and name not in _HERE]
     if varied and varies == "cameras":
         raise UserError(
-            f"{command} -m varies camera, round and root, not {', '.join(varied)}: what one job "
-            "made the next would replace; 'train -m' gives each setting a root of its own, which "
-            "can then be named"
+            f"{command} -m varies camera, round and root, not {', '.join(varied)}: each job "
+            "would replace the results of the one before; 'train -m' gives each setting a root of "
+            "its own, which can then be named"
         )
     roots = values.get("root", ["outputs"])
     own = varied if varies == "roots" else []

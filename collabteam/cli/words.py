@@ -70,7 +70,7 @@ def check_option(name: str, value: str, known: Collection[str], remedy: str = ""
 
     Args:
         name: The group.
-        value: What was typed.
+        value: The value as typed.
         known: The existing names.
         remedy: Advice for a user who meant none of them.
 

@@ -287,7 +287,7 @@ def _is_readable(file: Path, env: FitEnvironment) -> bool:
     try:
         torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
-        env.listener.warn(f"{file} is broken ({error}): {env.title} begins again")
+        env.listener.warn(f"{file} is broken ({error}): {env.title} starts over")
         file.unlink()
         return False
     return True

@@ -181,8 +181,8 @@ class Drift:
         newest = f"the newest {self.objects:,} objects{since}"
         if self.alarm is None:
             return (
-                f"too few objects to tell drift: {self.objects:,} in the newest stretch{since} and "
-                f"{self.before:,} before it can be compared, {LEAST_OBJECTS} of each are needed"
+                f"too few objects to detect drift: {self.objects:,} in the newest stretch{since} "
+                f"and {self.before:,} before it can be compared, {LEAST_OBJECTS} of each are needed"
             )
         assert self.p is not None
         assert self.lower is not None

@@ -146,7 +146,7 @@ def account(what: str, advice: str) -> None:
 
     Args:
         what: The setting that needs it, such as ``logger.mode=online``.
-        advice: What to do without one.
+        advice: The alternative without an account.
 
     Raises:
         UserError: There is no account, no connection, or the key is wrong.

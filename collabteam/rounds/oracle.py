@@ -30,7 +30,7 @@ def oracle_answers(
         rows: Which crops to answer for.
         error_rate: Share of wrong answers, 0 to 1.
         seed: Seed of the errors.
-        purpose: What the crops are verified for: ``seed`` or ``test``.
+        purpose: Queue that the crops belong to: ``seed`` or ``test``.
 
     Returns:
         One event per crop.

@@ -87,7 +87,7 @@ class RoundPlan:
         other = [f"{name} {old} -> {new}" for name, (old, new) in compared.items() if old != new]
         if other:
             raise UserError(
-                f"team.init=previous cannot go on from round {self.number - 1}: "
+                f"team.init=previous cannot continue from round {self.number - 1}: "
                 + "; ".join(other)
                 + "; use team.init=scratch, or rollback=-1 to start over"
             )

@@ -51,7 +51,7 @@ class LabelConfig(CommandConfig):
     engine: str = setting(
         "torch",
         choices={"torch": "CPU or GPU", "openvino": "the extra 'openvino'; CPU only"},
-        help="what computes",
+        help="library that runs the networks",
     )
     precision: str = setting(
         "auto",

@@ -10,7 +10,7 @@ from collabteam.errors import UserError
 UNKNOWN = "unknown"
 """Label of a crop that shows none of the team's classes."""
 UNUSABLE = "unusable"
-"""Label of a crop that nobody can judge; it never trains and is never scored against."""
+"""Label of a crop that no person can judge; it never trains and never counts in figures."""
 
 _REVIEWER = re.compile(r"[\w.@+-]{1,64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")

@@ -182,7 +182,7 @@ def _partial(
 def _claim(stack: ExitStack, path: Path, name: str, ending: str) -> tuple[Path, int]:
     """Claim the usual hidden file, or one for this call alone if another writer holds that."""
     usual = path.with_name(name + ending)
-    # No lock, too, where the file system knows none.
+    # A file system without locks raises, too, and then each call gets a file of its own.
     with suppress(OSError):
         descriptor = stack.enter_context(file_lock(usual, wait=False))
         # Its last writer may have renamed it meanwhile.

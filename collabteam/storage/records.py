@@ -72,7 +72,7 @@ class Record(Part):
 
         Args:
             file: The file.
-            remedy: What the user can do if it is broken.
+            remedy: Advice for the user if it is broken.
 
         Raises:
             UserError: The file cannot be read, is not such a record, or a newer version made it.
@@ -92,7 +92,7 @@ class Record(Part):
         Args:
             content: Its parsed JSON.
             file: The file, for messages.
-            remedy: What the user can do if it is broken.
+            remedy: Advice for the user if it is broken.
 
         Raises:
             UserError: It is not such a record, or a newer version made it.

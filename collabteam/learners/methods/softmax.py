@@ -1,4 +1,4 @@
-"""One plain network that tells all classes apart, and objects of none of them."""
+"""One network with a softmax over all classes and *none of these*."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from collabteam.team.team import OneOfMany, Voter
 class SoftmaxLearner(SupervisedLearner):
     """A network with an output for each class and one for *none of these*.
 
-    It abstains as a team does: a class is voted *true* above one half, so there is a consensus
-    where one class has more probability than all others and *none of these* together.
+    It abstains as a team does: a class is voted *true* above one half, so there is a consensus if
+    one class has more probability than all others and *none of these* together.
     """
 
     @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class SoftmaxLearner(SupervisedLearner):
         passes: int = setting(
             1,
             ge=1,
-            help="factor on the epochs; n is the work of the paper's team of n branches",
+            help="factor on the epochs; n costs as much as the paper's team of n branches",
         )
 
     def groups(self, classes: Sequence[str]) -> list[tuple[int, ...]]:  # noqa: D102

@@ -30,10 +30,10 @@ class FoldFigures:
 
     Attributes:
         validation: Mean recall over the folds.
-        human: The same, of the crops that a person labelled.
+        human: The same on the crops that a person labelled.
         folds: Recall of each fold.
         expected_precision: Per class, estimated share of right labels in an increment, and the
-            number of crops that it rests on.
+            number of crops behind the estimate.
     """
 
     validation: Recall
@@ -48,7 +48,7 @@ class EvaluateFolds(Stage[FoldFigures]):
 
     Attributes:
         plan: The round.
-        predictions: Of all trained folds.
+        predictions: Predictions of all trained folds.
     """
 
     plan: RoundPlan
@@ -101,7 +101,7 @@ class VerifyTest(Stage[list[LabelEvent]]):
         return []
 
     def compute(self, listener: Listener) -> list[LabelEvent]:
-        """Answer without errors: a test set is what figures are measured against.
+        """Answer without errors, because figures are measured against the test set.
 
         Raises:
             UserError: A crop has no hidden truth.
@@ -117,13 +117,13 @@ class VerifyTest(Stage[list[LabelEvent]]):
 
 @dataclass(frozen=True, eq=False)
 class TestFigures:
-    """Figures on the frozen test set; None where there is nothing to measure.
+    """Figures on the frozen test set; None if there is nothing to measure.
 
     Attributes:
         size: Verified crops.
         recall: Of every branch.
         coverage: Share of crops with a consensus.
-        accuracy: Share of right ones among these.
+        accuracy: Share of right verdicts among these.
     """
 
     size: int
@@ -166,7 +166,7 @@ class EvaluateTest(Stage[TestFigures]):
 
 @dataclass(frozen=True, eq=False)
 class TruthFigures:
-    """Label quality where hidden truth is known; None where it is not.
+    """Label quality against hidden truth; None if the truth is not known.
 
     Attributes:
         precision: Per class of the increment, share of right labels.
@@ -188,7 +188,7 @@ class CompareWithTruth(Stage[TruthFigures]):
         index: The catalog's crops, with this round's increment.
         training: The training set.
         pool: (P,) rows of the pool.
-        verdicts: Of the team on the pool.
+        verdicts: The team's verdicts on the pool.
     """
 
     plan: RoundPlan
@@ -211,7 +211,7 @@ class CompareWithTruth(Stage[TruthFigures]):
         called = np.array([*classes, UNKNOWN], dtype=object)[self.training.labels]
         actual = known[self.training.rows]
         judged = actual != ""
-        # A class that this team does not have is none of its classes.
+        # A class that this team does not have counts as unknown.
         outside = ~np.isin(actual.astype(str), classes)
         wrong = np.where(outside, called != UNKNOWN, called != actual)[judged]
         return TruthFigures(

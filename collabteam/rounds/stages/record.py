@@ -1,4 +1,4 @@
-"""Stage that finishes a round: ``round.json``, written last, says that the round is complete."""
+"""Stage that finishes a round: ``round.json``, written last, marks the round as complete."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from collabteam.stages import Stage
 from collabteam.team.voting import Verdicts
 
 TIMED = ("sample", "select", "read", "train", "score", "evaluate")
-"""Stages whose time is on record."""
+"""Stages whose time is recorded."""
 
 
 @dataclass(frozen=True, eq=False)
 class FinishRound(Stage[RoundRecord]):
-    """Drop networks that are in the way and write the record.
+    """Delete networks that are no longer needed and write the record.
 
     Attributes:
         plan: The round.
@@ -46,7 +46,7 @@ class FinishRound(Stage[RoundRecord]):
         increment: The round's increment.
         voting: Per class the folds whose networks vote.
         folds: Figures of the out-of-fold predictions.
-        verdicts: On the pool.
+        verdicts: The team's verdicts on the pool.
         test: Figures on the frozen test set.
         truth: Figures against hidden truth.
         seconds: Time by stage.
@@ -69,7 +69,7 @@ class FinishRound(Stage[RoundRecord]):
         plan, config, classes = self.plan, self.plan.config, self.plan.classes
         index, training = self.index, self.training
         sample = initial_rows(plan.catalog.workspace, index)
-        # From the labels themselves: a person may go on where the oracle answered before.
+        # Taken from the labels themselves: a person may continue where the oracle answered before.
         is_simulated = (index.human_source[training.rows] == "oracle").any()
         coverage = evaluation.coverage(self.verdicts)
         return RoundRecord(

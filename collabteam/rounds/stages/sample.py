@@ -51,8 +51,8 @@ class DrawSample(Stage[Sample]):
     def saved(self, listener: Listener) -> Sample | None:
         """Return the draw that these settings made.
 
-        A draw that was rolled back serves again unless crops came since: verified labels would make
-        a new one differ, and ask a person for more.
+        A draw that was rolled back is used again unless crops came since: with the labels verified
+        meanwhile, a new draw would differ and ask a person for more answers.
         """
         file, key = self.catalog.workspace.round(0).sample, self._key()
         if file.exists():
@@ -90,7 +90,7 @@ class DrawSample(Stage[Sample]):
         strata = index.proposed[pool]
         strata[verified] = index.human[pool[verified]]
         tracks = index.track_code[pool]
-        del index  # of millions of crops it takes hundreds of MB
+        del index  # for millions of crops it takes hundreds of MB
         _check_pool(strata, self.catalog.name, classes)
         chosen = sample_initial(
             strata, verified, tracks,

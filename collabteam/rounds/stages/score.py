@@ -33,15 +33,15 @@ class ScorePool(Stage[Predictions]):
     """Score the crops of a pool that have no score yet.
 
     Attributes:
-        catalog: Where the pictures are.
+        catalog: The catalog with the pictures.
         index: The catalog's crops.
-        pool: (N,) which of them to score.
+        pool: (N,) whether to score a crop.
         scores: Folder of the team's scores.
-        fingerprint: Of the team; scores of another one are thrown away.
+        fingerprint: The team's fingerprint; scores of another team are deleted.
         classes: Names of the classes.
         engine: Loads the team; called if there is anything to score.
         batch_size: Crops per step.
-        title: For the progress, with a place for the number of crops: ``{}``.
+        title: Title for progress messages, with ``{}`` for the number of crops.
     """
 
     catalog: Catalog
@@ -56,7 +56,7 @@ class ScorePool(Stage[Predictions]):
     name = "score"
 
     def compute(self, listener: Listener) -> Predictions:
-        """Score what is missing and read all of it."""
+        """Score the missing crops and read all scores."""
         store = PredictionStore(self.scores, self.fingerprint, self.classes, self.index)
         rows = np.flatnonzero(self.pool)
         if store.missing(rows).any():

@@ -1,4 +1,4 @@
-"""Stage that extends the training set by what the team of the round before is confident about."""
+"""Stage that extends the training set by confident labels of the previous round's team."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RoundIncrement:
     """The increment of a round.
 
     Attributes:
-        report: What ``increment.json`` says per class; empty for round 0.
+        report: Content of ``increment.json`` per class; empty for round 0.
         labels: The team's labels of the drawn crops; empty if the increment was read back.
     """
 
@@ -35,8 +35,8 @@ class RoundIncrement:
 class Select(Stage[RoundIncrement]):
     """Draw the increment once; saved in ``increment.json``, then in the log.
 
-    The file goes first: without the labels it counts for nothing, and the draw that follows a kill
-    in between is the same.
+    The file is written first: without the labels it has no effect, and after a kill in between the
+    same crops are drawn again.
 
     Attributes:
         plan: The round, not round 0.
@@ -67,7 +67,7 @@ class Select(Stage[RoundIncrement]):
         index = plan.catalog.index()
         scored = self._predictions(index, listener)
         verdicts = plan.policy.vote(scored.prob_NB)
-        # One object, one row: a track that trains already would only add near copies.
+        # One crop per object: a track that already trains would only add near copies.
         tracks = index.track_code[scored.rows]
         increments = plan.rule.select(
             verdicts, tracks, len(plan.classes), config.increment_per_class,
@@ -116,7 +116,7 @@ class Select(Stage[RoundIncrement]):
         return ScorePool(
             plan.catalog, index, plan.pool(index), files.scores(), self._before.fingerprint,
             plan.classes,
-            # With the settings that it was trained with, which a rollback lets change.
+            # Load it with the settings of its training, which may have changed since a rollback.
             lambda: load_team(files, plan.config.trainer), plan.config.trainer.score_batch_size,
             messages.scoring(plan.number - 1),
         ).compute(listener)  # fmt: skip

@@ -26,12 +26,12 @@ from collabteam.stages import Stage
 from collabteam.storage.files import write_npz
 
 CHECKPOINT_SECONDS = 60.0
-"""Work that a kill may cost while a fold trains."""
+"""Seconds of work that a kill may lose while a fold trains."""
 
 
 @dataclass(frozen=True, eq=False)
 class FoldPredictions:
-    """Out-of-fold predictions: of the crops that a fold's networks did not train on.
+    """Out-of-fold predictions: those on crops that a fold's networks did not train on.
 
     Attributes:
         fold: The fold.
@@ -59,7 +59,7 @@ class TrainFold(Stage[FoldPredictions]):
         pixels: Pictures by row.
         folds: (N,) fold in which each crop validates.
         fold: The fold to train.
-        increment: For the logger.
+        increment: The round's increment, for the logger.
     """
 
     plan: RoundPlan
@@ -72,7 +72,7 @@ class TrainFold(Stage[FoldPredictions]):
     name = "train"
 
     def saved(self, listener: Listener) -> FoldPredictions | None:
-        """Return the predictions of a fold that this very round trained."""
+        """Return the fold's saved predictions if exactly this round made them."""
         if not self._file.exists():
             return None
         try:
@@ -116,7 +116,7 @@ class TrainFold(Stage[FoldPredictions]):
         return found
 
     def _task(self) -> FoldTask:
-        """Everything that the learner may see."""
+        """The learner's input."""
         plan, training = self.plan, self.training
         allowed = self.pool.folds != self.fold
         pool = self.pool.rows[allowed]
@@ -137,13 +137,13 @@ class TrainFold(Stage[FoldPredictions]):
         )
 
     def discard(self) -> None:
-        """Remove what an unfinished fit of other inputs left."""
+        """Remove the remains of an unfinished fit of other inputs."""
         for folder in self.plan.files.unfinished_fits(self.fold):
             if folder != self._unfinished:
                 shutil.rmtree(folder)
 
     def save(self, output: FoldPredictions) -> None:
-        """Write the predictions and the names of their crops; the checkpoints go."""
+        """Write the predictions and the names of their crops, and delete the checkpoints."""
         arrays = {
             "prob": output.prob_VB,
             "crop_id": self.training.crop_id[self.folds == self.fold],
@@ -173,7 +173,7 @@ class Elect(Stage[dict[str, list[int]]]):
 
     Attributes:
         plan: The round.
-        predictions: Of all trained folds.
+        predictions: Predictions of all trained folds.
     """
 
     plan: RoundPlan

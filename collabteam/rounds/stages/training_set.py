@@ -31,8 +31,8 @@ class TrainingSet:
         labels: (N,) class, -1 for none of the classes.
         is_human: (N,) whether a person gave the label.
         digest: Hash of the crops and their labels.
-        fingerprint: Hash of all that makes the round; a fold that anything else trained counts for
-            nothing.
+        fingerprint: Hash of all inputs of the round; a fold that was trained with another
+            fingerprint is not used.
     """
 
     rows: NDArray[np.int64]
@@ -46,7 +46,7 @@ class TrainingSet:
 
 @dataclass(frozen=True, eq=False)
 class GatherTrainingSet(Stage[TrainingSet]):
-    """Gather crops and labels: i0, all increments, and what persons verified since.
+    """Gather crops and labels: i0, all increments, and crops that persons verified since.
 
     Attributes:
         plan: The round.
@@ -65,7 +65,7 @@ class GatherTrainingSet(Stage[TrainingSet]):
         """
         plan, index = self.plan, self.index
         rows = np.flatnonzero(plan.trains(index) & index.trainable())
-        # A label that was withdrawn since then leaves its crop without any.
+        # A crop whose label was withdrawn has none.
         rows = rows[index.targets(rows, plan.classes) != UNLABELLED]
         labels, tracks = index.targets(rows, plan.classes), index.track[rows]
         folds = plan.config.data.folds
@@ -88,7 +88,7 @@ class GatherTrainingSet(Stage[TrainingSet]):
 
 @dataclass(frozen=True, eq=False)
 class ReadPictures(Stage[Pixels]):
-    """Decode all training crops once; any other is decoded when it is asked for.
+    """Decode all training crops once; other crops are decoded on request.
 
     Attributes:
         plan: The round.
@@ -106,7 +106,7 @@ class ReadPictures(Stage[Pixels]):
             UserError: The networks to start from are of another kind.
         """
         pixels = CropPixels(self.plan.catalog, self.plan.transform(), self.rows)
-        pixels[self.rows]  # reads them now, so that the time is not counted as training
+        pixels[self.rows]  # read them now, so that the time does not count as training
         return pixels
 
 
@@ -131,7 +131,7 @@ class AssignFolds(Stage[NDArray[np.int64]]):
         data, seed, tracks = plan.config.data, plan.config.seed, self.training.track
         known: dict[str, int] = read_json(plan.files_before.folds) if plan.number else {}
         if plan.number and plan.learner.uses_pool:
-            # As crops of the pool, tracks had a fold before they came to train.
+            # Tracks had a fold as part of the pool before they joined the training set.
             names = sorted(set(map(str, tracks)))
             dealt = pool_folds(names, data.folds, seed, known)
             known = dict(zip(names, dealt.tolist(), strict=True))
@@ -149,7 +149,7 @@ class PoolCrops:
 
     Attributes:
         rows: (P,) rows of the index.
-        folds: (P,) fold of each crop's track; its crops are kept from the learner of that fold.
+        folds: (P,) fold of each crop's track; the learner of that fold does not get these crops.
     """
 
     rows: NDArray[np.int64]
@@ -158,7 +158,7 @@ class PoolCrops:
 
 @dataclass(frozen=True, eq=False)
 class GatherPool(Stage[PoolCrops]):
-    """Gather the pool with a fold for each track; nothing for a learner that does not use it.
+    """Gather the pool with a fold for each track; empty for a learner that does not use it.
 
     Attributes:
         plan: The round.
@@ -174,7 +174,7 @@ class GatherPool(Stage[PoolCrops]):
     name = "read"
 
     def compute(self, listener: Listener) -> PoolCrops:
-        """Return the crops; those of the test set's tracks are not among them."""
+        """Return the crops, without those of the test set's tracks."""
         plan, index = self.plan, self.index
         if not plan.learner.uses_pool:
             return PoolCrops(np.zeros(0, np.int64), np.zeros(0, np.int64))

@@ -11,9 +11,8 @@ from collabteam.team.voting import ABSTAIN, VotePolicy
 class Consensus(VotePolicy):
     """Decide for a class if its branch votes *true* and all others vote *false*.
 
-    Padilha and Ferreira, section 3.2. A branch votes *true* above one half. The joint confidence is
-    that of all votes, also where the team abstains: ``p`` of each *true*, ``1 - p`` of each
-    *false*.
+    Padilha and Ferreira, section 3.2. A branch votes *true* above one half. The joint confidence
+    covers all votes, also if the team abstains: ``p`` of each *true*, ``1 - p`` of each *false*.
 
     Example:
         >>> import numpy as np

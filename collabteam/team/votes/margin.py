@@ -1,4 +1,4 @@
-"""A policy that also decides where two branches say *true*, if one of them is clearly ahead."""
+"""A policy that also decides between two *true* votes, if one branch is clearly ahead."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Margin(VotePolicy):
         """Settings of the policy."""
 
         margin: float = setting(
-            0.2, ge=0, lt=1, help="by how much the highest probability has to exceed the next"
+            0.2, ge=0, lt=1, help="least lead of the highest probability over the next"
         )
 
     def decide(self, prob_NB: NDArray[np.float64]) -> NDArray[np.int64]:  # noqa: D102
@@ -46,6 +46,6 @@ class Margin(VotePolicy):
         return np.where(is_ahead, prob_NB.argmax(axis=1), ABSTAIN)
 
     def claims(self, prob_NB: NDArray[np.float64]) -> NDArray[np.bool_]:  # noqa: D102
-        # Of equal leaders each counts, so that the order of the classes does not matter.
+        # All equal leaders count, so that the order of the classes does not matter.
         is_first: NDArray[np.bool_] = prob_NB == prob_NB.max(axis=1, keepdims=True)
         return is_first
