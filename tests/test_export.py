@@ -951,7 +951,7 @@ def test_certificates_that_do_not_serve(tmp_path: Path, call: Call) -> None:
     one_line(call("export", *base, "certified=true"), "is not in the catalog", "new=true")
     shutil.rmtree(catalog.folder / "audits" / "3")
     pq.write_table(pa.table({"crop_id": [crop], "label": ["car"]}), folder / "release.parquet")
-    one_line(call("export", *base, "certified=true"), "not what was frozen for audit 2")
+    one_line(call("export", *base, "certified=true"), "not the release frozen for audit 2")
     for content in (b"", b"PAR1"):
         (folder / "release.parquet").write_bytes(content)
         one_line(call("export", *base, "certified=true"), "release.parquet: expected the labels")
