@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
 from collabteam.events import Listener
+from collabteam.reporting import percent
 from collabteam.settings import LabelConfig
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
     from collabteam.labelling.label import LabelResult
+    from collabteam.labelling.records import LabelRecord, TestQuality
     from collabteam.storage.workspace import Workspace
 
 
@@ -36,8 +38,9 @@ def run(config: LabelConfig, listener: Listener) -> Outcome:
         f"team of round {record.round}, {labelled.new} verdicts new in the log",
         f"the record: {workspace.label_record}",
     ]
-    if labelled.quality is not None:
-        lines.append(f"what its confidence is worth: {_plot(labelled, workspace)}")
+    if record.test is not None:
+        to = _plot(record, record.test, workspace)
+        lines.append(f"what its confidence is worth: {to}")
     lines.append(f"next: python -m collabteam.audit camera={name}")
     out.print("\n".join(lines), markup=False, soft_wrap=True)
     return Outcome(
@@ -60,9 +63,6 @@ def _table(labelled: LabelResult, out: RichConsole) -> None:
     if truth:
         table.add_column("right (truth known)", justify="right")
 
-    def percent(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.1f}"
-
     def row(label: str, count: int, *more: float | None) -> None:
         share = count / record.pool if record.pool else None
         table.add_row(label, str(count), percent(share), *map(percent, more))
@@ -84,35 +84,15 @@ def _table(labelled: LabelResult, out: RichConsole) -> None:
         )  # fmt: skip
 
 
-def _plot(labelled: LabelResult, workspace: Workspace) -> Path:
-    from collabteam.reporting.plots import Diagram, plot_label_quality
+def _plot(record: LabelRecord, test: TestQuality, workspace: Workspace) -> Path:
+    from collabteam.reporting import figures
 
-    quality, record = labelled.quality, labelled.record
-    assert quality is not None
-    assert record.test is not None
-    errors = record.test.calibration_error
-    diagrams = {}
-    for name in quality.before:
-        pair = []
-        for found, error in (
-            (quality.before[name], errors[name].before),
-            (quality.after[name], errors[name].after),
-        ):
-            held = found.count > 0
-            pair.append(
-                Diagram(
-                    found.confidence[held].tolist(), found.share[held].tolist(),
-                    found.count[held].tolist(), error,
-                )
-            )  # fmt: skip
-        diagrams[name] = (pair[0], pair[1])
     to = workspace.report("label-quality.png")
     with workspace.publishing(to):
-        plot_label_quality(
-            f"Camera {record.camera}, team of round {record.round}, "
-            f"{record.test.crops} crops of the frozen test set",
-            diagrams, (quality.curve.coverage.tolist(), quality.curve.risk.tolist()),
-            quality.curve.area, to,
+        figures.write_png(
+            f"Camera {record.camera}, team of round {record.round}, {test.crops} crops of the "
+            "frozen test set",
+            figures.label_quality(test), to, columns=4,
         )  # fmt: skip
     return to
 

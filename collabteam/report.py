@@ -115,7 +115,6 @@ def _camera(config: ReportConfig) -> Outcome:
 
     from collabteam.catalog import Catalog
     from collabteam.reporting import time_windows
-    from collabteam.reporting.plots import plot_rounds
     from collabteam.reporting.table1 import render, to_csv, to_json
     from collabteam.rounds.records import read_rounds
     from collabteam.storage.files import write_json, write_text
@@ -137,6 +136,9 @@ def _camera(config: ReportConfig) -> Outcome:
     if config.format == "json":
         print(json.dumps(content, indent=1))
         return Outcome()
+    # Imports matplotlib, which the JSON does not need.
+    from collabteam.reporting import figures
+
     console = RichConsole(highlight=False)
     render(rounds, console)
     names = ["table1.csv", "table1.json", "table1.png"]
@@ -146,16 +148,19 @@ def _camera(config: ReportConfig) -> Outcome:
     with workspace.publishing(*files.values()):
         write_text(files["table1.csv"], to_csv(rounds))
         write_json(files["table1.json"], content)
-        plot_rounds(rounds, files["table1.png"])
+        oracle = any(record.reviewer.kind == "oracle" for record in rounds)
+        title = f"Camera {rounds[-1].camera}{', simulated reviewer' if oracle else ''}"
+        figures.write_png(title, figures.course(rounds), files["table1.png"])
         if found is not None:
             tables, drift = found
             time_windows.render(tables, console)
             console.print(f"\n{drift.in_words(config.camera.name)}", markup=False, soft_wrap=True)
             write_text(files["stretches.csv"], time_windows.to_csv(tables))
             newest = None if drift.alarm is None else drift.since
-            time_windows.plot_time_windows(
-                tables, config.camera.name, newest, files["stretches.png"]
-            )
+            figures.write_png(
+                f"Camera {config.camera.name}, team of round {tables.round}",
+                figures.coverage_over_time(tables, newest), files["stretches.png"], columns=1,
+            )  # fmt: skip
     console.print(
         f"wrote {', '.join(names[:-1])} and {names[-1]} in {workspace.folder}\n"
         f"next: python -m collabteam.train camera={config.camera.name} "

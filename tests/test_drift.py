@@ -42,7 +42,8 @@ from collabteam.monitoring.windows import (
     last_verdicts,
     time_windows,
 )
-from collabteam.reporting.time_windows import plot_time_windows, render, to_csv, to_json
+from collabteam.reporting.figures import coverage_over_time, write_png
+from collabteam.reporting.time_windows import render, to_csv, to_json
 from collabteam.storage.workspace import Workspace
 
 START = datetime(2024, 5, 6, 5, tzinfo=UTC).timestamp()
@@ -642,10 +643,16 @@ def test_names_with_brackets_are_shown_as_they_are() -> None:
 def test_plot(index: CropIndex, newest: float | None, tmp_path: Path) -> None:
     found = time_windows(index, CLASSES)
     assert found is not None
-    plot_time_windows(found, "S1", newest, tmp_path / "stretches.png")
+    panels = coverage_over_time(found, newest)
+    assert panels
+    for panel in panels:
+        for series in panel.series[:2]:
+            for (_, value), (low, high) in zip(series.points, series.intervals, strict=True):
+                assert 0 <= low <= value <= high <= 100
+    write_png("Camera S1", panels, tmp_path / "stretches.png", columns=1)
     with Image.open(tmp_path / "stretches.png") as image:
         assert image.format == "PNG"
-        assert image.width > 1000
+        assert image.width > 700
         assert len(image.convert("RGB").getcolors(1 << 20) or []) > 20
 
 

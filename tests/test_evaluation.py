@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 from torchmetrics.functional.classification import multiclass_recall
 
 from collabteam.rounds.evaluation import (
@@ -19,7 +18,7 @@ from collabteam.rounds.evaluation import (
     coverage,
     expected_precision,
     mean_recall,
-    wilson_lower,
+    wilson_interval,
 )
 from collabteam.rounds.selection_rules.quantile import Quantile
 from collabteam.team.votes.consensus import Consensus
@@ -124,37 +123,25 @@ def test_expected_precision_counts_strangers_as_wrong() -> None:
     assert nothing == (None, 0)
 
 
-@pytest.mark.parametrize(
-    ("share", "count", "z", "lower"),
-    [
-        # Roots of (share - p)^2 = z^2 p (1 - p) / count, worked out by hand.
-        (1.0, 10, 1.96, 10 / (10 + 1.96**2)),
-        (0.5, 100, 1.96, 0.5 - 1.96 / (2 * math.sqrt(100 + 1.96**2))),
-        (0.0, 50, 1.645, 0.0),
-        (0.9, 0, 1.645, 0.0),
-    ],
-)
-def test_wilson_knows_the_book_values(share: float, count: int, z: float, lower: float) -> None:
-    assert wilson_lower(share, count, z) == pytest.approx(lower, abs=5e-5)
+@given(st.lists(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))))
+def test_wilson_is_that_of_scipy(drawn: list[tuple[int, int]]) -> None:
+    right, count = np.array(drawn, dtype=np.float64).reshape(-1, 2).T
+    low, high = wilson_interval(right / count, count)
+    assert len(low) == len(high) == len(drawn)
+    for (k, n), one, other in zip(drawn, low, high, strict=True):
+        known = binomtest(k, n).proportion_ci(0.95, method="wilson")
+        assert one == pytest.approx(known.low, abs=1e-6)
+        assert other == pytest.approx(known.high, abs=1e-6)
+        assert 0 <= one <= other <= 1
+
+
+def test_wilson_without_observations_knows_nothing() -> None:
+    low, high = wilson_interval(np.array([0.9]), np.array([0]))
+    assert (low[0], high[0]) == (0, 1)
 
 
 def test_wilson_on_a_published_example() -> None:
-    assert wilson_lower(81 / 263, 263, 1.959964) == pytest.approx(0.2553, abs=5e-5)
-    assert wilson_lower(15 / 148, 148, 1.959964) == pytest.approx(0.0624, abs=5e-5)
-    assert wilson_lower(1 / 29, 29, 1.959964) == pytest.approx(0.0061, abs=5e-5)
-
-
-@given(st.integers(1, 5000), st.floats(0, 1))
-def test_wilson_lies_between_nothing_and_the_share(count: int, share: float) -> None:
-    lower = wilson_lower(share, count)
-    assert 0 <= lower <= share + 1e-12
-    if share > 0.01:
-        assert lower < wilson_lower(share, 2 * count)
-        assert lower < share
-        # It solves Wilson's equation.
-        spread = (share - lower) ** 2 - 1.645**2 * lower * (1 - lower) / count
-        assert spread == pytest.approx(0, abs=1e-9)
-
-
-def test_wilson_is_one_sided_95_by_default() -> None:
-    assert wilson_lower(0.9, 200) == wilson_lower(0.9, 200, 1.645)
+    """R. G. Newcombe, Statistics in Medicine 17 (1998), table I."""
+    right, count = np.array([81, 15, 1]), np.array([263, 148, 29])
+    low, _ = wilson_interval(right / count, count)
+    assert low == pytest.approx([0.2553, 0.0624, 0.0061], abs=5e-5)

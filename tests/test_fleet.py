@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ from test_review_page import CHROMIUM, FLAGS
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.labelling.records import EngineCheck, LabelRecord
 from collabteam.monitoring.facts import CameraFacts, Sample, camera_facts
-from collabteam.reporting import charts
+from collabteam.reporting import figures
 from collabteam.reporting.fleet_page import write_fleet
 from collabteam.reporting.table1 import table1_rows
 from collabteam.rounds.records import read_rounds
@@ -299,15 +301,15 @@ def test_an_audit_that_is_open(fleet: Path, tmp_path: Path, call: Call) -> None:
     assert read(tmp_path / "r.html").rows["sim"][6][1] == "audit 1 is open"
 
 
-# --- charts ------------------------------------------------------------------------------------
+# --- figures -----------------------------------------------------------------------------------
 
 
 @given(st.lists(st.floats(0, 100), max_size=8), st.floats(0, 5e5))
 def test_axes_hold_what_is_drawn(values: list[float], highest: float) -> None:
     for axis, held in (
-        (charts.percent_axis("", values), values),
-        (charts.percent_axis("", values, floor=0), values),
-        (charts.rising_axis("", highest), [highest]),
+        (figures.percent_axis("", values), values),
+        (figures.percent_axis("", values, floor=0), values),
+        (figures.rising_axis("", highest), [highest]),
     ):
         assert axis.low < axis.high
         assert all(axis.low <= value <= axis.high for value in held)
@@ -317,10 +319,66 @@ def test_axes_hold_what_is_drawn(values: list[float], highest: float) -> None:
 
 @given(st.floats(0, 4e9), st.floats(3600, 4e8))
 def test_an_axis_of_time_has_few_labels_all_of_them_different(since: float, span: float) -> None:
-    axis = charts.time_axis(since, since + span)
+    axis = figures.time_axis(since, since + span)
     assert len(axis.ticks) <= 6
     assert all(since <= at <= since + span for at, _ in axis.ticks)
     assert "UTC" in axis.name
+
+
+def test_a_panel_is_drawn_where_its_values_are() -> None:
+    x = figures.Axis("hour", 0, 10, ((0, "0"), (5, "5"), (10, "10")))
+    y = figures.percent_axis("right, %", [], floor=0)
+    points = [(0.0, 0.0), (5.0, 50.0), (10.0, 100.0)]
+    series = [
+        figures.Series("<car>", points, 1, breaks=[2], intervals=[(0, 10), (40, 60), (90, 100)]),
+        figures.Series("bus", points[1:], 12, "estimated", dashed=True),
+    ]
+    bars = [figures.Bar(0, 5, 50)]
+    panel = figures.Panel("", x, y, series, '"all"', bars=bars, diagonal=True, shade=5)
+    text = str(figures.svg(panel))
+    root = ElementTree.fromstring(text)
+    assert root.get("aria-label") == '"all"'
+    # The left, upper, right and lower end of the diagram in the units of the drawing.
+    left, top, right, floor = 40, 10, 328, 178
+    middle = ((left + right) / 2, (top + floor) / 2)
+    found: dict[str, list[Any]] = {}
+    for one in root.iter():
+        found.setdefault(one.get("class") or one.tag, []).append(one)
+    marks = [(float(one.get("x")), float(one.get("y"))) for one in found["mark s1"]]
+    assert marks == [(left, floor), middle, (right, top)]
+    assert found["mark s1"][0][0].text == "<car>: 0.0"
+    assert found["mark s2 dash"][1][0].text == "bus, estimated: 100.0"
+    assert {one.get("href") for one in found["mark s2 dash"]} == {"#mark2"}
+    assert found["line s1"][0].get("d").count("M") == 2
+    assert found["line whisker s1"][0].get("d").startswith(f"M{left} {floor}L{left} 161.2M")
+    assert found["shade"][0].get("d").startswith(f"M{middle[0]:g} {floor}L{middle[0]:g} {top}")
+    assert f" {middle[1]:g}L{middle[0]:g} {middle[1]:g}L" in found["bar"][0].get("d")
+    assert found["ideal"][0].get("d") == f"M{left} {floor}L{right} 161.2"
+    said = {(one.text, one.get("class")) for one in root.iter() if one.tag == "text"}
+    assert {("5", "mid"), ("hour", "mid"), ("20", "end"), ("right, %", "mid")} <= said
+    assert [one.get("x") for one in root.iter("text") if one.text == "5"] == [f"{middle[0]:g}"]
+
+
+def test_the_same_panel_is_the_same_text_and_the_page_alone_gives_it_a_look() -> None:
+    one, two = (
+        figures.course(fake_rounds(count, classes)) for count, classes in ((6, TEN), (2, CLASSES))
+    )
+    first = [figures.svg(panel) for panel in one]
+    assert [figures.svg(panel) for panel in two] != first
+    assert [figures.svg(panel) for panel in one] == first
+    style = (TEMPLATES / "fleet.css").read_text(encoding="utf-8")
+    for text in (*first, figures.swatch(3, dashed=True)):
+        assert not re.search(r"\b(style|id|fill|stroke)=", text)
+        for name in set(" ".join(re.findall(r'class="([^"]+)"', text)).split()):
+            assert f".{name}" in style, name
+
+
+def test_every_mark_of_a_page_is_there_once(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'<use [^>]*href="#([^"]+)"', text)) <= set(ids)
+    assert text.count("<use") > 100
 
 
 # --- crops -------------------------------------------------------------------------------------

@@ -27,7 +27,6 @@ from collabteam.labelling.stages.decide import Decide, WriteVerdicts
 from collabteam.labelling.stages.engine import CompareEngine, OpenedEngine, OpenEngine
 from collabteam.labelling.stages.measure import (
     CompareWithTruth,
-    LabelQuality,
     MeasureTest,
     PickSamples,
 )
@@ -47,12 +46,10 @@ class LabelResult:
 
     Attributes:
         record: Content of ``label.json``.
-        quality: Quality on the frozen test set; None without a test set.
         new: Number of verdicts that the log did not have.
     """
 
     record: LabelRecord
-    quality: LabelQuality | None
     new: int
 
 
@@ -137,7 +134,7 @@ def label_crops(plan: LabellingPlan, runner: Runner) -> LabelResult:
             quality, truth, samples, new, runner.seconds,
         )
     )  # fmt: skip
-    return LabelResult(record, quality, new)
+    return LabelResult(record, new)
 
 
 def _engine(

@@ -16,6 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from collabteam.reporting import percent
 from collabteam.rounds.records import BranchRecall, ClassIncrement, RoundRecord, mean_of
 
 Recalls = dict[str, dict[str, float | None]]
@@ -179,7 +180,7 @@ def render(rounds: Sequence[RoundRecord], console: Console) -> None:
     console.print(f"Camera {last.camera}: {len(rounds)} round(s)", style="bold")
     for record in rounds:
         if record.reviewer.kind == "oracle":
-            rate = _percent(record.reviewer.error_rate)
+            rate = percent(record.reviewer.error_rate)
             console.print(
                 "Simulated reviewer: the human labels below are answers from hidden truth "
                 f"(error rate {rate}%), no person gave them."
@@ -195,7 +196,7 @@ def render(rounds: Sequence[RoundRecord], console: Console) -> None:
             classes,
             ("true", "false"),
             lambda k, cls: _sides(rows[k].test, cls),
-            [_percent(row.test_mean) for row in rows],
+            [percent(row.test_mean) for row in rows],
         )
     else:
         _print_by_class(
@@ -206,7 +207,7 @@ def render(rounds: Sequence[RoundRecord], console: Console) -> None:
             classes,
             ("true", "false"),
             lambda k, cls: _sides(rows[k].human, cls),
-            [_percent(row.human_mean) for row in rows],
+            [percent(row.human_mean) for row in rows],
         )
     _print_by_class(
         console,
@@ -217,7 +218,7 @@ def render(rounds: Sequence[RoundRecord], console: Console) -> None:
         classes,
         ("true", "false"),
         lambda k, cls: _sides(rows[k].validation, cls),
-        [_percent(row.validation_mean) for row in rows],
+        [percent(row.validation_mean) for row in rows],
     )
     _print_course(console, labels, rounds)
     if any(record.increment for record in rounds):
@@ -248,11 +249,11 @@ def _print_course(console: Console, labels: Sequence[str], rounds: Sequence[Roun
         table.add_row(
             label,
             str(record.train_size),
-            _percent(record.coverage),
-            _percent(record.abstain_rate),
-            _percent(record.consensus_accuracy_test),
+            percent(record.coverage),
+            percent(record.abstain_rate),
+            percent(record.consensus_accuracy_test),
             # Wrong labels are few: one more digit than the rest.
-            _percent(record.label_noise, digits=2),
+            percent(record.label_noise, digits=2),
         )
     console.print("\nRounds: crops, and rates in %", style="bold")
     console.print(table)
@@ -265,7 +266,7 @@ def _print_course(console: Console, labels: Sequence[str], rounds: Sequence[Roun
         if unknown := record.unknown:
             console.print(
                 f"{label}: of {unknown.pool} pool objects of none of the classes the team does "
-                f"not know {_percent(unknown.abstain_rate)}%; the increment took "
+                f"not know {percent(unknown.abstain_rate)}%; the increment took "
                 f"{unknown.increment}.",
                 style="italic",
             )
@@ -335,15 +336,11 @@ def short_name(name: str) -> str:
 
 
 def _sides(recall: Recalls | None, cls: str) -> list[str]:
-    return [_percent(None if recall is None else recall[cls][side]) for side in _SIDES]
+    return [percent(None if recall is None else recall[cls][side]) for side in _SIDES]
 
 
 def _increment(drawn: ClassIncrement | None) -> list[str]:
     if drawn is None:
         return ["-", "-", "-"]
     count = f"{drawn.taken}{'*' if drawn.shortfall else ''}"
-    return [count, _percent(drawn.precision), _percent(drawn.expected_precision)]
-
-
-def _percent(rate: float | None, digits: int = 1) -> str:
-    return "-" if rate is None else f"{100 * rate:.{digits}f}"
+    return [count, percent(drawn.precision), percent(drawn.expected_precision)]

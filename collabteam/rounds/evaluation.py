@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -97,14 +96,30 @@ def expected_precision(
     return estimates
 
 
-def wilson_lower(share: float, count: int, z: float = 1.645) -> float:
-    """Lower end of Wilson's interval for a share (one-sided 95% with the default ``z``)."""
-    if not count:
-        return 0.0
-    centre = share + z * z / (2 * count)
-    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    # Rounding must not push a share of 0 below 0.
-    return max(0.0, (centre - spread) / (1 + z * z / count))
+def wilson_interval(
+    share: NDArray[np.float64], count: NDArray[np.float64], z: float = 1.959964
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return Wilson's interval for shares (E. B. Wilson, JASA 22, 1927).
+
+    ``scipy.stats.binomtest`` has the same one, for a single share and with a test that takes far
+    longer than the interval.
+
+    Args:
+        share: (N,) observed shares, 0 to 1.
+        count: (N,) observations behind each share, 0 or more.
+        z: Quantile of the normal distribution: 1.96 for a two-sided 95% interval, 1.645 for a
+            one-sided bound of 95%.
+
+    Returns:
+        (N,) lower and (N,) upper ends, 0 to 1; 0 and 1 where there is no observation.
+    """
+    seen = np.maximum(count, 1)
+    centre = share + z * z / (2 * seen)
+    spread = z * np.sqrt(share * (1 - share) / seen + (z / seen) ** 2 / 4)
+    low, high = ((centre + sign * spread) / (1 + z * z / seen) for sign in (-1, 1))
+    # Rounding must not push an end beyond the share, such as below a share of 0.
+    low, high = np.clip(low, 0.0, share), np.clip(high, share, 1.0)
+    return np.where(count > 0, low, 0.0), np.where(count > 0, high, 1.0)
 
 
 def _share(flags: NDArray[np.bool_]) -> float | None:

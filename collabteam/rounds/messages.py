@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from collabteam.rounds.evaluation import wilson_lower
+from collabteam.rounds.evaluation import wilson_interval
 from collabteam.rounds.records import DrawnClass, ExpectedPrecision, RoundRecord, mean_of
 from collabteam.storage.workspace import Workspace
 
@@ -129,10 +129,11 @@ def warnings_of_increment(
             )
         elif guess < LOW_PRECISION:
             count = estimates[name].crops
+            lower, _ = wilson_interval(np.array([guess]), np.array([count]), z=1.645)
             yield (
                 f"round {number}, class {name}: only {guess:.0%} of such a draw would be "
                 f"right, judged on {count} human-labelled fold crops (at least "
-                f"{wilson_lower(guess, count):.0%} with 95% confidence); wrong labels teach the "
+                f"{lower[0]:.0%} with 95% confidence); wrong labels teach the "
                 "team its own mistakes: verify more crops (seed_per_class), train longer "
                 "(optim.epochs), or raise quantile"
             )
