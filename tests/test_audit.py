@@ -401,7 +401,7 @@ def test_damage_is_told_and_nothing_is_certified(tmp_path: Path, call: Call) -> 
     folder = catalog.folder / "audits" / "1"
     frozen = pq.read_table(folder / "release.parquet")
     pq.write_table(frozen.slice(1), folder / "release.parquet")
-    one_line(audit(call, catalog), "release.parquet", "not what was frozen")
+    one_line(audit(call, catalog), "release.parquet", "not the release frozen")
     (folder / "release.parquet").write_bytes(b"PAR1")
     one_line(audit(call, catalog), "release.parquet", "restore it")
     for text in ("{", "[]"):
@@ -559,7 +559,7 @@ def test_what_changed_since_is_said(tmp_path: Path, call: Call) -> None:
     catalog.append_labels(verdicts(index.crop_id[rows[4:]], ""))
     out = audit(call, catalog).out
     assert f"covers {left - 7} of {left + 40 - 3} labels released now" in out
-    assert "7 of the 350 labels that it speaks of are no longer released" in out
+    assert "7 of the 350 labels that it covers are no longer released" in out
     answer(catalog, record_of(catalog)["classes"]["car"]["sample"][:1], "ship", "ben")
     assert "answers were changed" in audit(call, catalog).out
     assert certificate_of(catalog)["passed"]

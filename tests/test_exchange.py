@@ -542,7 +542,7 @@ def test_label_studios_faults_are_told_and_the_rest_is_taken(
     twice["result"] *= 2
     wrong: list[tuple[Any, str]] = [
         (annotated("plane"), "task 1: expected one of car, ship, unknown, unusable for crop"),
-        (annotated("car", [1]), "task 1: expected the name of who judged crop"),
+        (annotated("car", [1]), "task 1: expected the name of the reviewer of crop"),
         (annotated("car", {"email": "a\nb"}), r"'a\nb'"),
         (annotated("car", {"email": "\ud800"}), r"'\ud800'"),
         (annotated(3), "unusable for crop " + a + ", got 3"),  # type: ignore[arg-type]
@@ -708,8 +708,8 @@ FOREIGN = """<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]>
         (BOMB, "document type"),
         (FOREIGN, "document type"),
         ("\x00\x01\x02", "binary"),
-        (b"\xff\xd8\xff\xe0JFIF", "no UTF-8"),
-        ("crop_id,label\n".encode("utf-16"), "no UTF-8"),
+        (b"\xff\xd8\xff\xe0JFIF", "not UTF-8"),
+        ("crop_id,label\n".encode("utf-16"), "not UTF-8"),
         ("crop,label\na,car\n", "first line is 'crop,label'"),
         ("crop_id,suggested\n", "first line is 'crop_id,suggested'"),
         ("crop_id,label,label\na,car,ship\n", "first line is"),
@@ -776,7 +776,7 @@ def test_what_is_no_file(catalog: Catalog, tmp_path: Path) -> None:
     for path, expected in (
         (tmp_path / "missing.json", "does not exist"),
         (tmp_path, "is a folder"),
-        (tmp_path / "pipe", "no regular file"),
+        (tmp_path / "pipe", "not a regular file"),
         (tmp_path / "pipe" / "below", "cannot be read"),
     ):
         with pytest.raises(UserError, match=expected) as refused:

@@ -599,31 +599,31 @@ def test_the_readme_and_the_end_of_the_command(made: RoundRun, tmp_path: Path, c
         "| car | 6 | 0 | 0 | 9 | 12 | 0 | 3 | 15 |",
         "| plane | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 |",
         "No crop of this dataset is plane.",
-        "- 3: nobody has labelled them",
+        "- 3: they have no label",
         '- 6: the team said "I don\'t know"',
         "- 3: 'unusable': nobody can judge them",
-        "- 3: 'unknown': none of the classes (unknown=true takes them in)",
-        "- 3: the team was less sure than min_confidence",
-        "Not certified: nobody has audited these labels.",
+        "- 3: 'unknown': none of the classes (unknown=true includes them)",
+        "- 3: the team's confidence is below min_confidence",
+        "Not certified: these labels have not been audited.",
         f"- round 1, fingerprint `{FINGERPRINT}`: 12 labels",
         f"- round 2, fingerprint `{FINGERPRINT}`: 3 labels",
         "CC BY 4.0, by us",
     ):
         assert line in text.splitlines(), line
     for part in (
-        "`oracle`: a *simulated* reviewer said it, no person",
+        "`oracle`: the label comes from a *simulated* reviewer, not a person",
         f"python -m collabteam.export root={made.root} camera=S1 format=csv to={to} "
         "min_confidence=0.5 'licence=",
         f"pyarrow {pa.__version__}",
         "collabteam ",
-        "takes every label in it as a person's word",
+        "takes every label in it as a person's",
     ):
         assert part in text, part
     for part in (
         f"S1: 30 labelled crops as csv in {to}; {to}/README.md describes them",
         'left out 6: the team said "I don\'t know"',
         "3 labels are those of a simulated reviewer, not of a person",
-        "not certified: nobody has audited these labels",
+        "not certified: these labels have not been audited",
         "next: python -m collabteam.audit camera=S1, then export with certified=true",
         "writing",
     ):
@@ -893,7 +893,7 @@ def test_certified_is_what_the_last_certificate_covers(tmp_path: Path, call: Cal
     for part in (
         "Audit 10 says:\n\n> At least 95% are right (audit 10).",
         "Passed: ship.",
-        "Not passed, and not in here: car, plane.",
+        "Not passed and left out: car, plane.",
         "as it does for 1 of these crops",
         "- 13: the certificate does not cover them",
     ):
@@ -951,7 +951,7 @@ def test_certificates_that_do_not_serve(tmp_path: Path, call: Call) -> None:
     one_line(call("export", *base, "certified=true"), "is not in the catalog", "new=true")
     shutil.rmtree(catalog.folder / "audits" / "3")
     pq.write_table(pa.table({"crop_id": [crop], "label": ["car"]}), folder / "release.parquet")
-    one_line(call("export", *base, "certified=true"), "not what was frozen for audit 2")
+    one_line(call("export", *base, "certified=true"), "not the release frozen for audit 2")
     for content in (b"", b"PAR1"):
         (folder / "release.parquet").write_bytes(content)
         one_line(call("export", *base, "certified=true"), "release.parquet: expected the labels")
@@ -996,11 +996,14 @@ def test_nothing_to_export(tmp_path: Path, call: Call) -> None:
     crops = [Crop(picture(n)) for n in range(3)]
     catalog.add_crops(crops)
     catalog.append_labels([LabelEvent(crops[0].crop_id, "unusable", "person")])
-    line = one_line(call("export", *settings, "camera=S1"), "no crop of camera S1", "2: nobody has")
+    said = call("export", *settings, "camera=S1")
+    line = one_line(said, "no crop of camera S1", "2: they have no label")
     assert "1: 'unusable'" in line
     assert "collabteam.review" in line
     catalog.append_labels([verdict(crops[1].crop_id, "car", 0.5)])
-    one_line(call("export", *settings, "camera=S1", "min_confidence=0.6"), "1: the team was less")
+    one_line(
+        call("export", *settings, "camera=S1", "min_confidence=0.6"), "1: the team's confidence"
+    )
     assert not to.exists()
 
 

@@ -53,14 +53,14 @@ def labels_json(labels: Sequence[str], attributes: Sequence[str] = ()) -> str:
 
 
 def xml_text(value: object) -> str:
-    """A value as text between two tags; None is empty, and U+FFFD replaces what XML cannot hold."""
+    """Escape a value as XML text; None is empty, and U+FFFD replaces characters XML cannot hold."""
     text = "" if value is None else str(value)
     text = "".join(letter if _is_xml(ord(letter)) else "\ufffd" for letter in text)
     return escape(text, {"\r": "&#13;"})
 
 
 def _is_xml(code: int) -> bool:
-    """Whether XML 1.0 has this character, of those that a Python string can hold."""
+    """Whether XML 1.0 allows this character of a Python string."""
     if code < 32:
         return code in (9, 10, 13)
     return code not in (0xFFFE, 0xFFFF) and not 0xD800 <= code <= 0xDFFF

@@ -1,4 +1,4 @@
-"""Encoded pictures, as files for other tools need them."""
+"""Encoded pictures for files of other tools."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def read_header(crop_id: str, image: bytes) -> PictureHeader:
     Raises:
         UserError: The picture cannot be opened.
     """
-    Image.init()  # else Pillow does not know some of the formats when they are named
+    Image.init()  # else Pillow rejects some formats when they are named
     try:
         with Image.open(io.BytesIO(image), formats=list(_EXTENSIONS)) as picture:
-            # Pillow may call a JPEG with further pictures behind it MPO.
+            # Pillow may report a JPEG that holds further pictures as MPO.
             return PictureHeader(_EXTENSIONS.get(str(picture.format), ".jpg"), *picture.size)
-    except Exception as error:  # decoders of damaged pictures raise nearly everything
+    except Exception as error:  # decoders raise many types on damaged pictures
         raise UserError(
             f"the picture of crop {crop_id} cannot be opened: expected JPEG, PNG, WebP, ...; give "
             f"the crop the label '{UNUSABLE}' and export again"
@@ -54,7 +54,7 @@ def read_header(crop_id: str, image: bytes) -> PictureHeader:
 
 
 def as_png(image: bytes) -> bytes:
-    """The (first) picture as PNG, with the same pixels."""
+    """Convert a picture (the first, if it holds several) to PNG with the same pixels."""
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(image)) as picture:
         picture.save(buffer, "PNG")

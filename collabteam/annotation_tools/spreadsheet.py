@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def no_formula(text: str) -> str:
-    """A text that a spreadsheet does not run as a formula, whatever a video is called.
+    """Escape a text so that a spreadsheet does not run it as a formula.
 
     See https://owasp.org/www-community/attacks/CSV_Injection.
     """

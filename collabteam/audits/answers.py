@@ -1,4 +1,4 @@
-"""The answers that count in an audit, and those of a simulated reviewer."""
+"""The answers that count in an audit, and the stage that answers as the oracle."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from collabteam.stages import Stage
 
 
 def answers(catalog: Catalog, record: AuditRecord) -> dict[str, Annotation]:
-    """Collect the answers for an audit that stand, by sampled crop.
+    """Collect the standing answers for an audit, by sampled crop.
 
     Raises:
         UserError: The log is damaged.
     """
     annotations, sample = catalog.annotations(), list(record.sampled())
-    # The words of a simulated reviewer do not count in an audit by persons.
+    # Answers of a simulated reviewer do not count in an audit by persons.
     is_simulated = record.settings.reviewer == "oracle"
     said = annotations.audit_answers(record.log_events, is_simulated)
     rows = annotations.names.find(sample).tolist()
@@ -37,7 +37,7 @@ def labels_of(heard: Mapping[str, Annotation]) -> dict[str, str]:
 
 
 def answers_hash(heard: Mapping[str, Annotation]) -> str:
-    """Hash answers: SHA-256 of a line 'crop_id, tab, label, tab, reviewer' each, by crop_id."""
+    """Hash answers: SHA-256 of one line 'crop_id, tab, label, tab, reviewer' each, by crop_id."""
     lines = (f"{crop}\t{answer.label}\t{answer.by}\n" for crop, answer in sorted(heard.items()))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -45,7 +45,7 @@ def answers_hash(heard: Mapping[str, Annotation]) -> str:
 def simulated_answers(
     catalog: Catalog, index: CropIndex, record: AuditRecord, heard: Mapping[str, Annotation]
 ) -> list[LabelEvent]:
-    """Let the oracle answer for all sampled crops that nobody judged.
+    """Let the oracle answer for all sampled crops without an answer.
 
     Args:
         catalog: The camera.
@@ -63,7 +63,7 @@ def simulated_answers(
 
 @dataclass(frozen=True, eq=False)
 class AnswerAsOracle(Stage[list[LabelEvent]]):
-    """Let the oracle answer what is unanswered; saved in the log, all of it in one commit.
+    """Let the oracle answer the unanswered crops; the answers go to the log in one commit.
 
     Attributes:
         catalog: The camera.
@@ -75,7 +75,7 @@ class AnswerAsOracle(Stage[list[LabelEvent]]):
     name = "answer"
 
     def saved(self, listener: Listener) -> list[LabelEvent] | None:
-        """Return no answers if none is missing."""
+        """Return an empty list if every crop is answered."""
         heard = answers(self.catalog, self.record)
         return [] if self.record.sampled().keys() <= heard.keys() else None
 

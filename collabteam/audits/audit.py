@@ -4,31 +4,32 @@
 
 The stages are :class:`~collabteam.audits.begin.BeginAudit`,
 :class:`~collabteam.audits.answers.AnswerAsOracle` and :class:`~collabteam.audits.judge.Certify`.
-The exact statistics are in :mod:`collabteam.audits.certificate`; this is what they rest on.
+The exact statistics are in :mod:`collabteam.audits.certificate`. They rely on these rules.
 
-- **What is audited.** Every crop that a team labelled for release, outside the test set, on which
-  no person (import, oracle) has a word. It is written down before the sample is drawn, so labels
-  that come later change nothing; a certificate speaks of that file and of no other labels.
-- **When an audit begins.** With ``audits/<n>/audit.json``, which is written after the release, in
-  one piece, and holds the sample. What was killed before that has never been: the same command
-  draws the same sample from the same release. What was killed after it goes on.
-- **Which answers count.** A person's words of purpose ``audit`` that stand in the log behind the
-  place where it was when the release was frozen. The place and not the time, because several
-  machines may write and their clocks differ. Of several reviewers of a crop the last one's word
-  counts; what was taken back counts for nothing. ``unknown`` and ``unusable`` count as wrong.
-- **Every audit that began counts as an attempt**, of every class: the k-th has 1 / (k (k + 1)) of
-  the error allowed (:func:`~collabteam.audits.certificate.share_out`), divided by the number of the
-  camera's classes, also of those without a crop, because that number is fixed beforehand.
-- **Other settings do not begin a new count.** The k-th audit may ask for another precision or
-  confidence, chosen after all that was seen before. Given that past, its certificate is false with
-  a chance of at most ``(1 - confidence) / (k (k + 1))``. Summed over all audits that claim some
-  confidence or more, that is at most 1 minus that confidence: of a camera's certificates those that
-  claim 95% or more are all true with 95% confidence, whatever the others claimed. Within an audit
-  nothing may change; a command with other settings is refused.
-- **Crops that were audited leave the next release**, since a person's word stands above the
-  team's. The rest is a batch of its own, frozen before its own sample is drawn, so its bound holds
-  whatever was found before. Those that left are right as far as the reviewers are. A failed sample
-  is never added to; it is judged once.
+- **Audited labels.** An audit covers every crop outside the test set that a team labelled for
+  release and that no person, import or oracle has labelled. The labels are written to a file before
+  the sample is drawn, so later labels change nothing. A certificate is about that file only.
+- **Start.** An audit begins with ``audits/<n>/audit.json``, which holds the sample and is written
+  atomically after the release. A command killed before that leaves no audit: when repeated, it
+  draws the same sample from the same release. An audit killed after it continues.
+- **Answers.** The answers of purpose ``audit`` count that come after the last event in the log when
+  the release was frozen. The position decides and not the time, because several machines may write
+  and their clocks differ. If several reviewers answered a crop, the last answer counts; answers
+  taken back do not. ``unknown`` and ``unusable`` count as wrong.
+- **Attempts.** Every audit that began counts as an attempt of every class. The k-th attempt has
+  1 / (k (k + 1)) of the error allowed (:func:`~collabteam.audits.certificate.share_out`), divided
+  by the number of the camera's classes. Classes without crops are included, because that number is
+  fixed beforehand.
+- **Other settings do not restart the count.** The k-th audit may ask for another precision or
+  confidence, chosen after seeing all earlier results. Given these, its certificate is false with
+  probability at most ``(1 - confidence) / (k (k + 1))``. Summed over all audits that claim at least
+  some confidence, that is at most 1 minus that confidence: a camera's certificates that claim 95%
+  or more are all true with 95% confidence, whatever the others claim. Settings cannot change within
+  an audit; a command with other settings is refused.
+- **Audited crops leave the next release**, since a person's label takes precedence over the team's.
+  The rest is a new batch, frozen before its own sample is drawn, so its bound holds whatever was
+  found before. The crops that left are as right as the reviewers are. A failed sample is never
+  extended; it is judged once.
 """
 
 from __future__ import annotations
@@ -58,14 +59,14 @@ from collabteam.stages import Runner
 
 @dataclass(frozen=True)
 class AuditResult:
-    """How far the last audit of a camera is.
+    """The state of a camera's last audit.
 
     Attributes:
-        record: What it was begun with: ``audit.json``.
-        classes: Per class what was found so far.
-        certificate: What came of it: ``certificate.json``; None while it is open.
-        file: Where that is, or will be.
-        notes: What has changed since, line by line, for a person to read.
+        record: Content of ``audit.json``.
+        classes: The findings so far, per class.
+        certificate: Content of ``certificate.json``; None while the audit is open.
+        file: Path of ``certificate.json``, whether or not it exists yet.
+        notes: Lines for a person about changes since the certificate.
     """
 
     record: AuditRecord
@@ -76,24 +77,24 @@ class AuditResult:
 
 
 def certify(config: AuditConfig, listener: Listener | None = None) -> AuditResult:
-    """Begin an audit, or go on with the last one, as far as it goes without a person.
+    """Begin an audit, or continue the last one, up to the point where a person must answer.
 
     Args:
-        config: The camera and what is asked for.
-        listener: Where it is said what begins; None for silence.
+        config: The camera and the settings of the audit.
+        listener: Receives progress; None for silence.
 
     Returns:
         The last audit.
 
     Raises:
         UserError: A setting cannot work; the camera has no release; the settings differ from those
-            of the audit that was begun; ``precision`` is out of reach with that
-            ``expected_error``; the oracle lacks hidden truth; another command holds the camera; or
-            something that was written is broken. No audit was begun then.
+            of the open audit; ``precision`` is out of reach with that ``expected_error``; the
+            oracle lacks hidden truth; another command holds the camera; or a file is damaged. No
+            audit has begun in these cases.
     """
     check(config)
     catalog = Catalog.open(config.root, config.camera.name)
-    # Only stages that write hold the camera: an open audit can be asked about at any time.
+    # Only stages that write lock the camera: the state of an audit can be read at any time.
     lock = partial(catalog.workspace.transaction, "audit")
     runner = Runner(listener or Listener(), lock)
     record = runner.run(BeginAudit(catalog, config)).record
@@ -107,7 +108,7 @@ def certify(config: AuditConfig, listener: Listener | None = None) -> AuditResul
 
 
 def last_audited(catalog: Catalog, index: CropIndex) -> AuditResult | None:
-    """Tell how far the last audit is; begins nothing and writes nothing.
+    """Read the state of the last audit, without beginning or writing anything.
 
     Args:
         catalog: The camera.
@@ -117,7 +118,7 @@ def last_audited(catalog: Catalog, index: CropIndex) -> AuditResult | None:
         The last audit; None if none was begun.
 
     Raises:
-        UserError: Something that was written is broken.
+        UserError: A file is damaged.
     """
     number = last_audit(catalog.workspace)
     return _result(catalog, read_audit(catalog.workspace, number), index) if number else None

@@ -37,7 +37,7 @@ from collabteam.storage.files import write_parquet
 
 @dataclass(frozen=True, eq=False)
 class BegunAudit:
-    """An audit that was begun.
+    """An audit that has begun.
 
     Attributes:
         record: Content of ``audit.json``.
@@ -50,11 +50,11 @@ class BegunAudit:
 
 @dataclass(frozen=True, eq=False)
 class BeginAudit(Stage[BegunAudit]):
-    """Begin an audit, unless one goes on; saved in ``release.parquet``, then in ``audit.json``.
+    """Begin an audit, unless one is open; saved in ``release.parquet``, then in ``audit.json``.
 
     Attributes:
         catalog: The camera.
-        config: The camera and what is asked for.
+        config: The camera and the settings of the audit.
     """
 
     catalog: Catalog
@@ -62,7 +62,7 @@ class BeginAudit(Stage[BegunAudit]):
     name = "begin"
 
     def saved(self, listener: Listener) -> BegunAudit | None:
-        """Return the last audit if the command goes on with it."""
+        """Return the last audit if the command continues it."""
         catalog, config = self.catalog, self.config
         number = last_audit(catalog.workspace)
         if number == 0:
@@ -78,13 +78,13 @@ class BeginAudit(Stage[BegunAudit]):
                 hidden truth.
         """
         catalog, config = self.catalog, self.config
-        # Before the crops: a word that comes in between makes its crop no part of the release.
+        # Read before the crops: an answer that comes in between takes its crop out of the release.
         events = len(catalog.annotations())
         index = catalog.index()
         rows = released(index, catalog.classes)
         if not len(rows):
             raise UserError(
-                f"camera {catalog.name} has no released labels that nobody verified: "
+                f"camera {catalog.name} has no released labels that are unverified: "
                 f"'python -m collabteam.label camera={catalog.name}' releases some"
             )
         number = last_audit(catalog.workspace) + 1
@@ -119,17 +119,17 @@ class BeginAudit(Stage[BegunAudit]):
             classes=classes,
         )
         if config.reviewer == "oracle":
-            simulated_answers(catalog, index, record, {})  # raises where it would have none
+            simulated_answers(catalog, index, record, {})  # raises if truth is missing
         confidence = index.verdict_confidence[rows]
         release = pa.table({"crop_id": ids, "label": labels, "confidence": confidence})
         return BegunAudit(record, release)
 
     def tell(self, output: BegunAudit, listener: Listener) -> None:
-        """Say what begins."""
+        """Report that the audit begins."""
         listener.say(beginning(output.record))
 
     def save(self, output: BegunAudit) -> None:
-        """Write the release, then the record that says that the audit began."""
+        """Write the release, then the record that marks the beginning of the audit."""
         files = self.catalog.workspace.audit(output.record.audit)
         with disk_errors():
             files.folder.mkdir(parents=True, exist_ok=True)
@@ -138,28 +138,28 @@ class BeginAudit(Stage[BegunAudit]):
         output.record.write(files.record)
 
     def _is_another_due(self, record: AuditRecord) -> bool:
-        """Whether ``new=true`` begins an audit after this one."""
+        """Return whether ``new=true`` begins an audit after this one."""
         catalog, config = self.catalog, self.config
         if not open_audit(catalog.workspace) or _differing(record, config):
             return True
         if config.reviewer == "person" and answers(catalog, record):
             return True
-        # Begun a moment ago and killed: nothing was learned from it, so the same command goes on.
+        # Killed just after it began: it has no answers yet, so the same command continues it.
         covers = release_coverage(catalog.workspace, record, catalog.index(), catalog.classes)
         return covers.now > covers.covered or covers.gone > 0
 
 
 def check_audit_settings(record: AuditRecord, config: AuditConfig) -> None:
-    """Refuse to go on with an audit that other settings began.
+    """Refuse to continue an audit that was begun with other settings.
 
     Raises:
-        UserError: Names every differing setting and the two ways on.
+        UserError: The settings differ; the message names them and the two possible commands.
     """
     if changed := _differing(record, config):
         raise UserError(
             f"audit {record.audit} of camera {record.camera} was begun with other settings "
             f"({'; '.join(changed)}): keep those ('{command(record)}'), or begin another audit, "
-            "which has to be surer of each class, with new=true"
+            "which needs a higher confidence for each class, with new=true"
         )
 
 
@@ -169,12 +169,12 @@ def plan_classes(
     """Plan the audit of every class and draw its sample.
 
     Args:
-        batches: Per class the names of its crops, each once, also of classes without any.
-        config: ``precision``, ``confidence``, ``expected_error``, ``power`` and ``seed`` count.
+        batches: The names of each class's crops, each once; classes without crops included.
+        config: Has ``precision``, ``confidence``, ``expected_error``, ``power`` and ``seed``.
         attempt: Number of the audit, from 1.
 
     Returns:
-        Per class its plan and its sample.
+        The plan and the sample of each class.
     """
     own = share_out(config.confidence, len(batches), attempt)
     classes: dict[str, PlannedClass] = {}
@@ -187,7 +187,7 @@ def plan_classes(
             why = f"hopeless with expected_error={config.expected_error:g}"
         sample: list[str] = []
         if audit is not None:
-            # Each audit and class has a draw of its own, all of them from one seed on record.
+            # Each audit and class has its own draw, all from the one seed in the record.
             seed = [config.seed, *b"audit", attempt, number]
             sample = audit_sample(batch, audit.size, seed).tolist()
         classes[name] = PlannedClass(
@@ -202,7 +202,7 @@ def plan_classes(
 
 
 def _asked_for(config: AuditConfig) -> dict[str, Any]:
-    """What an audit is begun with and keeps."""
+    """Return the settings that an audit keeps from its beginning."""
     return {name: getattr(config, name) for name in AuditSettings.model_fields}
 
 

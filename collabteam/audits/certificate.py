@@ -1,17 +1,17 @@
-"""What an audit proves about released labels: pure functions on numbers.
+"""The statistics of an audit of released labels: pure functions on numbers.
 
 A *batch* is what the team releases for one class: crops with the team's label, fixed before the
-audit. A person reviews a simple random sample of its crops, and from the errors found there follows
-a lower bound of the batch's *precision*, the share of right labels. The bounds hold for any batch
-of that size, however its errors came about and however they hang together; they assume nothing but
+audit. A person reviews a simple random sample of its crops, and the errors found there give a lower
+bound of the batch's *precision*, the share of right labels. The bounds hold for any batch of that
+size, whatever the causes and correlations of its errors. They assume only
 
-- that the batch was fixed before the sample was drawn, and the draw owed nothing to the labels;
-- that the reviewer is right, and does not see the team's label as a suggestion: errors that a
-  person overlooks are outside the promise;
+- that the batch was fixed before the sample was drawn, and the draw did not depend on the labels;
+- that the reviewer is right, and does not see the team's label as a suggestion: the bound
+  does not include errors that a person overlooks;
 - that ``precision``, ``confidence`` and the number of classes were chosen beforehand.
 
-A statement "at least 95% are right, with confidence 95%" means: whatever the batches, at most 5% of
-such statements are false. It is not a probability about one batch.
+The statement "at least 95% are right, with confidence 95%" means: whatever the batches, at most 5%
+of such statements are false. It is not a probability about one batch.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from scipy.stats import binom
 Crop = TypeVar("Crop", bound=np.generic)
 
 ROUNDING = 1e-12
-"""Relative: a chance that equals the error allowed must not fail a test by its last digit."""
+"""Relative tolerance: a chance equal to the error allowed must not fail by its last digit."""
 
 FEW = 128
-"""Plans that allow fewer errors are tried one by one, which finds the smallest."""
+"""Plans that allow fewer errors than this are tried one by one, which finds the smallest."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """An audit to come.
+    """The plan of an audit.
 
     Attributes:
-        size: Crops to review; the size of the batch means all of it, and then the result is exact.
-        allowed: The most wrong labels among them with which the batch passes.
-        chance: Of passing if the batch is as good as expected, 0 to 1.
+        size: Number of crops to review; if it is the whole batch, the result is exact.
+        allowed: The largest number of wrong labels among them with which the batch passes.
+        chance: Probability of passing if the batch is as good as expected, 0 to 1.
     """
 
     size: int
@@ -51,15 +51,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What an audit says about the batch of one class.
+    """The result of an audit for the batch of one class.
 
     Attributes:
-        passed: Whether the precision asked for is certified.
-        confidence: Of this one audit, after sharing out, 0 to 1.
+        passed: Whether the requested precision is certified.
+        confidence: Confidence of this one audit, after sharing out, 0 to 1.
         bound: The precision that this audit certifies at that confidence, 0 to 1: at least the
-            one asked for if it passed, and otherwise what may be stated instead.
-        further: If it failed: the fewest crops of the rest of the batch that would certify the
-            rest, drawn anew as the next attempt and all of them right. 0 if it passed or if
+            requested one if it passed, and otherwise the one that may be stated instead.
+        further: If it failed: the size of the smallest new sample of the rest of the batch that
+            would certify the rest in the next attempt, without errors. 0 if it passed or if
             nothing is left to review.
     """
 
@@ -70,24 +70,24 @@ class Judgement:
 
 
 def lower_precision(sample: int, errors: int, population: int, confidence: float) -> float:
-    """Exact lower confidence bound of the share of right labels in a finite batch.
+    """Compute the exact lower confidence bound of the share of right labels in a finite batch.
 
-    The largest number of wrong labels in the batch that the audit does not reject: that is K such
-    that at most ``errors`` of them in the sample has a chance above ``1 - confidence`` under the
-    hypergeometric distribution (the one-sided test inverted; Buonaccorsi 1987, The American
-    Statistician 41, 215-218). For an infinite batch it is the bound of Clopper and Pearson (1934,
-    Biometrika 26, 404-413), which it exceeds the more the larger the share that was reviewed. When
-    all was reviewed it is the share of right labels itself. It is this and no approximation up to
-    the largest batches: for ten million crops it takes milliseconds.
+    The bound follows from the largest number K of wrong labels in the batch that the audit does not
+    reject: with K wrong labels, the chance of at most ``errors`` of them in the sample is above
+    ``1 - confidence`` under the hypergeometric distribution (the one-sided test inverted;
+    Buonaccorsi 1987, The American Statistician 41, 215-218). For an infinite batch it is the bound
+    of Clopper and Pearson (1934, Biometrika 26, 404-413). The larger the reviewed share, the more
+    it exceeds that bound; when all crops were reviewed, it is the share of right labels itself. It
+    is exact for batches of any size: ten million crops take milliseconds.
 
-    It counts the labels as they were released. Who corrects the errors found has at least as many
-    right ones afterwards.
+    The bound is about the labels as they were released. Correcting the errors found can only raise
+    the share of right labels.
 
     Args:
-        sample: Crops reviewed: a simple random sample without replacement of a size that did not
-            depend on the errors found.
+        sample: Number of crops reviewed, a simple random sample without replacement whose size
+            did not depend on the errors found.
         errors: Wrong labels among them.
-        population: Crops in the batch, the reviewed ones included.
+        population: Crops in the batch, including the reviewed ones.
         confidence: One-sided, above 0 and below 1.
 
     Returns:
@@ -109,7 +109,7 @@ def lower_precision(sample: int, errors: int, population: int, confidence: float
 
 
 def smallest_sample(population: int, precision: float, confidence: float, allowed: int) -> int:
-    """The fewest crops to review so that ``allowed`` errors among them still certify a batch.
+    """Compute the fewest crops to review so that ``allowed`` errors still certify a batch.
 
     Args:
         population: Crops in the batch.
@@ -118,11 +118,11 @@ def smallest_sample(population: int, precision: float, confidence: float, allowe
         allowed: Errors in the sample.
 
     Returns:
-        At most ``population``: where nothing less will do, all of it.
+        The size of the sample, at most ``population``.
 
     Raises:
         ValueError: A share is out of range, the batch is empty, or ``allowed`` is more than the
-            batch itself may hold.
+            whole batch may have.
 
     Example:
         >>> [smallest_sample(1_000_000, 0.95, 0.95, allowed) for allowed in range(6)]
@@ -134,7 +134,7 @@ def smallest_sample(population: int, precision: float, confidence: float, allowe
     tolerable = _tolerable(population, precision)
     if not 0 <= allowed <= tolerable:
         raise ValueError(
-            f"allowed={allowed}: expected 0 to {tolerable}, what {population} crops may hold"
+            f"allowed={allowed}: expected 0 to {tolerable}, as many as {population} crops may have"
         )
     return _smallest(population, tolerable, 1 - confidence, allowed, allowed + 1)
 
@@ -146,28 +146,29 @@ def plan(
     expected_error: float,
     power: float = 0.8,
 ) -> Plan | None:
-    """Plan an audit: the smallest that certifies a batch as good as expected with enough chance.
+    """Plan the smallest audit that certifies a batch as good as expected with enough power.
 
     Allowing more errors needs a larger sample and passes a good batch more often (attributes
     sampling by two points of the operating characteristic, as in ISO 2859-2 and Schilling and
-    Neubauer, "Acceptance Sampling in Quality Control"). ``expected_error`` only decides how much
-    work is planned: if it is wrong the audit fails more often, but never certifies wrongly more
-    often.
+    Neubauer, "Acceptance Sampling in Quality Control"). ``expected_error`` only decides the planned
+    work: if it is wrong, the audit fails more often, but false certificates do not become more
+    frequent.
 
-    Below 128 errors allowed this is the smallest sample there is. Beyond, it is found by bisection
-    as if each further error allowed raised the chance; because crops are whole this is not quite
-    so, and the plan may be larger than the smallest by a fraction of a percent.
+    With fewer than 128 allowed errors the plan has the smallest possible sample. Above that, it is
+    found by bisection, which assumes that each further allowed error raises the chance. This is not
+    quite true for whole crops, so the plan may exceed the smallest by a fraction of a percent.
 
     Args:
         population: Crops in the batch.
         precision: Share of right labels to certify, above 0 and below 1.
-        confidence: Of this audit, one-sided, above 0 and below 1; see :func:`share_out`.
-        expected_error: Share of wrong labels that one expects, 0 to 1. In the batch that is a whole
-            number, rounded up as far as ``precision`` leaves room.
-        power: Least chance to pass if that comes true, above 0 and below 1.
+        confidence: Confidence of this audit, one-sided, above 0 and below 1; see
+            :func:`share_out`.
+        expected_error: Expected share of wrong labels, 0 to 1. In the batch it is rounded up to a
+            whole number, but not beyond what ``precision`` allows.
+        power: Lowest probability of passing if that share is right, above 0 and below 1.
 
     Returns:
-        The plan, all of the batch if nothing less will do; None if it is hopeless, that is if
+        The plan, which may take the whole batch; None if it is hopeless, that is if
         ``expected_error`` is no less than ``1 - precision``.
 
     Raises:
@@ -185,7 +186,7 @@ def plan(
         _check_share(name, share)
     if not 0 <= expected_error <= 1:
         raise ValueError(f"expected_error={expected_error}: expected 0 to 1")
-    # As everywhere a whole number of crops, and 1 - 0.95 is not quite 0.05.
+    # Compare whole numbers of crops, as elsewhere, because 1 - 0.95 is not exactly 0.05.
     if expected_error >= 1 - precision - ROUNDING:
         return None
     tolerable = _tolerable(population, precision)
@@ -195,7 +196,7 @@ def plan(
         size = _smallest(population, tolerable, 1 - confidence, allowed, max(size, allowed + 1))
         if (chance := _at_most(allowed, population, wrong, size)) >= power:
             return Plan(size, allowed, chance)
-    # With all allowed that the batch may hold, a batch as good as expected cannot fail.
+    # A batch as good as expected cannot fail if every tolerable error is allowed.
     low, high = min(tolerable, FEW), tolerable
     while low < high:
         allowed = (low + high) // 2
@@ -209,13 +210,12 @@ def plan(
 
 
 def fails(audit: Plan, errors: int) -> bool:
-    """Whether the audit has failed already, so that the reviewer may stop.
+    """Return whether the audit has failed already, so that the reviewer may stop.
 
-    Stopping here never certifies wrongly: the whole sample would hold at least as many errors, so
-    it would have failed as well, and no audit passes that would not have passed in full. It has a
-    price: :func:`lower_precision` of the crops reviewed so far is no bound, because it depended on
-    the errors when they were counted. Who wants a bound reviews the sample to its end, or counts
-    what was not reviewed as wrong.
+    Stopping early causes no false certificate: the whole sample would have at least as many errors,
+    so it would have failed as well. But :func:`lower_precision` of the crops reviewed so far is not
+    a bound, because the errors decided when to stop. For a bound, review the whole sample, or count
+    the crops that were not reviewed as wrong.
 
     Args:
         audit: The plan.
@@ -229,7 +229,7 @@ def fails(audit: Plan, errors: int) -> bool:
 
 
 def passes(audit: Plan, reviewed: int, errors: int) -> bool:
-    """Whether the audit has passed already: it would if all that is left in the sample were wrong.
+    """Return whether the audit passes even if every crop not yet reviewed is wrong.
 
     Args:
         audit: The plan.
@@ -244,27 +244,27 @@ def passes(audit: Plan, reviewed: int, errors: int) -> bool:
 
 
 def share_out(confidence: float, classes: int, attempt: int) -> float:
-    """Confidence for one audit, so that the statement as a whole keeps its own.
+    """Return the confidence for one audit, so that the whole statement keeps its confidence.
 
     The error ``1 - confidence`` is divided evenly over the classes (Bonferroni) and, within a
     class, over the attempts k = 1, 2, ... with the weights 1 / (k (k + 1)), which sum to 1: a half,
-    a sixth, a twelfth, ... So however often a class is audited, with new labels or the same, and
-    whoever decides when to stop, the chance that any of its batches below the precision asked for
-    is ever certified is at most its share (the union bound over a fixed series of levels: alpha
+    a sixth, a twelfth, ... A class may be audited any number of times, with new labels or the same,
+    and with any rule for stopping: the chance of ever certifying a batch below the requested
+    precision is at most the class's share (the union bound over a fixed series of levels: alpha
     spending, Lan and DeMets 1983, Biometrika 70, 659-663; over an unlimited number of looks as in
     Howard and others 2021, Annals of Statistics 49, 1055-1080). Halving at each attempt instead
-    would leave more for attempts 2 to 4, and nothing that a float can tell from 0 for the 60th.
+    would leave more for attempts 2 to 4, and for the 60th nothing that a float can tell from 0.
 
-    Every audit counts as an attempt once its first crop is reviewed, whether or not it was finished
-    and whichever precision it asked for.
+    Every audit counts as an attempt once its first crop is reviewed, finished or not, whatever
+    precision it asked for.
 
     Args:
-        confidence: Of the statement about all classes, above 0 and below 1.
-        classes: Classes that are audited, fixed beforehand, those that fail included.
+        confidence: Confidence of the statement about all classes, above 0 and below 1.
+        classes: Number of audited classes, fixed beforehand and including those that fail.
         attempt: Number of this class's audit, from 1.
 
     Returns:
-        The confidence with which this audit has to be planned and judged.
+        The confidence with which to plan and judge this audit.
 
     Raises:
         ValueError: The confidence is out of range, or a count is below 1.
@@ -284,21 +284,21 @@ def share_out(confidence: float, classes: int, attempt: int) -> float:
 def audit_sample(crops: NDArray[Crop], size: int, seed: int | Sequence[int] = 0) -> NDArray[Crop]:
     """Draw a simple random sample of crops: every subset of that size has the same chance.
 
-    Unlike everywhere else it is *not* one crop of each track. The promise counts crops, and tracks
-    have unequal numbers of them: one long track labelled wrongly may be a tenth of the batch's
-    crops and would be one in a hundred of such a sample. That the crops of a track are alike, and
-    wrong together, does no harm: the draw alone makes the number of errors hypergeometric, whatever
-    the order or the kinship of the labels.
+    Unlike elsewhere, this is *not* one crop per track. The bound counts crops, and tracks have
+    unequal numbers of them: one long wrongly labelled track may hold a tenth of the batch's crops
+    but would be one in a hundred of such a sample. It does no harm that the crops of a track are
+    alike and wrong together: the draw alone makes the number of errors hypergeometric, whatever the
+    order and correlation of the labels.
 
     Args:
         crops: (N,) the whole batch: ids or positions, each once, in any order.
-        size: Crops to draw.
-        seed: Of the draw. To be fixed before the labels are known, for example from the release's
-            number: who tries several seeds and keeps one has no guarantee.
+        size: Number of crops to draw.
+        seed: Seed of the draw. Fix it before the labels are known, for example from the release's
+            number: trying several seeds and keeping one voids the guarantee.
 
     Returns:
         (size,) the drawn crops in random order, so that a track's crops are not reviewed in a row
-        and what was reviewed so far is a simple random sample as well.
+        and the crops reviewed so far are a simple random sample as well.
 
     Raises:
         ValueError: The batch is not one-dimensional, names a crop twice, or has fewer than ``size``
@@ -306,7 +306,7 @@ def audit_sample(crops: NDArray[Crop], size: int, seed: int | Sequence[int] = 0)
     """
     if crops.ndim != 1:
         raise ValueError(f"expected crops of shape (N,), got {crops.shape}")
-    # Sorted: the same batch gives the same sample in whatever order it was listed.
+    # Sorted, so that the sample does not depend on the order of the batch.
     batch = np.unique(crops)
     if len(batch) != len(crops):
         raise ValueError(f"{len(crops) - len(batch)} crops are named more than once")
@@ -327,20 +327,25 @@ def judge(
 ) -> Judgement:
     """Judge the audit of one class.
 
-    After a failure there are three honest ways on. State ``bound`` instead, which costs nothing:
-    it holds at the same confidence whatever was asked for. Review further crops: correct the errors
-    found, take the rest of the batch as a batch of its own and audit that as the next attempt, of
-    at least ``further`` crops. Together with the reviewed crops, which are right by then, the whole
-    then has the precision as well. Simply adding to the failed sample until it passes is not among
-    them. Or let the team release something better, and audit that as the next attempt.
+    After a failure there are three valid options:
+
+    - State ``bound`` instead, which costs nothing: it holds at the same confidence, whatever
+      precision was asked for.
+    - Review further crops: correct the errors found, treat the rest of the batch as a batch of its
+      own, and audit that as the next attempt, with at least ``further`` crops. Together with the
+      reviewed crops, which are right by then, the whole has the precision as well.
+    - Let the team release better labels, and audit those as the next attempt.
+
+    Adding crops to the failed sample until it passes is not valid.
 
     Args:
-        sample: Crops reviewed, a simple random sample of the batch (:func:`audit_sample`) and all
-            that was planned; see :func:`fails`.
+        sample: Number of crops reviewed: the whole planned sample of the batch
+            (:func:`audit_sample`); see :func:`fails`.
         errors: Wrong labels among them.
         population: Crops in the batch.
-        precision: Share of right labels asked for, above 0 and below 1.
-        confidence: Of the statement about all classes and attempts, above 0 and below 1.
+        precision: Requested share of right labels, above 0 and below 1.
+        confidence: Confidence of the statement about all classes and attempts, above 0 and below
+            1.
         classes: See :func:`share_out`.
         attempt: See :func:`share_out`.
 
@@ -371,11 +376,11 @@ def judge(
 
 
 def _at_most(errors: int, population: int, wrong: int, sample: int) -> float:
-    """Chance of at most ``errors`` among ``wrong`` of ``population`` crops in the sample."""
+    """Return the chance of at most ``errors`` of the ``wrong`` crops in the sample."""
     least, most = max(0, sample - (population - wrong)), min(errors, wrong, sample)
     share = sample / population
-    # By Bernstein's inequality, which Hoeffding (1963) extends to draws without replacement, all
-    # that lies farther out than this has a chance below 1e-30.
+    # By Bernstein's inequality, which Hoeffding (1963) extends to draws without replacement, the
+    # terms beyond this have a total chance below 1e-30.
     mean, reach = wrong * share, 12 * math.sqrt(wrong * share * (1 - share)) + 50
     if most > mean + reach:
         return 1.0
@@ -387,8 +392,8 @@ def _at_most(errors: int, population: int, wrong: int, sample: int) -> float:
 
 
 def _most_wrong(sample: int, errors: int, population: int, alpha: float) -> int:
-    """The largest number of wrong labels in the batch that the sample does not reject."""
-    # Below is what was seen, above what it leaves room for; the chance falls in between.
+    """Return the largest number of wrong labels in the batch that the sample does not reject."""
+    # The bounds are the errors seen and all that may be wrong; the chance falls in between.
     low, high = errors, population - sample + errors
     while low < high:
         middle = (low + high + 1) // 2
@@ -400,7 +405,7 @@ def _most_wrong(sample: int, errors: int, population: int, alpha: float) -> int:
 
 
 def _smallest(population: int, tolerable: int, alpha: float, allowed: int, least: int) -> int:
-    """The smallest sample, from ``least`` on, that rejects one wrong label more than tolerable."""
+    """Return the smallest sample, from ``least`` on, that rejects ``tolerable + 1`` errors."""
     low, high = min(least, population), population
     while low < high:
         middle = (low + high) // 2
@@ -412,15 +417,15 @@ def _smallest(population: int, tolerable: int, alpha: float, allowed: int, least
 
 
 def _tolerable(population: int, precision: float) -> int:
-    """Wrong labels that a batch of that precision may hold."""
-    # 10 crops at 90% may hold 1, though 10 * (1 - 0.9) falls short of it by a rounding.
+    """Return how many wrong labels a batch of that precision may have."""
+    # 10 crops at 90% may have 1, though rounding makes 10 * (1 - 0.9) a little less.
     return math.floor(population * (1 - precision) + 1e-6)
 
 
 def _check_audit(sample: int, errors: int, population: int) -> None:
     if not (population >= 1 and 0 <= errors <= sample <= population):
         raise ValueError(
-            "expected 0 <= errors <= sample <= population and a crop at least, "
+            "expected 0 <= errors <= sample <= population and at least one crop, "
             f"got {errors}, {sample}, {population}"
         )
 

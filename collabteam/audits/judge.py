@@ -1,4 +1,4 @@
-"""Judging an audit: per class as far as it is answered, and the stage that certifies it."""
+"""Judge the classes of an audit, and certify it once all are decided."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from collabteam.stages import Stage
 
 
 def judge_classes(record: AuditRecord, called: Mapping[str, str]) -> dict[str, JudgedClass]:
-    """Judge each class as far as it is answered.
+    """Judge each class by the answers so far.
 
-    A class whose sample is answered in full is judged exactly as planned. One that has more errors
-    than allowed before that has failed; how right it is then stays open, because the count depended
-    on what was found (:func:`~collabteam.audits.certificate.fails`).
+    A class whose whole sample is answered is judged exactly as planned. A class with too many
+    errors fails before that. Its precision then stays unknown, because the number of answers
+    depended on the errors (:func:`~collabteam.audits.certificate.fails`).
 
     Args:
-        record: What the audit was begun with.
-        called: What sampled crops were called.
+        record: The record of the audit.
+        called: The answers, by sampled crop.
 
     Returns:
-        Per class what was found.
+        The findings per class.
     """
     attempt, planned = record.audit, record.classes
     precision, confidence = record.settings.precision, record.settings.confidence
@@ -75,13 +75,13 @@ def judge_classes(record: AuditRecord, called: Mapping[str, str]) -> dict[str, J
 
 
 def is_open(classes: Mapping[str, JudgedClass]) -> bool:
-    """Whether a class that is audited is not decided yet."""
+    """Return whether a class is audited and not decided yet."""
     return any(row.passed is None and not row.left_out for row in classes.values())
 
 
 @dataclass(frozen=True, eq=False)
 class Certify(Stage[Certificate | None]):
-    """Certify an audit of which every class is decided; saved in ``certificate.json``.
+    """Certify an audit once every class is decided; saved in ``certificate.json``.
 
     Attributes:
         catalog: The camera.
@@ -93,14 +93,14 @@ class Certify(Stage[Certificate | None]):
     name = "certify"
 
     def saved(self, listener: Listener) -> Certificate | None:
-        """Return the certificate that is there: it is written once."""
+        """Return the existing certificate: it is written only once."""
         return read_certificate(self.catalog.workspace, self.record.audit)
 
     def compute(self, listener: Listener) -> Certificate | None:
-        """Judge the answers; None if one was taken back just now, so that a class is open.
+        """Judge the answers; None if an answer was just taken back and a class is open again.
 
         Raises:
-            UserError: The frozen release is missing or broken.
+            UserError: The frozen release is missing or damaged.
         """
         record = self.record
         heard = answers(self.catalog, record)

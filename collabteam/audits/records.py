@@ -16,24 +16,24 @@ Positive = Annotated[int, Field(strict=True, ge=1)]
 
 
 class AuditSettings(Part):
-    """What an audit was begun with; nothing of it changes afterwards."""
+    """The settings of an audit, which do not change after its beginning."""
 
     precision: Share = Field(description="Share of right labels to be certified, per class.")
     confidence: Share = Field(
-        description="Of the statement as a whole, over all classes and all audits of the camera."
+        description="Confidence of the whole statement, over all classes and audits of the camera."
     )
     expected_error: Share = Field(
-        description="Share of wrong labels that was expected; it decided the sizes of the samples."
+        description="Expected share of wrong labels, which decided the sizes of the samples."
     )
     power: Share = Field(
-        description="Chance of a class to pass if that is right; it decided the sizes of the "
+        description="Chance of a class to pass if that is right, which decided the sizes of the "
         "samples."
     )
-    reviewer: Literal["person", "oracle"] = Field(description="Who was to judge.")
+    reviewer: Literal["person", "oracle"] = Field(description="Who answers: person or oracle.")
     oracle_error: Share = Field(
         description="Share of the simulated reviewer's answers that are wrong."
     )
-    seed: Count = Field(description="Of the draw of the samples.")
+    seed: Count = Field(description="Seed of the draw of the samples.")
 
 
 class Release(Part):
@@ -54,11 +54,11 @@ class Release(Part):
 class LabellingTeam(Part):
     """One team with one set of settings."""
 
-    fingerprint: Text = Field(description="Of the round that trained it.")
+    fingerprint: Text = Field(description="Fingerprint of the round that trained it.")
     round: Annotated[int, Field(strict=True, ge=-1)] = Field(
-        description="That round; -1 if it is not known."
+        description="Number of that round; -1 if unknown."
     )
-    run: Text = Field(description="Name of the settings that it labelled with.")
+    run: Text = Field(description="Name of the settings of its labelling.")
     crops: Positive = Field(description="Labels that it gave.")
 
 
@@ -71,13 +71,13 @@ class PlannedClass(Part):
         "classes and audits."
     )
     sample: list[Text] = Field(description="Crops of the simple random sample, in random order.")
-    allowed: Count = Field(description="The most errors with which the class passes.")
-    chance: Share = Field(description="Chance to pass if the labels are as good as expected.")
+    allowed: Count = Field(description="The largest number of errors with which the class passes.")
+    chance: Share = Field(description="Chance of passing if the labels are as good as expected.")
     left_out: Text = Field(description="Why the class is not audited; empty if it is.")
 
 
 class JudgedClass(Part):
-    """What an audit has found of one class."""
+    """The findings of an audit for one class."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -108,34 +108,34 @@ class JudgedClass(Part):
     )
 
     released: Count = Field(description="Crops released with this label.")
-    sample: Count = Field(description="Crops of the simple random sample that was drawn of them.")
+    sample: Count = Field(description="Crops of the simple random sample drawn from them.")
     answered: Count = Field(
         description="Crops of the sample that a reviewer judged; fewer than the sample only if the "
         "audit of the class was stopped or is open."
     )
     errors: Count = Field(
-        description="Judged crops that the reviewers called otherwise; 'unknown' and 'unusable' "
-        "count as otherwise."
+        description="Judged crops that the reviewers labelled otherwise; 'unknown' and 'unusable' "
+        "count as wrong as well."
     )
     allowed: Count = Field(
-        description="The most errors with which the class passes, planned before the first answer."
+        description="The largest number of errors with which the class passes, planned beforehand."
     )
-    precision: Share = Field(description="Share of right labels that was asked for.")
+    precision: Share = Field(description="Requested share of right labels.")
     confidence: Share = Field(
         description="Of this one test, one-sided: the confidence of the whole, shared out over "
         "classes and audits."
     )
     passed: Flag | None = Field(
-        description="Whether the precision asked for is certified; null if that is open or the "
+        description="Whether the requested precision is certified; null if that is open or the "
         "class was not audited."
     )
-    stopped: Flag = Field(description="Whether it failed before all of the sample was judged.")
+    stopped: Flag = Field(description="Whether it failed before its whole sample was judged.")
     bound: Share | None = Field(
-        description="Share of right labels, of the released ones, that is certified at "
-        "'confidence'; null where not all of the sample was judged."
+        description="Certified share of right labels among the released ones, at "
+        "'confidence'; null where the sample was not judged in full."
     )
     further: Count = Field(
-        description="If it failed: the fewest crops of the rest to look at in the next audit, all "
+        description="If it failed: the fewest further crops to verify in the next audit, all "
         "of them right, that would certify the rest; else 0."
     )
     left_out: Text = Field(description="Why the class was not audited; empty if it was.")
@@ -149,11 +149,11 @@ class AuditReviewer(Part):
         description="person: on the review page; import: in another tool; oracle: the simulated "
         "reviewer."
     )
-    answers: Positive = Field(description="Crops that this reviewer's last word decided.")
+    answers: Positive = Field(description="Crops for which this reviewer gave the last answer.")
 
 
 class AuditRecord(Record):
-    """What an audit was begun with: the release, and the sample of each class."""
+    """The record of the beginning of an audit: the release and the sample of each class."""
 
     model_config = ConfigDict(title=AUDIT_RECORD)
 
@@ -167,23 +167,23 @@ class AuditRecord(Record):
         description="Events that the label log held when the release was frozen; answers stand "
         "behind these."
     )
-    settings: AuditSettings = Field(description="What the audit was begun with.")
+    settings: AuditSettings = Field(description="The settings of the audit.")
     release: Release = Field(description="The labels that are audited.")
     teams: Annotated[list[LabellingTeam], Field(min_length=1)] = Field(
         description="Which teams gave the labels."
     )
-    classes: dict[str, PlannedClass] = Field(description="Per class of the camera, its sample.")
+    classes: dict[str, PlannedClass] = Field(description="The sample of each class of the camera.")
 
     def sampled(self) -> dict[str, str]:
-        """The label under audit of every sampled crop."""
+        """Return the audited label of every sampled crop."""
         return {crop: name for name, row in self.classes.items() for crop in row.sample}
 
 
 class Certificate(Record):
-    """What an audit of released labels came to, written last and atomically.
+    """The result of an audit of released labels, written last and atomically.
 
-    Rates are fractions from 0 to 1. Whatever the labels, certificates of one camera that claim a
-    confidence or more are all true with at least that confidence.
+    Rates are fractions from 0 to 1. Whatever the labels, all certificates of one camera that claim
+    at least some confidence are true together with that confidence.
     """
 
     model_config = ConfigDict(title=CERTIFICATE)
@@ -198,9 +198,9 @@ class Certificate(Record):
     teams: Annotated[list[LabellingTeam], Field(min_length=1)] = Field(
         description="Which teams gave the labels."
     )
-    settings: AuditSettings = Field(description="What the audit was begun with.")
+    settings: AuditSettings = Field(description="The settings of the audit.")
     reviewers: Annotated[list[AuditReviewer], Field(min_length=1)] = Field(
-        description="Who judged, and how many crops their last word decided."
+        description="The reviewers, and the number of crops for which each gave the last answer."
     )
     simulated: Flag = Field(
         description="Whether a simulated reviewer gave any answer; then nothing is certified by "
@@ -211,47 +211,47 @@ class Certificate(Record):
         "feed' per answer, by crop_id."
     )
     classes: Annotated[dict[str, JudgedClass], Field(min_length=2)] = Field(
-        description="Per class of the camera, what was found."
+        description="The findings for each of the camera's classes."
     )
     passed: Flag = Field(description="Whether every class that was audited passed.")
     statement: Annotated[str, Field(strict=True, min_length=1)] = Field(
-        description="All of it in words, for everybody who relies on the labels."
+        description="The result in words, for people who rely on the labels."
     )
 
     def classes_that(self, passed: bool) -> list[str]:
-        """The classes that passed, or those that did not or were not audited."""
+        """Return the classes that passed, or those that did not or were not audited."""
         return [name for name, found in self.classes.items() if bool(found.passed) is passed]
 
 
 def last_audit(files: CameraFiles) -> int:
-    """Number of the last audit that was begun, from 1; 0 if there was none."""
+    """Return the number of the last audit that has begun, from 1; 0 if there is none."""
     numbers = reversed(files.audit_numbers())
     return next((number for number in numbers if files.audit(number).record.exists()), 0)
 
 
 def open_audit(files: CameraFiles) -> int:
-    """Number of the audit that was begun and has no certificate yet; 0 if there is none.
+    """Return the number of the audit that has no certificate yet; 0 if there is none.
 
-    Cheap enough to ask at every request of a page.
+    This is fast enough to call at every request of a page.
     """
     number = last_audit(files)
     return 0 if files.audit(number).certificate.exists() else number
 
 
 def read_audit(files: CameraFiles, number: int) -> AuditRecord:
-    """What an audit was begun with.
+    """Read ``audit.json``.
 
     Raises:
-        UserError: It is missing or broken, or a newer version made it.
+        UserError: The file is missing or damaged, or a newer version made it.
     """
     return AuditRecord.read(files.audit(number).record, _REMEDY)
 
 
 def read_certificate(files: CameraFiles, number: int) -> Certificate | None:
-    """What an audit came to; None while it is open.
+    """Read ``certificate.json``; None while the audit is open.
 
     Raises:
-        UserError: The certificate is broken, or a newer version made it.
+        UserError: The certificate is damaged, or a newer version made it.
     """
     file = files.audit(number).certificate
     return Certificate.read(file, _REMEDY) if file.exists() else None

@@ -1,4 +1,4 @@
-"""The labels that an audit speaks of: frozen before its sample is drawn, compared ever after."""
+"""The labels under audit: frozen before the sample is drawn, and compared with later labels."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from collabteam.storage.workspace import Workspace
 
 @dataclass(frozen=True)
 class ReleaseCoverage:
-    """A frozen release beside the labels that are released now, in crops.
+    """A frozen release compared with the current one, in numbers of crops.
 
     Attributes:
-        now: Released now.
-        covered: Of these, frozen with the same label.
-        gone: Frozen, and neither released as such nor verified now.
+        now: Crops released now.
+        covered: Crops released now that were frozen with the same label.
+        gone: Frozen crops that are now neither released with that label nor verified.
     """
 
     now: int
@@ -33,7 +33,7 @@ class ReleaseCoverage:
 
 
 def released(index: CropIndex, classes: Sequence[str]) -> NDArray[np.int64]:
-    """Rows of the crops that a team labelled for release and no person judged, by ``crop_id``.
+    """Return the rows of unverified crops that a team labelled for release, by ``crop_id``.
 
     Args:
         index: The camera's crops.
@@ -43,7 +43,7 @@ def released(index: CropIndex, classes: Sequence[str]) -> NDArray[np.int64]:
 
 
 def read_release(workspace: Workspace, record: AuditRecord | Certificate) -> pa.Table:
-    """Read the labels that an audit or its certificate speaks of.
+    """Read the frozen labels of an audit or its certificate.
 
     Args:
         workspace: The camera's files.
@@ -53,7 +53,7 @@ def read_release(workspace: Workspace, record: AuditRecord | Certificate) -> pa.
         ``crop_id``, ``label`` and ``confidence`` (0 to 1), by ``crop_id``.
 
     Raises:
-        UserError: The file is missing, broken, or not the one that was frozen.
+        UserError: The file is missing, damaged, or not the one that was frozen.
     """
     file = workspace.folder / record.release.file
     try:
@@ -66,7 +66,7 @@ def read_release(workspace: Workspace, record: AuditRecord | Certificate) -> pa.
         ) from error
     if found != record.release.hash:
         raise UserError(
-            f"{file} is not what was frozen for audit {record.audit} (its hash is {found}): "
+            f"{file} is not the release frozen for audit {record.audit} (its hash is {found}): "
             "restore it from a backup, or begin another audit with new=true"
         )
     return table
@@ -87,7 +87,7 @@ def release_coverage(
         classes: Its classes.
 
     Raises:
-        UserError: As :func:`read_release`.
+        UserError: See :func:`read_release`.
     """
     frozen = read_release(workspace, record)
     rows = index.crop_id.find(frozen["crop_id"].combine_chunks())

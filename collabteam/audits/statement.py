@@ -1,4 +1,4 @@
-"""Audits in words: what a certificate says, what changed since, and which command goes on."""
+"""Texts about audits: the certificate's statement, later changes, and the next command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collabteam.settings import AuditConfig
 
 
 def beginning(record: AuditRecord) -> str:
-    """Say what an audit begins with."""
+    """Report how many crops an audit asks for."""
     return (
         f"audit {record.audit} of {record.camera} begins: {len(record.sampled())} of "
         f"{record.release.crops} crops to look at"
@@ -19,7 +19,7 @@ def beginning(record: AuditRecord) -> str:
 
 
 def command(record: AuditRecord) -> str:
-    """Return the command that goes on with an audit."""
+    """Return the command that continues an audit."""
     default = AuditConfig()
     changed = [
         f" {name}={value}"
@@ -32,12 +32,12 @@ def command(record: AuditRecord) -> str:
 def statement(
     record: AuditRecord, classes: Mapping[str, JudgedClass], reviewers: Sequence[AuditReviewer]
 ) -> str:
-    """What a certificate says, for everybody who relies on the labels.
+    """State the result of an audit, for people who rely on the labels.
 
     Args:
-        record: What the audit was begun with.
-        classes: Per class what was found.
-        reviewers: Who judged.
+        record: The record of the audit.
+        classes: The findings per class.
+        reviewers: The reviewers who answered.
     """
     number, settings = record.audit, record.settings
     precision, confidence = percent(settings.precision), percent(settings.confidence)
@@ -75,12 +75,12 @@ def statement(
 
 
 def _listed(parts: list[str]) -> str:
-    """One, two and three."""
+    """Join names as "one, two and three"."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def _shortfall(name: str, row: JudgedClass) -> str:
-    """Why a class is not certified, and what would do."""
+    """Say why a class is not certified, and what would certify it."""
     text = (
         f"the {row.released:,} labels called {name}: {row.errors:,} of "
         f"{row.answered:,} looked at were wrong and {row.allowed:,} allowed, "
@@ -107,23 +107,23 @@ def _who(reviewers: Sequence[AuditReviewer]) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as it was asked for, for example ``99.5%``."""
+    """Format a requested share, for example ``99.5%``."""
     return f"{round(100 * share, 6):g}%"
 
 
 def floored(share: float) -> str:
-    """A bound to a tenth of a percent, rounded to the safe side."""
+    """Format a bound to a tenth of a percent, rounded down."""
     return percent(math.floor(share * 1000 + 1e-9) / 1000)
 
 
 def changes(
     certificate: Certificate, coverage: ReleaseCoverage, are_answers_changed: bool
 ) -> Iterator[str]:
-    """Say what has changed since a certificate was written, line by line.
+    """Return lines about the changes since a certificate was written.
 
     Args:
         certificate: The certificate.
-        coverage: Its release beside the labels that are released now.
+        coverage: Its release compared with the current one.
         are_answers_changed: Whether answers were changed or taken back.
     """
     notes = []
@@ -133,11 +133,11 @@ def changes(
         )
     if coverage.gone:
         notes.append(
-            f"{coverage.gone:,} of the {certificate.release.crops:,} labels that it speaks of "
-            "are no longer released as such; of the others alone it says nothing"
+            f"{coverage.gone:,} of the {certificate.release.crops:,} labels that it covers "
+            "are no longer released as such; it certifies nothing about the others alone"
         )
     if are_answers_changed:
-        notes.append("answers were changed or taken back since; it stands on those given then")
+        notes.append("answers were changed or taken back since; it rests on the earlier answers")
     if notes:
         notes[-1] += "; new=true begins another audit"
     yield from notes

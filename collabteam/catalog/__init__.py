@@ -1,4 +1,4 @@
-"""What is known of a camera: its crops, and the log of what was said about them.
+"""A camera's crops, and the log of their labels.
 
 Hidden truth (``collabteam.catalog.truth``) and the readers of foreign data
 (``collabteam.sources.crops``) are imported by their own names.

@@ -1,17 +1,17 @@
-"""The one reader of the label log: who said what, what stands, and what was taken back.
+"""Reads the label log: which annotations stand, and which were withdrawn.
 
-A later event may change what an earlier one means: a reviewer corrects an answer or takes back a
-page, or the camera goes back to an earlier round. The rules for this are here and nowhere else. The
-index, the review session, the audit, the report and the export ask this module.
+A later event may change the meaning of an earlier one: a reviewer corrects an answer or takes back
+a page, or the camera goes back to an earlier round. Only this module implements the rules for this.
+The index, the review session, the audit, the report and the export all use it.
 
-- :class:`Annotations` holds the whole log as columns. For each crop it gives the last word of a
+- :class:`Annotations` holds the whole log as columns. For each crop it gives the last label from a
   person, a team or a detector.
-- :class:`Answers` holds what reviewers said. It tells which words of several reviewers stand on a
-  crop, and which pages were taken back.
+- :class:`Answers` holds the reviewers' answers. It tells which answers of several reviewers stand
+  for a crop, and which pages were taken back.
 
-The two agree because an undo is written out: it withdraws the page's word on each crop and says
-again what stood before. So the last word in the log is right as it stands, while a count of answers
-passes over what an undo says again.
+The two agree because an undo is written as events: it withdraws the page's answer for each crop and
+repeats the answer that stood before. So the last event in the log is always the current one. A
+count of answers skips the events that an undo repeats.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from collabteam.catalog.records import HUMAN_SOURCES, UNDO, LabelEvent, events_t
 from collabteam.catalog.texts import Encoder, Names, Numbers, TextColumn, Texts
 
 LOG_COLUMNS = ("crop_id", "label", "source", "purpose", "round", "confidence", "by", "commit")
-"""Columns of the log that are read; its times are for people."""
+"""Columns of the log that are read. The times are not: they are for people."""
 
 _TEXTS = ("label", "source", "purpose", "by", "commit")
 _REVIEWERS = ("person", "import")
 _NOBODY, _SEVERAL = -1, -2
 _TAIL = 16_384
-"""Events that may come behind those sorted by crop before all are sorted again."""
+"""Number of unsorted events at the end of the log at which all events are sorted by crop again."""
 
 
 class Events:
-    """Events in the order of the log, as columns; about 20 bytes each."""
+    """Events in the order of the log, stored as columns; about 20 bytes per event."""
 
     def __init__(self) -> None:
         self._row, self._round = Numbers(np.int32), Numbers(np.int8)
@@ -52,7 +52,7 @@ class Events:
         return len(self._row)
 
     def reserve(self, count: int) -> None:
-        """Make room for so many in all, which spares memory while they are added."""
+        """Make room for ``count`` events in all, which saves memory while they are added."""
         for numbers in (self._row, self._round, self._confidence):
             numbers.reserve(count)
         for encoder in self._texts.values():
@@ -72,7 +72,7 @@ class Events:
         self._row.add(row)
 
     def snapshot(self) -> Events:
-        """The same events, which stay these when others are added here."""
+        """Return the same events; events added later do not change the snapshot."""
         same = Events()
         same._row, same._round = self._row.snapshot(), self._round.snapshot()
         same._confidence = self._confidence.snapshot()
@@ -80,7 +80,7 @@ class Events:
         return same
 
     def only(self, chosen: npt.NDArray[np.bool_]) -> Events:
-        """A copy of some of the events.
+        """Return a copy of some of the events.
 
         Args:
             chosen: Shape ``(E,)``.
@@ -107,15 +107,15 @@ class Events:
         return self._confidence.all()
 
     def codes(self, name: str) -> npt.NDArray[Any]:
-        """Shape ``(E,)``, integers: a text of each event as a number; 0 is ``""``."""
+        """Shape ``(E,)``, integers: the code of each event's text; 0 is ``""``."""
         return self._texts[name].codes.all()
 
     def code(self, name: str, text: str) -> int:
-        """The number of a text, which is a new one where the text is new."""
+        """Return the code of a text; a new text gets a new code."""
         return self._texts[name].number(text)
 
     def texts(self, name: str) -> list[str]:
-        """The different texts of a column, in the order of their numbers."""
+        """The distinct texts of a column, in the order of their codes."""
         return self._texts[name].texts
 
     def text(self, name: str) -> TextColumn:
@@ -123,11 +123,11 @@ class Events:
         return self._texts[name].column()
 
     def is_any(self, name: str, *wanted: str) -> npt.NDArray[np.bool_]:
-        """Shape ``(E,)``: where a text is one of these."""
+        """Shape ``(E,)``: whether the event's text is one of these."""
         return self.text(name).is_any(wanted)
 
     def is_undo(self) -> npt.NDArray[np.bool_]:
-        """Shape ``(E,)``: where an event belongs to the undoing of a page."""
+        """Shape ``(E,)``: whether the event belongs to the undo of a page."""
         commit = self.text("commit")
         undo: npt.NDArray[np.bool_] = pc.starts_with(commit.texts, UNDO).to_numpy(
             zero_copy_only=False
@@ -141,7 +141,7 @@ def _one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 @dataclass(frozen=True)
 class LastEvents:
-    """Of each of N crops one event of the log, or none.
+    """One event of the log, or none, for each of N crops.
 
     Attributes:
         events: The log.
@@ -152,7 +152,7 @@ class LastEvents:
     event: npt.NDArray[np.int32]
 
     def text(self, name: str) -> TextColumn:
-        """Shape ``(N,)``: a text of each crop's event, ``""`` for none."""
+        """Shape ``(N,)``: one text column of each crop's event, ``""`` for no event."""
         column = self.events.text(name)
         return TextColumn(_at(column.codes, self.event, 0, column.codes.dtype), column.texts)
 
@@ -177,7 +177,7 @@ class LastEvents:
         return said
 
     def labelled(self) -> LastEvents:
-        """Without events that give no label, which withdraw one."""
+        """Return the same without events that have no label, which withdraw an earlier one."""
         withdrawn = _at(self.events.codes("label"), self.event, 0, np.int64) == 0
         return LastEvents(self.events, np.where(withdrawn, np.int32(-1), self.event))
 
@@ -196,8 +196,8 @@ class Annotations:
     """The label log of a camera as it stood at one time.
 
     Args:
-        names: The N crops; what is said of others counts for nothing.
-        events: E events, which nobody adds to.
+        names: The N crops; events about other crops are ignored.
+        events: E events. The caller adds no more to them.
     """
 
     def __init__(self, names: Names, events: Events) -> None:
@@ -208,14 +208,14 @@ class Annotations:
         return len(self._events)
 
     def proposal(self) -> LastEvents:
-        """What a detector proposed last."""
+        """The last proposal of a detector for each crop."""
         return self._last(self._events.is_any("source", "detector"))
 
     def human(self, purpose: str | None = None) -> LastEvents:
-        """What a person, oracle or import said last; an event without a label withdraws.
+        """The last event of a person, oracle or import; an event without a label withdraws.
 
         Args:
-            purpose: What it was said for; None for anything.
+            purpose: Only events of this purpose; None for all.
         """
         chosen = self._by_human
         if purpose is not None:
@@ -223,7 +223,7 @@ class Annotations:
         return self._last(chosen)
 
     def team(self, purpose: str) -> LastEvents:
-        """What a team said last; what a rollback took back counts for nothing.
+        """The last event of a team for each crop, without those that a rollback took back.
 
         Args:
             purpose: ``increment`` or ``verdict``.
@@ -231,10 +231,10 @@ class Annotations:
         return self._last(self._by_team & self._events.is_any("purpose", purpose))
 
     def team_said(self, label: Texts) -> LastEvents:
-        """The last event in which a team called a crop so, whatever was rolled back since.
+        """The last event in which a team gave a crop this label, even if it was rolled back since.
 
         Args:
-            label: Shape ``(N,)``: what the team said; ``""`` where nothing is looked for.
+            label: Shape ``(N,)``: the label to look for; ``""`` looks for none.
         """
         events = self._events
         column = events.text("label")
@@ -247,18 +247,18 @@ class Annotations:
         return self._last(chosen)
 
     def in_test_set(self) -> npt.NDArray[np.bool_]:
-        """Shape ``(N,)``: crops that were put into the frozen test set, which is for good."""
+        """Shape ``(N,)``: crops in the frozen test set; no crop ever leaves it."""
         return self._last(self._events.is_any("purpose", "test")).said()
 
     def of(self, source: str, purpose: str) -> LastEvents:
-        """What one source said last for one purpose, both as :class:`LabelEvent` names them."""
+        """The last event of one source and one purpose, both as :class:`LabelEvent` names them."""
         events = self._events
         return self._last(events.is_any("source", source) & events.is_any("purpose", purpose))
 
     def count_answers(self) -> Counter[tuple[str, str, str]]:
-        """How often each source and person gave a label for each purpose.
+        """Count the labels that each source and person gave for each purpose.
 
-        What was withdrawn later counts; what an undo says again was said before, and does not.
+        Answers withdrawn later count. Answers that an undo repeats do not: they are counted once.
 
         Returns:
             Events by source, ``by`` and purpose.
@@ -275,42 +275,41 @@ class Annotations:
         return Counter(dict(zip(keys, count.tolist(), strict=True)))
 
     def answers(self) -> Answers:
-        """What persons said, and what was imported from them; a simulated reviewer is no person."""
+        """Answers of persons, given on the review page or imported; without simulated ones."""
         return Answers(self.names, self._events, _REVIEWERS)
 
     def audit_answers(self, since: int, simulated: bool = False) -> Answers:
-        """What was answered for an audit.
+        """The answers given for an audit.
 
         Args:
-            since: Events that were in the log when the audit began; what they say counts for
-                nothing.
-            simulated: Whether answers of the simulated reviewer count, too.
+            since: Number of events that were in the log when the audit began; they are ignored.
+            simulated: Whether answers of the simulated reviewer count as well.
         """
         sources = HUMAN_SOURCES if simulated else _REVIEWERS
         return Answers(self.names, self._events, sources, "audit", since)
 
     @cached_property
     def _by_human(self) -> npt.NDArray[np.bool_]:
-        """Shape ``(E,)``: what persons, simulated ones and imports said."""
+        """Shape ``(E,)``: events of persons, simulated reviewers and imports."""
         return self._events.is_any("source", *HUMAN_SOURCES)
 
     @cached_property
     def _by_team(self) -> npt.NDArray[np.bool_]:
-        """Shape ``(E,)``: what teams said and no rollback took back."""
+        """Shape ``(E,)``: events of teams that no rollback took back."""
         events = self._events
         team = events.is_any("source", "team")
         rollback = events.is_any("source", "rollback")
         if rollback.any():
-            # The lowest round that any rollback further down the log goes back to.
+            # The lowest round that any later rollback goes back to.
             lowest = np.where(rollback, events.round.astype(np.int64), np.iinfo(np.int64).max)
             team &= events.round <= np.minimum.accumulate(lowest[::-1])[::-1]
         return team
 
     def _last(self, chosen: npt.NDArray[np.bool_]) -> LastEvents:
-        """Of each crop the last of the chosen events."""
+        """Return the last of the chosen events for each crop."""
         event = np.flatnonzero(chosen & (self._events.row >= 0))
         found = np.full(len(self.names), -1, dtype=np.int32)
-        found[self._events.row[event]] = event  # ascending, and of repeated places the last stays
+        found[self._events.row[event]] = event  # ascending: a crop's last event wins
         return LastEvents(self._events, found)
 
 
@@ -323,7 +322,7 @@ class Annotation:
         label: A class, ``unknown`` or ``unusable``.
         by: The reviewer.
         source: ``person``, ``import`` or ``oracle``.
-        purpose: What it was said for.
+        purpose: The purpose of the answer.
         round: The round whose team was asked about, -1 for none.
     """
 
@@ -342,7 +341,7 @@ class ReviewPage:
     Attributes:
         by: The reviewer.
         purpose: The queue.
-        answers: By row number, what each crop was called, in the order of the page.
+        answers: The label of each crop by row number, in the order of the page.
     """
 
     by: str
@@ -351,25 +350,25 @@ class ReviewPage:
 
 
 class Answers:
-    """What reviewers said about crops: what stands, and what was taken back.
+    """The reviewers' answers: which stand, and which were taken back.
 
-    Of each reviewer the last word on a crop stands. A word that resolves a conflict stands beside
-    the reviewer's earlier one, which was said without having seen the others'; an audit makes no
-    such difference. A page that was taken back counts for nothing, wherever it is in the log, and
-    what its undo says again was said before. A word without a label withdraws the reviewer's
+    Each reviewer's last answer for a crop stands. An answer that resolves a conflict stands beside
+    the same reviewer's earlier answer, which was independent of the others; an audit does not make
+    this distinction. A page that was taken back does not count, wherever it is in the log, and
+    neither do the answers that its undo repeats. An answer without a label withdraws the reviewer's
     earlier one.
 
-    All crops are looked at once, as columns; :meth:`add` looks only at the crops spoken about.
+    The constructor processes all crops as columns; :meth:`add` only those with new events.
 
     Args:
         names: The camera's N crops.
         events: The log.
-        sources: Whose words count.
-        purpose: ``audit`` if only answers to an audit count, and what withdraws them.
+        sources: The sources whose answers count.
+        purpose: ``audit`` to count only answers to an audit and events that withdraw them.
         since: Number of events at the beginning of the log that do not count.
 
     Attributes:
-        pages: By its name, who answered a page and for what purpose; those taken back included.
+        pages: The reviewer and purpose of each page by name, including pages taken back.
         undone: Names of the pages that were taken back.
     """
 
@@ -391,11 +390,11 @@ class Answers:
         self.pages: dict[str, tuple[str, str]] = {}
         self.undone: set[str] = set()
         self._open: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
-        # By number of a commit: whether it undoes a page, and whether it was undone.
+        # By code of a commit: whether it undoes a page, and whether it was undone.
         self._undoes, self._is_undone = Numbers(np.bool_), Numbers(np.bool_)
         self._shared: dict[int, None] = {}
         self._standing = np.zeros(0, dtype=np.int64)
-        self._again: dict[int, npt.NDArray[np.int64]] = {}  # of crops spoken about since
+        self._again: dict[int, npt.NDArray[np.int64]] = {}  # of crops with events since
         self._pairs: dict[int, tuple[str, str]] = {}
         self._answered = np.zeros(len(names), dtype=bool)
         self._settled = np.zeros(len(names), dtype=bool)
@@ -406,14 +405,14 @@ class Answers:
         standing = self._stand(every)
         row = self._events.row[standing]
         self._answered[row] = True
-        self._settled[row] = self._resolves(standing)  # of repeated places the last value stays
+        self._settled[row] = self._resolves(standing)  # a repeated place keeps its last value
         self._standing = standing[np.argsort(row, kind="stable")]
         self._standing_row = self._events.row[self._standing]
         self._note_shared(every)
         self._note_agreement(standing, np.unique(row))
 
     def add(self, events: Iterable[LabelEvent]) -> None:
-        """Take in what was said since."""
+        """Take in the events that were added since."""
         new = []
         for event in events:
             counts = not self._purpose or event.purpose == self._purpose or not event.label
@@ -450,55 +449,55 @@ class Answers:
     # -- what stands ---------------------------------------------------------------------------
 
     def about(self, row: int) -> list[Annotation]:
-        """What stands of what was said about a crop, oldest first."""
+        """Return the standing answers for a crop, oldest first."""
         return self._annotations(self._of_row(row))
 
     def last(self, row: int) -> Annotation | None:
-        """The last word on a crop, whoever said it; None if none stands."""
+        """Return the last standing answer for a crop, of any reviewer; None if there is none."""
         standing = self._of_row(row)
         return self._annotations(standing[-1:])[0] if standing.size else None
 
     def is_answered(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Shape ``(K,)``: whether a word stands on each of K crops."""
+        """Shape ``(K,)``: whether each of K crops has a standing answer."""
         answered: npt.NDArray[np.bool_] = self._answered[rows]
         return answered
 
     def is_settled(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Shape ``(K,)``: whether the last word on a crop was said knowing of the others'."""
+        """Shape ``(K,)``: whether the last answer for a crop resolved a conflict."""
         settled: npt.NDArray[np.bool_] = self._settled[rows]
         return settled
 
     def unseen(self, row: int) -> dict[str, str]:
-        """What each reviewer called a crop without having seen the others' word."""
+        """Return each reviewer's independent label for a crop, given without seeing the others'."""
         return {word.by: word.label for word in self.about(row) if word.purpose != "conflict"}
 
     def is_disputed(self, row: int) -> bool:
-        """Whether reviewers who had not seen each other's word disagreed on a crop."""
+        """Return whether independent answers for a crop disagree."""
         return row in self._shared and len(set(self.unseen(row).values())) > 1
 
     def settled_by(self, row: int, reviewer: str) -> str:
-        """What a reviewer called a crop knowing of the others' words, ``""`` for nothing."""
+        """Return the label with which a reviewer resolved a conflict on a crop, ``""`` for none."""
         said = [w for w in self.about(row) if w.purpose == "conflict" and w.by == reviewer]
         return said[-1].label if said else ""
 
     def lacks_second(self, rows: npt.NDArray[np.int64], reviewer: str) -> npt.NDArray[np.bool_]:
-        """Shape ``(K,)``: whether one reviewer alone answered a crop unseen, and not this one."""
+        """Shape ``(K,)``: whether exactly one reviewer, not this one, answered independently."""
         alone = self._alone[rows]
         lacks: npt.NDArray[np.bool_] = (alone >= 0) & (alone != self._events.code("by", reviewer))
         return lacks
 
     def pairs(self) -> list[tuple[str, str]]:
-        """What two reviewers called the same crop unseen, the first of them by name first."""
+        """Return pairs of independent labels for a crop, in the order of the reviewers' names."""
         return list(self._pairs.values())
 
     def shared(self) -> list[int]:
-        """Crops that more than one reviewer ever spoke about, in the order in which they did."""
+        """Crops that more than one reviewer ever answered, in the order in which this happened."""
         return list(self._shared)
 
     # -- pages ---------------------------------------------------------------------------------
 
     def page(self, name: str) -> ReviewPage:
-        """A page, one of ``pages``, as it was answered."""
+        """Return a page, one of ``pages``, as it was answered."""
         code = self._events.code("commit", name)
         event = np.flatnonzero(self._events.codes("commit") == code)
         labels, label = self._events.texts("label"), self._events.codes("label")[event]
@@ -507,15 +506,16 @@ class Answers:
         return ReviewPage(*self.pages[name], answers)
 
     def undoable(self, reviewer: str, purpose: str) -> list[str]:
-        """Pages of a reviewer that can be taken back, oldest first."""
+        """Return the pages that a reviewer can take back, oldest first."""
         return list(self._open[reviewer, purpose])
 
     def undoing(self, name: str) -> list[LabelEvent]:
-        """Events that take back a page: of each crop, the page's word is withdrawn, and what stood
-        before it stands again.
+        """Return the events that take back a page.
+
+        For each crop they withdraw the page's answer and repeat the one that stood before.
 
         Args:
-            name: Of the page, one of ``pages``.
+            name: Name of the page, one of ``pages``.
         """
         page, undo = self.page(name), UNDO + name
         rows = np.array(list(page.answers), dtype=np.int64)
@@ -535,16 +535,16 @@ class Answers:
             ]  # fmt: skip
         return events
 
-    # -- the fold ------------------------------------------------------------------------------
+    # -- which events stand --------------------------------------------------------------------
 
     def _stand(
         self, event: npt.NDArray[np.int64], without: int | None = None
     ) -> npt.NDArray[np.int64]:
-        """Of all events about some crops those that stand, in the order of the log.
+        """Reduce all events about some crops to those that stand, in the order of the log.
 
         Args:
-            event: Their numbers, ascending.
-            without: Number of a commit that counts as taken back, too.
+            event: The events' numbers, ascending.
+            without: Code of a commit to treat as taken back.
         """
         events = self._events
         commit = events.codes("commit")[event]
@@ -556,25 +556,25 @@ class Answers:
         key += events.codes("by")[event]
         if not self._purpose:
             key = 2 * key + self._resolves(event)
-        # Each key's last event: the first one from behind.
+        # Each key's last event is the first one in reversed order.
         _, from_behind = np.unique(key[::-1], return_index=True)
         last = np.sort(event[::-1][from_behind])
         standing: npt.NDArray[np.int64] = last[events.codes("label")[last] != 0]
         return standing
 
     def _resolves(self, event: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Which events were said knowing of the others' words."""
+        """Return which events resolved a conflict, knowing the other answers."""
         resolves: npt.NDArray[np.bool_] = self._events.codes("purpose")[event] == self._conflict
         return resolves
 
     def _sort(self) -> None:
-        """Find each crop's events, so far, side by side."""
+        """Sort the events so far by crop."""
         self._sorted = len(self._events)
         self._by_row = np.argsort(self._events.row, kind="stable")
         self._row_sorted = self._events.row[self._by_row]
 
     def _about(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """All events about some crops, in the order of the log."""
+        """Return all events about some crops, in the order of the log."""
         begin = np.searchsorted(self._row_sorted, rows, "left")
         end = np.searchsorted(self._row_sorted, rows, "right")
         parts = [self._by_row[b:e] for b, e in zip(begin.tolist(), end.tolist(), strict=True)]
@@ -582,7 +582,7 @@ class Answers:
         return np.sort(np.concatenate([*parts, later]))
 
     def _of_row(self, row: int) -> npt.NDArray[np.int64]:
-        """A crop's standing events, in the order of the log."""
+        """Return a crop's standing events, in the order of the log."""
         if (known := self._again.get(row)) is not None:
             return known
         begin, end = np.searchsorted(self._standing_row, [row, row + 1])
@@ -597,7 +597,7 @@ class Answers:
         return [Annotation(*values) for values in zip(*columns, strict=True)]
 
     def _note_pages(self, event: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Note which pages events belong to and take back; returns events taken back by them."""
+        """Record the pages that events answer or undo; return the events that this takes back."""
         events = self._events
         names = events.texts("commit")
         new = names[len(self._undoes) :]
@@ -631,21 +631,21 @@ class Answers:
         return np.flatnonzero(np.isin(events.codes("commit"), taken_back))
 
     def _note_shared(self, event: npt.NDArray[np.int64]) -> None:
-        """Note which crops more than one reviewer spoke about, given all events about some."""
+        """Record the crops with several reviewers, given all events about some crops."""
         events = self._events
         event = event[~self._undoes.all()[events.codes("commit")[event]]]
         row = events.row[event].astype(np.int64)
         _, first = np.unique(
             row * len(events.texts("by")) + events.codes("by")[event], return_index=True
         )
-        first = np.sort(first)  # of each reviewer and crop, in the order of the log
+        first = np.sort(first)  # one per reviewer and crop, in the order of the log
         _, begins = np.unique(row[first], return_index=True)
         further = np.delete(first, begins)
         for shared in row[further].tolist():
             self._shared.setdefault(shared, None)
 
     def _note_agreement(self, standing: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> None:
-        """Note who answered some crops unseen, and what two called the same, given all that stands.
+        """Record who answered some crops independently, and the pairs of labels for the same crop.
 
         Args:
             standing: Numbers of all events that stand on these crops.

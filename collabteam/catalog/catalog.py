@@ -1,4 +1,4 @@
-"""Everything that is known about one camera."""
+"""The catalog of one camera: its crops and its label log."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from collabteam.storage.layout import TableName
 from collabteam.storage.workspace import StorageSize, Workspace, registered
 
 BATCH_CROPS = 4096
-"""Most crops in one commit."""
+"""The largest number of crops in one commit."""
 BATCH_BYTES = 64 * 2**20
-"""Bytes of pictures that close a commit."""
+"""A commit ends once its pictures reach this number of bytes."""
 _MERGED: dict[TableName, int] = {"crops": 16_384, "labels": 1_048_576, "truth": 1_048_576}
-"""Rows that make a fragment large enough to be left alone, by table; pictures are heavy."""
+"""Rows from which a fragment is not merged any further, by table; pictures are large."""
 
 
 class Catalog:
     """The crops of one camera and the log of what was said about them.
 
     Make one with :meth:`open` or :meth:`register`. Any number of processes may read and append at
-    the same time; a command that must be alone opens a transaction of the :attr:`workspace`.
+    the same time; a command that needs exclusive access opens a transaction of :attr:`workspace`.
 
     Args:
         workspace: The camera's files, or the folder that holds them.
@@ -50,7 +50,7 @@ class Catalog:
     Attributes:
         workspace: The camera's files.
         folder: The camera's folder on this machine, ``<root>/<camera>``.
-        place: Where the camera lives, for a person to read: a folder or an address.
+        place: The camera's folder or address, for messages.
         name: The camera.
         classes: The registered classes, one branch each, in this order; empty if none are yet.
     """
@@ -63,7 +63,7 @@ class Catalog:
         self._crops = workspace.table("crops")
         self._labels = workspace.table("labels")
         self._labels.add_missing_texts(LABEL_SCHEMA)
-        workspace.table("truth")  # damage should show here, not in the midst of a command
+        workspace.table("truth")  # find damage here, not in the middle of a command
         self._read = IndexBuilder()
         self._reading = threading.Lock()
 
@@ -72,7 +72,7 @@ class Catalog:
         """Open a registered camera.
 
         Raises:
-            UserError: There is no such camera under ``root``, or something of it is damaged.
+            UserError: There is no such camera under ``root``, or one of its files is damaged.
         """
         workspace = Workspace.at(root, camera)
         workspace.refresh()
@@ -92,13 +92,13 @@ class Catalog:
         """Create a camera, or open the one of this name.
 
         Args:
-            root: Folder under which every camera has its own.
+            root: Folder that holds one folder per camera.
             camera: The camera's name.
-            classes: Its classes; empty leaves a new camera without and keeps those of an old one.
+            classes: Its classes; empty gives a new camera none and keeps those of an old one.
 
         Raises:
-            UserError: The classes make no team, or others are registered already; or what
-                :meth:`open` raises.
+            UserError: The classes cannot form a team, others are registered already, or
+                :meth:`open` fails.
         """
         workspace = Workspace.at(root, camera)
         if classes:
@@ -109,7 +109,7 @@ class Catalog:
             workspace.create_table("crops", CROP_SCHEMA)
             workspace.create_table("labels", LABEL_SCHEMA)
             workspace.create_table("truth", TRUTH_SCHEMA)
-            # Last, so that a camera which can be opened is complete.
+            # Written last, so that a camera that can be opened is complete.
             workspace.write_manifest(_manifest(camera, classes))
         catalog = cls(workspace)
         if classes:
@@ -117,21 +117,21 @@ class Catalog:
         return catalog
 
     def copy_to(self, root: str | Path) -> Catalog:
-        """Copy the crops and what persons and detectors said of them under another root.
+        """Copy the crops and the labels of persons and detectors to another root.
 
-        What teams and simulated reviewers said is left behind, so that other settings begin on
-        equal terms; which crops are the frozen test set is kept. Files that never change are
-        linked, so a copy takes next to no space; a store copies them itself.
+        Labels of teams and simulated reviewers are not copied, so that experiments with other
+        settings start equal; the frozen test set is copied. Files that never change are linked,
+        so a copy takes almost no space; an object store copies them itself.
 
         Args:
             root: The other root, on the same machine or in the same bucket. A camera of this name
                 that is there already is left as it is.
 
         Returns:
-            The camera there.
+            The copied camera.
 
         Raises:
-            UserError: The disk is full, something is damaged, or the root is elsewhere.
+            UserError: The disk is full, a file is damaged, or the root is in another place.
         """
         to = Workspace.at(root, self.name)
         to.refresh()
@@ -142,7 +142,7 @@ class Catalog:
     def _complete_copy(self, to: Workspace) -> None:
         to.create_table("labels", LABEL_SCHEMA)
         labels = to.table("labels")
-        if not len(labels):  # else a copy that was killed
+        if not len(labels):  # else the remains of a copy that was killed
             log = self.log()
             said = pc.is_in(log["source"], pa.array(["team", "rollback", "oracle"]))
             said = pc.and_(said, pc.not_equal(log["purpose"], "test"))
@@ -153,13 +153,13 @@ class Catalog:
         """Register the camera's classes; the same ones in another order change nothing.
 
         Raises:
-            UserError: The classes make no team, or others are registered already.
+            UserError: The classes cannot form a team, or others are registered already.
         """
         check_classes(list(classes))
         self.classes = _read_manifest(self.workspace.manifest)
         if not self.classes:
             self.workspace.write_manifest(_manifest(self.name, classes))
-            self.classes = _read_manifest(self.workspace.manifest)  # in a store, another's perhaps
+            self.classes = _read_manifest(self.workspace.manifest)  # perhaps another process's
         if set(classes) != set(self.classes):
             raise UserError(
                 f"camera {self.name} has the classes {', '.join(self.classes)}, not "
@@ -167,11 +167,11 @@ class Catalog:
             )
 
     def __len__(self) -> int:
-        """Number of crops that this object has seen."""
+        """Number of crops that this object has read."""
         return len(self._crops)
 
     def _catch_up(self) -> None:
-        """Read the crops that came since this object read last."""
+        """Read the crops that were added since the last read."""
         with self._reading:
             self._crops.refresh()
             self._read.reserve(len(self._crops), 0)
@@ -179,26 +179,26 @@ class Catalog:
                 self._read.add_crops(batch)
 
     def _lacking(self, crop_ids: set[str]) -> set[str]:
-        """Those of these names that no crop has."""
+        """Return the names that no crop has."""
         if not self._read.crops and len(crop_ids) <= BATCH_CROPS:
-            # Whoever asks once need not have all names in memory.
+            # A single query does not need all names in memory.
             return crop_ids - self._crops.holding("crop_id", crop_ids)
         asked = list(crop_ids)
         rows = self.rows(asked)
         return {crop_id for crop_id, row in zip(asked, rows.tolist(), strict=True) if row < 0}
 
     def add_crops(self, crops: Iterable[Crop]) -> list[tuple[str, bool]]:
-        """Add crops; those that are there already, or come twice, are added once.
+        """Add crops, each once: existing and repeated crops are skipped.
 
         Args:
-            crops: May be a generator: at most 4,096 crops or about 64 MB are held at a time, and
-                that is also what one commit takes.
+            crops: May be a generator: at most 4,096 crops or about 64 MB are held at a time and
+                committed together.
 
         Returns:
-            For each crop its name and whether it is new.
+            The name of each crop, and whether it is new.
 
         Raises:
-            UserError: The disk is full; the batches before are in the catalog.
+            UserError: The disk is full; earlier batches are in the catalog.
         """
         self._catch_up()
         result: list[tuple[str, bool]] = []
@@ -220,10 +220,10 @@ class Catalog:
         """Append events to the log, all of them or none, in one atomic commit.
 
         Args:
-            events: In the order in which they shall stand.
+            events: In the order in which the log will keep them.
 
         Returns:
-            How many were appended.
+            The number of events appended.
 
         Raises:
             ValueError: An event is about a crop that the catalog does not have.
@@ -240,10 +240,10 @@ class Catalog:
         return len(events)
 
     def check_labels(self, labels: Iterable[str]) -> None:
-        """Raise unless each label may be given to a crop of this camera.
+        """Raise unless all labels are valid for this camera.
 
         Raises:
-            UserError: Names the labels that may not.
+            UserError: Some are not; the message names them.
         """
         allowed = {*self.classes, UNKNOWN, UNUSABLE, ""}
         foreign = sorted(set(labels) - allowed)
@@ -255,10 +255,10 @@ class Catalog:
             )
 
     def log(self, columns: Sequence[str] = tuple(LABEL_SCHEMA.names)) -> pa.Table:
-        """What was said about the crops, oldest first.
+        """Read the label log, oldest event first.
 
         Args:
-            columns: Which fields of :class:`LabelEvent`.
+            columns: The fields to read of :class:`LabelEvent`.
 
         Returns:
             One row per event.
@@ -270,7 +270,7 @@ class Catalog:
         return self._labels.read(columns)
 
     def log_version(self) -> int:
-        """Number of the log's last commit: it grows whenever anybody says anything.
+        """Number of the log's last commit; it grows with every new event.
 
         Raises:
             UserError: The table is damaged.
@@ -279,11 +279,11 @@ class Catalog:
         return self._labels.version
 
     def log_size(self) -> int:
-        """Number of events in the log that this object has seen."""
+        """Number of events in the log that this object has read."""
         return len(self._labels)
 
     def index(self) -> CropIndex:
-        """What every crop is called now.
+        """The crops with their current labels.
 
         Raises:
             UserError: A table is damaged.
@@ -293,7 +293,7 @@ class Catalog:
             return self._read.index()
 
     def annotations(self) -> Annotations:
-        """Everything that was said about the crops.
+        """The annotations of the crops.
 
         Raises:
             UserError: A table is damaged.
@@ -303,13 +303,13 @@ class Catalog:
             return self._read.annotations()
 
     def _read_log(self) -> None:
-        """Read the events, and the crops, that came since this object read last."""
-        # The log first: every crop that it speaks of is then in the crops that follow.
+        """Read the events and crops that were added since the last read."""
+        # The log first: crops are read after it, so they include every crop with an event.
         self._labels.refresh()
         events = len(self._labels)
         self._catch_up()
         with self._reading:
-            self._read.group()  # before there are events in memory, too
+            self._read.group()  # before the events are in memory as well
             self._read.reserve(0, events)
             for batch in self._labels.batches(LOG_COLUMNS, self._read.events, events):
                 self._read.add_events(batch)
@@ -333,17 +333,17 @@ class Catalog:
     def compact(
         self, advance: Callable[[int], None] | None = None
     ) -> tuple[StorageSize, StorageSize]:
-        """Merge small files, and remove those that nobody needs any more; nothing is said anew.
+        """Merge small files and remove unused ones; the content stays the same.
 
-        Row numbers and the order of the log stay. Others may read meanwhile; who adds something
-        waits until a table is done; in an object store nobody waits, and what was replaced within
-        the hour is removed by a later call. A kill costs nothing but the time.
+        Row numbers and the order of the log stay. Other processes may read meanwhile; a writer
+        waits until a table is done. In an object store no writer waits, and a later call removes
+        the files replaced within the last hour. A killed call loses nothing but time.
 
         Args:
             advance: Called with the number of rows just merged.
 
         Returns:
-            What the tables took before and what they take now.
+            The size of the tables before and after.
 
         Raises:
             UserError: The disk is full, a table is damaged, or the store does not answer.
@@ -354,13 +354,13 @@ class Catalog:
         return before, self.workspace.table_size(*_MERGED)
 
     def images(self, rows: npt.ArrayLike) -> list[bytes]:
-        """Encoded pictures by row number of :class:`CropIndex`.
+        """Read encoded pictures by row number of :class:`CropIndex`.
 
         Args:
             rows: Shape ``(K,)``, integers, in any order; may repeat.
 
         Returns:
-            K encoded pictures, in the order asked.
+            K encoded pictures, in the order of ``rows``.
 
         Raises:
             IndexError: A row is negative or beyond the last crop.
@@ -374,13 +374,13 @@ class Catalog:
         return pictures
 
     def origins(self, rows: npt.ArrayLike) -> list[dict[str, Any]]:
-        """Where crops came from: ``video``, ``track``, ``frame``, ``time`` and ``box`` of each.
+        """Read the origin of crops: ``video``, ``track``, ``frame``, ``time`` and ``box``.
 
         Args:
             rows: Shape ``(K,)``: row numbers of :class:`CropIndex`, in any order.
 
         Returns:
-            K times the fields of :class:`Crop` but the picture, in the order asked.
+            K times the fields of :class:`Crop` without the picture, in the order of ``rows``.
 
         Raises:
             IndexError: A row is negative or beyond the last crop.
@@ -409,14 +409,14 @@ def _manifest(camera: str, classes: Sequence[str]) -> str:
 
 
 def _read_manifest(path: Path) -> list[str]:
-    """The classes in a camera's manifest."""
+    """Read the classes in a camera's manifest."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         classes = content["classes"]
         if content["name"] != path.parent.name:
             raise ValueError(f"the name is {content['name']!r}")
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-            raise ValueError("the classes are no list of names")
+            raise ValueError("the classes are not a list of names")
         if classes:
             check_classes(classes)
     except (OSError, ValueError, KeyError, TypeError, UserError, yaml.YAMLError) as error:

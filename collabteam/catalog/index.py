@@ -1,4 +1,4 @@
-"""The crops of a camera as columns: where they came from, and what they are called now."""
+"""The crops of a camera as columns: their origin and their current labels."""
 
 from __future__ import annotations
 
@@ -26,43 +26,41 @@ from collabteam.settings import UNUSABLE
 CROP_COLUMNS = ("crop_id", "video", "track", "time")
 
 _FEW_CROPS = 65_536
-"""New crops that are rather kept as a set than sorted in with the others."""
+"""Up to this many new crops are kept as a set instead of being sorted in with the others."""
 
 
 @dataclass(frozen=True)
 class CropIndex:
     """One row per crop, in the order of arrival; everything but the pictures.
 
-    A row's number never changes: later crops are added behind it. Of several events the last in
-    the log decides. Team events of a round above K count for nothing once a rollback to K stands
-    behind them.
+    A row's number never changes: later crops are appended. If a crop has several events, the last
+    one in the log decides. A rollback to round K cancels earlier team events of rounds above K.
 
     Attributes:
-        crop_id: Shape ``(N,)``: the crops' names; ``crop_id.find`` gives the rows of some.
+        crop_id: Shape ``(N,)``: the crops' names; ``crop_id.find`` looks up rows.
         track: Shape ``(N,)``: ``video/track``, so that equal numbers in two videos differ; the
             crop's own name where it has no track, so that it stands alone.
         track_code: Shape ``(N,)``, int64: the same as numbers from 0, for grouping.
         video: Shape ``(N,)``: the video, ``""`` for none.
         time: Shape ``(N,)``, float64: Unix seconds, NaN for unknown.
-        proposed: Shape ``(N,)``: what the detector proposed last, ``""`` for nothing.
-        human: Shape ``(N,)``: what a person, oracle or import said last, ``""`` for nothing.
-        human_source: Shape ``(N,)``: which of these it was, ``""`` where ``human`` is.
-        test: Shape ``(N,)``, bool: in the frozen test set, for good.
+        proposed: Shape ``(N,)``: the detector's last proposal, ``""`` for none.
+        human: Shape ``(N,)``: the last label of a person, oracle or import, ``""`` for none.
+        human_source: Shape ``(N,)``: the source of ``human``, ``""`` for no label.
+        test: Shape ``(N,)``, bool: in the frozen test set, permanently.
         held_out: Shape ``(N,)``, bool: some crop of the same track is in the test set.
-        unsure_round: Shape ``(N,)``, int64: the round whose team did not know what a person then
-            said, -1 for none.
-        audited: Shape ``(N,)``, bool: a person judged it in an audit of the team's labels.
-        increment_round: Shape ``(N,)``, int64: the round whose increment the crop joined last, -1
+        unsure_round: Shape ``(N,)``, int64: the round whose team abstained on a crop that a person
+            then labelled, -1 for none.
+        audited: Shape ``(N,)``, bool: a person verified it in an audit of the team's labels.
+        increment_round: Shape ``(N,)``, int64: the last round whose increment has the crop, -1
             for none.
-        increment_label: Shape ``(N,)``: the label that it joined with, ``""`` for none.
+        increment_label: Shape ``(N,)``: its label in that increment, ``""`` for none.
         increment_by: Shape ``(N,)``: fingerprint of the team that chose it, ``""`` for none.
-        verdict: Shape ``(N,)``: what a team labelled the crop for release last, ``""`` for "I don't
-            know" or no verdict.
+        verdict: Shape ``(N,)``: the last released label of a team, ``""`` for "I don't know" or no
+            verdict.
         verdict_round: Shape ``(N,)``, int64: the round of that team, -1 for no verdict.
         verdict_confidence: Shape ``(N,)``, float64: 0 to 1, NaN for no verdict.
         verdict_by: Shape ``(N,)``: fingerprint of that team, ``""`` for no verdict.
-        verdict_run: Shape ``(N,)``: name of the settings that it was labelled with, ``""`` for no
-            verdict.
+        verdict_run: Shape ``(N,)``: name of that labelling's settings, ``""`` for no verdict.
     """
 
     crop_id: Names
@@ -90,19 +88,19 @@ class CropIndex:
         return len(self.crop_id)
 
     def verified(self) -> npt.NDArray[np.bool_]:
-        """Shape ``(N,)``: crops on which a person's word stands, ``unusable`` included."""
+        """Shape ``(N,)``: crops that a person has labelled, ``unusable`` included."""
         return self.human != ""
 
     def judged(self) -> npt.NDArray[np.bool_]:
-        """Shape ``(N,)``: crops of which a person said what they show."""
+        """Shape ``(N,)``: crops that a person has labelled as something other than ``unusable``."""
         return self.verified() & (self.human != UNUSABLE)
 
     def test_set(self) -> npt.NDArray[np.bool_]:
-        """Shape ``(N,)``: crops of the frozen test set that figures are measured on."""
+        """Shape ``(N,)``: crops of the frozen test set that results are measured on."""
         return self.test & self.judged()
 
     def trainable(self) -> npt.NDArray[np.bool_]:
-        """Shape ``(N,)``: crops that may train: usable, and of no track of the test set."""
+        """Shape ``(N,)``: crops that may train: usable, and not of a track of the test set."""
         return ~self.held_out & (self.human != UNUSABLE)
 
     def pool(self, used: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -118,11 +116,11 @@ class CropIndex:
         return ~self.verified() & ~self.test
 
     def released(self, classes: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """Shape ``(N,)``: crops whose label a team released: one of these classes, unverified."""
+        """Shape ``(N,)``: unverified crops whose released label is one of these classes."""
         return self.unverified() & self.verdict.is_any(classes)
 
     def training_labels(self, rows: npt.NDArray[np.int64]) -> Texts:
-        """Labels with which crops train: a person's word, else that of the crop's increment.
+        """Labels with which crops train: a person's label, else the one of the crop's increment.
 
         Args:
             rows: Shape ``(K,)``.
@@ -144,7 +142,7 @@ class CropIndex:
 
 
 def class_numbers(labels: Texts, classes: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Labels as numbers of classes.
+    """Convert labels to class numbers.
 
     Args:
         labels: Shape ``(K,)``.
@@ -162,16 +160,16 @@ def class_numbers(labels: Texts, classes: Sequence[str]) -> npt.NDArray[np.int64
 
 
 class IndexBuilder:
-    """What crops and log have said so far, at about 80 bytes a crop and 20 an event.
+    """Collects crops and events; takes about 80 bytes per crop and 20 per event.
 
     It takes crops and events in the order of their tables, a batch at a time, so nothing is read
-    twice. :meth:`annotations` and :meth:`index` say how things stand.
+    twice. :meth:`annotations` and :meth:`index` derive the current state.
     """
 
     def __init__(self) -> None:
         self.crops = 0
         self._words = Numbers(np.uint64, NAME_WORDS)
-        # Names up to some time, and those that came since.
+        # Names that are sorted, and those added since.
         self._sorted = self._later = Names(self._words.all())
         self._tracks: tuple[TextColumn, npt.NDArray[np.int64]] | None = None
         self._video, self._track = Encoder(), Encoder()
@@ -184,7 +182,7 @@ class IndexBuilder:
         return len(self._events)
 
     def reserve(self, crops: int, events: int) -> None:
-        """Make room for so many in all, which spares memory while they are added."""
+        """Make room for a total of crops and events, which saves memory while they are added."""
         for numbers in (self._words, self._video.codes, self._track.codes, self._time):
             numbers.reserve(crops)
         self._events.reserve(events)
@@ -202,7 +200,7 @@ class IndexBuilder:
         known = len(self._sorted)
         if self.crops == known or self.crops - known > max(_FEW_CROPS, known // 16):
             return self.names.find(crop_ids)
-        # Sorting a few apart takes less than sorting them in with the others.
+        # Sorting a few separately is faster than sorting them in with the others.
         found = self._sorted.find(crop_ids)
         if known + len(self._later) < self.crops:
             self._later = Names(self._words.all()[known:])
@@ -220,15 +218,15 @@ class IndexBuilder:
         self.crops += batch.num_rows
 
     def add_events(self, batch: pa.RecordBatch) -> None:
-        """Add events, with ``LOG_COLUMNS``; those of crops that are not here are ignored."""
+        """Add events, with ``LOG_COLUMNS``; events about unknown crops are ignored."""
         self._events.add(self.names.find(batch["crop_id"]), batch)
 
     def annotations(self) -> Annotations:
-        """Everything that was said about the crops."""
+        """Return the annotations of the crops."""
         return Annotations(self.names, self._events.snapshot())
 
     def index(self) -> CropIndex:
-        """Derive what every crop is called now."""
+        """Derive the current label of every crop."""
         said = self.annotations()
         human, verdict, increment = said.human(), said.team("verdict"), said.team("increment")
         test = said.in_test_set()
@@ -259,7 +257,7 @@ class IndexBuilder:
         )
 
     def group(self) -> tuple[TextColumn, npt.NDArray[np.int64]]:
-        """The tracks, numbered as they first occur, and the numbers."""
+        """Return the tracks in order of first occurrence, and each crop's number among them."""
         if self._tracks is None:
             video, track = self._video.column(), self._track.column()
             pair = video.codes.astype(np.int64) * len(track.texts) + track.codes
@@ -282,7 +280,7 @@ class IndexBuilder:
 def _by_first(
     values: npt.NDArray[np.int64],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Shape ``(N,)``: numbers for equal values, from 0 as they occur; and where each first does."""
+    """Number equal values from 0 in order of first occurrence, and return those places too."""
     order = np.argsort(values, kind="stable").astype(np.int32)
     begins = np.ones(len(values), dtype=bool)
     ordered = values[order]

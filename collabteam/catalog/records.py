@@ -1,4 +1,4 @@
-"""What the catalog keeps: crops, and events that say something about them.
+"""The records of a catalog: crops, and events about them.
 
 The Arrow schemas are the tables' columns on disk.
 """
@@ -16,31 +16,31 @@ from functools import cached_property
 import pyarrow as pa
 
 SOURCES = ("detector", "person", "oracle", "import", "team", "ingest", "rollback")
-"""Who may say something about a crop."""
+"""The possible sources of an event."""
 HUMAN_SOURCES = ("person", "oracle", "import")
-"""The sources whose word stands above the team's."""
+"""The sources whose labels take precedence over the team's."""
 REVIEW_PURPOSES = ("seed", "test", "audit", "unsure", "conflict")
-"""What a person verifies crops for: each is a queue of the review page."""
+"""The purposes of answers: each is a queue of the review page."""
 UNDO = "undo:"
-"""What stands before the name of a page that was taken back, in ``commit``."""
+"""Prefix in ``commit`` before the name of a page that was taken back."""
 PURPOSES = ("", "proposal", "increment", "verdict", *REVIEW_PURPOSES)
-"""What an event is for."""
+"""The possible purposes of an event."""
 NONE = -1
-"""As a target: the crop shows none of the classes."""
+"""Training target: the crop shows none of the classes."""
 UNLABELLED = -2
-"""As a target: nobody said what the crop shows, or nobody can."""
+"""Training target: the crop has no label, or is unusable."""
 
 
 @dataclass(frozen=True)
 class Crop:
-    """One picture of one object, and where it came from.
+    """One picture of one object, and its origin.
 
     Attributes:
-        image: Encoded picture exactly as it came (JPEG, PNG, WebP, ...).
+        image: Encoded picture, unchanged (JPEG, PNG, WebP, ...).
         video: Name of the video, or ``""``.
         track: Name of the object's track within the video, or ``""``.
         frame: Number of the frame in the video, from 0; -1 if there is none.
-        time: When the frame was taken, in Unix seconds; NaN if nobody knows.
+        time: When the frame was taken, in Unix seconds; NaN if unknown.
         box: Left, top, width and height of the object in the frame, in pixels.
     """
 
@@ -53,11 +53,11 @@ class Crop:
 
     @cached_property
     def crop_id(self) -> str:
-        """24 hexadecimal digits from content and origin: equal crops, equal names."""
+        """24 hexadecimal digits from content and origin; equal crops have equal names."""
         box = None if self.box is None else [float(side) for side in self.box]
         taken = None if math.isnan(self.time) else float(self.time)
         origin = json.dumps([self.video, self.track, int(self.frame), taken, box]).encode()
-        # The length keeps apart what the picture says and what the origin says.
+        # The length separates the bytes of the picture from those of the origin.
         digest = hashlib.blake2b(len(origin).to_bytes(8, "little"), digest_size=12)
         digest.update(origin)
         digest.update(self.image)
@@ -66,26 +66,26 @@ class Crop:
 
 @dataclass(frozen=True)
 class LabelEvent:
-    """One thing that somebody said about a crop, at one time.
+    """One event of the label log: one source says one thing about one crop.
 
     Attributes:
         crop_id: The crop; ``""`` for a rollback, which is about the whole camera.
-        label: A class, ``unknown``, ``unusable``, or ``""``: nothing said, or what the same source
-            said before is withdrawn.
+        label: A class, ``unknown``, ``unusable``, or ``""`` for no label, which withdraws
+            the earlier label of the same source.
         source: One of ``SOURCES``.
-        purpose: One of ``PURPOSES``. ``test`` puts the crop into the frozen test set for good.
-        round: The round that this belongs to, -1 for none. Of a rollback: the round to go back to;
-            of ``unsure``: the round whose team did not know.
+        purpose: One of ``PURPOSES``. ``test`` puts the crop into the frozen test set.
+        round: The round that the event belongs to, -1 for none. For a rollback, the round to go
+            back to; for ``unsure``, the round whose team abstained.
         confidence: Between 0 and 1, NaN if there is none.
-        by: Which person, or the team's fingerprint.
-        commit: What was said together, ``""`` for nothing else: the name of the page that a person
-            verified (an undone page's name is repeated behind ``undo:``), or of the settings that
-            a team labelled with.
-        time: When it was said, in Unix seconds.
+        by: The person's name, or the team's fingerprint.
+        commit: Name shared by events that belong together, ``""`` for a single event: the page that
+            a person verified (its undo has the name behind ``undo:``), or the settings that a team
+            labelled with.
+        time: When the event happened, in Unix seconds.
 
     Raises:
-        ValueError: The source or the purpose is not one of those, an increment or a verdict is
-            not the team's, or the crop is missing.
+        ValueError: The source or the purpose is unknown, an increment or a verdict does not come
+            from a team, or the crop is missing.
     """
 
     crop_id: str
@@ -110,7 +110,7 @@ class LabelEvent:
 
     @classmethod
     def rollback(cls, round: int) -> LabelEvent:
-        """What teams of later rounds said before counts no more.
+        """Make the event that cancels earlier team events of later rounds.
 
         Args:
             round: The round to go back to, -1 for before the first.
@@ -119,7 +119,7 @@ class LabelEvent:
 
     @classmethod
     def test_mark(cls, crop_id: str) -> LabelEvent:
-        """A crop belongs to the frozen test set, for good; nobody has said yet what it shows."""
+        """Make the event that puts a crop into the frozen test set; it gives no label."""
         return cls(crop_id, "", source="ingest", purpose="test")
 
 
@@ -131,7 +131,7 @@ CROP_SCHEMA = pa.schema(
         pa.field("track", pa.string(), nullable=False),
         pa.field("frame", pa.int64(), nullable=False),
         pa.field("time", pa.float64(), nullable=False),
-        # Doubles, so that a crop's name can be computed again from its row.
+        # Doubles, so that a crop's name can be recomputed from its row.
         pa.field("box", pa.list_(pa.float64(), 4)),
     ]
 )
@@ -157,28 +157,28 @@ TRUTH_SCHEMA = pa.schema(
 
 
 def labels_hash(crop_ids: Iterable[str], labels: Iterable[str]) -> str:
-    """Stands for labelled crops: SHA-256, in hexadecimal, of ``crop_id, tab, label, line feed``.
+    """Hash labelled crops: SHA-256, in hexadecimal, of ``crop_id, tab, label, line feed``.
 
     Args:
-        crop_ids: In an order of the caller's, such as ascending.
-        labels: As many.
+        crop_ids: In an order that the caller chooses, such as ascending.
+        labels: One per crop.
     """
     lines = (f"{crop}\t{label}\n" for crop, label in zip(crop_ids, labels, strict=True))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def seeded_hash(name: str, seed: int) -> int:
-    """A number from 0 to 2^64 - 1 that is random in the seed and the same at every call.
+    """Return a pseudorandom number from 0 to 2^64 - 1 that depends only on the arguments.
 
-    Whatever is taken in the order of these is a random sample that needs no record and keeps its
-    members when others join.
+    The first crops in the order of these numbers are a random sample that can be drawn again
+    without a record and changes little when crops are added.
     """
     digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big")
 
 
 def crops_to_table(crops: Sequence[Crop]) -> pa.Table:
-    """Rows of the crops table, in ``CROP_SCHEMA``."""
+    """Convert crops to rows of the crops table, in ``CROP_SCHEMA``."""
     columns = {
         name: [getattr(crop, name) for crop in crops] for name in CROP_SCHEMA.names if name != "box"
     }
@@ -187,6 +187,6 @@ def crops_to_table(crops: Sequence[Crop]) -> pa.Table:
 
 
 def events_to_table(events: Sequence[LabelEvent]) -> pa.Table:
-    """Rows of the label log, in ``LABEL_SCHEMA``."""
+    """Convert events to rows of the label log, in ``LABEL_SCHEMA``."""
     columns = {name: [getattr(event, name) for event in events] for name in LABEL_SCHEMA.names}
     return pa.table(columns, schema=LABEL_SCHEMA)

@@ -1,4 +1,4 @@
-"""Columns of texts that are small in memory: few different texts, or names of one length."""
+"""Compact columns of texts: few distinct texts, or names of one length."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _STRIDE = 65_536
 _NAME = 24
 """Length of a crop's name, in bytes."""
 NAME_WORDS = _NAME // 8
-"""Numbers of 64 bits that make a crop's name."""
+"""Number of 64-bit words in a crop's name."""
 _MIX = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64)
-"""Odd numbers without a pattern in their bits."""
+"""Odd multipliers of the hash, without a pattern in their bits."""
 
 
 class TextColumn:
-    """Texts, read like an array of ``str``, at one to four bytes a row.
+    """Texts that read like an array of ``str`` and take one to four bytes per row.
 
-    An index gives a text or an array of texts, comparing with a text gives a mask, and numpy's
+    An index gives a text or an array of texts, comparing with a text gives a mask, and numpy
     functions take the column as an array of objects.
 
     Args:
-        codes: Shape ``(N,)``: for each row the number of its text.
-        texts: The different texts.
+        codes: Shape ``(N,)``: the code of each row's text.
+        texts: The distinct texts.
     """
 
     __hash__ = None  # type: ignore[assignment]
@@ -87,17 +87,17 @@ class TextColumn:
         return ~(self == other)
 
     def astype(self, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """The texts as an array of numpy's."""
+        """Return the texts as a numpy array."""
         return self[:].astype(dtype)
 
     def is_any(self, wanted: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """Shape ``(N,)``: where the text is one of these."""
+        """Shape ``(N,)``: whether the text is one of these."""
         chosen = pc.is_in(self.texts, value_set=pa.array(wanted, pa.string()))
         mask: npt.NDArray[np.bool_] = chosen.to_numpy(zero_copy_only=False)[self.codes]
         return mask
 
     def tolist(self) -> list[str]:
-        """The texts as a list."""
+        """Return the texts as a list."""
         texts: list[str] = self[:].tolist()
         return texts
 
@@ -106,8 +106,8 @@ class Numbers:
     """Collects numbers batch by batch.
 
     Args:
-        dtype: As which they are kept.
-        each: How many make a row, if not one.
+        dtype: The type in which they are stored.
+        each: Shape of a row; without it, a row is one number.
     """
 
     def __init__(self, dtype: npt.DTypeLike, *each: int) -> None:
@@ -118,7 +118,7 @@ class Numbers:
         return self._count
 
     def reserve(self, count: int, dtype: npt.DTypeLike | None = None) -> None:
-        """Make room for so many in all, and keep them as another type where one is named."""
+        """Make room for a total of rows, and change the stored type if one is given."""
         kind = self._kept.dtype if dtype is None else np.dtype(dtype)
         if count > len(self._kept) or kind != self._kept.dtype:
             kept = np.empty((max(count, len(self._kept)), *self._kept.shape[1:]), kind)
@@ -126,7 +126,7 @@ class Numbers:
             self._kept = kept
 
     def add(self, numbers: pa.Array | npt.NDArray[Any]) -> None:
-        """Add the numbers of a batch; integers that do not fit widen all."""
+        """Add the numbers of a batch; integers that do not fit widen the stored type."""
         end = self._count + len(numbers)
         values = np.asarray(numbers)
         if values.dtype.kind == "i" and len(values):
@@ -138,28 +138,28 @@ class Numbers:
         self._count = end
 
     def all(self) -> npt.NDArray[Any]:
-        """Shape ``(N, ...)``: all of them; what is added later does not change it."""
+        """Shape ``(N, ...)``: all numbers; later additions do not change the result."""
         return self._kept[: self._count]
 
     def snapshot(self) -> Numbers:
-        """The same numbers, which share memory until something is added to them."""
+        """Return the same numbers; both share memory until more are added."""
         same = Numbers(self._kept.dtype)
         same._kept, same._count = self.all(), self._count
         return same
 
     def only(self, chosen: npt.NDArray[np.bool_]) -> Numbers:
-        """A copy of some of the numbers; ``chosen`` has the shape ``(N,)``."""
+        """Return a copy of some numbers; ``chosen`` has the shape ``(N,)``."""
         some = Numbers(self._kept.dtype)
         some._kept, some._count = self.all()[chosen], int(chosen.sum())
         return some
 
 
 class Encoder:
-    """Collects texts batch by batch, as numbers of as few bytes as they need; 0 is ``""``.
+    """Collects texts batch by batch as codes of as few bytes as possible; 0 is ``""``.
 
     Attributes:
-        codes: The number of each text that was added.
-        texts: The different texts, in the order of their numbers.
+        codes: The code of each text that was added.
+        texts: The distinct texts, in the order of their codes.
     """
 
     def __init__(self) -> None:
@@ -168,7 +168,7 @@ class Encoder:
         self.codes = Numbers(np.int8)
 
     def number(self, text: str) -> int:
-        """The number of a text, which is a new one where the text is new."""
+        """Return the code of a text; a new text gets a new code."""
         number = self._number.setdefault(text, len(self.texts))
         if number == len(self.texts):
             self.texts.append(text)
@@ -181,15 +181,15 @@ class Encoder:
         self.codes.add(np.array(numbers, dtype=np.int32)[encoded.indices.to_numpy()])
 
     def column(self) -> TextColumn:
-        """All of them; what is added later does not change it."""
+        """Return all texts; later additions do not change the result."""
         return TextColumn(self.codes.all(), pa.array(self.texts, pa.string()))
 
     def snapshot(self) -> Encoder:
-        """The same texts; what is added to either does not change the other."""
+        """Return the same texts; additions to either do not change the other."""
         return self._with(self.codes.snapshot())
 
     def only(self, chosen: npt.NDArray[np.bool_]) -> Encoder:
-        """A copy with some of the texts, under the same numbers."""
+        """Return a copy with some of the rows, under the same codes."""
         return self._with(self.codes.only(chosen))
 
     def _with(self, codes: Numbers) -> Encoder:
@@ -199,10 +199,10 @@ class Encoder:
 
 
 class LabelsByRow:
-    """A label for each row, ``""`` for none; rows that come later have none until they get one.
+    """A label for each row, ``""`` for none; rows added later have none at first.
 
     Args:
-        column: Shape ``(N,)``: the labels to begin with.
+        column: Shape ``(N,)``: the initial labels.
     """
 
     def __init__(self, column: TextColumn | None = None) -> None:
@@ -226,14 +226,14 @@ class LabelsByRow:
 
 
 class Names(TextColumn):
-    """Names of crops, 24 bytes each, and where they stand: 60 bytes a name in all.
+    """Names of crops, 24 bytes each, and their rows; takes 60 bytes per name in all.
 
-    Names are found by a hash of the name in a sorted list, and then compared whole: so an answer
-    is exact, and a million questions take a tenth of a second.
+    A lookup searches a sorted list for the hash of a name and then compares the whole name, so it
+    is exact. A million lookups take a tenth of a second.
 
     Args:
-        words: Shape ``(N, 3)``: the names, see :func:`words_of`; where one occurs twice, the first
-            place counts.
+        words: Shape ``(N, 3)``: the names, see :func:`words_of`; if a name occurs twice, its first
+            row counts.
     """
 
     def __init__(self, words: npt.NDArray[np.uint64]) -> None:
@@ -248,7 +248,7 @@ class Names(TextColumn):
         if (hashes[1:] == hashes[:-1]).any():
             order = np.argsort(_hash(words), kind="stable").astype(np.int32)
         self._rows = order
-        # Where each leading part of a hash begins: from there it is a step or two.
+        # Where each leading part of a hash begins: the match is a step or two from there.
         bits = max(count.bit_length() - 1, 1)
         self._shift = np.uint64(64 - bits)
         leading = np.arange(1 << bits, dtype=np.uint64) << self._shift
@@ -256,7 +256,7 @@ class Names(TextColumn):
         self._hashes = _upper(hashes)
 
     def find(self, wanted: pa.Array | Sequence[str]) -> npt.NDArray[np.int64]:
-        """Shape ``(K,)``: the row of each of K names, -1 for those that are not here."""
+        """Shape ``(K,)``: the row of each of K names, -1 for unknown names."""
         if not isinstance(wanted, pa.Array):
             wanted = pa.array(wanted, pa.string())
         found = np.full(len(wanted), -1, dtype=np.int64)
@@ -289,15 +289,15 @@ class Names(TextColumn):
 
 
 def _upper(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32]:
-    """Half of each hash: few are alike, and names are compared whole."""
+    """Hash names to half a word each: few collide, and whole names are compared afterwards."""
     return (hashes >> np.uint64(32)).astype(np.uint32)
 
 
 def words_of(names: pa.Array) -> npt.NDArray[np.uint64]:
-    """Shape ``(N, 3)``: the bytes of names, which share memory with them.
+    """Shape ``(N, 3)``: the bytes of names, as a view of their memory.
 
     Raises:
-        ValueError: A name has not 24 bytes.
+        ValueError: A name does not have 24 bytes.
     """
     offsets = _offsets(names)
     if (np.diff(offsets) != _NAME).any():
@@ -309,7 +309,7 @@ def words_of(names: pa.Array) -> npt.NDArray[np.uint64]:
 
 
 def _offsets(names: pa.Array) -> npt.NDArray[np.int32]:
-    """Shape ``(N + 1,)``: where each name begins, and the last one ends."""
+    """Shape ``(N + 1,)``: where each name begins, and where the last one ends."""
     if not len(names):
         return np.zeros(1, dtype=np.int32)
     every = np.frombuffer(names.buffers()[1], dtype=np.int32)

@@ -1,6 +1,6 @@
-"""Hidden truth: what a crop really shows, for the oracle and for measuring.
+"""Hidden truth: the true label of crops, for the oracle and for measurements.
 
-Training and selection never import this module; a test holds that.
+Training and selection never import this module; a test checks this.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collabteam.catalog.texts import LabelsByRow, Names, TextColumn
 
 
 def read_truth(catalog: Catalog, names: Names) -> TextColumn:
-    """What each crop really shows.
+    """Read the true label of each crop.
 
     Args:
         catalog: The camera.
@@ -33,7 +33,7 @@ def read_truth(catalog: Catalog, names: Names) -> TextColumn:
     label = table["label"].combine_chunks().dictionary_encode()
     known = rows >= 0
     codes = np.zeros(len(names), dtype=np.int32)
-    # From behind, so that the first word on a crop stands, also if two processes wrote at once.
+    # Reversed, so that the first label of a crop stands even if two processes wrote at once.
     codes[rows[known][::-1]] = label.indices.to_numpy()[known][::-1] + 1
     return TextColumn(codes, pa.array(["", *label.dictionary.to_pylist()], pa.string()))
 
@@ -46,15 +46,14 @@ def append_truth(
     Args:
         catalog: The camera.
         pairs: Crop and label.
-        known: What is known already, by row, where it need not be read again; what is new is added
-            to it.
+        known: The truth by row, if the caller has read it already; new labels are added to it.
 
     Returns:
-        How many were new.
+        The number of new labels.
 
     Raises:
         ValueError: The catalog does not have a crop.
-        UserError: A label is none of the camera's, or the disk is full.
+        UserError: A label is not valid for the camera, or the disk is full.
     """
     pairs = list(pairs)
     rows = catalog.rows([crop_id for crop_id, _ in pairs])

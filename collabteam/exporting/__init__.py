@@ -1,1 +1,1 @@
-"""Export of the labelled crops as a dataset: formats of other tools, or a PyTorch dataset."""
+"""Export labelled crops as a dataset, in the format of another tool or for PyTorch."""

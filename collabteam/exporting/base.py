@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from collabteam.registry import Registry
 
-if TYPE_CHECKING:  # the names of the formats are listed without NumPy and Pillow
+if TYPE_CHECKING:  # listing the formats needs neither NumPy nor Pillow
     from collabteam.exporting.crops import ExportedCrop
     from collabteam.exporting.selection import Selection
 
@@ -19,14 +19,14 @@ IMAGES = "images"
 
 
 def labels_become_a_persons(command: str) -> str:
-    """The note of a format that one of our commands can read.
+    """Return the note for a format that one of our commands can read.
 
     Args:
         command: The command without ``python -m collabteam.``.
     """
     return (
-        f"`python -m collabteam.{command}` takes every label in it as a person's word, the team's "
-        "labels too: remove the rows with `source` `team` first."
+        f"`python -m collabteam.{command}` takes every label in it as a person's, even the team's: "
+        "remove the rows with `source` `team` first."
     )
 
 
@@ -36,7 +36,7 @@ class WriteReport:
 
     Attributes:
         remarks: Sentences for the dataset's ``README.md``.
-        converted: Pictures that were not written byte for byte as the catalog has them.
+        converted: Number of pictures that were not written byte for byte from the catalog.
     """
 
     remarks: list[str] = field(default_factory=list)
@@ -52,10 +52,10 @@ class ExportFormat(ABC):
 
     Attributes:
         name: The format's name in the dataset's ``README.md``.
-        layout: Which files there are and what they hold, a phrase for ``README.md``.
-        notes: How to use them, a paragraph each, for ``README.md``.
+        layout: The files and their content, as a phrase for ``README.md``.
+        notes: Paragraphs for ``README.md`` about using the files.
         crop_column: The key of the crop's name in the files.
-        box_columns: The keys of its box in the files, Markdown.
+        box_columns: The keys of the crop's box in the files, as Markdown.
     """
 
     name: ClassVar[str]
@@ -65,11 +65,11 @@ class ExportFormat(ABC):
     box_columns: ClassVar[str] = "`box_left`, `box_top`, `box_width`, `box_height`"
 
     def arrange(self, selection: Selection, seed: int) -> Selection:
-        """Put the crops into the order, and into the splits, that the format needs.
+        """Return the crops in the order and the splits that the format needs.
 
         Args:
             selection: The crops, in the order of arrival.
-            seed: Seed of draws.
+            seed: Seed of random draws.
 
         Returns:
             The same crops with the same labels.
@@ -77,7 +77,7 @@ class ExportFormat(ABC):
         return selection
 
     def front_matter(self, selection: Selection) -> str:
-        """Text before the first line of ``README.md``, for tools that look for it there."""
+        """Return text for the top of ``README.md``, for tools that read metadata there."""
         return ""
 
     @abstractmethod
@@ -86,13 +86,13 @@ class ExportFormat(ABC):
     ) -> WriteReport:
         """Write all crops.
 
-        The folder is not in its final place yet: a format that raises leaves nothing behind. Equal
-        crops must give equal bytes, and only few pictures may be in memory at a time.
+        The folder is temporary, so nothing remains if the format raises. Equal crops must give
+        equal bytes, and only a few pictures may be in memory at a time.
 
         Args:
-            crops: The crops in the order of the selection, to be consumed once.
-            folder: Empty; ``README.md`` is added to it afterwards.
-            selection: The same crops as :meth:`arrange` returned them, without pictures.
+            crops: The crops in the order of the selection, an iterator to consume once.
+            folder: An empty folder; ``README.md`` is added to it afterwards.
+            selection: The same crops without pictures, as :meth:`arrange` returned them.
             camera: The camera's name.
         """
 

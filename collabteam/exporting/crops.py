@@ -1,4 +1,4 @@
-"""The labelled crops of a selection, one after the other, as every export format sees them."""
+"""Read the labelled crops of a selection one by one, for all export formats."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from collabteam.catalog.catalog import Catalog
 from collabteam.exporting.selection import Selection
 
 READ_AT_ONCE = 256
-"""Pictures in memory at a time."""
+"""The largest number of pictures in memory at a time."""
 
 ATTRIBUTES = (
     *("label", "split", "source", "confidence", "round", "team", "proposed"),
     *("video", "track", "frame", "time"),
 )
-"""Attributes of a crop that every format writes besides picture, name and box, in this order."""
+"""Attributes that every format writes besides picture, name and box, in this order."""
 BOX_SIDES = ("box_left", "box_top", "box_width", "box_height")
-"""Names of the four numbers of a box, in formats that give each of them its own column."""
+"""Names of the four numbers of a box, for formats with one column for each."""
 
 
 @dataclass(frozen=True)
@@ -29,22 +29,22 @@ class ExportedCrop:
 
     Attributes:
         crop_id: The crop.
-        image: Encoded picture exactly as the catalog has it.
+        image: Encoded picture, unchanged from the catalog.
         extension: Extension of a file with this picture, such as ``.jpg``.
         width: Width of the picture, in pixels.
         height: Height of the picture, in pixels.
         label: A class, or ``unknown``.
         split: ``train``, ``val``, ``test`` or ``held-out``.
         source: ``person``, ``import``, ``oracle`` or ``team``.
-        confidence: The team's, 0 to 1; None for labels of persons.
+        confidence: The team's confidence, 0 to 1; None for labels of persons.
         round: The team's round; None for labels of persons.
         team: The team's fingerprint; ``""`` for labels of persons.
         proposed: The detector's proposal, ``""`` for none.
-        video: ``""`` for none.
+        video: Name of the video, ``""`` for none.
         track: Track of the object within its video, ``""`` for none.
-        frame: Number in the video, from 0; None for none.
-        time: Unix seconds; None if nobody knows.
-        box: Left, top, width and height in the frame, in pixels; None if nobody knows.
+        frame: Number of the frame in the video, from 0; None for none.
+        time: Unix seconds; None if unknown.
+        box: Left, top, width and height in the frame, in pixels; None if unknown.
     """
 
     crop_id: str
@@ -67,15 +67,15 @@ class ExportedCrop:
 
     @property
     def file(self) -> str:
-        """Name of a file with the picture."""
+        """File name of the picture."""
         return self.crop_id + self.extension
 
     def attributes(self) -> dict[str, Any]:
-        """The values of ``ATTRIBUTES``, in this order."""
+        """Return the values of ``ATTRIBUTES``, in this order."""
         return {name: getattr(self, name) for name in ATTRIBUTES}
 
     def box_sides(self) -> dict[str, float | None]:
-        """The box by ``BOX_SIDES``, None for all sides if nobody knows it."""
+        """Return the box by ``BOX_SIDES``, with None for all sides if it is unknown."""
         if self.box is None:
             return dict.fromkeys(BOX_SIDES)
         return dict(zip(BOX_SIDES, self.box, strict=True))
@@ -88,8 +88,8 @@ def read_crops(
 
     Args:
         catalog: The camera.
-        selection: Which crops, in which order.
-        advance: Called with the number of crops of each part that was consumed.
+        selection: The crops to read, in order.
+        advance: Called after each consumed part with its number of crops.
 
     Yields:
         Every crop of the selection once.

@@ -1,4 +1,4 @@
-"""A camera's labels as a dataset of PyTorch's."""
+"""A camera's labelled crops as a PyTorch dataset."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from collabteam.features.images import upright_rgb
 
 
 class LabelledCrops(Dataset[tuple[Any, int]]):
-    """The crops that ``python -m collabteam.export`` would write, as a torch dataset.
+    """The crops that ``python -m collabteam.export`` would write, as a PyTorch dataset.
 
-    One line for a training of one's own::
+    Use it in your own training::
 
         crops = LabelledCrops("outputs", "S10-08", split="train", transform=to_tensor)
         loader = DataLoader(crops, batch_size=64, shuffle=True)
 
-    Which crops there are, and with what labels, is settled when the object is made; pictures are
-    read from the catalog one by one, when they are asked for. Lance, which holds them, cannot be
-    read from a forked process: use ``num_workers=0``, or workers that start afresh
+    Creating the object fixes the crops and their labels; each picture is read from the catalog when
+    its item is accessed. Pictures are stored in Lance, which cannot be read from a forked process:
+    use ``num_workers=0``, or workers that are spawned
     (``DataLoader(..., num_workers=2, multiprocessing_context="spawn")``).
 
     Args:
-        root: Folder under which every camera has its own.
-        camera: The camera.
+        root: Folder that holds one folder per camera.
+        camera: The camera's name.
         split: ``train``; ``test``, the frozen test set; ``held-out``, other crops of objects that
             the test set shows; None for all of them.
-        certified: Only what the newest certificate covers.
-        min_confidence: Leave out the team's labels of which it was less sure, 0 to 1.
-        unknown: Also crops that are ``unknown``, objects of none of the classes.
+        certified: Whether to take only the crops that the newest certificate covers.
+        min_confidence: Lowest confidence of the team's labels, 0 to 1; others are left out.
+        unknown: Whether to include ``unknown`` crops, objects of none of the classes.
         transform: Called with each picture.
 
     Attributes:
-        classes: Names by index: the camera's classes in its order, ``unknown`` behind them if it
-            was asked for, whether or not every one of them has crops.
+        classes: Names by index: the camera's classes in order, and ``unknown`` last if it is
+            included. Classes without crops are listed too.
         labels: Shape ``(K,)``, int64: index of each crop's class.
         crop_ids: K names of crops, in the order of the items.
-        splits: K times ``train``, ``test`` or ``held-out``.
-        sources: K times who said it: ``person``, ``import``, ``oracle`` (simulated) or ``team``.
+        splits: K splits: ``train``, ``test`` or ``held-out``.
+        sources: K sources: ``person``, ``import``, ``oracle`` (simulated) or ``team``.
 
     Raises:
         UserError: There is no such camera, split or certificate.
@@ -88,11 +88,11 @@ class LabelledCrops(Dataset[tuple[Any, int]]):
         return len(self._rows)
 
     def __getitem__(self, item: int) -> tuple[Any, int]:
-        """One crop.
+        """Read one crop.
 
         Returns:
-            The picture, RGB, upright, transparent parts on the colour on which the team sees them;
-            or what ``transform`` makes of it. And the index of its class.
+            The picture and the index of its class. The picture is RGB and upright, with transparent
+            parts on the background colour that the team uses, and passed through ``transform``.
 
         Raises:
             IndexError: There is no such item.
@@ -105,7 +105,7 @@ class LabelledCrops(Dataset[tuple[Any, int]]):
         return (self.transform(picture) if self.transform else picture), int(self.labels[item])
 
     def _open(self) -> Catalog:
-        if self._catalog is None:  # in a process that got this object sent
+        if self._catalog is None:  # in a process that received this object
             self._catalog, self._process = Catalog(self._workspace), os.getpid()
         if os.getpid() != self._process:
             raise RuntimeError(

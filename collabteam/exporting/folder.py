@@ -1,4 +1,4 @@
-"""A dataset's folder: written whole or not at all."""
+"""Write a dataset's folder, completely or not at all."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ def export_dataset(
     command: str = "",
     advance: Callable[[int], None] = lambda count: None,
 ) -> Selection:
-    """Write labelled crops as a dataset, into a folder of its own.
+    """Write labelled crops as a dataset, into a new folder.
 
-    The folder appears last and whole. Everything is first written into the hidden folder
-    ``.NAME.part`` beside it; the next call deletes what a killed one left there. The same
-    labels give the same bytes, whatever the folder is called; ``README.md`` has the date.
+    The folder appears last and complete: everything is first written into the hidden folder
+    ``.NAME.part`` beside it, and the next call deletes the remains of a killed one. The same labels
+    give the same bytes, whatever the folder's name; only ``README.md`` has the date.
 
     Args:
         catalog: The camera.
-        selection: Which crops with what labels; see :func:`select_labels`.
+        selection: The crops and their labels; see :func:`select_labels`.
         format: An instance of one of ``EXPORT_FORMATS``.
-        to: The folder to make; an empty one may be there.
-        seed: Seed of draws of the format, such as a split into train and val.
+        to: The folder to make; an empty one may exist.
+        seed: Seed of the format's random draws, such as a split into train and val.
         licence: Statement for ``README.md`` about rights to the pictures.
         command: The command line, for ``README.md``.
-        advance: Called with the number of crops of each part that was written.
+        advance: Called after each written part with its number of crops.
 
     Returns:
-        The selection as it was written, in the order and with the splits of the format.
+        The written selection, in the order and with the splits of the format.
 
     Raises:
         UserError: Nothing is selected, the folder exists and is not empty or cannot be written, a
@@ -62,7 +62,7 @@ def export_dataset(
             report = format.write(crops, folder, written, catalog.name)
             text = dataset_readme(catalog, written, format, to, licence, command, report)
             (folder / README).write_text(text, encoding="utf-8")
-            _check_free(to)  # it may have taken a while
+            _check_free(to)  # another process may have made it meanwhile
             folder.rename(to)
     return written
 

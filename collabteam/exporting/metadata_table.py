@@ -1,4 +1,4 @@
-"""``metadata.csv``: a table with one line per crop, in formats that write a file per picture."""
+"""``metadata.csv``: one line per crop, for formats that write one file per picture."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class MetadataTable:
     """Writes the table.
 
     Args:
-        file: Opened for writing in UTF-8 with ``newline=""``.
+        file: A file opened for writing in UTF-8 with ``newline=""``.
     """
 
     def __init__(self, file: TextIOBase) -> None:
-        # RFC 4180 ends lines with \r\n; with it, csv quotes a lone carriage return in a name.
+        # RFC 4180 ends lines with \r\n; csv then also quotes a lone carriage return in a name.
         self._rows = csv.writer(file, lineterminator="\r\n")
         self._rows.writerow(("file_name", "crop_id", *ATTRIBUTES, *BOX_SIDES))
 

@@ -1,4 +1,4 @@
-"""``README.md`` of an exported dataset: what is in it, and how far it can be trusted."""
+"""``README.md`` of an exported dataset: its content, and how far to trust the labels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from collabteam.exporting.selection import (
 from collabteam.machine import utc_stamp
 
 README = "README.md"
-NOT_CERTIFIED = "not certified: nobody has audited these labels"
+NOT_CERTIFIED = "not certified: these labels have not been audited"
 
 _VERSIONS = ("collabteam", "numpy", "pillow", "pyarrow", "pylance")
 
@@ -33,7 +33,7 @@ def dataset_readme(
     command: str,
     report: WriteReport,
 ) -> str:
-    """The text of ``README.md``.
+    """Return the text of ``README.md``.
 
     Args:
         catalog: The camera.
@@ -42,7 +42,7 @@ def dataset_readme(
         to: The dataset's folder.
         licence: The user's statement about rights to the pictures, ``""`` for none.
         command: The command line of the export, ``""`` if there was none.
-        report: The format's report after it had written the crops.
+        report: The format's report about the written crops.
     """
     now = utc_stamp()
     lines = [
@@ -108,13 +108,13 @@ def _class_table(selection: Selection) -> list[str]:
 
 
 def _by_source(selection: Selection) -> Iterable[str]:
-    """The meaning of the table's columns, and warnings."""
+    """Explain the table's columns, and add warnings."""
     sources, splits = selection.sources_present(), selection.splits_present()
     meaning = {
-        "person": "`person`: a person judged the crop",
+        "person": "`person`: a person verified the crop",
         "import": "`import`: the label came with the crop from another tool",
-        "oracle": "`oracle`: a *simulated* reviewer said it, no person",
-        "team": "`team`: the consensus of a team of networks, no person",
+        "oracle": "`oracle`: the label comes from a *simulated* reviewer, not a person",
+        "team": "`team`: the consensus of a team of networks, not a person",
         "train": "`train`: all other crops",
         "val": "`val`: drawn from `train`, for early stopping and for choosing a model",
         "test": "`test`: the frozen test set, on which no team has trained",
@@ -156,7 +156,7 @@ def _statement(certificate: Certificate) -> list[str]:
     lines += [f"> {line}".rstrip() for line in certificate.statement.splitlines()]
     lines += ["", f"- Passed: {', '.join(certificate.classes_that(passed=True))}."]
     if failed := certificate.classes_that(passed=False):
-        lines.append(f"- Not passed, and not in here: {', '.join(failed)}.")
+        lines.append(f"- Not passed and left out: {', '.join(failed)}.")
     return lines
 
 
@@ -186,17 +186,17 @@ def _teams(selection: Selection) -> list[str]:
         f"- round {number}, fingerprint `{team}`: {count:,} labels"
         for (number, team), count in sorted(counts.items())
     ]
-    return lines or ["No label in here is a team's."]
+    return lines or ["No label in this dataset comes from a team."]
 
 
 def _rights(licence: str) -> list[str]:
     stated = licence.strip() or (
-        "Nobody has said under what terms these pictures may be used: ask whoever runs the camera."
+        "The terms of use of these pictures are not stated: ask the operator of the camera."
     )
     return [
         stated,
         "",
-        "The licence of collabteam does not extend to the pictures. They may show persons and "
+        "The licence of collabteam does not cover the pictures. They may show persons and "
         "number plates.",
     ]
 
@@ -206,7 +206,7 @@ def _columns(format: ExportFormat, converted: bool) -> list[str]:
         f"- Each crop has `{format.crop_column}`, its name in the catalog; `label`; `split`; "
         "`source`; `confidence`, `round` and `team` (fingerprint) of a team's label; `proposed`, "
         "the detector's proposal; `video`; `track`, within the video; `frame`, from 0; `time`, in "
-        f"Unix seconds; {format.box_columns}, in pixels of the video's frame. A value that nobody "
-        "knows is empty.",
+        f"Unix seconds; {format.box_columns}, in pixels of the video's frame. An unknown "
+        "value is empty.",
         f"- {'All other pictures' if converted else 'Pictures'} are the catalog's, byte for byte.",
     ]

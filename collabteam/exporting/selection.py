@@ -1,4 +1,4 @@
-"""Which crops a dataset has, and whose label each carries."""
+"""Select the crops of a dataset, and the label of each."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from collabteam.storage.workspace import Workspace
 
 TRAIN, VAL, TEST, HELD_OUT = "train", "val", "test", "held-out"
 SPLITS = (TRAIN, VAL, TEST, HELD_OUT)
-"""``val`` occurs in ``yolo`` alone; ``held-out`` are crops of objects that the test set shows."""
+"""``val`` occurs only in ``yolo``; ``held-out`` are other crops of tracks in the test set."""
 SOURCES = ("person", "import", "oracle", "team")
-"""Who gave a label; ``oracle`` is a simulated person."""
+"""The sources of labels; ``oracle`` is a simulated person."""
 
-NO_LABEL = "nobody has labelled them"
+NO_LABEL = "they have no label"
 NOT_KNOWN = 'the team said "I don\'t know"'
 IS_UNUSABLE = "'unusable': nobody can judge them"
-IS_UNKNOWN = "'unknown': none of the classes (unknown=true takes them in)"
-FOREIGN = "a label that is no class of the camera"
-NOT_SURE = "the team was less sure than min_confidence"
+IS_UNKNOWN = "'unknown': none of the classes (unknown=true includes them)"
+FOREIGN = "their label is not a class of the camera"
+NOT_SURE = "the team's confidence is below min_confidence"
 NOT_COVERED = "the certificate does not cover them"
 REASONS = (NOT_COVERED, NO_LABEL, NOT_KNOWN, IS_UNUSABLE, IS_UNKNOWN, FOREIGN, NOT_SURE)
-"""Why a crop is left out; the first that holds counts."""
+"""Why a crop is left out; the first reason that applies counts."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,19 @@ class Selection:
     """K crops of one camera with a label each, in the order of arrival.
 
     Attributes:
-        index: The camera's crops as they stood.
-        classes: The camera's classes, in its order; ``unknown`` behind them if it was asked for.
+        index: The camera's crops at the time of the selection.
+        classes: The camera's classes in order, and ``unknown`` last if it was asked for.
         rows: Shape ``(K,)``, int64: row numbers of the index.
         label: Shape ``(K,)``: one of ``classes`` each.
         source: Shape ``(K,)``: one of ``SOURCES`` each.
-        confidence: Shape ``(K,)``, float64: the team's, 0 to 1; NaN for labels of persons.
+        confidence: Shape ``(K,)``, float64: the team's confidence, 0 to 1; NaN for labels of
+            persons.
         round: Shape ``(K,)``, int64: the team's round, -1 for labels of persons.
         team: Shape ``(K,)``: the team's fingerprint, ``""`` for labels of persons.
         split: Shape ``(K,)``: one of ``SPLITS`` each.
-        left_out: How many of the camera's other crops were left out, by reason; all of ``REASONS``.
-        certificate: The certificate that covers these labels, if only such were asked for; else
-            None.
+        left_out: Number of crops left out, by reason; it has all ``REASONS``.
+        certificate: The certificate that covers these labels, if only certified ones were asked
+            for; else None.
     """
 
     index: CropIndex
@@ -80,11 +81,11 @@ class Selection:
         return [split for split in SPLITS if split in there]
 
     def left_out_lines(self) -> list[str]:
-        """How many crops were left out for each reason, a line for every reason that occurs."""
+        """Return a line for every reason that occurs, with the number of crops left out."""
         return [f"{count:,}: {reason}" for reason, count in self.left_out.items() if count]
 
     def take(self, order: npt.NDArray[np.int64]) -> Selection:
-        """The crops at some places, in this order.
+        """Return the crops at some places, in this order.
 
         Args:
             order: Shape ``(J,)``: places from 0 to K - 1.
@@ -96,7 +97,7 @@ class Selection:
         return replace(self, **chosen)
 
     def count(self, label: str, source: str = "", split: str = "") -> int:
-        """Crops of a label, and of a source or a split where one is given."""
+        """Count the crops of a label, and of a source or a split if given."""
         chosen = self.label == label
         if source:
             chosen = chosen & (self.source == source)
@@ -107,7 +108,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class _TeamLabels:
-    """Shape ``(N,)`` each: a team's label of every crop, and how it came about."""
+    """Shape ``(N,)`` each: a team's label of every crop, with its confidence, round and team."""
 
     label: Texts
     confidence: npt.NDArray[np.float64]
@@ -123,22 +124,22 @@ def select_labels(
 ) -> Selection:
     """Choose every crop that has a label now.
 
-    A person's label takes precedence over a team's. A team's label is its last verdict or, where it
-    gave none, the label with which the crop joined a round's increment.
+    A person's label takes precedence over a team's. A team's label is its last verdict or, without
+    one, the crop's label in a round's increment.
 
     Args:
         catalog: The camera.
-        certified: Only crops that the newest certificate covers, each with the label that was
-            frozen then, unless a person has said something else since.
-        min_confidence: Leave out the team's labels of which it was less sure, 0 to 1.
-        unknown: Also crops that are ``unknown``: objects of none of the classes.
+        certified: Whether to select only crops that the newest certificate covers, each with its
+            frozen label, unless a person has given another label since.
+        min_confidence: Lowest confidence of the team's labels, 0 to 1; others are left out.
+        unknown: Whether to include ``unknown`` crops: objects of none of the classes.
 
     Returns:
-        The crops, perhaps none.
+        The crops; there may be none.
 
     Raises:
-        UserError: The camera has no classes; or a certificate is asked for and there is none, it
-            passed no class, or it is damaged.
+        UserError: The camera has no classes; or ``certified`` is set and the certificate is
+            missing or damaged, or passed no class.
     """
     if not catalog.classes:
         raise UserError(
@@ -183,9 +184,9 @@ def _reasons(
     classes: Sequence[str],
     least: float,
 ) -> npt.NDArray[np.int64]:
-    """Shape ``(N,)``: number of the first reason to leave a crop out, -1 for none."""
+    """Shape ``(N,)``: number of the first reason to leave a crop out, -1 to include it."""
     nothing = label == ""
-    # NaN is not sure of anything.
+    # NaN fails the comparison, so such labels are left out.
     unsure = ~index.verified() & ~(confidence >= least) if least > 0 else np.zeros_like(covered)
     holds = {
         NOT_COVERED: ~covered,
@@ -206,7 +207,7 @@ def _reasons(
 
 
 def _current(catalog: Catalog, index: CropIndex) -> _TeamLabels:
-    """The last verdicts, and the labels of increments where there was never one."""
+    """Return the last verdicts, and labels of increments for crops that never had a verdict."""
     judged = index.verdict_round >= 0
     confidence = index.verdict_confidence
     joined = ~judged & (index.increment_round >= 0)
@@ -222,7 +223,7 @@ def _current(catalog: Catalog, index: CropIndex) -> _TeamLabels:
 
 
 def _frozen(catalog: Catalog, index: CropIndex, certificate: Certificate) -> _TeamLabels:
-    """The labels that a certificate covers, ``""`` elsewhere."""
+    """Return the labels that a certificate covers, ``""`` elsewhere."""
     release = read_release(catalog.workspace, certificate)
     crops, labels = release["crop_id"].to_pylist(), release["label"].to_pylist()
     passed = np.isin(np.array(labels, dtype=str), certificate.classes_that(passed=True))
@@ -244,13 +245,13 @@ def _frozen(catalog: Catalog, index: CropIndex, certificate: Certificate) -> _Te
 
 
 def newest_certificate(workspace: Workspace) -> Certificate | None:
-    """The certificate of a camera's last audit that has one; None if no audit has.
+    """Read the certificate of a camera's last audit that has one; None if no audit has.
 
     Args:
         workspace: The camera's files.
 
     Raises:
-        UserError: It is damaged.
+        UserError: The certificate is damaged.
     """
     numbers = [n for n in workspace.audit_numbers() if workspace.audit(n).certificate.exists()]
     if not numbers:
@@ -277,19 +278,20 @@ def _certificate(catalog: Catalog) -> Certificate:
 
 
 def validation_part(labels: Texts, tracks: Texts, share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Choose about a share of each label's crops, whole tracks only.
+    """Choose about a share of each label's crops, in whole tracks.
 
-    Tracks are taken in the order of a seeded hash of their names while they fit, so most keep
-    their part when others join. A label of two tracks or more has at least one on either side.
+    Tracks are taken in the order of a seeded hash of their names while they fit, so most tracks
+    stay on their side when others are added. A label with two or more tracks has at least one on
+    each side.
 
     Args:
-        labels: Shape ``(K,)``; a track whose crops have several counts for its most frequent one.
-        tracks: Shape ``(K,)``.
-        share: 0 to 1.
+        labels: Shape ``(K,)``; a track with several labels counts for its most frequent one.
+        tracks: Shape ``(K,)``: track of each crop.
+        share: Share of the crops, 0 to 1.
         seed: Seed of the hash.
 
     Returns:
-        Shape ``(K,)``, bool.
+        Shape ``(K,)``, bool: whether each crop is chosen.
     """
     names, track = np.unique(tracks.astype(str), return_inverse=True)
     kinds, kind = np.unique(labels.astype(str), return_inverse=True)
@@ -304,7 +306,7 @@ def validation_part(labels: Texts, tracks: Texts, share: float, seed: int) -> np
         members = members[np.argsort(ranks[members], kind="stable")]
         wanted, taken = share * sizes[members].sum(), 0
         for member in members:
-            # To the nearest whole track: half a track too many is as far off as half too few.
+            # Round to the nearest whole track.
             if taken + sizes[member] / 2 <= wanted:
                 chosen[member] = True
                 taken += sizes[member]

@@ -1,1 +1,1 @@
-"""A team labels every crop that no person has judged."""
+"""A team labels every crop that no person has labelled."""

@@ -1,8 +1,8 @@
-"""What a team's confidences are worth, and from which on its labels may be trusted.
+"""Calibrate a team's confidences, and choose thresholds above which its labels can be trusted.
 
-Pure functions on numpy arrays. Shapes: N crops, B branches. All figures are to be taken on crops
+Pure functions on numpy arrays. Shapes: N crops, B branches. Use these functions only with crops
 that a person labelled and that did not train the networks that scored them (out-of-fold, or the
-frozen test set): a network's confidence in its own training crops says nothing.
+frozen test set): a network's confidence in its own training crops is meaningless.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ from collabteam.rounds.selection import Tracks, draw
 from collabteam.team.voting import ABSTAIN, Verdicts
 
 COOLEST, HOTTEST = 0.25, 4.0
-"""Temperatures are fitted between these: a few odd crops must not make a team certain or blind."""
+"""Limits of fitted temperatures, so that a few odd crops cannot push them to an extreme."""
 
 FEWEST = 10
-"""With fewer crops on either side of a branch, its temperature stays 1."""
+"""A branch with fewer true or fewer false crops than this keeps the temperature 1."""
 
 STARTS = 2
-"""Places to start from on the way down the thresholds of a class; they share its error."""
+"""Number of starting points among the thresholds of a class; they share its error."""
 
 EDGE = 1e-7
-"""Probabilities count as no closer to 0 and 1: about where float32 ends."""
+"""Probabilities are clipped to this distance from 0 and 1, about the precision of float32."""
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """How often a branch is right, by what it said.
+    """The share of true crops by the probability that a branch gave them.
 
     Attributes:
-        edges: (bins + 1,) edges of the bins, 0 to 1; a bin holds its lower edge, the last both.
+        edges: (bins + 1,) edges of the bins, 0 to 1; a bin includes its lower edge, and the last
+            bin its upper edge too.
         count: (bins,) crops in each bin.
         confidence: (bins,) their mean probability of *true*; NaN in an empty bin.
         share: (bins,) share of them that are true; NaN in an empty bin.
@@ -51,13 +52,13 @@ class Reliability:
 
 @dataclass(frozen=True)
 class RiskCoverage:
-    """What a team risks if it labels only what it is sure enough of.
+    """The risk of a team's labels by the share of crops that it labels.
 
     Attributes:
-        threshold: (T,) the joint confidences that occur among the consensus, falling.
-        coverage: (T,) share of all crops with a consensus at or above it, 0 to 1, rising.
+        threshold: (T,) distinct joint confidences of crops with a consensus, descending.
+        coverage: (T,) share of all crops with a consensus at or above each, 0 to 1, ascending.
         risk: (T,) share of wrong labels among those, 0 to 1.
-        area: Under the risk over the coverage (AURC), 0 to 1; 0 without consensus.
+        area: Area under the risk over the coverage (AURC), 0 to 1; 0 without consensus.
     """
 
     threshold: NDArray[np.float64]
@@ -68,17 +69,16 @@ class RiskCoverage:
 
 @dataclass(frozen=True)
 class RiskThreshold:
-    """From which joint confidence on the labels of one class keep a risk.
+    """The joint confidence from which the labels of one class stay within a risk.
 
     Attributes:
-        threshold: The lowest joint confidence to release; inf if nothing can be.
-        crops: Labelled crops at or above it, at most one of a track; without a threshold all that
-            there were.
+        threshold: The lowest joint confidence to release; inf to release nothing.
+        crops: Number of labelled crops at or above it, at most one per track; of all such crops if
+            there is no threshold.
         errors: Wrong labels among them.
-        bound: Upper confidence bound of the share of wrong labels, from these crops alone, at the
-            level of the tests: no more than the risk where there is a threshold. The threshold was
-            chosen among several, so what is promised is the risk and not this bound. 1 without
-            crops.
+        bound: Upper confidence bound of the share of wrong labels, from these crops alone and at
+            the level of the tests; at most the risk if there is a threshold. The threshold was
+            chosen among several, so the guarantee is the risk and not this bound. 1 without crops.
     """
 
     threshold: float
@@ -90,27 +90,27 @@ class RiskThreshold:
 def fit_temperatures(
     prob_NB: NDArray[np.floating], labels_N: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Fit a temperature per branch: the one that makes the labels likeliest.
+    """Fit the temperature of each branch that maximises the likelihood of the labels.
 
     Temperature scaling (Guo and others 2017, "On Calibration of Modern Neural Networks"), for a
     binary branch: the logit is divided by T > 0, and T minimises the mean negative log-likelihood
-    of *true* and *false*. That is convex in 1 / T, so the slope's only root is the minimum. Above 1
-    a branch was too sure, below 1 not sure enough (as label smoothing leaves it).
+    of *true* and *false*. That is convex in 1 / T, so the slope's only root is the minimum. T is
+    above 1 for an overconfident branch and below 1 for an underconfident one (as label smoothing
+    makes it).
 
-    A branch keeps 1.0 where the labels cannot tell: with fewer than ``FEWEST`` crops of the class
-    or of others (so also with none), or if it votes right on all of them, since then the likelihood
-    grows without end as T goes to 0.
+    A branch keeps 1.0 where the labels do not determine T: with fewer than ``FEWEST`` crops of the
+    class or of others, or if it votes right on all of them, since the likelihood then grows without
+    limit as T goes to 0.
 
     Args:
         prob_NB: (N, B) probability of *true*, 0 to 1, out of fold.
-        labels_N: (N,) verified class of each crop, -1 for none of them.
+        labels_N: (N,) verified class of each crop, -1 for none of the classes.
 
     Returns:
-        (B,) temperatures from ``COOLEST`` to ``HOTTEST``; an end of the range where the minimum
-        lies beyond it.
+        (B,) temperatures from ``COOLEST`` to ``HOTTEST``, clipped to this range.
 
     Raises:
-        ValueError: The shapes do not fit, or something is no probability.
+        ValueError: The shapes do not match, or a probability is out of range.
     """
     prob = _probabilities(prob_NB, 2)
     if np.shape(labels_N) != prob.shape[:1]:
@@ -127,19 +127,19 @@ def apply_temperatures(
 ) -> NDArray[np.float64]:
     """Divide each branch's logits by its temperature.
 
-    No vote changes: what was above one half stays above it, and one half stays where it is. So
-    consensus and labels are the same as before, and only joint confidences move. A branch's order
-    of crops stays, too (closer to 0 or 1 than ``EDGE`` it is lost).
+    No vote changes: probabilities above one half stay above it, and one half stays one half. So
+    consensus and labels stay the same, and only joint confidences change. Each branch still ranks
+    the crops in the same order, except those closer to 0 or 1 than ``EDGE``.
 
     Args:
         prob_NB: (N, B) probability of *true*, 0 to 1.
-        temperatures: (B,) above 0; with 1 nothing changes.
+        temperatures: (B,) above 0; 1 changes nothing.
 
     Returns:
         (N, B) calibrated probabilities, 0 to 1.
 
     Raises:
-        ValueError: The shapes do not fit, something is no probability or no temperature.
+        ValueError: The shapes do not match, or a probability or temperature is out of range.
 
     Example:
         >>> import numpy as np
@@ -154,7 +154,7 @@ def apply_temperatures(
     if not ((heat > 0) & np.isfinite(heat)).all():
         raise ValueError(f"expected temperatures above 0, got {heat.tolist()}")
     scaled = expit(logit(prob.clip(EDGE, 1 - EDGE)) / heat)
-    # A vote that is true by the last digit would become one half, which is false.
+    # Rounding could turn a vote just above one half into one half, which votes false.
     scaled = np.where(prob > 0.5, np.maximum(scaled, np.nextafter(0.5, 1)), scaled)
     return np.where(heat == 1, prob, scaled)
 
@@ -162,9 +162,9 @@ def apply_temperatures(
 def reliability(
     prob_N: NDArray[np.floating], true_N: NDArray[np.bool_], bins: int = 10
 ) -> Reliability:
-    """Sort crops into bins of equal width by what a branch said, and see how many were true.
+    """Sort crops into bins of equal width by probability, and find the share of true ones.
 
-    The reliability diagram (DeGroot and Fienberg 1983; Niculescu-Mizil and Caruana 2005).
+    This is the reliability diagram (DeGroot and Fienberg 1983; Niculescu-Mizil and Caruana 2005).
 
     Args:
         prob_N: (N,) probability of *true* of one branch, 0 to 1, or joint confidences.
@@ -172,7 +172,7 @@ def reliability(
         bins: Number of bins, 1 or more.
 
     Raises:
-        ValueError: The shapes do not fit, something is no probability, or there are no bins.
+        ValueError: The shapes do not match, a probability is out of range, or there are no bins.
 
     Example:
         >>> import numpy as np
@@ -198,16 +198,16 @@ def reliability(
 def expected_calibration_error(
     prob_N: NDArray[np.floating], true_N: NDArray[np.bool_], bins: int = 10
 ) -> float | None:
-    """Mean distance between what a branch said and what was true, over its bins.
+    """Compute the mean distance between probability and share of true crops over the bins.
 
-    Weighted by the crops in each (Naeini and others 2015; Guo and others 2017). torchmetrics has
-    the same figure (``binary_calibration_error``, a test compares them), but brings torch, which
-    arithmetic must not need here.
+    Bins are weighted by their crops (Naeini and others 2015; Guo and others 2017). torchmetrics has
+    the same measure (``binary_calibration_error``; a test compares them), but it needs torch, which
+    this module must not import.
 
     Args:
         prob_N: (N,) see :func:`reliability`.
         true_N: (N,) see :func:`reliability`.
-        bins: Number of bins, 1 or more; torchmetrics and the paper take 15.
+        bins: Number of bins, 1 or more; torchmetrics and the paper use 15.
 
     Returns:
         0 to 1; None without crops.
@@ -224,26 +224,28 @@ def expected_calibration_error(
 
 
 def risk_coverage(verdicts: Verdicts, labels: NDArray[np.int64]) -> RiskCoverage:
-    """Risk and coverage as the threshold of the joint confidence falls.
+    """Compute risk and coverage as the threshold of the joint confidence falls.
 
-    The curve of El-Yaniv and Wiener (2010) and its area after Geifman and others (2019,
-    "Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers"). A threshold takes crops of
-    equal confidence all or none, so they make one point; the area is the sum of each point's risk
-    times the coverage that it adds, which without ties is the usual mean over the ranks.
+    This is the curve of El-Yaniv and Wiener (2010), with its area after Geifman and others (2019,
+    "Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers"). A threshold includes all or
+    none of the crops of equal confidence, so they form one point. The area is the sum of each
+    point's risk times the coverage that it adds; without ties this is the usual mean over the
+    ranks.
 
-    Where the team abstains it labels nothing at any threshold, so the curve ends at the coverage of
-    its consensus. A team that abstains more has a shorter curve and so less area: areas of
-    different teams are comparable at equal coverage only.
+    Crops on which the team abstains get no label at any threshold, so the curve ends at the
+    coverage of the consensus. A team that abstains more has a shorter curve and a smaller area:
+    compare areas of teams only at equal coverage.
 
     Args:
         verdicts: The team's verdicts on N crops.
-        labels: (N,) verified class of each crop, -1 for none of them: then any label is wrong.
+        labels: (N,) verified class of each crop; -1 for none of the classes, where any label is
+            wrong.
 
     Returns:
         The curve; empty without consensus.
 
     Raises:
-        ValueError: The labels are not as many as the verdicts.
+        ValueError: There are not as many labels as verdicts.
 
     Example:
         >>> import numpy as np
@@ -257,7 +259,7 @@ def risk_coverage(verdicts: Verdicts, labels: NDArray[np.int64]) -> RiskCoverage
     if not decided.size:
         nothing = np.empty(0)
         return RiskCoverage(nothing, nothing, nothing, 0.0)
-    order, confidence = _surest_first(verdicts, decided)
+    order, confidence = _by_confidence(verdicts, decided)
     wrong = np.cumsum(verdicts.branch[order] != labels[order])
     last = np.append(np.flatnonzero(np.diff(confidence)), len(order) - 1)
     coverage = (last + 1) / len(labels)
@@ -276,47 +278,47 @@ def risk_thresholds(
     seed: int | Sequence[int] = 0,
     steps: int = 10,
 ) -> list[RiskThreshold]:
-    """Per class the lowest joint confidence from which on its labels keep a risk.
+    """Find the lowest joint confidence at which the labels of each class stay within a risk.
 
-    One crop of each track that the team gives the class is drawn, whatever its confidence, since
-    crops of one track are wrong together and the test needs independent ones. The thresholds to
-    try are quantiles of their confidences, so the labels have no part in them: the surest tenth,
-    the surest two tenths, ..., all. Tenths with too few crops to pass even without an error are
-    left out. From the strictest on, the exact binomial test tries to reject "more than ``risk`` of
-    the labels at or above this threshold are wrong", each time at the same level, until it fails to
-    (fixed-sequence testing, Bauer 1991, Statistics in Medicine 10, 871-890; for the choice of a
-    threshold Angelopoulos and others 2021, "Learn then Test"). The strictest have the fewest crops,
-    so a single error there can end the way of a good team. It is therefore walked a second time
-    from the middle of the thresholds on, as that paper suggests, each way at half the level, and
-    the lowest threshold reached counts. The error ``1 - confidence`` is divided evenly over the
-    classes and then over the two ways.
+    The function draws one crop, of any confidence, from each track to which the team gives the
+    class, since crops of one track are wrong together and the test needs independent ones. The
+    thresholds to try are quantiles of their confidences, so they do not depend on the labels: the
+    most confident tenth, the two most confident tenths, ..., all. Tenths with too few crops to pass
+    even without an error are left out. From the strictest threshold on, the exact binomial test
+    tries to reject "more than ``risk`` of the labels at or above this threshold are wrong", each
+    time at the same level, until it cannot (fixed-sequence testing, Bauer 1991, Statistics in
+    Medicine 10, 871-890; for the choice of a threshold Angelopoulos and others 2021, "Learn then
+    Test"). The strictest thresholds have the fewest crops, so a single error there can stop a good
+    team early. The sequence is therefore tested a second time from the middle of the thresholds on,
+    as that paper suggests, each time at half the level, and the lowest threshold reached counts.
+    The error ``1 - confidence`` is divided evenly over the classes and then over the two sequences.
 
-    What is promised: with the confidence asked for, of every class at its threshold no more than
-    ``risk`` of the labels are wrong, among objects like the labelled ones, each counted by one crop
-    drawn at random from those that have the label. The thresholds come from the same crops as the
-    errors; so this holds as it stands if surer crops are no likelier to be wrong, and otherwise for
-    the mean chance of error at the confidences of the crops used, to which the binomial test errs
-    on the safe side (Hoeffding 1956, Annals of Mathematical Statistics 27, 713-721). It is a
-    promise about crops from where the labelled ones came. The pool that is released may hold what
-    no person has seen, so this is how to choose what to release; whether that was right is for the
-    audit to say (:mod:`collabteam.audits.certificate`).
+    The guarantee: with the given confidence, at most ``risk`` of the labels of every class are
+    wrong at its threshold, among objects like the labelled ones, each represented by one crop drawn
+    at random from those that have the label. The thresholds come from the same crops as the errors.
+    The guarantee therefore holds as stated if more confident crops are not more often wrong, and
+    otherwise for the mean chance of error at the confidences of the crops used, for which the
+    binomial test is conservative (Hoeffding 1956, Annals of Mathematical Statistics 27, 713-721).
+    It is about crops from the same source as the labelled ones. The pool may hold objects that no
+    person has seen, so use the thresholds to choose the labels to release, and an audit to prove
+    that they are right (:mod:`collabteam.audits.certificate`).
 
     Args:
         verdicts: The team's verdicts on N crops that a person labelled and it did not train on.
-        labels: (N,) verified class of each crop, -1 for none of them.
+        labels: (N,) verified class of each crop, -1 for none of the classes.
         tracks: (N,) track of each crop.
         classes: Number of classes.
-        risk: Share of wrong labels that is tolerable, above 0 and below 1.
-        confidence: Of the statement about all classes, above 0 and below 1.
-        seed: Of the choice of each track's crop; each class has a stream of its own.
-        steps: Thresholds to try, 1 or more. With fewer, the first have more crops and stop less
-            often by bad luck; more of them find the lowest more finely.
+        risk: Tolerable share of wrong labels, above 0 and below 1.
+        confidence: Confidence of the statement about all classes, above 0 and below 1.
+        seed: Seed of the draw of each track's crop; each class has its own random stream.
+        steps: Number of thresholds to try, 1 or more. With fewer, the first ones have more crops
+            and stop less often by bad luck; with more, the lowest is found more precisely.
 
     Returns:
         One threshold per class.
 
     Raises:
-        ValueError: The sequences are not equally long, or an argument is out of range.
+        ValueError: The sequences have different lengths, or an argument is out of range.
     """
     _check_labels(verdicts, labels)
     if len(tracks) != len(labels):
@@ -331,9 +333,9 @@ def risk_thresholds(
     for branch in range(classes):
         rng = np.random.default_rng([*np.atleast_1d(seed), branch])
         of_class = np.flatnonzero(verdicts.branch == branch)
-        used, sureness = _surest_first(verdicts, draw(of_class, tracks, len(of_class), rng))
+        used, confidences = _by_confidence(verdicts, draw(of_class, tracks, len(of_class), rng))
         wrong = np.cumsum(labels[used] != branch)
-        found.append(_lowest(sureness, wrong, risk, alpha, steps))
+        found.append(_lowest(confidences, wrong, risk, alpha, steps))
     return found
 
 
@@ -359,7 +361,7 @@ def _lowest(
     alpha: float,
     steps: int,
 ) -> RiskThreshold:
-    """Go down the thresholds of one class; confidences fall, ``wrong`` counts errors up to each."""
+    """Test the thresholds of one class; ``wrong`` counts errors up to each falling confidence."""
     alpha /= STARTS
     crops = len(confidence)
     ranks = [math.ceil(crops * step / steps) for step in range(1, steps + 1)]
@@ -379,11 +381,11 @@ def _lowest(
 
 
 def _upper(errors: int, crops: int, alpha: float) -> float:
-    """Upper bound of a share after Clopper and Pearson (1934)."""
+    """Compute the upper bound of a share after Clopper and Pearson (1934)."""
     return float(betaincinv(errors + 1, crops - errors, 1 - alpha)) if errors < crops else 1.0
 
 
-def _surest_first(
+def _by_confidence(
     verdicts: Verdicts, positions: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     order = positions[np.argsort(-verdicts.confidence[positions], kind="stable")]

@@ -1,10 +1,10 @@
-"""Labelling: a team gives every crop that no person has judged its label, or none.
+"""Labelling: a team gives a verdict on every crop that no person has labelled.
 
-    pool -> probabilities (part by part) -> calibrated -> one voice a track -> verdicts -> log
+    pool -> probabilities (in parts) -> calibration -> one decision per track -> verdicts -> log
 
-The labels are a function of the stored probabilities and the settings; the log gets those that
-differ from what it holds already. So a command that was killed goes on where it was, and crops that
-come later are all that the next one has to look at.
+The labels depend only on the stored probabilities and the settings, and only verdicts that the log
+does not hold are appended. So a command continues where a killed one stopped, and a later command
+scores only new crops.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from collabteam.team.voting import Verdicts
 
 @dataclass(frozen=True)
 class LabelResult:
-    """What came of labelling.
+    """The result of a labelling.
 
     Attributes:
-        record: What ``label.json`` holds.
-        new: Verdicts that the log did not have.
+        record: Content of ``label.json``.
+        new: Number of verdicts that the log did not have.
     """
 
     record: LabelRecord
@@ -54,18 +54,18 @@ class LabelResult:
 
 
 def label_pool(config: LabelConfig, listener: Listener | None = None) -> LabelResult:
-    """Label every crop of a camera that no person has judged and that is not in the test set.
+    """Label every crop of a camera that no person has labelled and that is not in the test set.
 
     Args:
         config: All settings.
-        listener: Where progress and warnings go; silent if None.
+        listener: Receives progress and warnings; None for silence.
 
     Returns:
-        What came of it, which is also on record in the camera's folder.
+        The result, which is also saved in the camera's folder.
 
     Raises:
         UserError: There is no such round, the engine is missing or differs too much, or the disk is
-            full; what was done is kept.
+            full; finished parts are kept.
     """
     listener = listener or Listener()
     check(config)
@@ -81,14 +81,14 @@ def label_pool(config: LabelConfig, listener: Listener | None = None) -> LabelRe
 
 
 def label_crops(plan: LabellingPlan, runner: Runner) -> LabelResult:
-    """Go through the stages of a labelling.
+    """Run the stages of a labelling.
 
     Args:
         plan: The labelling.
-        runner: Takes what an earlier command saved, and computes the rest.
+        runner: Loads the results that an earlier command saved, and computes the rest.
 
     Returns:
-        What came of it; the record is saved last.
+        The result; the record is saved last.
 
     Raises:
         UserError: The engine is missing or differs too much, or there is nothing to choose a
@@ -140,10 +140,10 @@ def label_crops(plan: LabellingPlan, runner: Runner) -> LabelResult:
 def _engine(
     plan: LabellingPlan, runner: Runner, rows: NDArray[np.int64]
 ) -> tuple[OpenedEngine, EngineCheck]:
-    """An engine whose verdicts were compared with the reference's.
+    """Open an engine and compare its verdicts with the reference's.
 
     Raises:
-        UserError: It is missing, or differs too much.
+        UserError: The engine is missing, or its verdicts differ too much.
     """
     config = plan.config
     opened = runner.run(OpenEngine(plan, config.precision))
@@ -152,7 +152,7 @@ def _engine(
     except Disagreement as error:
         if config.precision != "auto" or config.trainer.precision != "auto":
             raise
-        # Nobody asked for bf16; a team with many close calls needs the digits.
+        # The user did not ask for bf16, and a team with many close votes needs full precision.
         runner.listener.warn(messages.falls_back(error))
     opened = runner.run(OpenEngine(plan, "fp32"))
     return opened, runner.run(CompareEngine(plan, opened, rows))

@@ -1,4 +1,4 @@
-"""Sentences about labelling, for a person at a console."""
+"""Messages about labelling for the console."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collabteam.labelling.records import EngineCheck
 
 
 def no_round(camera: str, number: int) -> str:
-    """Ask for a round that is not finished."""
+    """Explain that the round is not finished."""
     named = "" if number < 0 else f" {number}"
     return (
         f"camera {camera} has no finished round{named}: "
@@ -16,17 +16,17 @@ def no_round(camera: str, number: int) -> str:
 
 
 def scoring(number: int, kind: str, precision: str) -> str:
-    """Title of the scoring, with a place for the number of crops: ``{}``."""
-    return f"the team of round {number} looks at {{}} crops ({kind}, {precision})"
+    """Title of the scoring; ``{}`` in it stands for the number of crops."""
+    return f"the team of round {number} scores {{}} crops ({kind}, {precision})"
 
 
 def falls_back(error: Exception) -> str:
-    """Warn that fp32 takes the place of a coarser arithmetic."""
+    """Warn that fp32 replaces a coarser precision."""
     return f"{error}; fp32 is used instead"
 
 
 def compared(check: EngineCheck) -> str:
-    """Say how far an engine is from the reference."""
+    """Report how far an engine differs from the reference."""
     return (
         f"{check.kind} in {check.precision} and torch in fp32 differ in "
         f"{check.disagreement:.2%} of {check.crops} verdicts"
@@ -42,7 +42,7 @@ def nothing_to_calibrate_on(number: int) -> str:
 
 
 def nothing_to_choose_on(threshold: str, number: int) -> str:
-    """Refuse a threshold that nothing supports."""
+    """Refuse a threshold that no crops can support."""
     return (
         f"threshold={threshold}: round {number} kept no crops to choose a threshold on: train it "
         "again, or use threshold=paper"

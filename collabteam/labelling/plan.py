@@ -17,8 +17,8 @@ class LabellingPlan:
 
     Attributes:
         config: All settings.
-        catalog: The camera, which the caller has locked.
-        index: Its crops, before any verdict of this labelling.
+        catalog: The camera, locked by the caller.
+        index: Its crops before this labelling.
         team: Record of the team's round.
     """
 
@@ -34,7 +34,7 @@ class LabellingPlan:
 
     @property
     def policy(self) -> VotePolicy:
-        """How the team votes on single crops."""
+        """The policy with which the team votes on single crops."""
         return self.team.policy
 
     @property

@@ -21,25 +21,25 @@ from collabteam.storage.records import (
 
 
 class EngineCheck(Part):
-    """How far the engine was from torch in fp32 on a sample of the camera's crops."""
+    """Differences of the engine from torch in fp32 on a sample of the camera's crops."""
 
     team: Digest = Field(description="Fingerprint of the round that trained the team.")
     kind: Text = Field(description="The engine: torch or openvino.")
-    precision: Text = Field(description="Its arithmetic: fp32, bf16 or int8.")
+    precision: Text = Field(description="Its precision: fp32, bf16 or int8.")
     crops: Count = Field(description="Crops that were compared; 0 if there was nothing to compare.")
     disagreement: Share = Field(description="Share of verdicts that differ.")
     largest_difference: Share = Field(description="Largest difference of two probabilities.")
 
 
 class Threshold(Part):
-    """From which joint confidence on the labels of one class keep the risk asked for."""
+    """The joint confidence from which labels of one class stay within the requested risk."""
 
     threshold: Number | None = Field(
-        description="Lowest joint confidence that is released; null if nothing can be."
+        description="Lowest joint confidence to release; null to release nothing."
     )
     crops: Count = Field(
         description="Human-labelled crops at or above it, at most one of a track; without a "
-        "threshold all that there were."
+        "threshold, all such crops."
     )
     errors: Count = Field(description="Wrong labels among these.")
     bound: Share = Field(
@@ -48,7 +48,7 @@ class Threshold(Part):
 
 
 class Reliability(Part):
-    """How often a branch is right, by how sure it is: bins that hold crops."""
+    """The share of true crops by a branch's probability, in bins that hold crops."""
 
     confidence: list[Share] = Field(description="Mean probability of each bin.")
     share: list[Share] = Field(description="Share of crops for which it is true.")
@@ -70,21 +70,21 @@ class CalibrationError(Part):
 
 
 class Curve(Part):
-    """Risk over coverage of single crops, at about evenly spaced coverages."""
+    """Risk over coverage of single crops, at roughly even steps of coverage."""
 
     coverage: list[Share] = Field(description="Share of crops with a label.")
-    risk: list[Share] = Field(description="Share of wrong ones among these labels.")
+    risk: list[Share] = Field(description="Share of wrong labels among these.")
 
 
 class ClassPrecision(Part):
     """Labels of one class."""
 
     labelled: Count = Field(description="Crops with this label.")
-    precision: Share | None = Field(description="Share of these that are right; null without any.")
+    precision: Share | None = Field(description="Share of right labels among these; null if none.")
 
 
 class Accuracy(Part):
-    """How many crops have a label, and how many of these labels are right."""
+    """The share of crops with a label, and of right labels among these."""
 
     coverage: Share | None = Field(description="Share of crops with a label; null without crops.")
     accuracy: Share | None = Field(description="Share of right labels; null without any.")
@@ -95,11 +95,11 @@ class MeasuredAccuracy(Accuracy):
     """Accuracy on crops of the pool whose hidden truth is known."""
 
     strangers: Count = Field(description="Crops that show none of the classes.")
-    strangers_labelled: Count = Field(description="Such crops that got a label.")
+    strangers_labelled: Count = Field(description="Of these, crops that got a label.")
 
 
 class TestQuality(Part):
-    """What the confidence and the labels are worth on the frozen test set."""
+    """The quality of the confidences and the labels on the frozen test set."""
 
     # pytest looks for classes of this name.
     __test__ = False
@@ -116,8 +116,8 @@ class TestQuality(Part):
         description="Risk over coverage of single crops; null in records of early versions.",
     )
     risk_coverage_area: Annotated[Number, Field(ge=0)] = Field(description="Area under that curve.")
-    apart: Accuracy = Field(description="Of single crops, with every consensus as a label.")
-    as_labelled: Accuracy = Field(description="Of the labels as they were given.")
+    apart: Accuracy = Field(description="On single crops, where every consensus is a label.")
+    as_labelled: Accuracy = Field(description="With the final labels.")
 
 
 class LabelledSample(Part):
@@ -136,14 +136,14 @@ class UnsureSample(Part):
 
 
 class WrongSample(LabelledSample):
-    """A crop whose label somebody contradicts."""
+    """A crop whose label a person or the hidden truth contradicts."""
 
     actual: Text = Field(description="The label given by that source.")
     source: Text = Field(description="person, import or oracle; truth for hidden truth.")
 
 
 class Samples(Part):
-    """Crops to look at, at most one of a track."""
+    """Crops to check, at most one per track."""
 
     sure: list[LabelledSample] = Field(default=[], description="The most confident of each class.")
     unsure: list[UnsureSample] = Field(
@@ -155,7 +155,7 @@ class Samples(Part):
 
 
 class LabelRecord(Record):
-    """What a team said of a camera's crops. Rates are fractions from 0 to 1."""
+    """The record of a labelling. Rates are fractions from 0 to 1."""
 
     model_config = ConfigDict(title=LABEL_RECORD)
 
@@ -164,7 +164,7 @@ class LabelRecord(Record):
     team: Digest = Field(description="Fingerprint of that round.")
     run: Text = Field(description="Name of the team with these settings, as in the label log.")
     settings: dict[str, Any] = Field(
-        description="Every setting of the labelling that counts for its results."
+        description="Every setting of the labelling that affects its results."
     )
     vote: dict[str, Any] = Field(
         default={},
@@ -172,9 +172,9 @@ class LabelRecord(Record):
         "records of earlier versions, whose teams vote by consensus.",
     )
     check: EngineCheck = Field(description="The engine that scored, compared with the reference.")
-    pool: Count = Field(description="Crops that no person has judged, without the test set.")
+    pool: Count = Field(description="Crops without a person's label, outside the test set.")
     labelled: dict[str, Count] = Field(description="Of these, crops that got each label.")
-    abstained: Count = Field(description="Of these, crops that got none.")
+    abstained: Count = Field(description="Of these, crops that got no label.")
     conflicts: Count = Field(
         description="Of those without a label, crops of tracks that contradict themselves or a "
         "person."
@@ -183,17 +183,17 @@ class LabelRecord(Record):
         description="Share of the pool with a label; null where the pool is empty."
     )
     temperatures: dict[str, Annotated[Number, Field(gt=0)]] = Field(
-        description="Per class, the temperature of its calibration; 1 is none."
+        description="Temperature of each class's calibration; 1 for none."
     )
     thresholds: dict[str, Threshold] | None = Field(
-        description="Per class, the threshold for the risk asked for; null with threshold=paper."
+        description="Threshold of each class for the requested risk; null with threshold=paper."
     )
     test: TestQuality | None = Field(
-        description="On the frozen test set; null where none is verified."
+        description="Quality on the frozen test set; null without verified crops."
     )
-    samples: Samples = Field(default=Samples(), description="Crops to look at.")
+    samples: Samples = Field(default=Samples(), description="Crops to check.")
     measured: MeasuredAccuracy | None = Field(
-        description="Against hidden truth; null where it is not known."
+        description="Accuracy against hidden truth; null where it is unknown."
     )
     new: Count = Field(description="Verdicts that the label log did not have.")
     seconds: dict[str, Annotated[Number, Field(ge=0)]] = Field(
@@ -203,7 +203,7 @@ class LabelRecord(Record):
 
 
 def read_label(files: CameraFiles) -> LabelRecord | None:
-    """The record of a camera's last labelling.
+    """Read the record of a camera's last labelling.
 
     Args:
         files: The camera's files.
@@ -212,7 +212,7 @@ def read_label(files: CameraFiles) -> LabelRecord | None:
         The record; None before the first labelling.
 
     Raises:
-        UserError: ``label.json`` is broken, or a newer version made it.
+        UserError: ``label.json`` is damaged, or a newer version made it.
     """
     if not files.label_record.exists():
         return None

@@ -1,4 +1,4 @@
-"""How far two reviewers agree."""
+"""Agreement of two reviewers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 
 def cohen_kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
-    """Agreement of two reviewers beyond chance (Cohen 1960).
+    """Compute the agreement of two reviewers beyond chance (Cohen 1960).
 
     Args:
-        pairs: What the first and the second called the same crop.
+        pairs: The first and the second reviewer's label for each crop.
 
     Returns:
-        At most 1, which is full agreement; 0 is chance. None where chance alone would agree
-        always, or without pairs.
+        At most 1, which is full agreement; 0 is chance. None without pairs, or if chance alone
+        would give full agreement.
 
     Example:
         >>> cohen_kappa([("a", "a"), ("a", "b"), ("b", "b"), ("b", "b")])

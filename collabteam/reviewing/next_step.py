@@ -8,16 +8,16 @@ from collabteam.storage.files import read_json
 
 
 def next_training(catalog: Catalog) -> str:
-    """The command that trains on the verified crops.
+    """Return the command that trains on the verified crops.
 
     Raises:
-        UserError: A round's record or the draw of i0 is broken.
+        UserError: A round's record or the draw of i0 is damaged.
     """
     done = len(read_rounds(catalog.workspace))
     command = f"python -m collabteam.train camera={catalog.name} round={done}"
     file = catalog.workspace.round(0).sample
     if not done and file.exists():
-        # All of them, since an experiment may ask for others: then i0 would be drawn again.
+        # Name every size: an experiment may set others, and i0 would then be drawn again.
         drawn = read_json(file)
         command += f" seed={drawn['seed']}" if drawn["seed"] else ""
         command += f" seed_per_class={drawn['seed_per_class']} seed_unknown={drawn['seed_unknown']}"

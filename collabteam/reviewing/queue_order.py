@@ -1,4 +1,4 @@
-"""How queues order crops, and draw random shares of them."""
+"""Order the crops of a queue, and draw random shares of them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def group_by_class(
     classes: list[str],
     seed: list[int],
 ) -> NDArray[np.int64]:
-    """Order crops class by class, because a page asks about one class.
+    """Order crops by class, because a page asks about one class.
 
     Within a class they are shuffled, so that the crops of a track are far apart.
 
     Args:
         rows: Shape ``(Q,)``: row numbers.
-        suggested: Shape ``(N,)``: what is asked about each of the camera's crops.
-        classes: The camera's, in their order; ``unknown`` and all others follow.
+        suggested: Shape ``(N,)``: the suggested label of each of the camera's crops.
+        classes: The camera's classes in order; ``unknown`` and all other labels follow.
         seed: Seed of the shuffle.
 
     Returns:
@@ -36,7 +36,7 @@ def group_by_class(
 
 
 def is_in_share(crop_id: str, share: float, seed: int) -> bool:
-    """Whether a crop belongs to a random share of all crops, the same at every call.
+    """Return whether a crop belongs to a random share of all crops, the same at every call.
 
     Args:
         crop_id: The crop.

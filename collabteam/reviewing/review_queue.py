@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from collabteam.registry import Registry
 from collabteam.settings import seams
 
-if TYPE_CHECKING:  # the names of the queues are listed without Arrow and NumPy
+if TYPE_CHECKING:  # listing the queues needs neither Arrow nor NumPy
     import numpy as np
     from numpy.typing import NDArray
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:  # the names of the queues are listed without Arrow and NumPy
 
 @dataclass(frozen=True)
 class ReviewState:
-    """The state of a review, for a queue to look at.
+    """The state of a review that a queue works on.
 
     Attributes:
         catalog: The camera.
         index: Its N crops.
         answers: All answers of reviewers so far.
-        config: The sizes of draws, and the seed.
+        config: Has the sizes of draws and the seed.
     """
 
     catalog: Catalog
@@ -43,9 +43,9 @@ class QueuedCrops:
 
     Attributes:
         rows: Shape ``(Q,)``: row numbers of the catalog's index, each once.
-        suggested: Q labels that are asked about, ``""`` where nothing is proposed.
-        next: The command that follows when all are verified.
-        round: The round whose team is asked about, -1 for none.
+        suggested: Q suggested labels, ``""`` for none.
+        next: The command to run when all crops are verified.
+        round: The round whose team gave the suggestions, -1 for none.
         since: For the purpose ``audit``, the number of events in the log when the audit began;
             these events do not count.
     """
@@ -67,9 +67,9 @@ class ReviewQueue(ABC):
         title: Its title on the review page.
         purpose: The purpose of the answers, one of ``collabteam.catalog.records.REVIEW_PURPOSES``:
             ``seed`` labels a crop; ``unsure`` also has it train from the next round on; ``test``
-            is for the frozen test set and ``audit`` for an audit, where only crops of the queue may
-            be answered, and an audit counts its own answers alone; ``conflict`` shows what others
-            answered, and settles it.
+            is for the frozen test set and ``audit`` for an audit: both accept answers only for
+            crops of the queue, and an audit counts only its own answers; ``conflict`` shows the
+            answers of others and resolves the conflict.
         position: Queues are listed in ascending order of this number, then of their names.
     """
 
@@ -78,7 +78,7 @@ class ReviewQueue(ABC):
     position: ClassVar[int] = 100
 
     def prepare(self, catalog: Catalog, config: ReviewConfig, listener: Listener) -> None:
-        """Draw what the queue needs, if it is not drawn yet.
+        """Draw the crops that the queue needs, unless they are drawn already.
 
         Args:
             catalog: The camera.
@@ -92,22 +92,22 @@ class ReviewQueue(ABC):
 
     @abstractmethod
     def crops(self, state: ReviewState) -> QueuedCrops:
-        """The crops of the queue as things stand.
+        """Return the current crops of the queue.
 
-        Those that are verified already stay where they count as done. Nothing is drawn or written;
-        a queue that was never prepared may be empty.
+        Verified crops stay if they count as done. This draws and writes nothing; a queue that was
+        never prepared may be empty.
 
         Raises:
-            UserError: Something that an earlier command wrote is broken.
+            UserError: A file that an earlier command wrote is damaged.
         """
 
     def membership_changed(
         self, state: ReviewState, queued: Container[int], rows: list[int]
     ) -> bool:
-        """Whether new answers bring crops into the queue or out of it.
+        """Return whether new answers bring crops into the queue or remove them from it.
 
         Args:
-            state: With the new answers.
+            state: The state with the new answers.
             queued: Row numbers of the queue's crops.
             rows: Row numbers of the crops that were answered.
         """
@@ -115,7 +115,7 @@ class ReviewQueue(ABC):
 
     @abstractmethod
     def why_empty(self, camera: str) -> str:
-        """Why the queue may have no crops, and which command brings some.
+        """Say why the queue may have no crops, and which command adds some.
 
         Args:
             camera: The camera's name.
@@ -127,7 +127,7 @@ REVIEW_QUEUES: Registry[ReviewQueue] = seams.REVIEW_QUEUES
 
 
 def load_queues(chosen: str = "") -> dict[str, ReviewQueue]:
-    """The queues of a review session, by name, in the order in which they are listed.
+    """Load the queues of a review session, by name, in the order in which they are listed.
 
     Args:
         chosen: A queue to add, which may be ``package.module:Class``; ``""`` adds none.

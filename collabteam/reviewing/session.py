@@ -1,8 +1,8 @@
-"""A review session: pages out, answers in, and back again.
+"""A review session: it hands out pages of crops and takes in answers.
 
-Pages are only lent: what counts is the log. A session that is killed and opened again knows all
-that was answered; a page that was out then is answered all the same, since answers name their
-crops. Names of crops come in and go out; inside, crops are row numbers.
+The session only lends pages; the log is the record. A session that is killed and opened again knows
+all answers. It accepts answers to a page that was lent before the kill, because answers name their
+crops. The interface uses the names of crops; the session itself uses row numbers.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from collabteam.reviewing.review_queue import QueuedCrops, ReviewQueue, ReviewSt
 from collabteam.settings import ReviewConfig
 
 LEASE = 600.0
-"""Seconds without a sign of life after which a tab's pages go to others."""
+"""Seconds without a request after which a tab's pages go to others."""
 MOST_CROPS = 500
-"""On one page."""
-# How long a command on another machine may have brought up a result before a page shows it.
+"""The largest number of crops on one page."""
+# A page shows results of commands on other machines after at most this many seconds.
 _PULL_SECONDS = 30.0
 _CACHE_BYTES = 96 * 2**20
 _COMMIT = re.compile(r"[A-Za-z0-9-]{8,64}")
 _SHOWN = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp")
-"""What browsers show as it is."""
+"""Media types that browsers show without conversion."""
 
 
 class Refused(Exception):
-    """A request that makes no sense; the message is for the page."""
+    """An invalid request; the page shows the message."""
 
 
 @dataclass
@@ -51,14 +51,14 @@ class Page:
     """Crops that one tab has on screen.
 
     Attributes:
-        id: The same crops, the same name, so that a draft is found again.
-        tab: Which tab; ``""`` once it was closed.
-        reviewer: Whose.
-        suggested: What is asked about.
-        crops: Row numbers of those not yet answered.
-        round: The round whose team was asked about when it was lent, -1 for none.
-        seen: When the tab last gave a sign of life, on the session's clock.
-        given: By row number, what was answered before the page was taken back.
+        id: Name of the page. The same crops give the same name, so that a draft is found again.
+        tab: The tab that shows the page; ``""`` once it was closed.
+        reviewer: The reviewer's name.
+        suggested: The label that the page asks about.
+        crops: Row numbers of the crops not yet answered.
+        round: The round whose team gave the suggestion, -1 for none.
+        seen: When the tab last sent a request, on the session's clock.
+        given: The answers by row number, if the page was answered and taken back.
     """
 
     id: str
@@ -72,7 +72,7 @@ class Page:
 
 
 class _Line:
-    """A queue, and who has which part of it."""
+    """The crops of one queue, and which of them are done or are verified twice."""
 
     def __init__(
         self, queue: ReviewQueue, crops: QueuedCrops, index: CropIndex, config: ReviewConfig
@@ -87,7 +87,7 @@ class _Line:
             self.twice[:] = [is_in_share(name, config.double, config.seed) for name in names]
 
     def positions(self, rows: Iterable[int]) -> list[int]:
-        """Where in the queue crops are, of those that are in it."""
+        """Return the positions in the queue of those crops that are in it."""
         return [self.position[row] for row in rows if row in self.position]
 
 
@@ -96,11 +96,11 @@ class ReviewSession:
 
     Args:
         catalog: The camera.
-        config: The queues' sizes, ``double`` and the seed.
-        clock: Seconds, rising.
+        config: Has the queues' sizes, ``double`` and the seed.
+        clock: Returns seconds that never decrease.
 
     Raises:
-        UserError: Something of the camera is damaged.
+        UserError: A file of the camera is damaged.
     """
 
     def __init__(
@@ -116,14 +116,14 @@ class ReviewSession:
         self._queues = load_queues(config.queue)
         self._pages: dict[str, list[Page]] = {name: [] for name in self._queues}
         self._skipped: dict[tuple[str, str], set[int]] = {}
-        # By page: crops, and how many of them are called what was suggested.
+        # By page: the number of crops, and of those whose answer was the suggestion.
         self._taken_in: dict[str, tuple[int, int]] = {}
         self._load()
 
-    # -- what there is -----------------------------------------------------------------------
+    # -- state -------------------------------------------------------------------------------
 
     def _load(self) -> None:
-        """Read the log and cut the queues anew."""
+        """Read the log and rebuild the queues."""
         self._version = self.catalog.log_version()
         self._size = self.catalog.log_size()
         self._files = self._stages()
@@ -136,13 +136,13 @@ class ReviewSession:
         for name, queue in self._queues.items():
             crops = queue.crops(self._state())
             if queue.purpose == "test" and not self.index.test[crops.rows].all():
-                # An answer would put them into the test set for good.
+                # An answer would put them into the test set permanently.
                 raise UserError(
                     f"queue={name} is for the frozen test set, but shows other crops: its class "
                     "needs another purpose"
                 )
             if queue.purpose == "audit":
-                # An audit asks again, whatever was known of a crop before.
+                # An audit asks again about crops that have other answers.
                 self._audited[name] = annotations.audit_answers(crops.since)
             self._open_line(name, crops)
 
@@ -154,7 +154,7 @@ class ReviewSession:
         self._mark(name, crops.rows)
 
     def _refresh(self) -> None:
-        """See what other commands said or made meanwhile."""
+        """Take in the events and results that other commands have added."""
         if self._clock() - self._pulled > _PULL_SECONDS:
             self.catalog.workspace.refresh()
             self._pulled = self._clock()
@@ -162,7 +162,7 @@ class ReviewSession:
             self._load()
 
     def _stages(self) -> tuple[int, ...]:
-        """What tells that i0 was drawn, a round was finished, or an audit began or ended."""
+        """Return numbers that change when i0 is drawn, a round ends, or an audit begins or ends."""
         workspace = self.catalog.workspace
         drawn = workspace.round(0).sample
         finished = [k for k in workspace.round_numbers() if workspace.round(k).record.exists()]
@@ -173,7 +173,7 @@ class ReviewSession:
         )
 
     def _mark(self, name: str, rows: NDArray[np.int64]) -> None:
-        """Note in a queue which crops are done."""
+        """Mark which of these crops are done in a queue."""
         line = self._lines[name]
         positions = line.positions(rows.tolist())
         here = line.rows[positions]
@@ -183,11 +183,11 @@ class ReviewSession:
             line.done[positions] = self._answers_in(name).is_answered(here)
 
     def _answers_in(self, name: str) -> Answers:
-        """The answers that make a crop of a queue done."""
+        """Return the answers that count for a queue."""
         return self._audited.get(name, self.answers)
 
     def _answer(self, queue: str, row: int, reviewer: str) -> str:
-        """What a reviewer answered in a queue, ``""`` for nothing."""
+        """Return a reviewer's answer in a queue, ``""`` for none."""
         answers = self._answers_in(queue)
         if self._lines[queue].purpose == "conflict":
             return answers.settled_by(row, reviewer)
@@ -204,7 +204,7 @@ class ReviewSession:
         return row
 
     def _said(self, events: Sequence[LabelEvent]) -> None:
-        """Append to the log, and keep what is known in step with it."""
+        """Append events to the log, and update the session's state with them."""
         try:
             self.catalog.append_labels(events)
         except ValueError as error:
@@ -219,16 +219,16 @@ class ReviewSession:
             queued = self._lines[name].position.keys()
             if queue.membership_changed(self._state(), queued, rows.tolist()):
                 self._open_line(name, queue.crops(self._state()))
-        # Unless others spoke as well, which the next request sees, all is known up to here; merging
-        # small commits makes a version of its own.
+        # If the log grew by these events alone, the state is current up to this version, which may
+        # come from a merge of small commits. Otherwise the next request reads the rest.
         if size == self._size + len(events):
             self._version = after
         self._size = size
 
-    # -- pages out ---------------------------------------------------------------------------
+    # -- pages -------------------------------------------------------------------------------
 
     def _held(self, queue: str) -> dict[int, Page]:
-        """Crops that are on somebody's screen."""
+        """Return the crops that are on a screen now, and their pages."""
         now = self._clock()
         self._pages[queue] = [
             page for page in self._pages[queue] if page.crops and now - page.seen < LEASE
@@ -242,7 +242,7 @@ class ReviewSession:
                     page.seen = self._clock()
 
     def _twice(self, queue: str, reviewer: str) -> NDArray[np.int64]:
-        """Positions of crops that one other person has verified and this one shall verify, too."""
+        """Positions of crops that one other reviewer has verified and this one must verify too."""
         line = self._lines[queue]
         positions = np.flatnonzero(line.twice & line.done)
         lacks = self._answers_in(queue).lacks_second(line.rows[positions], reviewer)
@@ -260,20 +260,20 @@ class ReviewSession:
         """Lend a tab a page of crops.
 
         Args:
-            reviewer: Who verifies.
-            tab: Which tab.
+            reviewer: The reviewer's name.
+            tab: Name of the tab.
             queue: Name of a queue.
-            size: Most crops on the page.
-            hold: By page, crops that the tab has on screen or has answered without our knowing
-                (under ``""``).
-            again: Whether a page that the tab has already shall come again.
+            size: The largest number of crops on the page.
+            hold: Crops that the tab has on screen, by page; under ``""``, crops whose answers it
+                has not yet delivered.
+            again: Whether to return a page that the tab has already.
 
         Returns:
-            What ``/api/page`` answers: the page (without crops if none are left), and the queues.
+            The response of ``/api/page``: the page (without crops if none are left) and the queues.
 
         Raises:
             Refused: There is no such queue.
-            UserError: Something of the camera is damaged.
+            UserError: A file of the camera is damaged.
         """
         with self._lock:
             self._check(queue)
@@ -304,9 +304,9 @@ class ReviewSession:
         crops: Sequence[int],
         held: dict[int, Page],
     ) -> dict[int, Page]:
-        """Lend a tab what it has already, as after a restart; returns what is held by that."""
+        """Lend a tab the crops that it shows already, as after a restart; return these crops."""
         for waiting in self._pages[queue]:
-            # A reload's farewell may come after its first request.
+            # On a reload, the notice that the tab closed may come after its first request.
             if not waiting.tab and waiting.reviewer == reviewer and {*waiting.crops} <= {*crops}:
                 waiting.tab = tab
         free = [
@@ -314,7 +314,7 @@ class ReviewSession:
             for row in crops[: 4 * MOST_CROPS]
             if row in self._lines[queue].position
             and row not in held
-            and not self._answer(queue, row, reviewer)  # given, and on its way no more
+            and not self._answer(queue, row, reviewer)  # the answer has arrived
         ]
         if not free:
             return {}
@@ -322,7 +322,7 @@ class ReviewSession:
         return dict.fromkeys(page.crops, page)
 
     def _choose(self, queue: str, reviewer: str, held: Iterable[int], size: int) -> list[int]:
-        """The next crops of the queue, all asked about as one class."""
+        """Choose the next crops of the queue, all with the same suggestion."""
         line = self._lines[queue]
         free = ~line.done
         free[self._twice(queue, reviewer)] = True
@@ -350,7 +350,7 @@ class ReviewSession:
         return page
 
     def _suggestion(self, queue: str, crops: Sequence[int]) -> str:
-        """What a page asks about; nothing, if it no longer asks about one class."""
+        """Return the label that a page asks about; ``""`` if its crops have several."""
         line = self._lines[queue]
         asked = {str(line.suggested[line.position[i]]) if i in line.position else "" for i in crops}
         return asked.pop() if len(asked) == 1 else ""
@@ -372,26 +372,26 @@ class ReviewSession:
             "given": given,
         }
 
-    # -- answers in --------------------------------------------------------------------------
+    # -- answers -----------------------------------------------------------------------------
 
     def commit(
         self, reviewer: str, name: str, queue: str, page: str, answers: dict[str, str]
     ) -> dict[str, Any]:
-        """Take in the answers of a page, exactly once.
+        """Save the answers of a page, exactly once.
 
         Args:
-            reviewer: Who verified.
-            name: Chosen by the page; what was taken in under this name is not taken in again.
+            reviewer: The reviewer's name.
+            name: Name of the commit, chosen by the page. A commit of the same name is saved once.
             queue: Name of a queue.
-            page: Of which page.
-            answers: What each crop is called.
+            page: Name of the page.
+            answers: The label of each crop.
 
         Returns:
-            What ``/api/commit`` answers.
+            The response of ``/api/commit``.
 
         Raises:
-            Refused: No such queue, crop or label, or nothing is answered.
-            UserError: The disk is full; nothing was taken in.
+            Refused: There is no such queue, crop or label, or there are no answers.
+            UserError: The disk is full; nothing was saved.
         """
         with self._lock:
             self._check(queue)
@@ -410,8 +410,8 @@ class ReviewSession:
                 strangers = {*rows} - self._lines[queue].position.keys()
                 purpose = self._lines[queue].purpose
                 if purpose in ("test", "audit") and strangers:
-                    # Else an answer alone would put a crop into the test set for good, or count
-                    # for an audit that never asked.
+                    # Such an answer would put a crop into the test set permanently, or count in an
+                    # audit whose sample does not have the crop.
                     raise Refused(f"{len(strangers)} of the crops are not in the {queue} queue")
                 if "" in answers.values():
                     raise Refused("a crop has no label")
@@ -441,7 +441,7 @@ class ReviewSession:
             return {"commit": name, "stored": len(answers)} | self._progress(reviewer, queue)
 
     def _return(self, queue: str, reviewer: str, page: str, answered: set[int]) -> None:
-        """Free the page: what was answered is done, what was not comes again last."""
+        """End the loan of a page; its unanswered crops come again at the end of the queue."""
         for lent in self._pages[queue]:
             if lent.id == page and lent.reviewer == reviewer:
                 left = [row for row in lent.crops if row not in answered]
@@ -451,16 +451,16 @@ class ReviewSession:
                 lent.crops = [row for row in lent.crops if row not in answered]
 
     def undo(self, reviewer: str, tab: str, queue: str, name: str) -> dict[str, Any]:
-        """Take back a page; again does nothing more.
+        """Take back a page; a repeated call changes nothing.
 
         Args:
-            reviewer: Who verified it.
-            tab: To which tab the page goes.
+            reviewer: The reviewer who verified it.
+            tab: The tab that gets the page.
             queue: Name of a queue.
-            name: Of the commit.
+            name: Name of the commit.
 
         Returns:
-            What ``/api/undo`` answers: the page as it was answered.
+            The response of ``/api/undo``: the page as it was answered.
 
         Raises:
             Refused: There is no such commit of this reviewer.
@@ -482,7 +482,7 @@ class ReviewSession:
             return self._shown(queue, page) | self._progress(reviewer, queue)
 
     def release(self, tab: str) -> None:
-        """A tab was closed: its pages wait for the same reviewer, and after a while for anybody."""
+        """Release the pages of a closed tab to the same reviewer, and later to any reviewer."""
         with self._lock:
             for pages in self._pages.values():
                 for page in pages:
@@ -492,24 +492,24 @@ class ReviewSession:
     # -- other tools -------------------------------------------------------------------------
 
     def open_tasks(self, queue: str) -> list[tuple[str, str]]:
-        """What is left of a queue: crops, and what is asked about each."""
+        """Return the remaining crops of a queue, and the suggestion for each."""
         with self._lock:
             line = self._lines[queue]
             names = self._names(line.rows[~line.done])
             return list(zip(names, map(str, line.suggested[~line.done]), strict=True))
 
     def take_in(self, queue: str, answers: Sequence[tuple[str, str, str]]) -> tuple[int, list[str]]:
-        """Take in what another tool's users said, in one commit; what is known stays as it is.
+        """Save the answers from another tool in one commit; answers in the log are not repeated.
 
         Args:
-            queue: What it was verified for.
+            queue: The queue for which the crops were verified.
             answers: Crop, label and reviewer.
 
         Returns:
-            How many were new, and the crops that are not in this queue, which were left out.
+            The number of new answers, and the crops left out because they are not in this queue.
 
         Raises:
-            UserError: The disk is full; nothing was taken in.
+            UserError: The disk is full; nothing was saved.
         """
         with self._lock:
             self._refresh()
@@ -529,14 +529,14 @@ class ReviewSession:
             self._said(new)
             return len(new), foreign
 
-    # -- how far -----------------------------------------------------------------------------
+    # -- progress ----------------------------------------------------------------------------
 
     def state(self, reviewer: str, tab: str, queue: str) -> dict[str, Any]:
-        """What ``/api/state`` answers; also the sign of life of a tab.
+        """Return the response of ``/api/state``, and renew the loans of the tab.
 
         Raises:
             Refused: There is no such queue.
-            UserError: Something of the camera is damaged.
+            UserError: A file of the camera is damaged.
         """
         with self._lock:
             self._check(queue)
@@ -574,7 +574,7 @@ class ReviewSession:
         }
 
     def agreement(self) -> dict[str, Any]:
-        """Cohen's kappa over all crops that two persons verified, and open conflicts."""
+        """Return Cohen's kappa over all crops that two persons verified, and the open conflicts."""
         pairs = self.answers.pairs()
         line = self._lines["conflict"]
         return {
@@ -584,29 +584,29 @@ class ReviewSession:
         }
 
     def verified(self) -> tuple[int, int]:
-        """Crops verified in this session, and how many of them are called what was suggested."""
+        """Count the crops verified in this session, and those whose answer was the suggestion."""
         with self._lock:
             stand = [self._taken_in[name] for name in self._taken_in.keys() - self.answers.undone]
             return sum(crops for crops, _ in stand), sum(kept for _, kept in stand)
 
     def why_empty(self, queue: str) -> str:
-        """Why a queue may have no crops, and which command brings some."""
+        """Say why a queue may have no crops, and which command adds some."""
         return self._queues[queue].why_empty(self.catalog.name)
 
     def total(self, queue: str) -> int:
-        """Crops of a queue."""
+        """Count the crops of a queue."""
         with self._lock:
             return len(self._lines[queue].rows)
 
     def left(self, queue: str) -> int:
-        """Crops of a queue that nobody has verified."""
+        """Count the crops of a queue that are not verified yet."""
         with self._lock:
             return int((~self._lines[queue].done).sum())
 
     # -- pictures ----------------------------------------------------------------------------
 
     def _read_ahead(self, rows: Sequence[int]) -> None:
-        """Read a page's pictures in one go: the browser asks for each of them at once."""
+        """Read a page's pictures together: the browser requests all of them at once."""
         new = [row for row in rows if row not in self._cache]
         for row, image in zip(new, self._pictures.images(new), strict=True):
             self._cache[row] = image
@@ -616,7 +616,7 @@ class ReviewSession:
             self._cached -= len(image)
 
     def picture(self, crop_id: str) -> tuple[bytes, str]:
-        """A crop's picture, and its media type.
+        """Return a crop's picture and its media type.
 
         Raises:
             Refused: There is no such crop, or it cannot be shown.
@@ -634,11 +634,11 @@ class ReviewSession:
                 to = io.BytesIO()
                 picture.convert("RGB").save(to, "png")
                 return to.getvalue(), "image/png"
-        except Exception as error:  # decoders of damaged pictures raise nearly everything
+        except Exception as error:  # decoders raise many types on damaged pictures
             raise Refused(f"the picture is broken: {error}") from error
 
     def context(self, crop_id: str) -> dict[str, Any]:
-        """Where a crop came from, and the other crops of its track, in the order of time.
+        """Return the origin of a crop, and the other crops of its track in order of time.
 
         Raises:
             Refused: There is no such crop.

@@ -1,1 +1,1 @@
-"""Conformance suites: what every implementation of a seam must do, for ours and for yours."""
+"""Conformance suites: checks for every implementation of a seam, ours and yours."""

@@ -25,8 +25,8 @@ from collabteam.testing.labelled_camera import CLASSES, NAMES, encoded_picture
 Tool = Callable[[Path, Sequence[tuple[str, str, str]]], Path]
 """Plays the annotation tool.
 
-Takes a file of tasks and the answers to give, each as crop, label and reviewer and at most one per
-crop; returns the file that the tool would export.
+It takes a file of tasks and the answers to give (crop, label and reviewer; at most one per crop),
+and returns the file that the tool would export.
 """
 
 _DAMAGES = 300
@@ -40,19 +40,19 @@ _JUNK = (
 
 
 def check_exchange_format(format_class: type[ExchangeFormat], answer: Tool | None = None) -> None:
-    """Raise unless an exchange format keeps its promises.
+    """Raise unless an exchange format meets its contract.
 
-    It is checked that every task's picture is written once, byte for byte; that tasks appear whole
-    or not at all and overwrite nothing; that answers come back as they were given; and that no
-    damaged or hostile file gives more than a message.
+    The checks: every task's picture is written once, byte for byte; tasks appear completely or not
+    at all and overwrite nothing; answers come back unchanged; a damaged or hostile file gives only
+    a message.
 
     Args:
         format_class: The format.
-        answer: Plays the annotation tool. Without it, answers are only read from the tasks
+        answer: Plays the annotation tool. Without it, the suite reads answers only from the tasks
             themselves.
 
     Raises:
-        AssertionError: Says what was expected and what came.
+        AssertionError: A check failed; the message says what was expected and found.
     """
     _check_texts(format_class)
     with tempfile.TemporaryDirectory() as folder:
@@ -82,7 +82,7 @@ def _make_camera(root: Path) -> Catalog:
 
 
 def _tasks(catalog: Catalog) -> list[Task]:
-    """In an order that is none of the catalog's; some without a suggestion."""
+    """Make tasks in an order that differs from the catalog's, some without a suggestion."""
     suggested = ["", *catalog.classes, UNKNOWN, UNUSABLE]
     names = catalog.index().crop_id.tolist()[::-1]
     return [Task(name, suggested[place % len(suggested)]) for place, name in enumerate(names)]
@@ -109,7 +109,7 @@ def _check_targets(format_class: type[ExchangeFormat], to: Path) -> None:
 
 
 def _pictures(to: Path) -> dict[str, bytes]:
-    """The written pictures, by the file's name without its folder."""
+    """Return the written pictures by file name, without the folder."""
     if to.suffix == ".zip":
         with zipfile.ZipFile(to) as archive:
             names = [name for name in archive.namelist() if name.startswith("images/")]
@@ -155,13 +155,13 @@ def _read(format_class: type[ExchangeFormat], catalog: Catalog, file: Path) -> I
 
 
 def _check_untouched(format_class: type[ExchangeFormat], catalog: Catalog, to: Path) -> None:
-    """Tasks that nobody has looked at: at most the suggestions come back."""
+    """Check that unanswered tasks give back at most their suggestions."""
     found = _read(format_class, catalog, to)
     suggested = {task.crop_id: task.suggested for task in _tasks(catalog)}
     assert not found.problems, f"expected no problems with our own tasks, got {found.problems[0]}"
     for one in found.accepted:
         assert one.label == suggested[one.crop_id], (
-            f"crop {one.crop_id}: nobody answered {one.label!r}"
+            f"crop {one.crop_id}: {one.label!r} was not answered"
         )
 
 
@@ -171,7 +171,7 @@ def _given(catalog: Catalog) -> list[tuple[str, str, str]]:
     return [
         (name, labels[(3 * place + 1) % len(labels)], reviewers[place % 3])
         for place, name in enumerate(catalog.index().crop_id.tolist())
-        if place % 4 != 2  # some nobody answers
+        if place % 4 != 2  # some stay without an answer
     ]
 
 
@@ -187,15 +187,15 @@ def _check_answers(
     missing = {crop for crop, _, _ in given} - came.keys()
     assert not missing, f"{len(missing)} of {len(given)} answers did not come back"
     more = came.keys() - {crop for crop, _, _ in given}
-    assert not more, f"{len(more)} answers came back that nobody gave"
+    assert not more, f"{len(more)} answers came back that were not given"
     for crop_id, label, reviewer in given:
         one = came[crop_id]
         assert one.label == label, f"crop {crop_id}: expected {label!r}, got {one.label!r}"
         assert one.reviewer in ("", reviewer), (
             f"crop {crop_id}: expected reviewer {reviewer!r}, got {one.reviewer!r}"
         )
-    # Without an explicit list of formats, the content must tell which one it is.
-    assert format_class().recognises(file.read_bytes().lstrip()[:64]), "its own export is not known"
+    # Without a list of formats, the content must identify the format.
+    assert format_class().recognises(file.read_bytes().lstrip()[:64]), "its export is unrecognised"
 
 
 def _check_failures(format_class: type[ExchangeFormat], catalog: Catalog, out: Path) -> None:

@@ -35,17 +35,17 @@ from collabteam.testing.labelled_camera import (
 )
 
 MOST_PICTURES = 512
-"""Pictures that a format may hold in memory."""
+"""The largest number of pictures that a format may hold in memory."""
 
 
 @dataclass(frozen=True)
 class ReadCrop:
-    """One crop as a reader of a format finds it.
+    """One crop as a reader of a format returns it.
 
     Attributes:
         label: Its class.
-        split: Its split in our names; ``""`` if the format has none.
-        image: Its encoded picture; None where the reader does not give it.
+        split: Its split, with our names; ``""`` if the format has none.
+        image: Its encoded picture; None if the reader does not return it.
     """
 
     label: str
@@ -54,23 +54,23 @@ class ReadCrop:
 
 
 Reader = Callable[[Path], Mapping[str, ReadCrop]]
-"""Reads an exported folder; gives what it finds by the crop's name."""
+"""Reads an exported folder and returns its crops by name."""
 
 
 def check_export_format(format_class: type[ExportFormat], read: Reader | None = None) -> None:
-    """Raise unless an export format keeps its promises.
+    """Raise unless an export format meets its contract.
 
-    It is checked that every crop is written once, with its label, split and picture; that the
-    dataset appears whole or not at all; that equal labels give equal bytes; that names of classes,
-    videos and tracks cannot break it; and that few pictures are in memory at a time.
+    The checks: every crop is written once, with its label, split and picture; the dataset appears
+    completely or not at all; equal labels give equal bytes; names of classes, videos and tracks
+    cannot break it; few pictures are in memory at a time.
 
     Args:
         format_class: The format.
-        read: A reader of it, at best another library. Without one, the suite looks for the
-            pictures in the files, and labels and splits stay unchecked.
+        read: A reader of the format, ideally from another library. Without one, the suite only
+            looks for the pictures in the files and does not check labels and splits.
 
     Raises:
-        AssertionError: Says what was expected and what came.
+        AssertionError: A check failed; the message says what was expected and found.
     """
     _check_texts(format_class)
     with tempfile.TemporaryDirectory() as folder:
@@ -99,7 +99,7 @@ def _arranged(format_class: type[ExportFormat], selection: Selection, seed: int)
 
 
 def _described(selection: Selection) -> dict[str, tuple[str, ...]]:
-    """All columns of a selection but the split, by crop."""
+    """Return all columns of a selection except the split, by crop."""
     names = selection.index.crop_id[selection.rows].tolist()
     columns = (
         selection.label, selection.source, selection.confidence, selection.round, selection.team
@@ -153,14 +153,14 @@ def _check_content(
         outside = [path.name for path in to.iterdir() if not path.name.startswith("seed ")]
         assert not outside, f"expected nothing beside the dataset, got {outside}"
         text = (folder / README).read_text(encoding="utf-8")
-        assert format_class.layout in text, f"{README} does not say what is where"
+        assert format_class.layout in text, f"{README} does not describe the files"
         _check_folder(folder, camera, _splits(written), read)
 
 
 def _check_folder(
     folder: Path, camera: LabelledCamera, splits: Mapping[str, str], read: Reader | None
 ) -> None:
-    """Compare a written folder with what is known of its crops."""
+    """Compare a written folder with the camera's labelled crops."""
     pictures = {crop_id: camera.labelled[crop_id].image for crop_id in splits}
     if read is None:
         contents = list(_contents(folder))
@@ -188,7 +188,7 @@ def _check_folder(
 
 
 def _contents(folder: Path) -> Iterator[bytes]:
-    """Of all files, those inside zip files as well."""
+    """Yield the content of all files, including those inside zip files."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             yield path.read_bytes()
@@ -198,18 +198,18 @@ def _contents(folder: Path) -> Iterator[bytes]:
 
 
 def _pixels(image: bytes) -> bytes:
-    """Size and pixels of a picture, ``b""`` for what is none."""
+    """Return the size and pixels of a picture, ``b""`` for other content."""
     try:
         with Image.open(io.BytesIO(image)) as opened:
             return repr(opened.size).encode() + np.asarray(opened.convert("RGB")).tobytes()
-    except Exception:  # decoders of what is no picture raise nearly everything
+    except Exception:  # decoders raise many types on other content
         return b""
 
 
 def _check_single_crops(
     format_class: type[ExportFormat], camera: LabelledCamera, to: Path, read: Reader | None
 ) -> None:
-    """One crop of each split alone: every other split and class is empty."""
+    """Check one crop of each split alone, so that all other splits and classes are empty."""
     selection = select_labels(camera.catalog)
     for split in selection.splits_present():
         place = np.flatnonzero(selection.split == split)[:1]
@@ -237,7 +237,7 @@ def _check_same_bytes(format_class: type[ExportFormat], camera: LabelledCamera, 
 
 
 class _Picture(bytes):
-    """Bytes that are counted while they are in memory."""
+    """Bytes that a counter counts while they are in memory."""
 
     alive: ClassVar[int] = 0
 
@@ -250,7 +250,7 @@ class _Picture(bytes):
 
 
 def _check_memory(format_class: type[ExportFormat], camera: LabelledCamera, to: Path) -> None:
-    """Give a format more crops than it may hold, and count how many it holds."""
+    """Give a format more crops than it may hold, and count the crops that it holds."""
     selection = _arranged(format_class, select_labels(camera.catalog), 0)
     crops = list(read_crops(camera.catalog, selection, lambda count: None))
     order = np.sort(np.resize(np.arange(len(selection)), 3 * MOST_PICTURES))

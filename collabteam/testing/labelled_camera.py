@@ -1,4 +1,4 @@
-"""A small camera with labels of every kind, for suites about what comes after labelling."""
+"""A small camera with labels of every kind, for suites about the steps after labelling."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from PIL import Image
 from collabteam.catalog import Catalog, Crop, LabelEvent
 
 CLASSES = ("train", "0", "images", "a.-_b", "Z" * 64)
-"""Allowed names of classes that a careless format takes for something else."""
+"""Valid class names that a careless format may misread."""
 NAMES = ('=1+2,"a"', "<b>&'; é 船\r\nc\td", "../up\\", "x\x01y", "-", "#hash?d=1", "{to}")
-"""Names of videos and tracks that mean something to spreadsheets, XML, addresses or paths."""
+"""Names of videos and tracks with special characters of spreadsheets, XML, URLs or paths."""
 
 _KINDS = ("JPEG", "PNG", "GIF", "PPM", "WEBP", "BMP", "TIFF")
 _TEAM = "0123456789abcdef"
@@ -43,11 +43,11 @@ class LabelledCrop:
 
 @dataclass(frozen=True)
 class LabelledCamera:
-    """A camera, and what is known of its labelled crops.
+    """A camera, and the expected labels of its crops.
 
     Attributes:
         catalog: The camera.
-        labelled: By crop; the camera has crops without a label, too.
+        labelled: The labelled crops by name; the camera also has crops without a label.
     """
 
     catalog: Catalog
@@ -55,11 +55,11 @@ class LabelledCamera:
 
 
 def encoded_picture(number: int, kind: str = "") -> bytes:
-    """A picture of random colours that no other number gives, 12 to 20 pixels wide.
+    """Draw a picture of random colours, different for each number, 12 to 20 pixels wide.
 
     Args:
         number: Seed, from 0.
-        kind: One of Pillow's formats; ``""`` takes one of seven by the number.
+        kind: One of Pillow's formats; ``""`` chooses one of seven by the number.
     """
     pixels = np.random.default_rng(number).integers(0, 256, (14, 12 + number % 9, 3), np.uint8)
     buffer = io.BytesIO()
@@ -73,7 +73,7 @@ def make_labelled_camera(
     """Make a camera whose labels come from all sources and go into all splits.
 
     Every track has two crops of one class, every sixth crop has no track, the last class has no
-    crop, and a few crops have no label or one that is no class.
+    crop, and a few crops have no label or a label that is not a class.
 
     Args:
         root: Folder under which the camera ``S1`` is made.
@@ -95,7 +95,7 @@ def make_labelled_camera(
         frame = -1 if alone else number
         crop = Crop(encoded_picture(number), video, track, frame, time, box)
         crops.append(crop)
-        if track_number % 8 == 7:  # nobody gives these crops a class
+        if track_number % 8 == 7:  # these crops get no class
             said = ("", "unusable", "unknown")[track_number % 3]
             if said:
                 events.append(LabelEvent(crop.crop_id, said, "person", "seed"))

@@ -1,11 +1,11 @@
-"""What a learner has to hold.
+"""Conformance of learners.
 
-Like scikit-learn's ``check_estimator``::
+Use it like scikit-learn's ``check_estimator``::
 
     from collabteam.testing.learners import check_learner
     check_learner(MyLearner)
 
-Every check fits tiny cameras drawn in code; all of them take less than a minute.
+The checks fit tiny cameras drawn in code; together they take less than a minute.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _MOST_HELD = 256
 
 @dataclass(frozen=True)
 class Case:
-    """A learner as it is checked.
+    """A learner under test.
 
     Attributes:
         learner: The class.
@@ -94,14 +94,14 @@ def check_learner(
 COLOURS = torch.tensor(
     [[200, 40, 40], [40, 200, 40], [40, 40, 200], [200, 200, 40], [40, 200, 200], [120, 120, 120]]
 )
-"""By class, and the last one of objects of no class."""
+"""Colours by class; the last one is for objects of no class."""
 
 
 class DrawnPixels:
-    """Pictures drawn from their row's number and shade, which counts what is asked for and held.
+    """Draws pictures from their row's number and shade, and counts requested and held pictures.
 
     Attributes:
-        asked: Rows that were asked for, in that order.
+        asked: Requested rows, in order.
         most_held: The largest number of pictures of ``watched`` rows that were alive at once.
     """
 
@@ -114,7 +114,7 @@ class DrawnPixels:
         self._held, self._watched = 0, {int(row) for row in watched}
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Tensor:
-        """Pictures (n, 3, S, S) uint8: a colour with noise."""
+        """Return pictures (n, 3, S, S) uint8: a colour with noise."""
         side = self.transform.size
         out = torch.empty((len(rows), 3, side, side), dtype=torch.uint8)
         for position, row in enumerate(rows.tolist()):
@@ -142,7 +142,7 @@ def draw_task(
         classes: Number of classes, 2 to 5.
         crops: Number of labelled crops.
         pool: Number of unlabelled crops; they are left out for a learner that does not use them.
-        seed: Of the fit.
+        seed: Seed of the fit.
     """
     rng = np.random.default_rng(7)
     pool = pool if learner.uses_pool else 0
@@ -214,7 +214,7 @@ def _same(one: list[Voter], other: list[Voter]) -> bool:
 
 
 def check_groups_cover_the_classes(case: Case) -> None:
-    """Each class is in one group, and the voters come in the order of the groups."""
+    """Check that each class is in one group, and that voters come in the order of the groups."""
     learner = case.make()
     for count in (2, 3, 5):
         names = [f"class-{number}" for number in range(count)]
@@ -226,7 +226,7 @@ def check_groups_cover_the_classes(case: Case) -> None:
 
 
 def check_probabilities(case: Case) -> None:
-    """Two to five classes, one of them without crops: probabilities are finite and 0 to 1."""
+    """Check that probabilities are finite and 0 to 1, with 2 to 5 classes, one without crops."""
     learner = case.make()
     for count in (2, 3, 5):
         task = draw_task(learner, classes=count, pool=40)
@@ -241,7 +241,7 @@ def check_probabilities(case: Case) -> None:
 
 
 def check_learns(case: Case) -> None:
-    """Colours are told apart, also by crops that did not train."""
+    """Check that the voters tell colours apart on crops that did not train."""
     learner = case.make()
     task = draw_task(learner, crops=192, pool=60)
     prob = _score(learner, task, _fit(learner, task))
@@ -252,7 +252,7 @@ def check_learns(case: Case) -> None:
 
 
 def check_validation_fold_is_not_learned(case: Case) -> None:
-    """Other pictures, labels and weights in the validation fold give the same voters."""
+    """Check that pictures, labels and weights of the validation fold do not affect the voters."""
     learner = case.make()
     task = draw_task(learner, pool=40)
     assert isinstance(task.pixels, DrawnPixels)
@@ -268,35 +268,35 @@ def check_validation_fold_is_not_learned(case: Case) -> None:
 
 
 def check_three_kinds_of_labels(case: Case) -> None:
-    """*None of these* teaches, and is neither a class nor unlabelled."""
+    """Check that *none of these* trains the voters, and is neither a class nor unlabelled."""
     learner = case.make()
     task = draw_task(learner, pool=40)
     fitted = _fit(learner, task)
     none = task.labels == NONE
     called = replace(task, labels=np.where(none, 0, task.labels))
-    assert not _same(fitted, _fit(learner, called)), "none of these is taken for a class"
+    assert not _same(fitted, _fit(learner, called)), "none of these is treated as a class"
     unlabelled = replace(task, labels=np.where(none & ~task.validates, UNLABELLED, task.labels))
     without = _fit(learner, unlabelled)
-    assert not _same(fitted, without), "none of these is taken for unlabelled"
+    assert not _same(fitted, without), "none of these is treated as unlabelled"
     if not learner.uses_pool:
         absent = _only(unlabelled, unlabelled.labels != UNLABELLED)
         assert _same(without, _fit(learner, absent)), "unlabelled crops change the voters"
 
 
 def check_weights(case: Case) -> None:
-    """A weight of 0 is as if the crop were not there; other weights count."""
+    """Check that a weight of 0 removes a crop, and that other weights have an effect."""
     learner = case.make()
     task = draw_task(learner, pool=40)
     out = (np.arange(len(task.rows)) % 5 == 2) & (task.labels != UNLABELLED)
     zero = replace(task, weights=np.where(out, 0, task.weights).astype(np.float32))
     absent = _only(task, ~out | task.validates)
-    assert _same(_fit(learner, zero), _fit(learner, absent)), "weight 0 is not absence"
+    assert _same(_fit(learner, zero), _fit(learner, absent)), "a crop of weight 0 has an effect"
     heavy = replace(task, weights=np.where(out, 4, task.weights).astype(np.float32))
     assert not _same(_fit(learner, task), _fit(learner, heavy)), "weights change nothing"
 
 
 def check_follows_the_seed(case: Case) -> None:
-    """A fit depends on the task alone, not on what ran before or on the rows' numbers."""
+    """Check that a fit depends only on the task, not on earlier fits or the rows' numbers."""
     learner = case.make()
     task = draw_task(learner, pool=40)
     assert isinstance(task.pixels, DrawnPixels)
@@ -309,7 +309,7 @@ def check_follows_the_seed(case: Case) -> None:
 
 
 def check_survives_the_disk(case: Case) -> None:
-    """Voters that were saved and loaded give the same scores."""
+    """Check that saved and loaded voters give the same scores."""
     learner = case.make()
     task = draw_task(learner, pool=40)
     with _folder() as folder:
@@ -327,7 +327,7 @@ class _Killed(Exception):
 
 @dataclass
 class _Killer(Listener):
-    """Ends the fit when so many crops went through."""
+    """Ends the fit after a number of crops."""
 
     after: float = float("inf")
     crops: int = field(default=0, init=False)
@@ -345,7 +345,7 @@ class _Killer(Listener):
 
 
 def check_resumes(case: Case) -> None:
-    """A fit that was killed, twice, ends like one that was not."""
+    """Check that a fit killed twice and resumed ends like an uninterrupted one."""
     learner = case.make()
     task = draw_task(learner, pool=40)
     whole = _Killer()
@@ -365,7 +365,7 @@ def check_resumes(case: Case) -> None:
 
 
 def check_starts_from_the_round_before(case: Case) -> None:
-    """``start_from`` matters, and gives the same each time."""
+    """Check that ``start_from`` has an effect and is reproducible."""
     learner = case.make()
     task = draw_task(learner, pool=40)
     with _folder() as folder:
@@ -379,7 +379,7 @@ def check_starts_from_the_round_before(case: Case) -> None:
 
 
 def check_pool_is_not_held(case: Case) -> None:
-    """Pictures of the pool are read when they are needed, a few at a time."""
+    """Check that pictures of the pool are read when needed, a few at a time."""
     learner = case.make()
     task = draw_task(learner, pool=_POOL)
     assert isinstance(task.pixels, DrawnPixels)

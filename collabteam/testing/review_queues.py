@@ -27,23 +27,22 @@ _TRACKS = 60
 def check_review_queue(
     queue_class: type[ReviewQueue], catalog: Catalog | None = None
 ) -> QueuedCrops:
-    """Raise unless a review queue keeps its promises.
+    """Raise unless a review queue meets its contract.
 
-    It is checked that every crop is there once; that suggestions are labels; that crops for
-    training are no crops of objects that the test set shows and no two of one track; that a test
-    set and an audit ask for nothing else; that looking changes nothing; and that a second
-    preparation draws nothing more.
+    The checks: every crop occurs once; suggestions are labels; crops for training are not of tracks
+    in the test set and at most one of each track; a queue for the test set or an audit has only its
+    own crops; reading the queue changes nothing; a second preparation draws nothing more.
 
     Args:
         queue_class: The queue.
-        catalog: A camera to check it on, which is reviewed by that; by default a small one is made,
-            without any round. Give a trained camera where the queue needs a team.
+        catalog: A camera to check the queue on; the check adds answers to it. By default, a small
+            camera without any round is made. Pass a trained camera if the queue needs a team.
 
     Returns:
-        The crops of the queue after it was prepared, to check more.
+        The crops of the prepared queue, for further checks.
 
     Raises:
-        AssertionError: Says what was expected and what came.
+        AssertionError: A check failed; the message says what was expected and found.
     """
     _check_texts(queue_class)
     with tempfile.TemporaryDirectory() as folder:
@@ -56,7 +55,7 @@ def check_review_queue(
         queue.prepare(catalog, config, Listener())
         version = catalog.log_version()
         crops = _crops(queue, catalog, config)
-        assert len(before.rows) <= len(crops.rows), "preparing took crops away"
+        assert len(before.rows) <= len(crops.rows), "preparing removed crops"
         queue.prepare(catalog, config, Listener())
         again = _crops(queue_class(), catalog, config)
         assert catalog.log_version() == version, "the second preparation changed the log"
@@ -70,7 +69,7 @@ def check_review_queue(
 
 
 def make_reviewed_camera(root: Path) -> Catalog:
-    """A camera with proposals, a test set, labels of a team and of two reviewers.
+    """Make a camera with proposals, a test set, and labels of a team and two reviewers.
 
     Args:
         root: Folder under which the camera ``S1`` is made.
@@ -122,17 +121,17 @@ def _check_texts(queue_class: type[ReviewQueue]) -> None:
 
 
 def _check_empty_camera(queue_class: type[ReviewQueue], root: Path) -> None:
-    """A camera without crops has an empty queue."""
+    """Check that a camera without crops has an empty queue."""
     catalog = Catalog.register(root, "empty", _CLASSES)
     crops = _crops(queue_class(), catalog, _config(catalog))
     assert len(crops.rows) == 0, f"expected no crops of an empty camera, got {len(crops.rows)}"
 
 
 def _crops(queue: ReviewQueue, catalog: Catalog, config: ReviewConfig) -> QueuedCrops:
-    """The queue's crops, with the checks that hold always."""
+    """Return the queue's crops after the checks that always apply."""
     version, index = catalog.log_version(), catalog.index()
     crops = queue.crops(ReviewState(catalog, index, catalog.annotations().answers(), config))
-    assert catalog.log_version() == version, "looking at the crops changed the log"
+    assert catalog.log_version() == version, "reading the queue changed the log"
     rows = crops.rows
     assert rows.ndim == 1, f"rows: expected shape (Q,), got {rows.shape}"
     assert np.issubdtype(rows.dtype, np.integer), f"rows: expected integers, got {rows.dtype}"
@@ -161,7 +160,7 @@ def _check_purpose(queue_class: type[ReviewQueue], catalog: Catalog, crops: Queu
     elif purpose in ("seed", "unsure"):
         _check_training(index, rows)
         assert purpose == "seed" or not len(rows) or crops.round >= 0, (
-            "round: expected the round of the team that does not know the crops"
+            "round: expected the round of the team that abstained on the crops"
         )
 
 
@@ -176,7 +175,7 @@ def _check_training(index: CropIndex, rows: NDArray[np.int64]) -> None:
 def _check_answers(
     queue_class: type[ReviewQueue], catalog: Catalog, config: ReviewConfig, crops: QueuedCrops
 ) -> None:
-    """Answer one half of the crops: no new ones come, and none of the other half goes."""
+    """Answer half of the crops, and check that none join the queue and none of the rest leave."""
     index = catalog.index()
     answered = crops.rows[::2]
     events = [

@@ -29,19 +29,19 @@ class _Pool:
 
 
 def check_selection_rule(rule_class: type[SelectionRule], settings: Any = None) -> None:
-    """Raise unless a selection rule keeps its promises.
+    """Raise unless a selection rule meets its contract.
 
-    It is checked that only crops with the class's verdict are drawn, each once, at most one of a
-    track, none of an excluded crop and none of a track that two classes claim; that the counts and
-    the shortfall are right; that the seed alone decides the draw; and that neither the names of the
-    tracks nor the order in which candidates are offered matter.
+    The checks: only crops with the class's verdict are drawn, each once, at most one per track, no
+    excluded crop and none of a track that two classes claim; the counts and the shortfall are
+    right; the seed alone decides the draw; neither the names of the tracks nor the order of the
+    candidates matters.
 
     Args:
         rule_class: The rule.
         settings: An instance of its ``Settings``; None for the defaults.
 
     Raises:
-        AssertionError: Says what was expected and what came.
+        AssertionError: A check failed; the message says what was expected and found.
     """
     schema = rule_class.Settings
     assert is_dataclass(schema), "Settings: expected a dataclass"
@@ -65,7 +65,7 @@ def _pools() -> Iterator[_Pool]:
             track = rng.integers(0, tracks, crops)
             excluded = np.isin(track, rng.integers(0, tracks, max(1, tracks // 5)))
             yield _Pool(Verdicts(branch, confidence), track, excluded & (crops > 1), classes)
-    # Clear tracks alone: each has crops of one class.
+    # Only clear tracks: each has crops of one class.
     track = np.repeat(np.arange(80), 3)
     yield _Pool(Verdicts(track % 4, rng.random(240)), track, np.zeros(240, dtype=bool), 4)
 
@@ -84,7 +84,7 @@ def _check_candidates(rule: SelectionRule, pool: _Pool) -> None:
             "candidates: expected crops with the class's verdict"
         )
         again = rule.candidates(pool.verdicts, branch)
-        np.testing.assert_array_equal(again, positions, "equal verdicts, other candidates")
+        np.testing.assert_array_equal(again, positions, "equal verdicts gave different candidates")
 
 
 def _check_increments(rule: SelectionRule, pool: _Pool, count: int) -> None:
@@ -105,7 +105,7 @@ def _check_increments(rule: SelectionRule, pool: _Pool, count: int) -> None:
         others = set().union(*(claims[other] for other in range(pool.classes) if other != one))
         clear = [p for p in offered[one].tolist() if pool.tracks[p] not in others]
         assert set(increment.taken.tolist()) <= set(clear), (
-            "a crop was drawn that is no candidate, or whose track two classes claim"
+            "a drawn crop is not a candidate, or two classes claim its track"
         )
         assert increment.taken.tolist() == sorted(increment.taken.tolist()), (
             "taken: expected ascending positions"
@@ -127,7 +127,7 @@ def _check_draws(rule: SelectionRule, pool: _Pool) -> None:
         return [one.taken.tolist() for one in _select(rule, changed, 5, seed)]
 
     first = drawn(pool, [3, 1])
-    assert drawn(pool, [3, 1]) == first, "the same seed, another draw"
+    assert drawn(pool, [3, 1]) == first, "the same seed gave a different draw"
     rng = np.random.default_rng(5)
     names = rng.permutation(1000)[pool.tracks] if len(pool.tracks) else pool.tracks
     renamed = _Pool(pool.verdicts, names, pool.excluded, pool.classes)

@@ -27,24 +27,24 @@ from collabteam.team.voting import (
 )
 
 _EDGES = (0.0, np.nextafter(0.5, 0), 0.5, np.nextafter(0.5, 1), 1.0)
-"""Probabilities at which a vote may tip."""
+"""Probabilities at which a vote may change."""
 
 
 def check_vote_policy(policy_class: type[VotePolicy], settings: Any = None) -> None:
-    """Raise unless a vote policy keeps its promises.
+    """Raise unless a vote policy meets its contract.
 
-    It is checked that verdicts have the right shape and range; that crops are judged one by one,
-    whatever the order of crops and classes; that a team abstains where its branches do not tell
-    classes apart; that more evidence for a class never loses it; that a threshold only takes
-    verdicts away; that equal input gives equal output; that wrong input is refused; and that the
-    policy can be rebuilt from its record.
+    The checks: verdicts have the right shape and range; each crop is judged on its own, whatever
+    the order of crops and classes; a team abstains where its branches do not distinguish the
+    classes; more evidence for a class never removes its verdict; a threshold only removes verdicts;
+    equal input gives equal output; wrong input is refused; the policy can be rebuilt from its
+    record.
 
     Args:
         policy_class: The policy.
         settings: An instance of its ``Settings``; None for the defaults.
 
     Raises:
-        AssertionError: Says what was expected and what came.
+        AssertionError: A check failed; the message says what was expected and found.
     """
     _check_settings(policy_class)
     for joint in JOINTS:
@@ -61,13 +61,13 @@ def check_vote_policy(policy_class: type[VotePolicy], settings: Any = None) -> N
 
 
 def _teams() -> Iterator[NDArray[np.float64]]:
-    """Probabilities of teams of 2 to 5 branches: at the edges, in between, and of no crops."""
+    """Yield probabilities for 2 to 5 branches: at the limits, in between, and for no crops."""
     rng = np.random.default_rng(0)
     for branches in (2, 3, 5):
         yield np.empty((0, branches))
         yield rng.random((200, branches))
         yield rng.choice(_EDGES, (200, branches))
-        # Teams that are nearly sure, as trained ones are.
+        # Nearly certain teams, as trained ones are.
         yield np.clip(rng.beta(0.3, 0.3, (200, branches)), 0, 1)
     yield np.array(list(product(_EDGES, repeat=3)))
 
@@ -95,11 +95,11 @@ def _check_shapes(policy: VotePolicy, prob: NDArray[np.float64]) -> None:
     assert is_known.all(), f"branch: expected -1 to {branches - 1}, got {branch[~is_known]}"
     assert ((confidence >= 0) & (confidence <= 1)).all(), "confidence: expected 0 to 1"
     again = policy.vote(prob)
-    np.testing.assert_array_equal(again.branch, branch, "equal input, other verdicts")
-    np.testing.assert_array_equal(again.confidence, confidence, "equal input, other confidence")
+    np.testing.assert_array_equal(again.branch, branch, "equal input, different verdicts")
+    np.testing.assert_array_equal(again.confidence, confidence, "equal input, other confidences")
     single = policy.vote(prob.astype(np.float32).astype(np.float64))
     narrow = policy.vote(prob.astype(np.float32))
-    np.testing.assert_array_equal(narrow.branch, single.branch, "float32 gives other verdicts")
+    np.testing.assert_array_equal(narrow.branch, single.branch, "float32 gives different verdicts")
 
 
 def _check_order(policy: VotePolicy, prob: NDArray[np.float64]) -> None:
@@ -133,7 +133,7 @@ def _check_thresholds(policy: VotePolicy, prob: NDArray[np.float64]) -> None:
     np.testing.assert_array_equal(limited.confidence, verdicts.confidence)
     stands = verdicts.confidence >= np.append(least, np.inf)[verdicts.branch]
     expected = np.where(stands, verdicts.branch, ABSTAIN)
-    np.testing.assert_array_equal(limited.branch, expected, "thresholds: other verdicts than said")
+    np.testing.assert_array_equal(limited.branch, expected, "thresholds: expected other verdicts")
 
 
 def _check_monotonicity(policy: VotePolicy, prob: NDArray[np.float64]) -> None:
@@ -157,7 +157,7 @@ def _check_plain_cases(policy: VotePolicy) -> None:
         assert sure.branch.tolist() == list(range(branches)), (
             f"one branch at 1, all others at 0: expected its class, got {sure.branch}"
         )
-        np.testing.assert_allclose(sure.confidence, 1, err_msg="a sure team: expected confidence 1")
+        np.testing.assert_allclose(sure.confidence, 1, err_msg="sure team: expected confidence 1")
         alike = policy.vote(np.repeat(np.array(_EDGES)[:, None], branches, axis=1))
         assert (alike.branch == ABSTAIN).all(), (
             f"all branches alike: expected the team to abstain, got {alike.branch}"
@@ -179,9 +179,9 @@ def _check_record(policy: VotePolicy, prob: NDArray[np.float64]) -> None:
         record = json.loads(json.dumps(one.to_record(), allow_nan=False))
         rebuilt = policy_from_record(record)
         assert type(rebuilt) is type(one), f"{record}: expected {type(one)}, got {type(rebuilt)}"
-        assert rebuilt.to_record() == one.to_record(), "a rebuilt policy has another record"
+        assert rebuilt.to_record() == one.to_record(), "a rebuilt policy has a different record"
         found, expected = rebuilt.vote(prob), one.vote(prob)
-        message = "a policy rebuilt from its record gives other verdicts"
+        message = "a policy rebuilt from its record gives different verdicts"
         np.testing.assert_array_equal(found.branch, expected.branch, message)
         np.testing.assert_array_equal(found.confidence, expected.confidence, message)
 

@@ -97,7 +97,7 @@ def test_a_format_of_ones_own_conforms() -> None:
 @pytest.mark.parametrize(
     ("wrong", "error", "said"),
     [
-        (Guesses, AssertionError, "nobody answered"),
+        (Guesses, AssertionError, "was not answered"),
         (Forgets, AssertionError, "answers did not come back"),
         (Skips, AssertionError, "every task is consumed once"),
         (Breaks, IndexError, "index out of range"),

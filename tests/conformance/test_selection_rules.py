@@ -86,7 +86,7 @@ class Stingy(Quantile):
     [
         (AnyClass, "class's verdict"),
         (NearCopies, "two crops of one track"),
-        (Unseeded, "another draw|order of the candidates"),
+        (Unseeded, "a different draw|changed the draw"),
         (InOrder, "order of the candidates"),
         (Stingy, "crops of different tracks"),
     ],

@@ -17,8 +17,8 @@ class Coco(ExportFormat):
     name = "coco"
     layout = "`annotations.json` (COCO) and `images/`"
     notes = (
-        "One annotation a picture: the whole picture is its box. Where the object was in the "
-        "frame of its video stands in `attributes.frame_box`.",
+        "One annotation per picture, whose box is the whole picture. The position of the object in "
+        "the frame of its video is in `attributes.frame_box`.",
     )
     box_columns = "`frame_box` (left, top, width, height)"
 
@@ -29,7 +29,7 @@ class Coco(ExportFormat):
         number_of = {name: number for number, name in enumerate(selection.classes, 1)}
         categories = [{"id": id_, "name": name} for name, id_ in number_of.items()]
         (folder / IMAGES).mkdir()
-        # The annotations follow all images: they wait in a file of their own.
+        # The annotations come after all images, so they are collected in a separate file.
         waiting, target = folder / ".annotations", folder / "annotations.json"
         with (
             target.open("w", encoding="utf-8", newline="") as images,

@@ -32,7 +32,7 @@ class Cvat(ExportFormat):
     )
 
     def arrange(self, selection: Selection, seed: int) -> Selection:
-        """Sort the crops by name, because CVAT numbers the pictures of an archive like this."""
+        """Sort the crops by name, because CVAT numbers the pictures of an archive in this order."""
         return selection.take(np.argsort(selection.index.crop_id[selection.rows].astype(str)))
 
     def write(
@@ -50,7 +50,7 @@ class Cvat(ExportFormat):
                     archive.writestr(zipfile.ZipInfo(f"{IMAGES}/{crop.file}"), crop.image)
                     file.write(_image(number, crop))
                 file.write("</annotations>\n")
-            entry = zipfile.ZipInfo(ANNOTATIONS)  # without the time, which would differ
+            entry = zipfile.ZipInfo(ANNOTATIONS)  # no time: bytes stay equal
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.file_size = waiting.stat().st_size
             with waiting.open("rb") as source, archive.open(entry, "w") as target:

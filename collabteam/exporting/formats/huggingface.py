@@ -21,9 +21,9 @@ from collabteam.exporting.crops import ExportedCrop
 from collabteam.exporting.selection import Selection
 
 ROW_GROUP = 100
-"""Crops of one row group, as the library itself writes tables with pictures."""
+"""Crops per row group; the library uses the same number for tables with pictures."""
 SHARD_BYTES = 2**28
-"""Bytes of pictures after which a new shard begins."""
+"""A new shard begins after this number of bytes of pictures."""
 
 _DATA = "data"
 _TYPES = {
@@ -42,11 +42,11 @@ class HuggingFace(ExportFormat):
     notes = (
         '`datasets.load_dataset("{to}")` opens the folder with its splits; `image` is an `Image`, '
         "`label` a `ClassLabel`.",
-        "The split `held-out` is called `held_out`, because names of splits have no hyphen there.",
+        "The split `held-out` is called `held_out`, because split names cannot contain a hyphen.",
     )
 
     def front_matter(self, selection: Selection) -> str:
-        """The YAML header of the dataset card."""
+        """Return the YAML header of the dataset card."""
         files = [
             {"split": _split_name(split), "path": f"{_DATA}/{_split_name(split)}-*"}
             for split in selection.splits_present()
@@ -60,7 +60,7 @@ class HuggingFace(ExportFormat):
     def write(
         self, crops: Iterator[ExportedCrop], folder: Path, selection: Selection, camera: str
     ) -> WriteReport:
-        """Write the shards of all splits side by side."""
+        """Write the shards of all splits in one pass."""
         (folder / _DATA).mkdir()
         splits = {
             split: _Split(folder / _DATA, _split_name(split), selection.classes)
@@ -124,12 +124,12 @@ class _Split:
         if not self._rows:
             return
         if self._writer is None:
-            # Its final name has the number of shards, which is not known yet.
+            # The final name includes the number of shards, which is not known yet.
             self._shards.append(self._folder / f"{self._name}-{len(self._shards)}")
             self._writer = pq.ParquetWriter(
                 self._shards[-1],
                 self._schema,
-                # Pictures are compressed already.
+                # Pictures are already compressed.
                 compression={
                     "image.bytes": "none",
                     **dict.fromkeys(("image.path", "label", *_TYPES), "zstd"),
@@ -147,7 +147,7 @@ class _Split:
         self._writer, self._bytes = None, 0
 
     def finish(self) -> None:
-        """Write what is left, and give the shards their names."""
+        """Write the remaining crops, and give the shards their final names."""
         self._flush()
         self.close()
         count = len(self._shards)

@@ -17,20 +17,20 @@ class ImageFolder(ExportFormat):
     """``train/<class>/``, the same for every other split, and ``metadata.csv``.
 
     Attributes:
-        as_png: Extensions of pictures that the loader does not open and that become PNG.
+        as_png: Extensions that the loader cannot open; these pictures are converted to PNG.
     """
 
     name = "imagefolder"
     layout = "`train/<class>/<crop>.jpg` and the same for every other split; `metadata.csv`"
     notes = (
         '`torchvision.datasets.ImageFolder("{to}/train", allow_empty=True)`: each split has a '
-        "folder for every class that occurs, perhaps an empty one, so that classes have the same "
+        "folder for every class that occurs, even if empty, so that classes have the same "
         "numbers.",
     )
     as_png: ClassVar[tuple[str, ...]] = (".gif",)
 
     def splits(self, selection: Selection) -> list[str]:
-        """Names of the splits that get a folder."""
+        """Return the names of the splits that get a folder."""
         return sorted(set(selection.split.tolist()))
 
     def write(
@@ -40,7 +40,7 @@ class ImageFolder(ExportFormat):
         present = [name for name in selection.classes if selection.count(name)]
         for split in self.splits(selection):
             # Loaders number the classes by the folders of a split, so every split has the same
-            # ones. Nobody trains or measures on the crops that are held out.
+            # folders. Held-out crops are for neither training nor measuring, so they need none.
             for name in present:
                 if split != HELD_OUT or selection.count(name, split=split):
                     (folder / split / name).mkdir(parents=True)
@@ -58,7 +58,7 @@ class ImageFolder(ExportFormat):
         if not converted:
             return WriteReport()
         remark = (
-            "Written as PNG, with the same pixels, because the loader takes no "
+            "Written as PNG, with the same pixels, because the loader cannot read "
             f"{' or '.join(self.as_png)}: {converted} of the pictures."
         )
         return WriteReport([remark], converted)

@@ -15,12 +15,12 @@ from collabteam.exporting.crops import ExportedCrop
 from collabteam.exporting.selection import Selection
 
 ROW_GROUP = 256
-"""Crops of one row group."""
+"""The number of crops per row group."""
 
 _SCHEMA = pa.schema(
     [
         pa.field("image", pa.binary(), nullable=False),
-        # Not 'crop_id': ingest would look for crops of these names in the camera that takes them.
+        # Not 'crop_id': ingest would look for these names in the catalog of the other camera.
         pa.field("crop", pa.string(), nullable=False),
         *(pa.field(name, pa.string(), nullable=False) for name in ("label", "split", "source")),
         pa.field("confidence", pa.float64()),
@@ -31,7 +31,7 @@ _SCHEMA = pa.schema(
         ),
         pa.field("frame", pa.int64()),
         pa.field("time", pa.float64()),
-        # Lists of any length: Arrow cannot write a fixed-size list that may be missing to Parquet.
+        # Lists of any length: Arrow cannot write nullable fixed-size lists to Parquet.
         pa.field("box", pa.list_(pa.float64())),
         pa.field("width", pa.int64(), nullable=False),
         pa.field("height", pa.int64(), nullable=False),
@@ -66,7 +66,7 @@ class Parquet(ExportFormat):
         with pq.ParquetWriter(
             folder / "crops.parquet",
             schema,
-            # Pictures are compressed already, and no two are equal.
+            # Pictures are already compressed, and no two are equal.
             compression={name: "none" if name == "image" else "zstd" for name in schema.names},
             use_dictionary=[name for name in texts if name != "crop"],
             write_statistics=[name for name in schema.names if name != "image"],

@@ -16,7 +16,7 @@ from collabteam.exporting.selection import TRAIN, VAL, Selection, validation_par
 _VALIDATION = 0.1
 """Share of the crops of ``train`` that become ``val``."""
 _SMALLEST = 10
-"""Pixels of the shorter side; ultralytics ignores smaller pictures."""
+"""Smallest side in pixels; ultralytics ignores smaller pictures."""
 
 
 class Yolo(ImageFolder):
@@ -34,7 +34,7 @@ class Yolo(ImageFolder):
     as_png = (".gif", ".ppm")
 
     def arrange(self, selection: Selection, seed: int) -> Selection:
-        """Set a part of the training crops apart as ``val``, whole tracks only."""
+        """Move a part of the training crops, in whole tracks, to ``val``."""
         trains = np.flatnonzero(selection.split == TRAIN)
         tracks = selection.index.track[selection.rows[trains]]
         part = validation_part(selection.label[trains], tracks, _VALIDATION, seed)
@@ -43,7 +43,7 @@ class Yolo(ImageFolder):
         return replace(selection, split=split)
 
     def splits(self, selection: Selection) -> list[str]:
-        """Names of the splits that get a folder."""
+        """Return the names of the splits that get a folder."""
         # Without val/, ultralytics would validate on test/.
         return sorted({TRAIN, VAL, *selection.split.tolist()})
 

@@ -23,11 +23,11 @@ from collabteam.stages import Stage
 
 @dataclass(frozen=True, eq=False)
 class OutOfFold:
-    """Predictions on crops that a person judged and that the networks did not train on.
+    """Predictions on crops that a person labelled and that the networks did not train on.
 
     Attributes:
         prob_NB: (N, B) probability of *true*, uncalibrated.
-        labels_N: (N,) class, -1 for none of them.
+        labels_N: (N,) class, -1 for none of the classes.
         tracks_N: (N,) track.
     """
 
@@ -48,7 +48,7 @@ class ReadOutOfFold(Stage[dict[int, OutOfFold]]):
     name = "calibrate"
 
     def compute(self, listener: Listener) -> dict[int, OutOfFold]:
-        """Return them by fold; none where an earlier version left no names of the crops."""
+        """Return them by fold; none where an earlier version did not save the crops' names."""
         plan, index, found = self.plan, self.plan.index, {}
         for fold, file in plan.files.all_fold_predictions().items():
             try:
@@ -102,13 +102,13 @@ class Calibrate(Stage[NDArray[np.float64]]):
 
 @dataclass(frozen=True, eq=False)
 class ChooseThresholds(Stage[list[RiskThreshold]]):
-    """Choose per class the confidence from which on labels keep a risk.
+    """Choose the confidence of each class from which labels stay within a risk.
 
     Attributes:
         plan: The labelling.
-        out_of_fold: By fold.
-        temperatures: (B,) of the branches.
-        risk: Share of wrong labels that is tolerable.
+        out_of_fold: The predictions, by fold.
+        temperatures: (B,) temperatures of the branches.
+        risk: Tolerable share of wrong labels.
     """
 
     plan: LabellingPlan
@@ -136,7 +136,7 @@ class ChooseThresholds(Stage[list[RiskThreshold]]):
         )  # fmt: skip
 
     def tell(self, output: list[RiskThreshold], listener: Listener) -> None:
-        """Warn of classes of which nothing can be labelled."""
+        """Warn about classes in which no crop can be labelled."""
         for name, found in zip(self.plan.classes, output, strict=True):
             if not np.isfinite(found.threshold):
                 listener.warn(messages.nothing_released(name, self.risk, found))

@@ -1,4 +1,4 @@
-"""Stages that decide on every crop and write the verdicts into the log."""
+"""Stages that decide on every crop and write the verdicts to the log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from collabteam.stages import Stage
 from collabteam.team.voting import ABSTAIN, Verdicts, VotePolicy, combine_tracks
 
 _EVENTS = 16_384
-"""Verdicts in one commit."""
+"""The largest number of verdicts in one commit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class Decision:
     """Verdicts on N crops.
 
     Attributes:
-        verdicts: Of the crops, with the word of their tracks.
+        verdicts: The final verdicts, which take the crops' tracks into account.
         is_conflict: (N,) whether a crop's track contradicts itself or a person.
     """
 
@@ -37,7 +37,7 @@ class Decide(Stage[Decision]):
 
     Attributes:
         plan: The labelling.
-        policy: With the thresholds, if there are any.
+        policy: The vote policy, with the thresholds if there are any.
         rows: (N,) rows of the crops.
         prob_NB: (N, B) calibrated probability of *true*.
     """
@@ -59,8 +59,8 @@ class Decide(Stage[Decision]):
             _, tracks = np.unique(self.plan.index.track_code[rows], return_inverse=True)
             single = self.plan.policy
             together, conflicts = combine_tracks(prob, tracks, config.correlation, single)
-            # A threshold is a promise about single crops and their own confidence: what the track
-            # adds could only be taken on trust. A conflict still takes away.
+            # A threshold bounds the risk of single crops by their own confidence, so tracks add no
+            # labels here. Conflicts still remove labels.
             if self.policy.thresholds is None:
                 decided = single.vote(together)
             conflicts |= self._contradicts_a_person(decided.branch)
@@ -68,7 +68,7 @@ class Decide(Stage[Decision]):
         return Decision(Verdicts(branch, decided.confidence), conflicts)
 
     def _contradicts_a_person(self, branch: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether a person called another crop of the track, outside the test set, otherwise."""
+        """Return whether a person labelled another non-test crop of the track differently."""
         index, classes = self.plan.index, self.plan.classes
         said = np.flatnonzero(index.judged() & ~index.test)
         called = index.targets(said, classes)
@@ -86,14 +86,14 @@ class Decide(Stage[Decision]):
 
 @dataclass(frozen=True, eq=False)
 class WriteVerdicts(Stage[int]):
-    """Append to the log the verdicts that it does not hold already.
+    """Append the verdicts that the log does not hold yet.
 
-    Part by part: a verdict is its own artefact, so a command that was killed appends the rest.
+    They are appended in parts; after a kill, the next command appends the rest.
 
     Attributes:
         plan: The labelling.
         rows: (N,) rows of the crops.
-        verdicts: On these crops.
+        verdicts: Verdicts on these crops.
         run: Name of the team with these settings.
     """
 

@@ -25,7 +25,7 @@ class OpenedEngine:
 
     Attributes:
         engine: The team.
-        scores: Name of its scores; empty for those that training left.
+        scores: Name of its scores; empty for those that training saved.
     """
 
     engine: Engine
@@ -46,25 +46,25 @@ class OpenEngine(Stage[OpenedEngine]):
     name = "score"
 
     def compute(self, listener: Listener) -> OpenedEngine:
-        """Load it.
+        """Load the engine.
 
         Raises:
-            UserError: A package is missing, the processor lacks the arithmetic, or the round is
-                broken.
+            UserError: A package is missing, the processor does not support the precision, or the
+                round is damaged.
         """
         plan, config = self.plan, self.plan.config
         engine = open_engine(
             partial(load_team, plan.files), plan.files, config.engine, self.precision,
             config.trainer, self._calibration_crops,
         )  # fmt: skip
-        # What training scored, in the arithmetic of its machine, need not be scored again.
+        # The scores of training, in the precision of its machine, can be used again.
         is_trained = config.engine == "torch" and {
             self.precision, config.trainer.precision
         } == {"auto"}  # fmt: skip
         return OpenedEngine(engine, "" if is_trained else f"{engine.kind}-{engine.precision}")
 
     def _calibration_crops(self, count: int) -> list[bytes]:
-        """Pictures of the camera for an engine that measures the range of its numbers on them."""
+        """Return pictures on which an engine measures the range of its numbers."""
         plan = self.plan
         rng = np.random.default_rng([plan.config.seed, *b"calibration"])
         rows = rng.choice(len(plan.index), min(count, len(plan.index)), replace=False)
@@ -87,14 +87,14 @@ class CompareEngine(Stage[EngineCheck]):
     name = "score"
 
     def saved(self, listener: Listener) -> EngineCheck | None:
-        """Return what an earlier comparison of this team and engine said."""
+        """Return the result of an earlier comparison of this team and engine."""
         file = self.plan.files.scores_check(self.opened.scores)
         if file.exists() and (known := read_json(file)).items() >= self._key().items():
             return EngineCheck.model_validate(known)
         return None
 
     def compute(self, listener: Listener) -> EngineCheck:
-        """Score a sample with both.
+        """Score a sample with the engine and the reference.
 
         Raises:
             Disagreement: More than ``MOST_DISAGREEMENT`` of the verdicts differ.
@@ -116,12 +116,12 @@ class CompareEngine(Stage[EngineCheck]):
         return EngineCheck.model_validate(self._key() | asdict(found))
 
     def tell(self, output: EngineCheck, listener: Listener) -> None:
-        """Say how far the engine is from the reference."""
+        """Report how far the engine differs from the reference."""
         if output.crops:
             listener.say(messages.compared(output))
 
     def save(self, output: EngineCheck) -> None:
-        """Write it beside the engine's scores, if there was anything to compare."""
+        """Write the result beside the engine's scores, if there were crops to compare."""
         if output.crops:
             write_json(self.plan.files.scores_check(self.opened.scores), output.model_dump())
 

@@ -1,4 +1,4 @@
-"""Stages that measure labels: on the frozen test set, against hidden truth, and by samples."""
+"""Stages that measure labels on the frozen test set and against hidden truth, and pick samples."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ from collabteam.team.voting import ABSTAIN, Verdicts
 
 _BINS = 10
 _CURVE = 101
-"""Most points of the risk over the coverage on record."""
+"""The largest number of points of the saved risk-coverage curve."""
 
 
 @dataclass(frozen=True, eq=False)
 class LabelQuality:
-    """What the team's confidence is worth on the frozen test set.
+    """The quality of the team's confidence on the frozen test set.
 
     Attributes:
-        before: Reliability per class, uncalibrated.
-        after: The same, calibrated.
-        curve: Risk over coverage of single crops, calibrated.
-        record: All of it for ``label.json``.
+        before: Reliability of each class before calibration.
+        after: Reliability of each class after calibration.
+        curve: Risk over coverage of single crops after calibration.
+        record: These results, for ``label.json``.
     """
 
     before: dict[str, Reliability]
@@ -69,7 +69,7 @@ class MeasureTest(Stage[LabelQuality | None]):
         rows: (N,) rows of the crops of the test set.
         raw_NB: (N, B) uncalibrated probability of *true*.
         prob_NB: (N, B) the same, calibrated.
-        verdicts: On these crops, as they are labelled.
+        verdicts: The final verdicts on these crops.
     """
 
     plan: LabellingPlan
@@ -80,7 +80,7 @@ class MeasureTest(Stage[LabelQuality | None]):
     name = "measure"
 
     def compute(self, listener: Listener) -> LabelQuality | None:
-        """Return what was found; None without a verified test set."""
+        """Return the quality; None without a verified test set."""
         if not len(self.rows):
             return None
         classes, raw, calibrated = self.plan.classes, self.raw_NB, self.prob_NB
@@ -111,18 +111,18 @@ class MeasureTest(Stage[LabelQuality | None]):
         return LabelQuality(before, after, curve, record)
 
     def tell(self, output: LabelQuality | None, listener: Listener) -> None:
-        """Warn if there is nothing to measure on."""
+        """Warn if there is no verified test set."""
         if output is None:
             listener.warn(messages.no_test_set(self.plan.catalog.name))
 
 
 @dataclass(frozen=True, eq=False)
 class TruthOfLabels:
-    """Labels beside hidden truth.
+    """Labels compared with hidden truth.
 
     Attributes:
         known: (N,) true label of each crop, ``""`` where it is not known.
-        measured: How right the labels of the pool are; None where nothing is known.
+        measured: Accuracy of the labels of the pool; None if no truth is known.
     """
 
     known: NDArray[np.object_]
@@ -131,13 +131,13 @@ class TruthOfLabels:
 
 @dataclass(frozen=True, eq=False)
 class CompareWithTruth(Stage[TruthOfLabels]):
-    """Compare the labels with hidden truth; nothing here feeds back into the labels.
+    """Compare the labels with hidden truth; the result never affects the labels.
 
     Attributes:
         plan: The labelling.
         rows: (N,) rows of the crops.
         branch: (N,) verdicts.
-        in_pool: (N,) whether a crop is one of the pool.
+        in_pool: (N,) whether a crop is in the pool.
     """
 
     plan: LabellingPlan
@@ -147,7 +147,7 @@ class CompareWithTruth(Stage[TruthOfLabels]):
     name = "measure"
 
     def compute(self, listener: Listener) -> TruthOfLabels:
-        """Return what was found."""
+        """Return the accuracy."""
         known = read_truth(self.plan.catalog, self.plan.index.crop_id)[self.rows]
         has = self.in_pool & (known != "")
         if not has.any():
@@ -168,18 +168,18 @@ class CompareWithTruth(Stage[TruthOfLabels]):
 
 @dataclass(frozen=True, eq=False)
 class PickSamples(Stage[Samples]):
-    """Pick crops to look at, one of a track: the surest of each class, unsure ones, wrong ones.
+    """Pick crops to check, one per track: the most confident of each class, unsure and wrong ones.
 
-    Crops without a label are a seeded random draw. A label is wrong if a person contradicts it, on
-    the test set, or hidden truth does; the surest of them come first.
+    Crops without a label are drawn at random with a seed. A label is wrong if a person's label of
+    the test set or hidden truth contradicts it; the most confident wrong labels come first.
 
     Attributes:
         plan: The labelling.
         rows: (N,) rows of the crops.
         prob_NB: (N, B) calibrated probability of *true*.
-        verdicts: On these crops.
-        in_pool: (N,) whether a crop is one of the pool.
-        in_test: (N,) whether a crop is one of the verified test set.
+        verdicts: Verdicts on these crops.
+        in_pool: (N,) whether a crop is in the pool.
+        in_test: (N,) whether a crop is in the verified test set.
         known: (N,) hidden truth, ``""`` where it is not known.
     """
 
@@ -196,10 +196,10 @@ class PickSamples(Stage[Samples]):
         """Return the samples."""
         plan, rows, branch = self.plan, self.rows, self.verdicts.branch
         index, names = plan.index, np.array([*plan.classes, ""], dtype=object)
-        surest = np.argsort(-self.verdicts.confidence, kind="stable")
-        # Dealt out in turn, so that the first few show every class.
+        ranked = np.argsort(-self.verdicts.confidence, kind="stable")
+        # Take the classes in turn, so that the first few samples show every class.
         dealt = [
-            self._one_of_a_track(surest[self.in_pool[surest] & (branch[surest] == number)])
+            self._one_of_a_track(ranked[self.in_pool[ranked] & (branch[ranked] == number)])
             for number in range(len(plan.classes))
         ]
         sure = [some[k] for k in range(MOST_SAMPLES) for some in dealt if k < len(some)]
@@ -231,12 +231,12 @@ class PickSamples(Stage[Samples]):
                     actual=str(actual[k]),
                     source=str(index.human_source[rows[k]]) if self.in_test[k] else "truth",
                 )
-                for k in self._one_of_a_track(surest[is_wrong[surest]])
+                for k in self._one_of_a_track(ranked[is_wrong[ranked]])
             ],
         )
 
     def _one_of_a_track(self, chosen: Iterable[int]) -> list[int]:
-        """The first ``MOST_SAMPLES`` of them, without a second crop of any track."""
+        """Return the first ``MOST_SAMPLES`` crops of different tracks."""
         kept: dict[int, int] = {}
         for k in chosen:
             kept.setdefault(int(self.plan.index.track_code[self.rows[k]]), int(k))
@@ -246,7 +246,7 @@ class PickSamples(Stage[Samples]):
 
 
 def _accuracy(verdicts: Verdicts, labels: NDArray[np.int64], classes: Sequence[str]) -> Accuracy:
-    """Coverage, share of right labels, and that of each class; None where there is nothing."""
+    """Return coverage and share of right labels, overall and per class; None without crops."""
     per_class = {}
     for branch, name in enumerate(classes):
         called = verdicts.branch == branch
@@ -260,7 +260,7 @@ def _accuracy(verdicts: Verdicts, labels: NDArray[np.int64], classes: Sequence[s
 
 
 def _bins(found: Reliability) -> records.Reliability:
-    """The bins that hold crops."""
+    """Keep the bins that hold crops."""
     held = found.count > 0
     return records.Reliability(
         confidence=found.confidence[held].tolist(),
@@ -270,7 +270,7 @@ def _bins(found: Reliability) -> records.Reliability:
 
 
 def _thinned(curve: RiskCoverage) -> Curve:
-    """The curve at about evenly spaced coverages, both ends among them."""
+    """Thin out the curve to roughly even steps of coverage, including both ends."""
     points = len(curve.coverage)
     at = np.unique(np.linspace(0, points - 1, _CURVE).round().astype(np.int64))[:points]
     return Curve(coverage=curve.coverage[at].tolist(), risk=curve.risk[at].tolist())

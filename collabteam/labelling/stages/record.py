@@ -19,7 +19,7 @@ from collabteam.stages import Stage
 from collabteam.team.voting import VotePolicy
 
 TIMED = ("score", "write")
-"""Stages whose time is on record."""
+"""Stages whose time is saved."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,17 +30,17 @@ class FinishLabelling(Stage[LabelRecord]):
         plan: The labelling.
         run: Name of the team with these settings.
         settings: The settings that count for the results.
-        policy: How the team voted on single crops, with the thresholds.
-        check: The engine, compared with the reference.
-        temperatures: (B,) of the branches.
-        thresholds: Per class; None for the paper's rule.
-        decision: On N crops.
-        in_pool: (N,) whether a crop is one of the pool.
-        quality: On the frozen test set.
-        truth: Against hidden truth.
-        samples: Crops to look at.
-        new: Verdicts that the log did not have.
-        seconds: Time by stage.
+        policy: The policy with which the team voted on single crops, with the thresholds.
+        check: Comparison of the engine with the reference.
+        temperatures: (B,) temperatures of the branches.
+        thresholds: Thresholds per class; None for the paper's rule.
+        decision: The verdicts on N crops.
+        in_pool: (N,) whether a crop is in the pool.
+        quality: Quality on the frozen test set.
+        truth: Comparison with hidden truth.
+        samples: Crops to check.
+        new: Number of verdicts that the log did not have.
+        seconds: Duration of each stage, in seconds.
     """
 
     plan: LabellingPlan

@@ -1,4 +1,4 @@
-"""Reads the answers that another annotation tool, or a spreadsheet, gives back."""
+"""Read the answers that another annotation tool or a spreadsheet exported."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from collabteam.reviewing.exchange.base import EXCHANGE_FORMATS, ExchangeFormat
 from collabteam.settings import UNKNOWN, UNUSABLE
 
 LARGEST_TEXT = 256 * 2**20
-"""Bytes of a file of answers, unpacked, beyond which it is refused."""
+"""The largest unpacked size of a file of answers, in bytes."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_START = 64  # bytes by which a format is recognised
+_START = 64  # number of bytes by which a format is recognised
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class ImportedAnswer:
     Attributes:
         crop_id: The crop, one of the catalog.
         label: A class of the camera, ``unknown`` or ``unusable``.
-        reviewer: The reviewer's name; ``""`` if the tool does not tell.
+        reviewer: The reviewer's name; ``""`` if the file does not name one.
         where: Its place in the file, such as ``line 3`` or ``task 17``.
     """
 
@@ -42,7 +42,7 @@ class ImportedAnswers:
 
     Attributes:
         accepted: In the order of the file; each reviewer has at most one answer for a crop.
-        problems: A line for everything that was skipped: where, what was expected, what was found.
+        problems: A line for each skipped entry: its place, what was expected and what was found.
     """
 
     accepted: list[ImportedAnswer]
@@ -50,7 +50,7 @@ class ImportedAnswers:
 
 
 class NotAnAnswerFile(Exception):
-    """The file is no list of answers; the message says why."""
+    """The file is not a list of answers; the message says why."""
 
 
 class AnswerCollector:
@@ -63,32 +63,32 @@ class AnswerCollector:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._labels = (*catalog.classes, UNKNOWN, UNUSABLE)
-        # Problems as texts, and answers as where, crop, label and reviewer, in the file's order.
+        # Problems as texts, and answers as place, crop, label and reviewer, in the file's order.
         self._found: list[str | tuple[str, object, object, object]] = []
 
     def problem(self, where: str, expected: str, came: str) -> None:
-        """Note that something was skipped.
+        """Record that an entry was skipped.
 
         Args:
             where: Its place in the file.
-            expected: In words.
-            came: In words, or as :func:`shown` puts it.
+            expected: What was expected, in words.
+            came: What was found, in words or formatted by :func:`shown`.
         """
         self._found.append(f"{where}: expected {expected}, got {came}")
 
     def answer(self, where: str, crop_id: object, label: object, reviewer: object = "") -> None:
-        """Note an answer without a check; if something is wrong with it, it becomes a problem.
+        """Record an answer, to be checked later; a wrong one becomes a problem.
 
         Args:
             where: Its place in the file.
             crop_id: The crop's name.
             label: The answer.
-            reviewer: The reviewer, a text or a number; None or ``""`` if the tool does not tell.
+            reviewer: The reviewer, a text or a number; None or ``""`` if the file names none.
         """
         self._found.append((where, crop_id, label, reviewer))
 
     def result(self) -> ImportedAnswers:
-        """Check all answers. The first of two answers of one reviewer for a crop counts."""
+        """Check all answers. If a reviewer gave two answers for a crop, the first one counts."""
         known = self._known()
         accepted: dict[tuple[str, str], ImportedAnswer] = {}
         problems: list[str] = []
@@ -110,9 +110,9 @@ class AnswerCollector:
         return ImportedAnswers(list(accepted.values()), problems)
 
     def _known(self) -> set[str]:
-        """The crops among those named that the camera has."""
+        """Return the named crops that the camera has."""
         named = (one[1] for one in self._found if isinstance(one, tuple))
-        # Arrow takes no lone surrogates, and no crop has such a name.
+        # Arrow rejects lone surrogates, and no crop has such a name.
         names = list({name for name in named if isinstance(name, str) and name.isascii()})
         rows = self._catalog.index().crop_id.find(names)
         return {name for name, row in zip(names, rows.tolist(), strict=True) if row >= 0}
@@ -120,7 +120,7 @@ class AnswerCollector:
     def _checked(
         self, where: str, crop_id: object, label: object, reviewer: object, known: set[str]
     ) -> ImportedAnswer | str:
-        """The answer, or the problem with it."""
+        """Return the answer, or the problem with it."""
         if reviewer is None:
             reviewer = ""
         elif isinstance(reviewer, int) and not isinstance(reviewer, bool):
@@ -130,14 +130,14 @@ class AnswerCollector:
         elif not isinstance(label, str) or label not in self._labels:
             expected, came = f"one of {', '.join(self._labels)} for crop {crop_id}", label
         elif not isinstance(reviewer, str) or not reviewer.isprintable():
-            expected, came = f"the name of who judged crop {crop_id}", reviewer
+            expected, came = f"the name of the reviewer of crop {crop_id}", reviewer
         else:
             return ImportedAnswer(crop_id, label, reviewer, where)
         return f"{where}: expected {expected}, got {shown(came)}"
 
 
 def shown(value: object) -> str:
-    """A value on one short line, however long or strange it is."""
+    """Format any value as one short line."""
     if value is None:
         return "nothing"
     text = repr(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"
@@ -147,23 +147,23 @@ def shown(value: object) -> str:
 def read_answers(
     catalog: Catalog, file: Path, formats: Sequence[ExchangeFormat] | None = None
 ) -> ImportedAnswers:
-    """Read the answers that another annotation tool, or a spreadsheet, gives back.
+    """Read the answers that another annotation tool or a spreadsheet exported.
 
-    The content tells the format. Crops that nobody answered are skipped silently.
+    The format is recognised by the content. Crops without an answer are skipped silently.
 
-    Nothing is read but the file itself: no path and no address in it is followed. The catalog does
-    not change.
+    Only the file itself is read: paths and addresses in it are not followed. The catalog does not
+    change.
 
     Args:
         catalog: The camera.
-        file: The tool's export.
-        formats: The formats that it may have; all registered ones by default.
+        file: The exported file.
+        formats: The formats to try; all registered ones by default.
 
     Returns:
         The accepted answers, and the problems.
 
     Raises:
-        UserError: The file cannot be read, or is no list of answers.
+        UserError: The file cannot be read, or is not a list of answers.
     """
     if formats is None:
         formats = [EXCHANGE_FORMATS.load(name)() for name in EXCHANGE_FORMATS.names()]
@@ -171,7 +171,7 @@ def read_answers(
     answers = AnswerCollector(catalog)
     try:
         if not stat.S_ISREG(file.stat().st_mode):  # reading a pipe would never end
-            raise NotAnAnswerFile("it is a folder" if file.is_dir() else "it is no regular file")
+            raise NotAnAnswerFile("it is a folder" if file.is_dir() else "it is not a regular file")
         start = _start_of(file)
         for format in formats:
             if format.recognises(start):
@@ -182,7 +182,7 @@ def read_answers(
         *others, last = (format.answers for format in formats)
         expected = f"{', '.join(others)}, or {last}" if others else last
         raise UserError(
-            f"{file} is no list of answers: {error}; expected {expected}: export it again"
+            f"{file} is not a list of answers: {error}; expected {expected}: export it again"
         ) from error
     except FileNotFoundError as error:
         raise UserError(f"{file} does not exist: name the file that the tool exported") from error
@@ -192,7 +192,7 @@ def read_answers(
 
 
 def _start_of(file: Path) -> bytes:
-    """The first bytes of a file that are no white space."""
+    """Return the first bytes of a file after any white space."""
     with file.open("rb") as stream:
         start = stream.read(2**16).removeprefix(_BYTE_ORDER_MARK).lstrip()
         while not start and stream.tell() <= LARGEST_TEXT and (more := stream.read(2**16)):
@@ -214,7 +214,7 @@ def check_size(size: int) -> None:
 
 
 def read_content(file: Path) -> bytes:
-    """The whole file.
+    """Read the whole file.
 
     Raises:
         NotAnAnswerFile: It is too large.
@@ -227,17 +227,17 @@ def read_content(file: Path) -> bytes:
 
 
 def read_text(file: Path) -> str:
-    """The whole file as text; a byte order mark is dropped.
+    """Read the whole file as text, without a byte order mark.
 
     Raises:
-        NotAnAnswerFile: It is too large, or no UTF-8 text.
+        NotAnAnswerFile: It is too large, or not UTF-8 text.
         OSError: It cannot be read.
     """
     data = read_content(file)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise NotAnAnswerFile(f"byte {error.start} is no UTF-8 text") from error
+        raise NotAnAnswerFile(f"byte {error.start} is not UTF-8 text") from error
     if "\0" in text:
         raise NotAnAnswerFile("it is binary")
     return text

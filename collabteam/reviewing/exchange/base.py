@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """One crop for a person to judge.
+    """One crop for a person to verify.
 
     Attributes:
         crop_id: The crop.
@@ -30,7 +30,7 @@ class Task:
 
 @dataclass(frozen=True)
 class WrittenTask:
-    """A task whose picture has been written, and what a tool may show of it.
+    """A task whose picture has been written, with the details that a tool may show.
 
     Attributes:
         crop_id: The crop.
@@ -40,7 +40,7 @@ class WrittenTask:
         height: Height of the picture, in pixels.
         video: ``""`` for none.
         track: ``""`` for none.
-        time: ISO 8601 in UTC, ``""`` if nobody knows.
+        time: ISO 8601 in UTC, ``""`` if unknown.
     """
 
     crop_id: str
@@ -81,10 +81,10 @@ class ExchangeFormat(ABC):
         name: As the user types it.
         suffixes: Endings of a file of tasks, such as ``.json``; with ``.zip`` the pictures are in
             the archive, with any other ending in a folder beside the file.
-        answers: The files that :meth:`read` takes, a phrase for messages.
+        answers: The files that :meth:`read` accepts, as a phrase for messages.
         archive_member: Name of the file of tasks in an archive.
-        takes_any_text: Whether :meth:`recognises` accepts every text, so that all other formats
-            are asked first.
+        takes_any_text: Whether :meth:`recognises` accepts every text; all other formats are then
+            tried first.
     """
 
     name: ClassVar[str]
@@ -116,7 +116,7 @@ class ExchangeFormat(ABC):
         return tasks
 
     def companion(self, to: Path, labels: Sequence[str]) -> tuple[Path, str] | None:
-        """A small file beside the tasks, such as a labelling interface.
+        """Return a small file to write beside the tasks, such as a labelling interface.
 
         Args:
             to: The file of tasks.
@@ -132,18 +132,18 @@ class ExchangeFormat(ABC):
         """Write all tasks.
 
         Args:
-            tasks: To be consumed once; a task's picture is written when the task is taken.
-            file: Opened for writing in UTF-8 with ``newline=""``.
+            tasks: An iterator to consume once; taking a task writes its picture.
+            file: A file opened for writing in UTF-8 with ``newline=""``.
             about: Facts about all of them.
         """
 
     @abstractmethod
     def instructions(self, to: Path, images: Path, count: int) -> list[str]:
-        """Lines for the user: what was written, and how to open it in the tool.
+        """Return lines for the user: what was written, and how to open it in the tool.
 
         Args:
             to: The file of tasks.
-            images: The folder of the pictures; not there if they are in an archive.
+            images: The folder of the pictures; it does not exist if they are in an archive.
             count: Number of tasks.
         """
 
@@ -151,7 +151,7 @@ class ExchangeFormat(ABC):
 
     @abstractmethod
     def recognises(self, start: bytes) -> bool:
-        """Whether a file that begins like this may be an export of the tool.
+        """Return whether a file that begins like this may be an export of the tool.
 
         Args:
             start: Up to 64 bytes, without a byte order mark and leading white space.
@@ -159,16 +159,16 @@ class ExchangeFormat(ABC):
 
     @abstractmethod
     def read(self, file: Path, answers: AnswerCollector) -> None:
-        """Read what the tool exported, and nothing but this file.
+        """Read the tool's export, and no other file.
 
-        The content may be damaged or hostile. No path and no address in it may be followed.
+        The content may be damaged or hostile: do not follow any path or address in it.
 
         Args:
             file: A regular file whose start the format recognises.
-            answers: Takes answers and problems.
+            answers: Collects answers and problems.
 
         Raises:
-            NotAnAnswerFile: It is no export of the tool, or larger than allowed.
+            NotAnAnswerFile: It is not an export of the tool, or is larger than allowed.
         """
 
 

@@ -1,4 +1,4 @@
-"""Writes crops as tasks of another annotation tool."""
+"""Write crops as tasks of another annotation tool."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from collabteam.settings import UNKNOWN, UNUSABLE
 from collabteam.storage.staging import staging_folder, write_errors
 
 READ_AT_ONCE = 64
-"""Pictures in memory at a time."""
+"""The largest number of pictures in memory at a time."""
 
 _UNFINISHED = ".unfinished"
 _IN_ARCHIVE = "images"
@@ -34,27 +34,27 @@ def write_tasks(
 ) -> list[str]:
     """Write crops as tasks of another annotation tool.
 
-    The pictures, exactly as the catalog has them, go to the folder ``NAME-images`` beside the file,
-    or into it if it is an archive. The catalog does not change.
+    The unchanged pictures go to the folder ``NAME-images`` beside the file, or into the file if it
+    is an archive. The catalog does not change.
 
-    The file itself appears last and whole. The remains of a killed call are hidden or marked, and
-    the same call clears them away.
+    The file itself appears last and complete. The remains of a killed call are hidden or marked,
+    and the next identical call removes them.
 
     Args:
         catalog: The camera.
         tasks: Each crop once.
         format: The tool's format.
         to: The file, with one of the format's endings.
-        advance: Called with the number of crops of each part that is written.
+        advance: Called after each written part with its number of crops.
 
     Returns:
         Lines for the user: what was written, and how to open it in that tool.
 
     Raises:
-        ValueError: A task is about a crop that the catalog does not have, or about one twice.
+        ValueError: A crop is not in the catalog, or has two tasks.
         UserError: There is nothing to write, a target exists or cannot be written, the file's
-            ending or a suggestion is none of those expected, a picture cannot be opened, or the
-            disk is full; no target has been written.
+            ending or a suggestion is invalid, a picture cannot be opened, or the disk is full; no
+            target has been written.
     """
     format.check_target(to)
     if not catalog.classes:
@@ -96,7 +96,7 @@ def write_tasks(
             if archive:
                 archive.write(hidden / "text", format.archive_member, zipfile.ZIP_DEFLATED)
 
-        _check_free(taken, companion)  # writing may have taken a while
+        _check_free(taken, companion)  # another process may have made it meanwhile
         if companion:
             (hidden / "companion").write_text(companion[1], encoding="utf-8")
             (hidden / "companion").rename(companion[0])
@@ -110,14 +110,14 @@ def write_tasks(
 
 
 def _is_unfinished(images: Path) -> bool:
-    """Whether the pictures are those of a call that was killed before it put its file there."""
+    """Return whether the pictures are the remains of a call that was killed before it ended."""
     name = _text(images / _UNFINISHED)
     return bool(name) and not images.is_symlink() and not os.path.lexists(images.parent / str(name))
 
 
 def _check_free(targets: Sequence[Path], companion: tuple[Path, str] | None) -> None:
     taken = [path for path in targets if os.path.lexists(path)]
-    # An equal companion may stay: nothing of it would change.
+    # An equal companion file may stay: it would not change.
     if companion and os.path.lexists(companion[0]) and _text(companion[0]) != companion[1]:
         taken.append(companion[0])
     if taken:
@@ -137,7 +137,7 @@ def _stored(
     store: Callable[[str, bytes], None],
     advance: Callable[[int], None],
 ) -> Iterator[WrittenTask]:
-    """Store the pictures one after the other, few of them in memory at a time."""
+    """Write the pictures one by one, with few of them in memory at a time."""
     index = catalog.index()
     rows = index.crop_id.find([task.crop_id for task in tasks]).tolist()
     missing = [task.crop_id for task, row in zip(tasks, rows, strict=True) if row < 0]

@@ -1,4 +1,4 @@
-"""Labels of the team, for an audit."""
+"""The queue of an audit of the team's labels."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from collabteam.settings import ReviewConfig
 
 
 class Audit(ReviewQueue):
-    """The sample of the open audit; while none is open, a sample of the team's labels."""
+    """The sample of the open audit, or a sample of the team's labels if no audit is open."""
 
     title = "audit of the team's labels"
     purpose = "audit"
     position = 2
 
     def crops(self, state: ReviewState) -> QueuedCrops:
-        """All crops of the sample."""
+        """Return all crops of the sample."""
         catalog, index, config = state.catalog, state.index, state.config
         suggested: TextColumn | NDArray[np.object_]
         if number := open_audit(catalog.workspace):
@@ -37,7 +37,7 @@ class Audit(ReviewQueue):
         return QueuedCrops(rows, list(map(str, suggested[rows])), then, since=since)
 
     def why_empty(self, camera: str) -> str:
-        """There are no labels to audit."""
+        """Say that there are no labels to audit."""
         return (
             "no team has labelled a crop yet: "
             f"'python -m collabteam.train camera={camera} round=1' and 'collabteam.label' do"
@@ -47,7 +47,7 @@ class Audit(ReviewQueue):
 def _frozen_sample(
     index: CropIndex, record: AuditRecord
 ) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
-    """The sample of an audit that was begun: its rows, and every row's label as it was frozen."""
+    """Return the rows of an open audit's sample, and the frozen label of every row."""
     drawn = record.sampled()
     rows = index.crop_id.find(list(drawn))
     suggested = np.full(len(index), "", dtype=object)
@@ -56,10 +56,10 @@ def _frozen_sample(
 
 
 def _random_sample(index: CropIndex, config: ReviewConfig) -> NDArray[np.int64]:
-    """A simple random sample, per class, of the crops that a team labelled.
+    """Draw a simple random sample of the crops that a team labelled, for each class.
 
-    Crops are ordered by a seeded hash of their names and the first ones are taken. So a crop that
-    was audited before the team labelled more stays in the sample if its hash allows it.
+    Crops are ordered by a seeded hash of their names, and the sample is the first ones. Most crops
+    that were audited before the team labelled more therefore stay in the sample.
     """
     chosen = []
     of_team = (index.increment_round >= 0) & ~index.held_out

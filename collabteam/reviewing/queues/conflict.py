@@ -1,4 +1,4 @@
-"""Crops about which reviewers disagree."""
+"""The queue of crops on which reviewers disagree."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collabteam.reviewing.review_queue import QueuedCrops, ReviewQueue, ReviewSt
 
 
 class Conflict(ReviewQueue):
-    """Every crop that two reviewers called differently, settled ones included."""
+    """Every crop that two reviewers labelled differently, including resolved conflicts."""
 
     title = "where reviewers disagree"
     purpose = "conflict"
     position = 4
 
     def crops(self, state: ReviewState) -> QueuedCrops:
-        """The crops, without a suggestion."""
+        """Return the crops, without suggestions."""
         shared = [row for row in state.answers.shared() if row < len(state.index)]
         disputed = [row for row in shared if state.answers.is_disputed(row)]
         rows = np.array(disputed, dtype=np.int64)
@@ -27,7 +27,7 @@ class Conflict(ReviewQueue):
     def membership_changed(
         self, state: ReviewState, queued: Container[int], rows: list[int]
     ) -> bool:
-        """Whether one of the crops became disputed, or is so no longer."""
+        """Return whether one of the crops joined or left the conflicts."""
         return any(state.answers.is_disputed(row) != (row in queued) for row in rows)
 
     def why_empty(self, camera: str) -> str:

@@ -1,4 +1,4 @@
-"""i0, the crops that the first team learns from."""
+"""The queue of i0, the crops that the first team learns from."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from collabteam.storage.files import read_json
 
 
 class Seed(ReviewQueue):
-    """The crops of the draw of i0, as a detector proposed them."""
+    """The crops drawn for i0, with the detector's proposals."""
 
     title = "i0: what the team learns from"
     purpose = "seed"
     position = 0
 
     def prepare(self, catalog: Catalog, config: ReviewConfig, listener: Listener) -> None:
-        """Draw i0, unless there is a draw that serves."""
+        """Draw i0, unless an existing draw has the sizes asked for."""
         if _is_drawn(catalog, config):
             return
         wanted = TrainConfig(
@@ -36,7 +36,7 @@ class Seed(ReviewQueue):
             Runner(listener).run(DrawSample(catalog, wanted))
 
     def crops(self, state: ReviewState) -> QueuedCrops:
-        """All crops of the draw."""
+        """Return all crops of the draw."""
         catalog, index = state.catalog, state.index
         rows = np.zeros(0, dtype=np.int64)
         if catalog.workspace.round(0).sample.exists():
@@ -46,7 +46,7 @@ class Seed(ReviewQueue):
         return QueuedCrops(rows, list(map(str, index.proposed[rows])), next_training(catalog))
 
     def why_empty(self, camera: str) -> str:
-        """Nothing was drawn."""
+        """Say that i0 was not drawn."""
         return (
             "i0 is not drawn yet, or there are no crops: "
             f"'python -m collabteam.review camera={camera} queue=seed' draws it"
@@ -54,7 +54,7 @@ class Seed(ReviewQueue):
 
 
 def _is_drawn(catalog: Catalog, config: ReviewConfig) -> bool:
-    """Whether there is a draw of i0 that serves: training's own, unless this one asks for more."""
+    """Return whether i0 is drawn, for training or with the sizes that the settings ask for."""
     files = catalog.workspace.round(0)
     if not files.sample.exists():
         return False

@@ -1,4 +1,4 @@
-"""The frozen test set."""
+"""The queue of the frozen test set."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from collabteam.settings import UNKNOWN, ReviewConfig
 
 
 class FrozenTestSet(ReviewQueue):
-    """The crops that were set apart for good, on which no team may train."""
+    """The crops of the frozen test set, on which no team may ever train."""
 
     title = "the frozen test set"
     purpose = "test"
     position = 1
 
     def prepare(self, catalog: Catalog, config: ReviewConfig, listener: Listener) -> None:
-        """Set crops apart, until there are ``test_per_class`` objects of each proposed class."""
+        """Add crops until there are ``test_per_class`` objects of each proposed class."""
         with catalog.workspace.transaction("review"):
             _draw(catalog, config, listener)
 
     def crops(self, state: ReviewState) -> QueuedCrops:
-        """All crops of the test set."""
+        """Return all crops of the test set."""
         catalog, index = state.catalog, state.index
         seed = [state.config.seed, *b"test"]
         rows = group_by_class(np.flatnonzero(index.test), index.proposed, catalog.classes, seed)
         return QueuedCrops(rows, list(map(str, index.proposed[rows])), next_training(catalog))
 
     def why_empty(self, camera: str) -> str:
-        """Nothing was set apart."""
+        """Say that no test set was drawn."""
         return (
             "no test set is drawn yet: "
             f"'python -m collabteam.review camera={camera} queue=test' draws one"
@@ -43,10 +43,10 @@ class FrozenTestSet(ReviewQueue):
 
 
 def _draw(catalog: Catalog, config: ReviewConfig, listener: Listener) -> None:
-    """Put one crop of a track into the test set.
+    """Add one crop of each chosen track to the test set.
 
-    Tracks that train, that trained, or that may train because a person verified a crop of them stay
-    out.
+    Tracks are left out if they train, have trained, or may train because a person verified one of
+    their crops.
     """
     index = catalog.index()
     trains = (index.increment_round >= 0) | index.verified()
@@ -56,18 +56,18 @@ def _draw(catalog: Catalog, config: ReviewConfig, listener: Listener) -> None:
     events: list[LabelEvent] = []
     present = [*catalog.classes, UNKNOWN, ""]
     if not (index.proposed == "").all():
-        present.remove("")  # crops without a proposal stay out while others can be chosen
+        present.remove("")  # crops without a proposal are used only if there are no others
     for number, name in enumerate(present):
         of_class = index.proposed == name
         there = len(np.unique(index.track_code[of_class & index.test]))
         rng = np.random.default_rng([config.seed, *b"test", number])
         wanted = config.test_per_class * (len(catalog.classes) if name == "" else 1)
-        # For good: what a small camera gives here can never train.
+        # Permanent: these crops can never train, which matters for a small camera.
         most = len(np.unique(index.track_code[of_class])) // 2
         if name in catalog.classes and there < wanted and wanted > most:
             raise UserError(
                 f"test_per_class={config.test_per_class} would take more than half of the "
-                f"{name} objects of camera {catalog.name} out of training for good: "
+                f"{name} objects of camera {catalog.name} out of training permanently: "
                 f"ingest more crops, or set test_per_class={max(1, most // 2)}"
             )
         wanted = min(wanted, max(there, most))

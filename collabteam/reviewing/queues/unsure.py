@@ -1,4 +1,4 @@
-"""Crops that the last team does not know."""
+"""The queue of crops on which the last team abstained."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from collabteam.team.voting import ABSTAIN
 
 
 class Unsure(ReviewQueue):
-    """Where the last team abstained, the most informative crops first, one of each track.
+    """Crops on which the last team abstained, one of each track, the most informative first.
 
-    How informative a crop is: the sum of the entropies of the branches' probabilities (uncertainty
-    sampling; Settles, Active Learning Literature Survey, 2009, section 3.1).
+    A crop is the more informative, the larger the sum of the entropies of its branches'
+    probabilities (uncertainty sampling; Settles, Active Learning Literature Survey, 2009,
+    section 3.1).
     """
 
     title = "what the team does not know"
@@ -24,7 +25,7 @@ class Unsure(ReviewQueue):
     position = 3
 
     def crops(self, state: ReviewState) -> QueuedCrops:
-        """The crops, with the team's leading guess as the suggestion."""
+        """Return the crops, with the class of the team's highest probability as the suggestion."""
         then = next_training(state.catalog)
         records = read_rounds(state.catalog.workspace)
         nothing = np.zeros(0, dtype=np.int64)
@@ -45,7 +46,7 @@ class Unsure(ReviewQueue):
         suggested = np.full(len(index), "", dtype=object)
         suggested[rows] = np.array(last.classes, dtype=object)[prob_NB.argmax(axis=1)]
         rows = rows[np.lexsort((index.crop_id[rows].astype(str), -_entropy(prob_NB)))]
-        # Crops that were verified in this queue stay, as done. Tracks that a person knows, or that
+        # Crops verified in this queue stay, as done. Other tracks that a person verified, or that
         # train, are left out.
         settled = (index.verified() & (index.unsure_round < 0)) | (index.increment_round >= 0)
         rows = rows[~np.isin(index.track_code[rows], index.track_code[settled])]
@@ -56,7 +57,7 @@ class Unsure(ReviewQueue):
         return QueuedCrops(rows, list(map(str, suggested[rows])), then, last.round)
 
     def why_empty(self, camera: str) -> str:
-        """There is no team."""
+        """Say that no team has voted."""
         return (
             f"no team has voted yet: 'python -m collabteam.train camera={camera} round=0' makes one"
         )

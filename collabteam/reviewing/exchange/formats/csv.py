@@ -25,7 +25,7 @@ _COLUMNS = (
 
 
 class Csv(ExchangeFormat):
-    """A row per crop, with an empty column ``label`` to fill in.
+    """One row per crop, with an empty column ``label`` to fill in.
 
     Answers may be separated by commas, semicolons or tabs.
     """
@@ -48,7 +48,7 @@ class Csv(ExchangeFormat):
             )  # fmt: skip
 
     def instructions(self, to: Path, images: Path, count: int) -> list[str]:
-        """How to fill the table in."""
+        """Explain how to fill in the table."""
         return [
             f"{count} crop{'s' * (count != 1)} in {to}, the pictures in {images}",
             "fill in the column 'label', and 'reviewer' if you like; what stays empty is not "
@@ -57,7 +57,7 @@ class Csv(ExchangeFormat):
         ]
 
     def recognises(self, start: bytes) -> bool:
-        """Any text may be a table."""
+        """Accept any text."""
         return True
 
     def read(self, file: Path, answers: AnswerCollector) -> None:
@@ -73,7 +73,7 @@ class Csv(ExchangeFormat):
                     break
             if header.count("crop_id") != 1 or header.count("label") != 1:
                 raise NotAnAnswerFile(f"its first line is {shown(first)}")
-            # Strict, because a quote that is never closed would swallow the lines behind it.
+            # Strict: otherwise an unclosed quote would swallow the lines after it.
             rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
             while not any(map(str.strip, next(rows))):
                 pass  # empty lines before the header

@@ -22,15 +22,15 @@ from collabteam.reviewing.exchange.answers import (
 )
 from collabteam.reviewing.exchange.base import ExchangeFormat, Task, TaskList, WrittenTask
 
-_DEEPEST = 32  # XML elements within each other; CVAT's are 8
+_DEEPEST = 32  # largest depth of XML elements; CVAT uses 8
 _ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06")
 
 
 class Cvat(ExchangeFormat):
     """``NAME.zip`` with the pictures or ``NAME.xml`` without, and ``NAME-labels.json``.
 
-    CVAT does not tell a tag that was uploaded from one that was confirmed: every tag is an answer.
-    An image with two tags has no answer.
+    CVAT does not distinguish an uploaded tag from a confirmed one, so every tag is an answer. An
+    image with two tags has no answer.
     """
 
     name = "cvat"
@@ -43,7 +43,7 @@ class Cvat(ExchangeFormat):
         return sorted(tasks, key=lambda task: task.crop_id)
 
     def companion(self, to: Path, labels: Sequence[str]) -> tuple[Path, str]:
-        """The labels of a project."""
+        """Return the file with the labels of a project."""
         return _labels_file(to), labels_json(labels)
 
     def write(self, tasks: Iterator[WrittenTask], file: TextIO, about: TaskList) -> None:
@@ -60,7 +60,7 @@ class Cvat(ExchangeFormat):
         file.write("</annotations>\n")
 
     def instructions(self, to: Path, images: Path, count: int) -> list[str]:
-        """How to set up a project."""
+        """Explain how to set up a project."""
         extra = _labels_file(to)
         packed = to.suffix.lower() == ".zip"
         told = f"the labels in {extra}" if packed else f"pictures in {images}, labels in {extra}"
@@ -74,17 +74,17 @@ class Cvat(ExchangeFormat):
             f"{count} crop{'s' * (count != 1)} in {to}, {told}",
             f"in CVAT: a new project, Raw: paste {extra.name}",
             opened,
-            "one tag a picture; a suggestion that stays counts as confirmed, so take away those "
-            "that nobody has looked at",
+            "one tag per picture; a suggestion that stays counts as confirmed, so remove those "
+            "that no person has checked",
             "when it is done: Actions > Export task dataset > CVAT for images 1.1",
         ]
 
     def recognises(self, start: bytes) -> bool:
-        """XML, or a zip."""
+        """Accept XML or a zip."""
         return start[:1] == b"<" or start[:4] in _ARCHIVES
 
     def read(self, file: Path, answers: AnswerCollector) -> None:
-        """Read the tags of all images, in ``annotations.xml`` or in the zip with it."""
+        """Read the tags of all images from ``annotations.xml`` or the zip that holds it."""
         with file.open("rb") as stream:
             is_archive = stream.read(4) in _ARCHIVES
         if is_archive:
@@ -119,7 +119,7 @@ def _read_archive(file: Path, answers: AnswerCollector) -> None:
 
 
 def _read_xml(chunks: Iterable[bytes], answers: AnswerCollector) -> None:
-    """Answers of ``<image name="..."><tag label="..."/></image>``, as they pass by."""
+    """Collect answers from ``<image name="..."><tag label="..."/></image>`` while parsing."""
     parser = expat.ParserCreate()
     above: list[str] = []
     tags: list[str | None] = []
@@ -163,7 +163,7 @@ def _read_xml(chunks: Iterable[bytes], answers: AnswerCollector) -> None:
         for chunk in chunks:
             parser.Parse(chunk, False)
         parser.Parse(b"", True)
-    except (expat.ExpatError, ValueError, LookupError) as error:  # the latter two of the encoding
+    except (expat.ExpatError, ValueError, LookupError) as error:  # the encoding raises the others
         raise NotAnAnswerFile(f"it is broken XML ({first_line(error)})") from error
     if not images:
         raise NotAnAnswerFile("it has no <image>: export it as 'CVAT for images 1.1'")

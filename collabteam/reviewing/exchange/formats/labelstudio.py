@@ -28,7 +28,7 @@ from collabteam.reviewing.exchange.base import ExchangeFormat, TaskList, Written
 class LabelStudio(ExchangeFormat):
     """``NAME.json``, and the labelling interface in ``NAME-interface.xml``.
 
-    Suggestions are predictions. A skipped annotation is no answer.
+    Suggestions become predictions. A skipped annotation is not an answer.
     """
 
     name = "labelstudio"
@@ -36,7 +36,7 @@ class LabelStudio(ExchangeFormat):
     answers = "Label Studio's export as JSON"
 
     def companion(self, to: Path, labels: Sequence[str]) -> tuple[Path, str]:
-        """The labelling interface."""
+        """Return the labelling interface."""
         return _interface_file(to), interface(labels)
 
     def write(self, tasks: Iterator[WrittenTask], file: TextIO, about: TaskList) -> None:
@@ -61,7 +61,7 @@ class LabelStudio(ExchangeFormat):
         file.write("\n]\n")
 
     def instructions(self, to: Path, images: Path, count: int) -> list[str]:
-        """How to set up a project."""
+        """Explain how to set up a project."""
         extra = _interface_file(to)
         root = shlex.quote(str(to.parent.resolve()))
         return [
@@ -73,12 +73,12 @@ class LabelStudio(ExchangeFormat):
             "Settings > Cloud Storage > Add Source Storage > Local files: "
             f"{images.resolve()}, and do not sync it",
             f"Import {to.name}; Settings > Annotation > 'Use predictions to prelabel tasks' shows "
-            "what is suggested",
+            "the suggestions",
             "when it is done: Export > JSON",
         ]
 
     def recognises(self, start: bytes) -> bool:
-        """JSON begins with a bracket."""
+        """Accept JSON, by its first bracket."""
         return start[:1] in (b"[", b"{")
 
     def read(self, file: Path, answers: AnswerCollector) -> None:
@@ -136,7 +136,7 @@ def _read_annotation(
         answers.problem(where, "a list of results in the annotation", shown(results))
         return
     results = [result for result in results if result.get("type") == "choices"]
-    # Somebody may have renamed the interface's tags, or added others.
+    # A user may have renamed the interface's tags, or added others.
     results = [result for result in results if result.get("from_name") == CHOICE] or results
     if not results:
         return
