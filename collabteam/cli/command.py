@@ -53,8 +53,8 @@ class Command:
         cameras: The cameras of one run: ``one`` registered; one that may be ``new``; ``many``,
             where a pattern or a list becomes the setting ``cameras``; or ``all``, where
             ``camera=`` chooses some.
-        varies: What a sweep may vary: ``cameras`` (cameras, rounds and roots), ``roots`` (anything;
-            each other setting works on a copy of the camera under a root of its own) or
+        varies: Settings that a sweep may vary: ``cameras`` (cameras, rounds and roots), ``roots``
+            (anything; each other setting works on a copy of the camera under a root of its own) or
             ``anything``.
         experiment: The recipe of ``conf/experiment`` to start from; empty if it takes none.
     """

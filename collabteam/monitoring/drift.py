@@ -149,8 +149,8 @@ class Drift:
         objects: Objects in the stretch.
         before: Objects in the reference.
         since: Unix seconds of the stretch's first object; None if unknown.
-        p: Of :class:`RankTest`; None if there was no test.
-        lower: Of :class:`RankTest`; None if there was no test.
+        p: See :class:`RankTest`; None if there was no test.
+        lower: See :class:`RankTest`; None if there was no test.
         compared: Objects of the stretch whose stratum also has objects in the reference.
         coverage: Share of these with a label, 0 to 1; None if there was no test.
         coverage_before: Share expected from the reference's coverage of each stratum.

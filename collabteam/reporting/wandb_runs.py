@@ -167,7 +167,7 @@ def default_entity(what: str, advice: str) -> str:
 
     Args:
         what: The setting that needs it.
-        advice: What to do instead.
+        advice: The alternative, for the message.
 
     Raises:
         UserError: There is none, or W&B refuses the request.
@@ -187,7 +187,7 @@ def refusals(what: str, advice: str) -> Iterator[None]:
 
     Args:
         what: The setting that caused the request.
-        advice: What to do instead.
+        advice: The alternative, for the message.
 
     Raises:
         UserError: W&B refuses.

@@ -15,7 +15,7 @@ UNUSABLE = "unusable"
 _REVIEWER = re.compile(r"[\w.@+-]{1,64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _OBJECT = re.compile(r"[A-Za-z0-9_=-][A-Za-z0-9_.=-]*")
-# Hydra reads these as a number, a truth value or nothing, in a sweep even when they are quoted.
+# Hydra reads these as a number, a truth value or null; in a sweep even if they are quoted.
 _NO_TEXT = re.compile(r"[\d_.]+(e-?[\d_]+)?|true|false|null|nan|inf", re.IGNORECASE)
 
 

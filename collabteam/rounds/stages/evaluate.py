@@ -121,7 +121,7 @@ class TestFigures:
 
     Attributes:
         size: Verified crops.
-        recall: Of every branch.
+        recall: Recall of every branch.
         coverage: Share of crops with a consensus.
         accuracy: Share of right verdicts among these.
     """
