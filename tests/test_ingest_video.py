@@ -604,7 +604,7 @@ def test_committers_do_not_stumble_over_each_other(tmp_path: Path, footage: Path
 
     config = module._with_classes(config)
     run = module._IngestRun(
-        config, Catalog.open(config.root, "cam"), Swift(spool.folder), Listener(),
+        config, Catalog.open(config.root, "cam"), Swift(spool.workspace), Listener(),
         Colours(),
     )  # fmt: skip
     run.read_files([str(path) for path in sorted(footage.iterdir())])

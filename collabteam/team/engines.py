@@ -223,8 +223,12 @@ class OpenVino(Engine):
             off = [np.abs(prob - exact).max(axis=1) for prob in coarse]
             margins = [min(0.5, float(np.quantile(one, _EXACT, method="higher"))) for one in off]
             write_json(part / "margins.json", {"margins": margins, "crops": len(errors)})
-            for stale in folder.parent.glob(f"{self.precision}-*"):
-                shutil.rmtree(stale)
+            for other in folder.parent.iterdir():
+                # Networks of other weights, and unfinished ones; earlier versions called these
+                # "preparing".
+                is_ours = other.name.lstrip(".").startswith(f"{self.precision}-")
+                if other != part and (is_ours or other.name == "preparing"):
+                    shutil.rmtree(other)
 
 
 class _Compiled:
