@@ -435,7 +435,7 @@ def test_registering_and_opening(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at least 2"):
         Catalog.register(root, "S2", ["car"])
     assert not (root / "S2").exists()
-    with pytest.raises(UserError, match="no camera name"):
+    with pytest.raises(UserError, match="is not a camera name"):
         Catalog.register(root, "../S2")
 
 

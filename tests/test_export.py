@@ -282,7 +282,7 @@ def test_torchvision_loads_it(made: RoundRun, export: Export) -> None:
     suffixes = {path.suffix for path in folder.glob("*/*/*")}
     assert suffixes == {".jpg", ".png", ".ppm", ".webp"}  # of GIF, which it skips, PNG
     assert (
-        "Written as PNG, with the same pixels, because the loader takes no .gif"
+        "Written as PNG, with the same pixels, because the loader cannot read .gif"
         in (folder / "README.md").read_text()
     )
 
@@ -579,7 +579,7 @@ def test_a_format_of_another_package(
     base = (f"root={made.root}", "camera=S1", f"to={tmp_path / 'no'}")
     one_line(call("export", *base, "format=our_formats:Dots"), "our_formats:Dots", "Dots")
     one_line(call("export", *base, "format=no_such_package:Lines"), "no_such_package")
-    one_line(call("export", *base, "format=pathlib:Path"), "no subclass", "ExportFormat")
+    one_line(call("export", *base, "format=pathlib:Path"), "is not a subclass", "ExportFormat")
     assert not (tmp_path / "no").exists()
 
 

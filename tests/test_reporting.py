@@ -315,7 +315,7 @@ def test_captions_say_what_the_numbers_are_worth() -> None:
     assert "Simulated reviewer" in oracle
     assert "error rate 1.0%" in oracle
     assert "partly the team's own" in oracle
-    assert "is no accuracy" in oracle
+    assert "is not an accuracy" in oracle
     assert "Simulated" not in printed(fake_rounds(2, reviewer="person"), 80)
 
 
