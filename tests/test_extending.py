@@ -9,11 +9,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 from conftest import REPOSITORY, SMALL, Call, environment
 
 from collabteam.catalog import Catalog
+from collabteam.learners.base import FoldTask, SharedSettings
+from collabteam.learners.methods.paper import PaperLearner
 from collabteam.testing.export_formats import ReadCrop, check_export_format
 from collabteam.testing.learners import check_learner
 from collabteam.testing.selection_rules import check_selection_rule
@@ -47,6 +51,21 @@ def test_the_examples_keep_the_promises_of_their_seams() -> None:
     check_vote_policy(importlib.import_module("highest").Highest)
     check_selection_rule(importlib.import_module("most_confident").MostConfident)
     check_export_format(importlib.import_module("json_lines").JsonLines, read_json_lines)
+
+
+def test_the_learner_gives_the_teams_labels_less_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner_class = importlib.import_module("verified_only").VerifiedOnly
+    given: list[FoldTask] = []
+    monkeypatch.setattr(PaperLearner, "fit", lambda self, task, env: given.append(task) or [])
+    crops = np.arange(4)
+    human = np.array([True, False, True, False])
+    task = FoldTask(
+        ("a", "b"), crops, crops % 2, np.array([1, 1, 3, 2], np.float32), human, crops % 2, 0,
+        Mock(), Mock(),
+    )  # fmt: skip
+    learner = learner_class(learner_class.Settings(trust=0.5), SharedSettings())
+    learner.fit(task, Mock())
+    assert given[0].weights.tolist() == [1, 0.5, 3, 1]
 
 
 @pytest.mark.slow
