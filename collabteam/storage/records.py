@@ -41,7 +41,7 @@ Digest = Annotated[str, Field(strict=True, pattern=r"^[0-9a-f]{8,}$")]
 class Part(BaseModel):
     """Part of a record; it is immutable, and unknown keys are an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class Record(Part):
