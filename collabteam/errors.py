@@ -1,11 +1,13 @@
-"""The exception with messages for users, and its use for a full disk."""
+"""The exception with messages for users, and its use for errors of the file system."""
 
 from __future__ import annotations
 
 import errno
 import os
+import pwd
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -16,6 +18,7 @@ class UserError(Exception):
     """
 
 
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Lance and safetensors pass on the system's error only as text.
 _NO_SPACE_TEXT = tuple(
@@ -42,6 +45,48 @@ def disk_errors() -> Iterator[None]:
                 "again: nothing is lost"
             ) from error
         raise
+
+
+def file_error(path: Path, error: OSError, done: str = "written") -> UserError:
+    """Say in one line that a file or folder cannot be used, and whose it is if that is the reason.
+
+    Args:
+        path: The file or folder.
+        error: What the system says.
+        done: What cannot be done: ``written``, ``read``, ``made``.
+    """
+    reason = error.strerror or first_line(error)
+    if error.errno == errno.ELOOP:
+        reason = "it is a link"
+    if error.errno in _REFUSED and (whose := foreign_owner(path)):
+        reason += f": {whose}"
+    return UserError(f"{path} cannot be {done}: {reason}")
+
+
+def foreign_owner(path: Path) -> str:
+    """Say to whom a path belongs, for a message about a refusal; ``""`` if it is ours.
+
+    Args:
+        path: It need not exist, and need not be reachable: the nearest folder above it counts.
+    """
+    for place in (path, *path.absolute().parents):
+        with suppress(OSError):
+            owner, own = place.stat().st_uid, os.geteuid()
+            if owner == own:
+                return ""
+            return (
+                f"{place} belongs to {user_name(owner)}, and this command runs as "
+                f"{user_name(own)}: ask the owner for access, or run it as that user"
+            )
+    return ""
+
+
+def user_name(uid: int) -> str:
+    """A user for people; a process need not have a name in the user table."""
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"the user with number {uid}"
 
 
 def first_line(error: BaseException) -> str:

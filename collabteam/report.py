@@ -86,6 +86,8 @@ def _page(config: ReportConfig, listener: Listener) -> Outcome:
     from collabteam.reporting.fleet_page import write_fleet
 
     to, names = Path(config.to), config.cameras or [config.camera.name]
+    if to.is_symlink():
+        raise UserError(f"to={to} is a link to {to.readlink()}: name that file itself")
     if to.is_dir():
         raise UserError(f"to={to} is a folder: name a file in it, such as {to / 'report.html'}")
     if not to.parent.is_dir():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import errno
-import fcntl
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -38,6 +38,7 @@ from collabteam.reviewing.exchange.answers import (
     read_answers,
 )
 from collabteam.reviewing.exchange.base import EXCHANGE_FORMATS, Task
+from collabteam.storage.staging import staging_folder
 
 CLASSES = ["car", "ship"]
 LABELS = [*CLASSES, "unknown", "unusable"]
@@ -366,6 +367,7 @@ from pathlib import Path
 from collabteam.catalog import Catalog
 from collabteam.reviewing.exchange import tasks
 from collabteam.reviewing.exchange.base import EXCHANGE_FORMATS, Task
+from collabteam.storage.staging import staging_folder
 root, to, format, point = sys.argv[1:]
 catalog = Catalog.open(root, "S1")
 left = [int(point)]
@@ -394,7 +396,7 @@ def test_killed_at_any_moment_a_second_run_works(
     )
     assert killed.returncode == -signal.SIGKILL
     left = {path.name for path in tmp_path.iterdir()}
-    assert ".tasks.part" in left
+    assert [name for name in left if re.fullmatch(r"\.tasks\.[0-9a-f]{16}\.part", name)]
     assert ("tasks-images" in left) == (format == "labelstudio")
     assert not to.exists()
     write_tasks(catalog, tasks_of(catalog), format, to)
@@ -417,24 +419,34 @@ def test_pictures_of_a_finished_export_are_never_taken_for_leavings(
     write_tasks(catalog, tasks_of(catalog), "csv", tmp_path / "t.csv")
 
 
+@pytest.mark.parametrize("stranger", ["notes.txt", "sub/" + "0" * 24 + ".jpg", "0" * 24 + ".jpg"])
+def test_somebody_elses_pictures_are_not_taken_for_leavings(
+    catalog: Catalog, tmp_path: Path, stranger: str
+) -> None:
+    """A folder of that name is removed only if nothing in it can be a person's."""
+    mine = tmp_path / "t-images" / stranger
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    names_another = stranger == "0" * 24 + ".jpg"
+    (tmp_path / "t-images" / ".unfinished").write_text("u.csv" if names_another else "t.csv")
+    with pytest.raises(UserError, match="t-images exists already"):
+        write_tasks(catalog, tasks_of(catalog), "csv", tmp_path / "t.csv")
+    assert mine.read_text() == "mine"
+
+
 def test_two_at_once(catalog: Catalog, tmp_path: Path) -> None:
-    (tmp_path / ".t.part").mkdir()
-    descriptor = os.open(tmp_path / ".t.part", os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    try:
+    with staging_folder(tmp_path / "t"), staging_folder(tmp_path / "another"):
         with pytest.raises(UserError, match="another command is writing"):
             write_tasks(catalog, tasks_of(catalog), "csv", tmp_path / "t.csv")
-    finally:
-        os.close(descriptor)
+        assert not (tmp_path / "t.csv").exists()
     write_tasks(catalog, tasks_of(catalog), "csv", tmp_path / "t.csv")
 
 
 def test_a_place_that_cannot_be_written(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / ".t.part").write_text("in the way")
-    with pytest.raises(UserError, match=r"t\.csv cannot be written: File exists"):
-        write_tasks(catalog, tasks_of(catalog), "csv", tmp_path / "t.csv")
+    with pytest.raises(UserError, match=r"x\.csv cannot be written: File name too long"):
+        write_tasks(catalog, tasks_of(catalog), "csv", tmp_path / f"{'x' * 255}.csv")
 
     def full(path: Path, content: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -442,7 +454,7 @@ def test_a_place_that_cannot_be_written(
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(UserError, match="the disk is full"):
         write_tasks(catalog, tasks_of(catalog), "csv", tmp_path / "u.csv")
-    assert [path.name for path in tmp_path.iterdir()] == [".t.part"]
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- there and back --------------------------------------------------------------------------

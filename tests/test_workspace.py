@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import signal
 import stat
 import subprocess
@@ -33,6 +34,7 @@ from collabteam.storage.files import (
 from collabteam.storage.layout import CameraFiles, is_mark, is_shared, is_under_lock
 from collabteam.storage.locks import Lock, LockHeld, file_lock, is_locked
 from collabteam.storage.roots import root_folder, work_folder
+from collabteam.storage.staging import staging_folder
 from collabteam.storage.workspace import CameraInUse, Workspace, registered
 
 # -- names -------------------------------------------------------------------------------------
@@ -238,7 +240,7 @@ def test_a_folder_appears_whole(tmp_path: Path) -> None:
     for content in ("one", "two"):
         with replacing_folder(folder) as part:
             (part / "team.json").write_text(content)
-            assert part.name.startswith(".")
+            assert part.parent.name.startswith(".")
         assert (folder / "team.json").read_text() == content
     with pytest.raises(KeyError), replacing_folder(folder) as part:
         _fail((part / "team.json").write_text("three"))
@@ -247,6 +249,131 @@ def test_a_folder_appears_whole(tmp_path: Path) -> None:
         pass
     assert list(tmp_path.iterdir()) == [folder]
     assert list(folder.iterdir()) == []
+
+
+STAGED = """
+import os, signal, sys
+from pathlib import Path
+from collabteam.storage.staging import staging_folder
+with staging_folder(Path(sys.argv[1])) as folder:
+    (folder / "half").write_text("of it")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def _killed(to: Path) -> Path:
+    """What a call leaves that is killed while it makes ``to``."""
+    before = set(to.parent.iterdir())
+    subprocess.run([sys.executable, "-c", STAGED, str(to)], env=environment(), check=False)
+    (left,) = set(to.parent.iterdir()) - before
+    return left
+
+
+def _stage(to: Path) -> None:
+    with staging_folder(to) as folder:
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert folder.parent == to.parent
+
+
+def test_what_a_kill_left_goes_and_what_somebody_has_stays(tmp_path: Path) -> None:
+    """A mark with our words, by us, that nobody holds: without any of the three it stays."""
+    to, away = tmp_path / "out", tmp_path / "away"
+    away.mkdir()
+    (away / "mine").write_text("mine")
+    left = _killed(to)
+    assert re.fullmatch(r"\.out\.[0-9a-f]{16}\.part", left.name)
+    hidden = f".out.{'0' * 16}.part"
+    links = [tmp_path / ".out.part", tmp_path / hidden]
+    for link in links:
+        link.symlink_to(away)
+    unmarked, marked_otherwise = (tmp_path / f".out.{n * 16}.part" for n in "12")
+    for folder in (unmarked, marked_otherwise):
+        folder.mkdir()
+        (folder / "mine").write_text("mine")
+    (marked_otherwise / ".collabteam-staging").write_text("remember the milk")
+    kept = {*links, unmarked, marked_otherwise, away}
+    with staging_folder(tmp_path / "other") as alive:
+        (alive / "x").write_text("x")
+        _stage(to)
+        assert (alive / "x").exists()
+        assert set(tmp_path.iterdir()) == {*kept, alive}
+    assert set(tmp_path.iterdir()) == kept
+    assert all((folder / "mine").read_text() == "mine" for folder in kept)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder somebody else's")
+def test_what_another_user_left_stays(tmp_path: Path) -> None:
+    left = _killed(tmp_path / "out")
+    os.chown(left, 1234, 1234)
+    _stage(tmp_path / "out")
+    assert left.exists()
+    os.chown(left, 0, 0)
+    _stage(tmp_path / "out")
+    assert not left.exists()
+
+
+def test_a_name_of_255_bytes_has_a_staging_folder(tmp_path: Path) -> None:
+    for name in ("x" * 255, "é" * 127):
+        write_text(tmp_path / name, "x")
+        assert (tmp_path / name).read_text() == "x"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    """Of the names that could be foreseen, and in place of the file itself."""
+    outside = tmp_path / "outside"
+    outside.write_text("mine")
+    camera = tmp_path / "k"
+    camera.mkdir()
+    file = camera / "table1.csv"
+    for name in (
+        ".table1.csv.part",
+        ".part-table1.csv",
+        ".table1.csv",
+        "table1.csv",
+        "table1.part",
+    ):
+        (camera / name).symlink_to(outside)
+    write_text(file, "new")
+    assert file.read_text() == "new"
+    assert not file.is_symlink()
+    with replacing_path(file) as part:
+        part.write_text("newer")
+    assert file.read_text() == "newer"
+    (camera / "lock").symlink_to(outside)
+    with pytest.raises(UserError, match=r"k/lock cannot be written: it is a link"):
+        Lock(camera / "lock", {"command": "train"})
+    with pytest.raises(OSError, match="symbolic link"), file_lock(camera / "lock"):
+        pass
+    assert outside.read_text() == "mine"
+
+
+def test_the_note_of_a_lock_replaces_no_content_of_others(tmp_path: Path) -> None:
+    """Another name of somebody's file, a pipe and a folder in place of the lock."""
+    (tmp_path / "outside").write_text("mine")
+    (tmp_path / "lock").hardlink_to(tmp_path / "outside")
+    lock = Lock(tmp_path / "lock", {"command": "train"})
+    with pytest.raises(LockHeld):
+        Lock(tmp_path / "lock", {"command": "train"})
+    lock.release()
+    assert (tmp_path / "outside").read_text() == "mine"
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(UserError, match=name):
+            Lock(tmp_path / name, {"command": "train"})
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder" / "in").mkdir(parents=True)
+    for path, reason in (
+        (tmp_path / "file" / "x", "Not a directory"), (tmp_path / "none" / "x", "No such file"),
+        (tmp_path / "folder", "Is a directory"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=f"{path} cannot be written: {reason}"):
+            write_text(path, "x")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "folder"}
 
 
 # -- locks -------------------------------------------------------------------------------------

@@ -27,12 +27,12 @@ from collabteam.audits.release import release_coverage, released
 from collabteam.audits.statement import beginning, command
 from collabteam.catalog import Catalog
 from collabteam.catalog.records import labels_hash
-from collabteam.errors import UserError, disk_errors
+from collabteam.errors import UserError
 from collabteam.events import Listener
 from collabteam.machine import utc_stamp
 from collabteam.settings import AuditConfig
 from collabteam.stages import Stage
-from collabteam.storage.files import write_parquet
+from collabteam.storage.files import make_folder, write_parquet
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +131,7 @@ class BeginAudit(Stage[BegunAudit]):
     def save(self, output: BegunAudit) -> None:
         """Write the release, then the record that marks the beginning of the audit."""
         files = self.catalog.workspace.audit(output.record.audit)
-        with disk_errors():
-            files.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(files.folder)
         assert output.release is not None
         write_parquet(files.release, output.release)
         output.record.write(files.record)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import multiprocessing
 import os
 import re
@@ -35,9 +34,10 @@ from collabteam.errors import UserError, first_line
 from collabteam.events import Listener, Listeners
 from collabteam.machine import processors
 from collabteam.reporting.terminal import StatusFile, SweepMonitor, Terminal, read_status
-from collabteam.storage.files import write_json
+from collabteam.storage.files import damaged, make_folder, open_own, read_json, write_json
 from collabteam.storage.locks import Lock, LockHeld, is_locked
 from collabteam.storage.roots import work_folder
+from collabteam.storage.staging import write_errors
 
 FOLDER = ".sweeps"
 """The folder under the root that holds the sweeps' files."""
@@ -352,7 +352,10 @@ def run_job(job: Job, command: str, launcher: str, work: Callable[[Listener], Ou
     with _alone(job), _ending_with(job.folder / "lock", launcher in LOCAL):
         if not _missing(job):
             return
-        with job.file("log").open("a", buffering=1, encoding="utf-8") as log:
+        with (
+            write_errors(job.file("log")),
+            open(job.file("log"), "a", buffering=1, encoding="utf-8", opener=open_own) as log,
+        ):
             outcome = _logged(job, command, work, log)
         _keep(job, replace(outcome, seconds=time.monotonic() - began))
 
@@ -397,7 +400,11 @@ def _missing(job: Job) -> bool:
 
 
 def _outcome(job: Job) -> Outcome:
-    return Outcome(**json.loads(job.file("outcome").read_text()))
+    file, remedy = job.file("outcome"), "remove it, and the sweep does this job again"
+    try:
+        return Outcome(**read_json(file, remedy))
+    except TypeError as error:
+        raise damaged(file, "the outcome of a job", error, remedy) from error
 
 
 def _state(job: Job) -> tuple[str, str]:
@@ -420,10 +427,7 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 @contextmanager
 def _only_one(folder: Path, command: str) -> Iterator[None]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be made: {error.strerror}") from error
+    make_folder(folder)
     try:
         lock = Lock(folder / "lock", {"command": command})
     except LockHeld as held:

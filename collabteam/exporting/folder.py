@@ -26,9 +26,9 @@ def export_dataset(
 ) -> Selection:
     """Write labelled crops as a dataset, into a new folder.
 
-    The folder appears last and complete: everything is first written into the hidden folder
-    ``.NAME.part`` beside it, and the next call deletes the remains of a killed one. The same labels
-    give the same bytes, whatever the folder's name; only ``README.md`` has the date.
+    The folder appears last and complete: everything is first written into a hidden folder beside
+    it, and the next call deletes the remains of a killed one. The same labels give the same bytes,
+    whatever the folder's name; only ``README.md`` has the date.
 
     Args:
         catalog: The camera.
@@ -54,7 +54,7 @@ def export_dataset(
     written = format.arrange(selection, seed)
     with write_errors(to), disk_errors():
         to.parent.mkdir(parents=True, exist_ok=True)
-        with staging_folder(to.with_name(f".{to.name}.part"), to) as hidden:
+        with staging_folder(to, alone=True) as hidden:
             _check_free(to)
             folder = hidden / "dataset"
             folder.mkdir()

@@ -27,6 +27,7 @@ from collabteam.features.images import Transform
 from collabteam.learners.base import FitEnvironment, FoldTask, Learner
 from collabteam.learners.batches import Batch, CropBatches
 from collabteam.settings import OptimConfig
+from collabteam.storage.files import make_folder, replacing_path
 from collabteam.team.team import Voter, load_weights, voter_file
 
 
@@ -361,10 +362,9 @@ class _WholeFiles(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
         file = Path(path)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part")
-        torch.save(checkpoint, part)
-        part.replace(file)
+        make_folder(file.parent)
+        with replacing_path(file) as part:
+            torch.save(checkpoint, part)
 
 
 class _quiet:

@@ -40,6 +40,7 @@ from collabteam.reporting import percent
 from collabteam.reporting.table1 import short_name
 from collabteam.rounds.evaluation import wilson_interval
 from collabteam.rounds.records import RoundRecord
+from collabteam.storage.files import replacing
 
 Point = tuple[float, float]
 """In the units of the axes."""
@@ -610,7 +611,8 @@ def write_png(title: str, panels: Sequence[Panel], to: Path, columns: int = 2) -
                     list(named.values()), list(named),
                     loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=9,
                 )  # fmt: skip
-        figure.savefig(to, dpi=110)
+        with replacing(to) as file:
+            figure.savefig(file, dpi=110, format="png")
 
 
 # --- inside a page ------------------------------------------------------------------------------

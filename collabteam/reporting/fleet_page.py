@@ -20,7 +20,6 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from collabteam.errors import UserError
 from collabteam.monitoring.facts import CameraFacts
 from collabteam.monitoring.windows import TimeWindows
 from collabteam.reporting import figures, percent
@@ -143,11 +142,8 @@ def write_fleet(
         sums=_sums(rows), overview=_overview(rows), marks=figures.marks(),
         is_open=len(rows) <= _MOST_OPEN,
     )  # fmt: skip
-    try:
-        with replacing(to) as file:
-            file.writelines(part.encode() for part in parts)
-    except OSError as error:
-        raise UserError(f"to={to} cannot be written: {error.strerror or error}") from error
+    with replacing(to) as file:
+        file.writelines(part.encode() for part in parts)
     return rows
 
 

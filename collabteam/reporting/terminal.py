@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 import time
@@ -19,7 +18,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from collabteam.errors import UserError
 from collabteam.events import Advance, Listener
+from collabteam.storage.files import read_json, write_json
 
 _SILENCE = 30.0
 """Seconds between lines without a terminal."""
@@ -57,8 +58,8 @@ class Status:
 def read_status(file: Path) -> Status | None:
     """Read the file of a :class:`StatusFile`; None if there is none yet."""
     try:
-        return Status(**json.loads(file.read_text()))
-    except (OSError, ValueError, TypeError):
+        return Status(**read_json(file))
+    except (UserError, TypeError):
         return None
 
 
@@ -95,10 +96,8 @@ class StatusFile(Listener):
 
     def _keep(self, status: Status) -> None:
         # Neither a full disk nor a lost file may stop the work, so errors are ignored.
-        with suppress(OSError):
-            partial = self._file.with_suffix(".part")
-            partial.write_text(json.dumps(asdict(status)))
-            partial.replace(self._file)
+        with suppress(UserError, OSError):
+            write_json(self._file, asdict(status))
 
 
 class Terminal(Listener):

@@ -30,7 +30,7 @@ from collabteam.errors import UserError
 from collabteam.events import Fit
 from collabteam.rounds.records import ClassIncrement, RoundRecord, mean_of
 from collabteam.settings import LoggerConfig
-from collabteam.storage.files import write_json
+from collabteam.storage.files import make_folder, write_json
 from collabteam.storage.layout import ROUND_RECORD, RoundFiles
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def fold_logger(config: LoggerConfig, fit: Fit) -> Logger | None:
     if config.kind == "none":
         return None
     folder = fit.folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if config.kind == "csv":
         from lightning.pytorch.loggers import CSVLogger
 

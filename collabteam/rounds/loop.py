@@ -38,6 +38,7 @@ from collabteam.rounds.stages.training_set import (
 from collabteam.rounds.state import check_settings
 from collabteam.settings import TrainConfig, check
 from collabteam.stages import Runner
+from collabteam.storage.files import make_folder
 from collabteam.team.voting import team_policy
 
 
@@ -99,7 +100,7 @@ def make_round(plan: RoundPlan, runner: Runner) -> RoundRecord:
         UserError: Crops have to be verified first, or settings do not fit the round before.
     """
     catalog, config = plan.catalog, plan.config
-    plan.files.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(plan.files.folder)
     set_threads(config.trainer.threads)
     if plan.number == 0:
         runner.run(DrawSample(catalog, config))

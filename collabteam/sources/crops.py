@@ -28,6 +28,8 @@ from collabteam.catalog.texts import LabelsByRow
 from collabteam.catalog.truth import append_truth, read_truth
 from collabteam.errors import UserError, disk_errors
 from collabteam.settings import UNKNOWN, UNUSABLE, check_classes
+from collabteam.storage.files import open_own, parse_json
+from collabteam.storage.staging import write_errors
 
 Labels = Literal["proposed", "person", "truth"]
 
@@ -571,7 +573,11 @@ class _Ingest:
             json.dumps({"source": where, "reason": reason, "time": self._now}) + "\n"
             for where, reason in new
         )
-        with disk_errors(), self._quarantine.open("a+b") as file:
+        with (
+            write_errors(self._quarantine),
+            disk_errors(),
+            open(self._quarantine, "a+b", opener=open_own) as file,
+        ):
             if file.tell():  # start a new line after one that a crash cut off
                 file.seek(-1, os.SEEK_END)
                 lines = lines if file.read() == b"\n" else "\n" + lines
@@ -595,11 +601,13 @@ def _batched(items: Iterator[Item]) -> Iterator[list[Item]]:
 def _read_quarantine(path: Path) -> set[tuple[str, str]]:
     """Read the entries of earlier runs; skip a line that a crash cut off."""
     reported: set[tuple[str, str]] = set()
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise UserError(f"{path} is not a file of its own: move it away, a new one is made")
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                entry = json.loads(line)
-                reported.add((entry["source"], entry["reason"]))
+                entry = parse_json(line)
+                reported.add((str(entry["source"]), str(entry["reason"])))
             except (ValueError, KeyError, TypeError):
                 continue
     return reported

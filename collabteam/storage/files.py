@@ -1,27 +1,26 @@
-"""Atomic writing of files that survives kills and power cuts.
+"""Files: written whole or not at all, safe against kills and power cuts, and read with suspicion.
 
-Each file is written beside its place under a hidden name, flushed to the disk, and renamed. The
-hidden file is locked while it is written, so the next writer overwrites the remains of a kill, and
-two writers of the same file never share one.
+Each file is made in a staging folder beside its place (:mod:`collabteam.storage.staging`), flushed
+to the disk, and renamed. A link in its place is replaced, never followed. What is read back may be
+damaged in any way: each fault is one line that names the file and what helps.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
-from collabteam.errors import UserError, disk_errors
-from collabteam.storage.locks import file_lock
+from collabteam.errors import UserError, disk_errors, file_error, first_line
+from collabteam.storage.staging import staging_folder, write_errors
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
 
 def write_bytes(path: Path, content: bytes, private: bool = False) -> None:
@@ -80,17 +79,73 @@ def read_json(
         remedy: How a person can repair the damage.
 
     Raises:
-        UserError: The file is missing or broken.
+        UserError: The file is missing or damaged.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
         if not isinstance(content, dict):
             raise ValueError(f"a {type(content).__name__}")
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: expected JSON written by an earlier stage, got {error}: {remedy}"
-        ) from error
+        raise damaged(path, "JSON written by an earlier stage", error, remedy) from error
     return content
+
+
+def parse_json(text: bytes | str) -> Any:
+    """Parse JSON as we write it, however it was damaged.
+
+    Raises:
+        ValueError: It is no JSON, a number is not finite, or it is nested too deeply.
+    """
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8")
+        return json.loads(text, parse_constant=_not_finite, parse_float=_finite)
+    except (RecursionError, MemoryError) as error:
+        raise ValueError("brackets that are nested too deeply") from error
+
+
+def _finite(text: str) -> float:
+    return value if math.isfinite(value := float(text)) else _not_finite(text)
+
+
+def _not_finite(text: str) -> NoReturn:
+    raise ValueError(f"{text[:20]}, which is no finite number")
+
+
+def read_npz(path: Path, names: Sequence[str], remedy: str) -> dict[str, NDArray[Any]]:
+    """Read arrays that :func:`write_npz` wrote.
+
+    Args:
+        path: The file.
+        names: The arrays to read; those that the file lacks are left out.
+        remedy: How a person can repair the damage.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            return {name: kept[name] for name in names if name in kept}
+    # Headers, archives and compression each have errors of their own.
+    except Exception as error:
+        raise damaged(path, "arrays written by an earlier stage", error, remedy) from error
+
+
+def damaged(path: Path, expected: str, error: BaseException | str, remedy: str) -> UserError:
+    """Say in one line that a file is damaged.
+
+    Args:
+        path: The file.
+        expected: What it should hold.
+        error: What was found.
+        remedy: How a person can repair the damage.
+    """
+    if isinstance(error, PermissionError):
+        return file_error(path, error, "read")
+    found = error if isinstance(error, str) else " ".join(first_line(error).split())
+    return UserError(f"{path}: expected {expected}, got {found}; the file is damaged: {remedy}")
 
 
 @contextmanager
@@ -106,11 +161,12 @@ def replacing(path: Path, private: bool = False) -> Iterator[BinaryIO]:
         is discarded if the block raises.
 
     Raises:
-        UserError: The disk is full.
+        UserError: The file cannot be written, or the disk is full.
     """
+    mode = 0o600 if private else 0o666
     with (
-        _partial(path, f".{path.name}", private) as (_, descriptor),
-        os.fdopen(os.dup(descriptor), "wb") as file,
+        replacing_path(path) as part,
+        open(part, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file,
     ):
         yield file
 
@@ -123,13 +179,17 @@ def replacing_path(path: Path) -> Iterator[Path]:
         path: The file.
 
     Yields:
-        The path to write to: an empty file beside it with the same suffix.
+        The path to write to, of the same name, in a folder that holds nothing else.
 
     Raises:
-        UserError: The disk is full.
+        UserError: The file cannot be written, or the disk is full.
     """
-    with _partial(path, f".part-{path.stem}", ending=path.suffix) as (partial, _):
-        yield partial
+    with _staged(path) as part:
+        yield part
+        with write_errors(path), disk_errors():
+            sync(part)
+            part.replace(path)
+            sync(path.parent)
 
 
 @contextmanager
@@ -140,55 +200,70 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         path: The folder.
 
     Yields:
-        An empty folder beside it, which takes its place when the block ends.
+        An empty folder, which takes its place when the block ends.
 
     Raises:
-        UserError: The disk is full.
+        UserError: The folder cannot be written, or the disk is full.
     """
-    partial, stale = (path.with_name(f".{path.name}.{word}") for word in ("part", "stale"))
+    make_folder(path.parent)
+    with _staged(path) as part:
+        part.mkdir()
+        yield part
+        with write_errors(path), disk_errors():
+            for made in (*part.rglob("*"), part):
+                sync(made)
+            if os.path.lexists(path):
+                # Renamed first: a kill during the removal must not leave half a folder.
+                path.replace(part.with_name("stale"))
+            part.replace(path)
+            sync(path.parent)
+
+
+def make_folder(path: Path, private: bool = False) -> None:
+    """Make a folder and those above it, unless it is there.
+
+    Args:
+        path: The folder.
+        private: Whether only its owner may look into it.
+
+    Raises:
+        UserError: It cannot be made, or the disk is full.
+    """
     with disk_errors():
-        for left in (partial, stale):
-            shutil.rmtree(left, ignore_errors=True)
-        partial.mkdir(parents=True)
-        yield partial
-        if path.exists():
-            # Renamed first: a kill during the removal must not leave half a folder.
-            path.replace(stale)
-        partial.replace(path)
-        shutil.rmtree(stale, ignore_errors=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir(0o700 if private else 0o777, exist_ok=True)
+        except OSError as error:
+            raise file_error(path, error, "made") from error
+
+
+def open_own(path: str, flags: int) -> int:
+    """Open a file for ``open(..., opener=)``, but not through a link that others planted."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 @contextmanager
-def _partial(
-    path: Path, name: str, private: bool = False, ending: str = ".part"
-) -> Iterator[tuple[Path, int]]:
-    """A hidden file beside ``path`` and its descriptor; renamed to ``path`` at the end."""
-    with disk_errors(), ExitStack() as stack:
-        partial, descriptor = _claim(stack, path, name, ending)
-        try:
-            if private:
-                os.fchmod(descriptor, 0o600)
-            os.ftruncate(descriptor, 0)
-            yield partial, descriptor
-            # By name, for a library may have replaced the file that it was given.
-            with partial.open("rb") as written:
-                os.fsync(written.fileno())
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
+def _staged(path: Path) -> Iterator[Path]:
+    """A path of the same name in a staging folder."""
+    with ExitStack() as stack:
+        with write_errors(path), disk_errors():
+            folder = stack.enter_context(staging_folder(path))
+        with disk_errors():
+            yield folder / path.name
+
+
+def sync(path: Path) -> None:
+    """Flush a file or the entries of a folder to the disk.
+
+    Raises:
+        OSError: The content of a file cannot be written.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        # Some file systems cannot flush folders; they keep entries in order or not at all.
+        if not path.is_dir():
             raise
-
-
-def _claim(stack: ExitStack, path: Path, name: str, ending: str) -> tuple[Path, int]:
-    """Claim the usual hidden file, or one for this call alone if another writer holds that."""
-    usual = path.with_name(name + ending)
-    # A file system without locks raises, too, and then each call gets a file of its own.
-    with suppress(OSError):
-        descriptor = stack.enter_context(file_lock(usual, wait=False))
-        # Its last writer may have renamed it meanwhile.
-        if os.path.samestat(os.fstat(descriptor), usual.stat()):
-            return usual, descriptor
-    own = path.with_name(f"{name}.{uuid.uuid4().hex[:8]}{ending}")
-    descriptor = os.open(own, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-    stack.callback(os.close, descriptor)
-    return own, descriptor
+    finally:
+        os.close(descriptor)

@@ -7,14 +7,18 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from collabteam.errors import UserError
+from collabteam.errors import UserError, file_error
 
+# A lock is never taken through a link: the note would replace the content of somebody's file.
+# Without O_NONBLOCK, a pipe of that name would be waited for.
+_OWN = os.O_NOFOLLOW | os.O_NONBLOCK
 # Descriptors of the locks that this process holds.
 _held: set[int] = set()
 
@@ -42,7 +46,7 @@ class LockHeld(Exception):
         try:
             holder = json.loads(content)
             self.holder: dict[str, Any] = holder if isinstance(holder, dict) else {}
-        except ValueError:
+        except (ValueError, RecursionError):
             self.holder = {}
 
     def describe(self) -> str:
@@ -51,7 +55,7 @@ class LockHeld(Exception):
             since = datetime.datetime.fromtimestamp(self.holder["since"]).strftime("%H:%M:%S")
             who = f"process {self.holder['pid']} on host {self.holder['host']}"
             return f"{who} ({self.holder['command']!r}, since {since})"
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, OSError):
             return "another process"
 
 
@@ -74,9 +78,15 @@ class Lock:
     def __init__(self, path: Path, note: dict[str, Any], private: bool = False) -> None:
         mode = 0o600 if private else 0o666
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, mode)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _OWN, mode)
         except OSError as error:
-            raise UserError(f"{path.parent} cannot be written: {error.strerror}") from error
+            raise file_error(path, error) from error
+        status = os.fstat(self._descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(self._descriptor)
+            raise UserError(f"{path} is not a file: move it away, a lock is made in its place")
+        # The note would replace the content of the other name.
+        self._has_note = status.st_nlink == 1
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -96,6 +106,8 @@ class Lock:
 
     def tell(self, note: dict[str, Any]) -> None:
         """Replace the note that others read."""
+        if not self._has_note:
+            return
         signed = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time(), **note}
         os.ftruncate(self._descriptor, 0)
         with suppress(OSError):  # on a full disk the lock still holds, without a note
@@ -123,7 +135,7 @@ def is_locked(path: Path) -> bool:
 def file_lock(
     path: Path, shared: bool = False, wait: bool = True, make: bool = True
 ) -> Iterator[int]:
-    """Hold a lock on a file or a folder until the block ends; the content is not changed.
+    """Hold a lock on a file until the block ends; the content is not changed.
 
     Args:
         path: The file.
@@ -138,8 +150,8 @@ def file_lock(
         BlockingIOError: It is held, and ``wait`` is false.
         OSError: The file cannot be opened or locked.
     """
-    flags = os.O_RDONLY if path.is_dir() or not make else os.O_RDWR | os.O_CREAT
-    descriptor = os.open(path, flags, 0o666)
+    flags = os.O_RDWR | os.O_CREAT if make else os.O_RDONLY
+    descriptor = os.open(path, flags | _OWN, 0o666)
     try:
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from collabteam.errors import UserError, disk_errors
-from collabteam.storage.files import write_bytes, write_text
+from collabteam.storage.files import make_folder, parse_json, write_bytes, write_text
 from collabteam.storage.layout import LOCK, MANIFEST, is_mark, is_shared, is_under_lock
 from collabteam.storage.locks import Lock, LockHeld, file_lock
 from collabteam.storage.store import Conflict, Store, say, together
@@ -351,7 +351,7 @@ class Mirror:
         ):
             return
         with disk_errors():
-            file.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(file.parent)
             write_bytes(file, found.content)
             state["files"][name] = [found.etag, *_stat(file)]
 
@@ -394,9 +394,10 @@ class Mirror:
         with file_lock(lock):
             file = self.folder / _SYNCED
             try:
-                state = json.loads(file.read_text(encoding="utf-8"))
+                state = parse_json(file.read_bytes())
                 before = json.dumps(state)
-            except (OSError, ValueError):
+                _check_state(state)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 state, before = {"copy": uuid.uuid4().hex, "held": 0, "files": {}}, ""
             state["store"] = self.store.url
             try:
@@ -409,7 +410,7 @@ class Mirror:
 def address_of(folder: Path) -> str:
     """The address of the camera that a folder is the copy of; ``""`` if it is not a copy."""
     try:
-        state = json.loads((folder / _SYNCED).read_text(encoding="utf-8"))
+        state = parse_json((folder / _SYNCED).read_bytes())
     except (OSError, ValueError):
         return ""
     return str(state.get("store", "")) if isinstance(state, dict) else ""
@@ -424,10 +425,19 @@ def _now() -> float:
 def _content(text: bytes) -> dict[str, Any]:
     """The lock's content; a broken lock has no holder."""
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _check_state(state: Any) -> None:
+    """Raise a plain error if the common state of copy and store is not what was written."""
+    for name, (etag, size, changed) in state["files"].items():
+        if (str, str, int, int) != (type(name), type(etag), type(size), type(changed)):
+            raise ValueError(name)
+    if (str, int) != (type(state["copy"]), type(state["held"])):
+        raise ValueError("held")
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

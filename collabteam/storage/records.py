@@ -12,15 +12,14 @@ ignore.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
-from collabteam.errors import UserError
-from collabteam.storage.files import write_json
+from collabteam.errors import UserError, file_error
+from collabteam.storage.files import parse_json, write_json
 
 Count = Annotated[int, Field(strict=True, ge=0)]
 """Number of things, 0 or more."""
@@ -78,11 +77,12 @@ class Record(Part):
             UserError: The file cannot be read, is not such a record, or a newer version made it.
         """
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = parse_json(file.read_bytes())
+        except PermissionError as error:
+            raise file_error(file, error, "read") from error
         except (OSError, ValueError) as error:
-            raise UserError(
-                f"{file} is broken ({' '.join(str(error).split())}): {remedy}"
-            ) from error
+            problem = " ".join(str(error).split())
+            raise UserError(f"{file} is broken ({problem}): {remedy}") from error
         return cls.from_json(content, file, remedy)
 
     @classmethod
@@ -97,16 +97,19 @@ class Record(Part):
         Raises:
             UserError: It is not such a record, or a newer version made it.
         """
-        broken = f"{file} is broken ({{}}): {remedy}"
+        broken = "{} is broken ({}): {}"
         if not isinstance(content, dict):
-            raise UserError(broken.format(f"expected an object, got {type(content).__name__}"))
+            problem = f"expected an object, got {type(content).__name__}"
+            raise UserError(broken.format(file, problem, remedy))
         version = content.get("schema")
         if type(version) is not int or version < 1:
-            said = "no schema" if version is None else f"schema {version!r}"
-            raise UserError(broken.format(f"{said}, expected a number up to {cls.SCHEMA}"))
-        newer = f"{file} was made by a newer version of collabteam ({{}}): update collabteam"
+            said = "no schema" if version is None else f"schema {version!r:.40}"
+            problem = f"{said}, expected a number up to {cls.SCHEMA}"
+            raise UserError(broken.format(file, problem, remedy))
+        newer = "{} was made by a newer version of collabteam ({}): update collabteam"
         if version > cls.SCHEMA:
-            raise UserError(newer.format(f"schema {version}, expected up to {cls.SCHEMA}"))
+            problem = f"schema {version}, expected up to {cls.SCHEMA}"
+            raise UserError(newer.format(file, problem))
         content = {key: value for key, value in content.items() if key != "schema"}
         if version < cls.SCHEMA:
             content = cls.migrate(content, version)
@@ -118,8 +121,8 @@ class Record(Part):
             # A missing or wrong key is damage, even if the record also holds unknown keys.
             if len(unknown) == len(problems):
                 names = ", ".join(_place(one["loc"]) for one in unknown)
-                raise UserError(newer.format(f"expected no key {names}")) from error
-            raise UserError(broken.format(_problem(problems))) from error
+                raise UserError(newer.format(file, f"expected no key {names}")) from error
+            raise UserError(broken.format(file, _problem(problems), remedy)) from error
 
     def write(self, file: Path) -> None:
         """Write the record atomically, safe against a power cut."""

@@ -19,11 +19,12 @@ import pyarrow as pa
 
 from collabteam.errors import UserError, disk_errors
 from collabteam.settings import check_camera_name
-from collabteam.storage.files import write_bytes, write_text
+from collabteam.storage.files import make_folder, write_bytes, write_text
 from collabteam.storage.layout import MANIFEST, CameraFiles, TableName
 from collabteam.storage.locks import Lock, LockHeld
 from collabteam.storage.mirror import Mirror, address_of
 from collabteam.storage.roots import root_folder, store_address
+from collabteam.storage.staging import staging_folder, write_errors
 from collabteam.storage.store import Store, together
 from collabteam.storage.tables import Table
 
@@ -193,10 +194,7 @@ class Workspace(CameraFiles):
         Raises:
             UserError: It cannot be made, or the store has no conditional writes.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError, PermissionError) as error:
-            raise UserError(f"{self.folder} cannot be made: {error.strerror}") from error
+        make_folder(self.folder)
         if self._mirror is not None:
             self._mirror.store.check_conditions()
 
@@ -281,20 +279,18 @@ class Workspace(CameraFiles):
                 mine.store.copy(self.table_folder(name).name, theirs.store)
             finish(to)
             return
-        hidden = Workspace(to.folder.with_name(f".{to.name}.{os.getpid()}"), "")
-        try:
-            with disk_errors():
-                hidden.folder.mkdir(parents=True)
-                for name in names:
-                    with self.table(name).still():
-                        shutil.copytree(
-                            self.table_folder(name), hidden.table_folder(name), copy_function=_link
-                        )
+        make_folder(to.folder.parent)
+        with write_errors(to.folder), disk_errors(), staging_folder(to.folder) as folder:
+            hidden = Workspace(folder / to.name, "")
+            hidden.folder.mkdir()
+            for name in names:
+                with self.table(name).still():
+                    shutil.copytree(
+                        self.table_folder(name), hidden.table_folder(name), copy_function=_link
+                    )
             finish(hidden)
             with suppress(OSError):  # another process was first
                 hidden.folder.rename(to.folder)
-        finally:
-            shutil.rmtree(hidden.folder, ignore_errors=True)
 
 
 def _link(source: str, to: str) -> None:
@@ -325,7 +321,7 @@ def registered(root: str | Path) -> dict[str, Workspace]:
             camera = found[name] = Workspace(folder / name, f"{address}/{name}")
             file = camera.manifest
             if not file.exists() or file.read_bytes() != manifest.content:
-                file.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(file.parent)
                 write_bytes(file, manifest.content)
 
     together(look, store.folders())

@@ -29,11 +29,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from collabteam.errors import UserError, disk_errors, first_line
+from collabteam.errors import UserError, disk_errors
 from collabteam.features.devices import set_threads
 from collabteam.features.images import ImageReader, Transform, decoding_threads
 from collabteam.settings import MOST_DISAGREEMENT, TrainerConfig
-from collabteam.storage.files import replacing_folder, write_json
+from collabteam.storage.files import damaged, read_json, replacing_folder, write_json
 from collabteam.storage.layout import RoundFiles
 from collabteam.team.team import Engine, Team, Voter, probabilities
 from collabteam.team.voting import VotePolicy
@@ -46,6 +46,7 @@ _WORK = 0.005
 """Least share of its network's multiplications from which a product is quantised."""
 _EXACT = 0.99
 """Share of crops whose error in a coarse arithmetic is within the margin of a close call."""
+_PREPARE = "remove the folder, and it is prepared again"
 
 
 def open_engine(
@@ -152,13 +153,14 @@ class OpenVino(Engine):
                 self._prepare(openvino, network, finer, calibration, folder)
         try:
             self._stages = self._load(network, finer, folder)
-            margins = json.loads((folder / "margins.json").read_text())["margins"]
+            margins = read_json(folder / "margins.json", _PREPARE)["margins"]
             self.margins = [float(margin) for margin in margins]
+            if not all(0 <= margin <= 0.5 for margin in self.margins):
+                raise ValueError(f"margins {margins}")
+            if len(self.margins) != len(self._stages) - 1:
+                raise ValueError(f"{len(self.margins)} margins")
         except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{folder}: expected a prepared network, got {first_line(error)}: remove the "
-                "folder and run this again"
-            ) from error
+            raise damaged(folder, "a prepared network", error, _PREPARE) from error
 
     def score(self, images: Tensor) -> NDArray[np.float32]:  # noqa: D102
         pixels = images.numpy()
@@ -224,10 +226,9 @@ class OpenVino(Engine):
             margins = [min(0.5, float(np.quantile(one, _EXACT, method="higher"))) for one in off]
             write_json(part / "margins.json", {"margins": margins, "crops": len(errors)})
             for other in folder.parent.iterdir():
-                # Networks of other weights, and unfinished ones; earlier versions called these
-                # "preparing".
-                is_ours = other.name.lstrip(".").startswith(f"{self.precision}-")
-                if other != part and (is_ours or other.name == "preparing"):
+                # Networks of other weights, and what a kill left of an earlier version.
+                is_ours = other.name.startswith(f"{self.precision}-") or other.name == "preparing"
+                if is_ours and not other.is_symlink():
                     shutil.rmtree(other)
 
 

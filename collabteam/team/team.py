@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from collabteam.errors import UserError
 from collabteam.features.devices import Device
 from collabteam.features.images import ImageReader, Transform, decoding_threads
-from collabteam.storage.files import replacing_path
+from collabteam.storage.files import make_folder, replacing_path
 from collabteam.storage.layout import RoundFiles
 
 
@@ -92,7 +92,7 @@ def save_voter(
         **made_by,
     }
     tensors = {name: tensor.contiguous() for name, tensor in voter.network.state_dict().items()}
-    to.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(to.parent)
     with replacing_path(to) as part:
         save_file(tensors, part, metadata)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from collabteam.storage.files import replacing
+
 
 def contact_sheet(
     images: Sequence[tuple[bytes, str]], to: Path, columns: int = 12, side: int = 96
@@ -38,4 +40,5 @@ def contact_sheet(
         draw.text((left, top + side + 1), shown, fill="black", font=font)
     if not images:
         draw.text((pad, pad), "no crops", fill="black", font=font)
-    sheet.save(to, format="PNG")
+    with replacing(to) as file:
+        sheet.save(file, format="PNG")

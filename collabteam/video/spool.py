@@ -25,7 +25,7 @@ from collabteam.catalog import Catalog, Crop
 from collabteam.errors import UserError
 from collabteam.settings import UNKNOWN
 from collabteam.sources.crops import Item, Labels, ingest_source
-from collabteam.storage.files import replacing, write_json
+from collabteam.storage.files import make_folder, replacing, write_json
 from collabteam.storage.locks import Lock, LockHeld
 from collabteam.storage.workspace import Workspace
 
@@ -95,10 +95,7 @@ class Spool:
         self.workspace = workspace
         self.incoming, self.videos = workspace.incoming, workspace.videos
         for made in (self.incoming, self.videos):
-            try:
-                made.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(f"{made} cannot be made: {error.strerror}") from error
+            make_folder(made)
 
     def record(self, video: str) -> VideoRecord | None:
         """Return a video's record by its id; None if the video is not in the catalog yet."""

@@ -39,6 +39,7 @@ from collabteam.events import Listener
 from collabteam.reviewing.review_queue import REVIEW_QUEUES
 from collabteam.reviewing.session import Refused, ReviewSession
 from collabteam.settings import ReviewConfig
+from collabteam.storage.files import make_folder
 from collabteam.storage.locks import Lock, LockHeld
 from collabteam.video.still import StillExtractor
 from collabteam.web.sessions import Sessions
@@ -396,7 +397,7 @@ def serve(
     """
     queue = REVIEW_QUEUES.load(config.queue)()
     files = catalog.workspace.review
-    files.folder.mkdir(exist_ok=True, mode=0o700)
+    make_folder(files.folder, private=True)
     try:
         lock = Lock(files.lock, {"command": "review"}, private=True)
     except LockHeld as held:

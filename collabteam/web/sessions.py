@@ -11,7 +11,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from collabteam.storage.files import write_text
+from collabteam.errors import UserError
+from collabteam.storage.files import read_json, write_text
 
 INVITATION = 3600.0
 """Lifetime in seconds of a printed address."""
@@ -47,9 +48,11 @@ class Sessions:
         self._invited: dict[str, Session] = {}
         self._open: dict[str, Session] = {}
         try:
-            kept = json.loads(file.read_text(encoding="utf-8"))
+            kept = read_json(file)
             self._open = {digest: Session(**session) for digest, session in kept.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
+            if any(type(one.expires) is not float for one in self._open.values()):
+                raise TypeError("expires")
+        except (UserError, TypeError):
             # Reviewers have to open a new address; nothing else is lost.
             self._open = {}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ READ_AT_ONCE = 64
 """The largest number of pictures in memory at a time."""
 
 _UNFINISHED = ".unfinished"
+_PICTURE = re.compile(r"[0-9a-f]{24}\.[a-z0-9]+")
 _IN_ARCHIVE = "images"
 
 
@@ -73,9 +75,9 @@ def write_tasks(
     about = TaskList(catalog.name, labels, len(tasks), _IN_ARCHIVE if packed else images.name)
 
     # Named after the stem, because NAME.json and NAME.csv share NAME-images.
-    part = to.with_name(f".{to.stem}.part")
-    with write_errors(to), disk_errors(), staging_folder(part, to) as hidden:
-        if not packed and _is_unfinished(images):
+    staged = staging_folder(to.with_name(to.stem), alone=True)
+    with write_errors(to), disk_errors(), staged as hidden:
+        if not packed and _is_unfinished(images, to):
             shutil.rmtree(images)
         taken = [to] if packed else [to, images]
         _check_free(taken, companion)
@@ -109,10 +111,23 @@ def write_tasks(
     return format.instructions(to, images, len(tasks))
 
 
-def _is_unfinished(images: Path) -> bool:
-    """Return whether the pictures are the remains of a call that was killed before it ended."""
-    name = _text(images / _UNFINISHED)
-    return bool(name) and not images.is_symlink() and not os.path.lexists(images.parent / str(name))
+def _is_unfinished(images: Path, to: Path) -> bool:
+    """Return whether the pictures are the remains of a call that was killed before it ended.
+
+    The folder must be ours, name a target of the same stem that is not there, and hold nothing but
+    pictures of crops: everything else is somebody's.
+    """
+    if images.is_symlink() or not images.is_dir() or images.stat().st_uid != os.geteuid():
+        return False
+    name = _text(images / _UNFINISHED) or ""
+    if Path(name).stem != to.stem or os.path.lexists(images.parent / Path(name).name):
+        return False
+    with os.scandir(images) as entries:
+        return all(
+            entry.is_file(follow_symlinks=False)
+            and (entry.name == _UNFINISHED or _PICTURE.fullmatch(entry.name))
+            for entry in entries
+        )
 
 
 def _check_free(targets: Sequence[Path], companion: tuple[Path, str] | None) -> None:

@@ -17,7 +17,7 @@ from collabteam.rounds.oracle import oracle_answers
 from collabteam.rounds.selection import sample_initial
 from collabteam.settings import TrainConfig
 from collabteam.stages import Stage
-from collabteam.storage.files import read_json, write_json
+from collabteam.storage.files import make_folder, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class DrawSample(Stage[Sample]):
     def save(self, output: Sample) -> None:
         """Write ``sample.json``."""
         file = self.catalog.workspace.round(0).sample
-        file.parent.mkdir(exist_ok=True)
+        make_folder(file.parent)
         write_json(file, output.record)
 
     def _key(self) -> dict[str, Any]:
