@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "collabteam").rglob("*.py"))
 
 RANK = {
+    "environment": 0,
     "errors": 0,
     "events": 1,
     "machine": 1,
@@ -58,7 +59,7 @@ def _part(module: str) -> str:
     names = module.split(".")
     if len(names) == 1:
         return "facade"
-    if names[1] in ("errors", "events", "machine", "registry", "stages"):
+    if names[1] in ("environment", "errors", "events", "machine", "registry", "stages"):
         return names[1]
     is_package = len(names) > 2 or MODULES[module].name == "__init__.py"
     return names[1] if is_package else "commands"
@@ -228,7 +229,7 @@ OPTIONAL = {"av", "boxmot", "cv2", "onnxruntime", "supervision", "trackers", "ul
 OPTIONAL |= {"nncf", "openvino", "wandb_workspaces", "datasets"}
 """Packages of extras, or brought by such a package."""
 HEAVY = {"hydra", "lightning", "matplotlib", "numpy", "omegaconf", "pyarrow", "rich", "torch"}
-HEAVY |= {"torchvision", "wandb", "yaml"}
+HEAVY |= {"torchvision", "wandb", "yaml", "importlib"}
 """Packages that ``--help``, or a command that does not use them, must not wait for."""
 LATE_IMPORTS_OF_OWN = 60
 """Imports of our own modules when a function is called, so that ``--help`` stays fast. The number

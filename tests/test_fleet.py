@@ -423,7 +423,9 @@ def test_what_a_person_contradicts_comes_first_and_in_their_name(
 ) -> None:
     catalog = Catalog(renamed(fleet / "sim", tmp_path, "sim"))
     index = catalog.index()
-    row = np.flatnonzero((index.verdict == "pedestrian") & (index.human == ""))[0]
+    rows = np.flatnonzero((index.verdict == "pedestrian") & (index.human == ""))
+    # The most confident of all that is contradicted, i0 included, is shown first.
+    row = rows[np.argmax(index.verdict_confidence[rows])]
     crop = str(index.crop_id[row])
     catalog.append_labels([LabelEvent(crop, "cyclist", "person", "unsure", 2, by="ana")])
     facts = camera_facts(tmp_path, "sim", samples=3)

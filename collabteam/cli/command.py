@@ -18,6 +18,7 @@ from typing import Any, Literal, NoReturn
 from collabteam.cli.help import help_text
 from collabteam.cli.outcome import Outcome
 from collabteam.cli.words import SWEEP, given, is_pattern, only_tells, read_words
+from collabteam.environment import settle
 from collabteam.errors import UserError, disk_errors
 from collabteam.events import Listener
 from collabteam.settings import check, check_camera_name
@@ -101,6 +102,12 @@ class Command:
 
     def __call__(self) -> NoReturn:
         """Compose the settings from ``sys.argv``, run, and exit (code 2 on bad input)."""
+        if ignored := settle():
+            _complain(
+                self.name,
+                f"ignored from the environment: {', '.join(ignored)}; docs/settings.md lists the "
+                "variables that count",
+            )
         words = sys.argv[1:]
         options = self.options()
         if {"-h", "--help"} & set(words):

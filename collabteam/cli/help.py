@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
+from collabteam.environment import HONOURED
 from collabteam.settings.checks import expected, shown
 from collabteam.settings.fields import AFFECTS, Group, Setting, groups, settings_of
 
@@ -57,7 +58,26 @@ def reference(commands: Collection[Command], options: Mapping[str, Collection[st
         options: The groups of which a word names one file, and their files.
     """
     shared = _shared(commands)
-    return "\n".join(_pages(commands, shared, options)).rstrip() + "\n"
+    return "\n".join([*_pages(commands, shared, options), *_environment()]).rstrip() + "\n"
+
+
+def _environment() -> list[str]:
+    """The section on variables of the environment."""
+    rows = [
+        f"| {', '.join(f'`{name}`' for name in names.split(', '))} | {meaning} |"
+        for names, meaning in sorted(HONOURED.items())
+    ]
+    return [
+        "## Variables of the environment",
+        "",
+        "Results depend on settings alone. Of the variables that the libraries read, these count;",
+        "every command takes the others out of its process, and names those of W&B and of",
+        "Lightning's `Trainer` that it ignores.",
+        "",
+        "| variable | meaning |",
+        "|---|---|",
+        *rows,
+    ]
 
 
 def _groups(command: Command) -> list[Group]:

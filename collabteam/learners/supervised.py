@@ -16,11 +16,13 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 import torchmetrics
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from collabteam.environment import isolated
 from collabteam.events import Advance
 from collabteam.features.backbones import Backbone
 from collabteam.features.images import Transform
@@ -259,7 +261,7 @@ def fit_module(
     resumes = _is_readable(file, env)
     total = batches.crops_per_epoch * epochs
     title = f"{env.title}: {len(batches.dataset)} crops, {epochs} epochs"
-    with _quiet(), env.listener.stage(title, total, "crops") as advance:
+    with isolated(), _quiet(), env.listener.stage(title, total, "crops") as advance:
         trainer = pl.Trainer(
             accelerator="gpu" if env.device.torch.type == "cuda" else "cpu",
             devices=1,
@@ -267,7 +269,8 @@ def fit_module(
             max_epochs=epochs,
             logger=env.logger if env.logger is not None else False,
             callbacks=[_Advance(advance, batches), _Checkpoints(file, env.checkpoint_seconds)],
-            plugins=[_WholeFiles()],
+            # Without it, Lightning looks for a cluster and wants a process of ours on each node.
+            plugins=[_WholeFiles(), LightningEnvironment()],
             check_val_every_n_epoch=min(5, epochs),
             limit_val_batches=None if len(batches.validation) else 0,
             num_sanity_val_steps=0,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from collabteam.catalog import Catalog, CropIndex
+from collabteam.environment import isolated
 from collabteam.events import Fit, Listener
 from collabteam.features.images import letterbox
 from collabteam.learners.teams import learner_of, voting_files
@@ -57,12 +58,13 @@ class Tracking(Listener):
         Raises:
             UserError: W&B is online, and there is no account or no connection.
         """
-        self._logger = fold_logger(self._config, fit)
-        try:
-            yield self._logger
-        finally:
-            finish(self._logger)
-            self._logger = None
+        with isolated():
+            self._logger = fold_logger(self._config, fit)
+            try:
+                yield self._logger
+            finally:
+                finish(self._logger)
+                self._logger = None
 
     def metrics(self, round_: int, values: Mapping[str, float]) -> None:
         """Log figures beside the curves of the fold."""

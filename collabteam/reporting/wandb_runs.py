@@ -26,6 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
+from collabteam.environment import isolated
 from collabteam.errors import UserError
 from collabteam.events import Fit
 from collabteam.rounds.records import ClassIncrement, RoundRecord, mean_of
@@ -192,17 +195,23 @@ def refusals(what: str, advice: str) -> Iterator[None]:
     Raises:
         UserError: W&B refuses.
     """
-    # wandb and its service process read these once, so they must be set before the import.
-    _set("WANDB_ERROR_REPORTING", "false")
-    _set("WANDB_SILENT", "true")
-    import wandb
-    from wandb.sdk.lib.service.service_connection import WandbApiFailedError
+    with isolated():
+        # wandb and its service process read these once, so they must be set before the import.
+        os.environ |= {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
+        import wandb
+        from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
-    try:
-        yield
-    except (wandb.Error, WandbApiFailedError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{what}: W&B says '{reason}': {advice}") from error
+        try:
+            yield
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            name = f"WANDB_{'_'.join(str(part) for part in wrong['loc'])}".upper()
+            raise UserError(
+                f"{name}={os.environ.get(name, '')} is not usable: W&B says '{wrong['msg']}'"
+            ) from error
+        except (wandb.Error, WandbApiFailedError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{what}: W&B says '{reason}': {advice}") from error
 
 
 def log_metrics(logger: Logger | None, round_: int, values: Mapping[str, float]) -> None:
