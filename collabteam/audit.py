@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
 from collabteam.events import Listener
+from collabteam.reporting.output import console, tell
 from collabteam.settings import AuditConfig
 
 if TYPE_CHECKING:
@@ -18,16 +19,13 @@ if TYPE_CHECKING:
 
 def run(config: AuditConfig, listener: Listener) -> Outcome:
     """Begin, continue or judge the audit, and show its state."""
-    from rich.console import Console as RichConsole
-
     from collabteam.audits.audit import certify
 
     audited = certify(config, listener)
-    out = RichConsole(highlight=False)
-    _table(audited, out)
+    _table(audited, console())
     certificate = audited.certificate
     lines = _open(audited) if certificate is None else _done(audited, certificate)
-    out.print("\n".join(lines), markup=False, soft_wrap=True)
+    tell(lines)
     if certificate is None:
         return Outcome("waits for answers in the queue audit of the review page")
     statement = " ".join(certificate.statement.split())
@@ -46,11 +44,11 @@ def _table(audited: AuditResult, out: RichConsole) -> None:
     if record.settings.reviewer == "oracle":
         title += ", simulated reviewer"
     table = Table(box=box.SIMPLE_HEAD, title=title)
-    table.add_column("class", no_wrap=True)
+    table.add_column("class", overflow="fold")
     for column in ("released", "sample", "answered", "wrong", "allowed"):
-        table.add_column(column, justify="right")
-    table.add_column("result")
-    table.add_column("right", justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("result", overflow="fold")
+    table.add_column("right", justify="right", no_wrap=True)
     for name, row in audited.classes.items():
         counts = (row.released, row.sample, row.answered, row.errors, row.allowed)
         bound = "-" if row.bound is None else f"≥ {floored(row.bound)}"
@@ -84,16 +82,20 @@ def _open(audited: AuditResult) -> list[str]:
         for name, row in classes.items()
         if row.stopped
     ]
-    lines.append(
-        f"next: python -m collabteam.review camera={record.camera} queue=audit\n"
-        f"then: {command(record)}"
-    )
-    return lines
+    return [
+        *lines,
+        f"next: python -m collabteam.review camera={record.camera} queue=audit",
+        f"then: {command(record)}",
+    ]
 
 
 def _done(audited: AuditResult, certificate: Certificate) -> list[str]:
     camera = certificate.camera
-    lines = [certificate.statement, *audited.notes, f"the certificate: {audited.file}"]
+    lines = [
+        *certificate.statement.splitlines(),
+        *audited.notes,
+        f"the certificate: {audited.file}",
+    ]
     if certificate.passed:
         lines.append(f"next: python -m collabteam.export camera={camera} certified=true to=FOLDER")
     else:
@@ -117,7 +119,8 @@ main = Command(
     ),
     notes=(
         "In between: python -m collabteam.review camera=NAME queue=audit",
-        "Exit code 0: certified, or still open; 1: not certified; 2: bad input.",
+        "Exit code 0: certified, or still open; 1: not certified; 2: bad input; 70: a fault of "
+        "collabteam, with the file that describes it.",
     ),
     then="python -m collabteam.export camera=NAME certified=true to=FOLDER",
 )

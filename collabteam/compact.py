@@ -5,6 +5,7 @@ from __future__ import annotations
 from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
 from collabteam.events import Listener
+from collabteam.reporting.output import tell
 from collabteam.settings import CommandConfig
 
 _LATER = "; files replaced within the last hour are removed by a later compact"
@@ -17,11 +18,13 @@ def run(config: CommandConfig, listener: Listener) -> Outcome:
     catalog = Catalog.open(config.root, config.camera.name)
     with listener.stage(f"merging small files of {catalog.name}", None, "rows") as advance:
         before, after = catalog.compact(advance)
-    print(
-        f"{catalog.name}: {before.files:,} files of {before.bytes / 1e6:,.1f} MB are now "
-        f"{after.files:,} of {after.bytes / 1e6:,.1f} MB, in {catalog.place}"
-        f"{_LATER if catalog.workspace.keeps_replaced_files else ''}\n"
-        "next: nothing has changed for the other commands; again when it has grown"
+    tell(
+        (
+            f"{catalog.name}: {before.files:,} files of {before.bytes / 1e6:,.1f} MB are now "
+            f"{after.files:,} of {after.bytes / 1e6:,.1f} MB, in {catalog.place}"
+            f"{_LATER if catalog.workspace.keeps_replaced_files else ''}",
+            "next: nothing has changed for the other commands; again when it has grown",
+        )
     )
     return Outcome(note=f"{before.files:,} files are now {after.files:,}")
 

@@ -10,6 +10,7 @@ from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
 from collabteam.errors import UserError
 from collabteam.events import Listener
+from collabteam.reporting.output import tell
 from collabteam.settings.fields import setting
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ class DashboardConfig:
         ["*"], affects="place", help="names or patterns of cameras; camera= becomes this"
     )
     root: str = setting(
-        "outputs", affects="place", help="folder under which every camera has its own"
+        "outputs",
+        affects="place",
+        is_path=True,
+        help="folder under which every camera has its own",
     )
     project: str = setting(
         "collabteam", affects="place", help="the W&B project that the cameras logged to"
@@ -47,8 +51,6 @@ class DashboardConfig:
 
 def run(config: DashboardConfig, listener: Listener) -> Outcome:
     """Build the workspace, write it, and publish it if requested."""
-    from rich.console import Console as RichConsole
-
     from collabteam.reporting import wandb_workspace as workspace
     from collabteam.storage.roots import root_folder
 
@@ -70,7 +72,7 @@ def run(config: DashboardConfig, listener: Listener) -> Outcome:
             "next, with a W&B account: wandb login, then wandb sync of the offline runs "
             "(docs/tracking.md), then python -m collabteam.dashboard publish=true"
         )
-    RichConsole(highlight=False).print("\n".join(lines), markup=False, soft_wrap=True)
+    tell(lines)
     return Outcome(lines[0])
 
 

@@ -1,10 +1,11 @@
-"""The exception with messages for users, and its use for errors of the file system."""
+"""The exception with messages for users, errors of the file system, and text from outside."""
 
 from __future__ import annotations
 
 import errno
 import os
 import pwd
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -95,3 +96,30 @@ def first_line(error: BaseException) -> str:
     for marker in (", /home/", ", /rustc/", ", /root/"):
         line = line.split(marker)[0]
     return line[:300]
+
+
+_LONGEST = 4000
+_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def plain(text: str, longest: int = _LONGEST) -> str:
+    """Make a text safe to print as one line.
+
+    Names of files, labels and tracks come from outside. They may hold line breaks, which would
+    forge lines, or characters that move the cursor, colour the terminal or turn the direction of
+    writing. These are written as ``\\n`` or ``\\x1b``.
+
+    Args:
+        text: Any text.
+        longest: The number of characters to keep; of a longer text the middle is left out.
+    """
+    if len(text) > longest:
+        text = f"{text[: longest * 3 // 4]} ... {text[-(longest // 4) :]}"
+    if text.isprintable():
+        return text
+    return "".join(
+        letter.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(letter) in _HIDDEN
+        else letter
+        for letter in text
+    )

@@ -13,6 +13,7 @@ from collabteam.cli.outcome import Outcome
 from collabteam.errors import UserError
 from collabteam.events import Listener
 from collabteam.exporting.base import EXPORT_FORMATS
+from collabteam.reporting.output import console, tell
 from collabteam.settings import CommandConfig, RuntimeConfig
 from collabteam.settings.fields import group, setting
 
@@ -37,6 +38,7 @@ class ExportConfig(CommandConfig):
         "",
         affects="place",
         metavar="DIR",
+        is_path=True,
         help="the folder to make; existing files are never overwritten",
     )
     certified: bool = setting(False, help="only labels that the last certificate covers")
@@ -67,8 +69,6 @@ class ExportConfig(CommandConfig):
 
 def run(config: ExportConfig, listener: Listener) -> Outcome:
     """Export, and report the result."""
-    from rich.console import Console as RichConsole
-
     from collabteam.catalog import Catalog
     from collabteam.exporting.folder import export_dataset
     from collabteam.exporting.selection import select_labels
@@ -82,10 +82,8 @@ def run(config: ExportConfig, listener: Listener) -> Outcome:
             catalog, selection, format, Path(config.to), config.seed, config.licence, command,
             advance,
         )  # fmt: skip
-    out = RichConsole(highlight=False)
-    _show(written, catalog, out)
-    lines = _lines(written, catalog, config)
-    out.print("\n".join(lines), markup=False, soft_wrap=True)
+    _show(written, catalog, console())
+    tell(_lines(written, catalog, config))
     return Outcome(f"{len(written)} labelled crops in {config.to}")
 
 
@@ -95,9 +93,9 @@ def _show(selection: Selection, catalog: Catalog, out: RichConsole) -> None:
 
     sources, splits = selection.sources_present(), selection.splits_present()
     table = Table(box=box.SIMPLE_HEAD, title=f"{catalog.name}: crops per class")
-    table.add_column("class")
+    table.add_column("class", overflow="fold")
     for column in (*(f"by {source}" for source in sources), *splits, "all"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for name in selection.classes:
         counts = [selection.count(name, source=source) for source in sources]
         counts += [selection.count(name, split=split) for split in splits]

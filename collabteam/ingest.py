@@ -7,6 +7,7 @@ from typing import cast
 from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
 from collabteam.events import Listener, counting
+from collabteam.reporting.output import console, tell
 from collabteam.settings import IngestConfig
 
 
@@ -18,8 +19,6 @@ def run(config: IngestConfig, listener: Listener) -> Outcome:
 
 
 def _run_video(config: IngestConfig, listener: Listener) -> Outcome:
-    from rich.console import Console as RichConsole
-
     from collabteam.storage.workspace import Workspace
     from collabteam.video.pipeline import ingest_footage
     from collabteam.video.summary import footage_table
@@ -46,10 +45,9 @@ def _run_video(config: IngestConfig, listener: Listener) -> Outcome:
             f"{workspace.place_of(workspace.videos)}"
         )
     lines.append(f"next: python -m collabteam.review camera={name}")
-    out = RichConsole(highlight=False)
     if summary.read:
-        out.print(footage_table(summary.read))
-    out.print("\n".join(lines), markup=False, soft_wrap=True)
+        console().print(footage_table(summary.read))
+    tell(lines)
     if summary.failed:
         where, reason = summary.failed[0]
         more = f", and {len(summary.failed) - 1} more" if len(summary.failed) > 1 else ""
@@ -61,8 +59,6 @@ def _run_video(config: IngestConfig, listener: Listener) -> Outcome:
 
 
 def _run_crops(config: IngestConfig, listener: Listener) -> Outcome:
-    from rich.console import Console as RichConsole
-
     from collabteam.catalog import Catalog
     from collabteam.settings import UNKNOWN, UNUSABLE, check_classes
     from collabteam.sources.crops import Labels, ingest_source, open_source
@@ -103,7 +99,7 @@ def _run_crops(config: IngestConfig, listener: Listener) -> Outcome:
     then = "review" if config.labels == "proposed" else "train"
     round_ = " round=0" if then == "train" else ""
     lines.append(f"next: python -m collabteam.{then} camera={name}{round_}")
-    RichConsole(highlight=False).print("\n".join(lines), markup=False, soft_wrap=True)
+    tell(lines)
     new = summary.added + sum(summary.labelled.values()) + summary.test
     return Outcome(
         f"{summary.added} new crops, {sum(summary.labelled.values())} new labels, "
@@ -124,9 +120,8 @@ main = Command(
     ),
     notes=(
         "Footage needs the extra 'video' (pip install 'collabteam[video]'), or 'footage' without "
-        "AGPL packages. Rows with split=test become the frozen test set. A path with '=' or "
-        "brackets in it, such as a stream's address, needs two pairs of quotes: "
-        "path=\"'rtsp://h/1?a=b'\"",
+        "AGPL packages. Rows with split=test become the frozen test set. A path with "
+        "commas in it needs two pairs of quotes: path=\"'a,b.mp4'\"",
     ),
     then="python -m collabteam.review camera=NAME",
     cameras="new",

@@ -8,6 +8,7 @@ from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
 from collabteam.events import Listener
 from collabteam.reporting import percent
+from collabteam.reporting.output import console, tell
 from collabteam.settings import LabelConfig
 
 if TYPE_CHECKING:
@@ -22,15 +23,13 @@ if TYPE_CHECKING:
 
 def run(config: LabelConfig, listener: Listener) -> Outcome:
     """Label, and show the result."""
-    from rich.console import Console as RichConsole
-
     from collabteam.labelling.label import label_pool
     from collabteam.storage.workspace import Workspace
 
     labelled = label_pool(config, listener)
     name = config.camera.name
     workspace = Workspace.at(config.root, name)
-    out = RichConsole(highlight=False)
+    out = console()
     _table(labelled, out)
     record = labelled.record
     lines = [
@@ -42,7 +41,7 @@ def run(config: LabelConfig, listener: Listener) -> Outcome:
         to = _plot(record, record.test, workspace)
         lines.append(f"plot of confidence and accuracy: {to}")
     lines.append(f"next: python -m collabteam.audit camera={name}")
-    out.print("\n".join(lines), markup=False, soft_wrap=True)
+    tell(lines)
     return Outcome(
         f"{sum(record.labelled.values())} of {record.pool} crops labelled by the team of "
         f"round {record.round}, {labelled.new} verdicts new",
@@ -80,8 +79,8 @@ def _table(labelled: LabelResult, out: RichConsole) -> None:
             f"on {test.crops} crops of the frozen test set: single crops "
             f"{percent(one.accuracy)}% right at {percent(one.coverage)}% coverage, as "
             f"labelled {percent(other.accuracy)}% at {percent(other.coverage)}%",
-            markup=False, soft_wrap=True,
-        )  # fmt: skip
+            soft_wrap=True,
+        )
 
 
 def _plot(record: LabelRecord, test: TestQuality, workspace: Workspace) -> Path:

@@ -12,7 +12,8 @@ from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
 from collabteam.errors import UserError
 from collabteam.events import Listener
-from collabteam.settings import MOST_SAMPLES, CommandConfig, check_camera_name
+from collabteam.reporting.output import console, tell
+from collabteam.settings import MOST_SAMPLES, CommandConfig
 from collabteam.settings.fields import setting
 
 if TYPE_CHECKING:
@@ -40,7 +41,13 @@ class ReportConfig(CommandConfig):
         },
         help="form of the report",
     )
-    to: str = setting("", affects="place", metavar="FILE", help="for format=html: the .html file")
+    to: str = setting(
+        "",
+        affects="place",
+        metavar="FILE",
+        is_path=True,
+        help="for format=html: the .html file",
+    )
     samples: int = setting(
         8,
         ge=0,
@@ -58,8 +65,6 @@ class ReportConfig(CommandConfig):
         """
         if not self.cameras:
             super().check_together()
-        for name in self.cameras:
-            check_camera_name(name)
         if self.format != "html" and self.cameras:
             raise UserError(
                 f"format={self.format} is about one camera, got {len(self.cameras)}: name one, add "
@@ -80,8 +85,6 @@ def run(config: ReportConfig, listener: Listener) -> Outcome:
 
 
 def _page(config: ReportConfig, listener: Listener) -> Outcome:
-    from rich.console import Console as RichConsole
-
     from collabteam.monitoring.facts import CameraFacts, camera_facts
     from collabteam.reporting.fleet_page import write_fleet
 
@@ -108,13 +111,11 @@ def _page(config: ReportConfig, listener: Listener) -> Outcome:
         f"the page: {to} ({to.stat().st_size / 1e6:.1f} MB); it needs no network",
         "next: open it in a browser; its last column shows what each camera needs next",
     ]
-    RichConsole(highlight=False).print("\n".join(lines), markup=False, soft_wrap=True)
+    tell(lines)
     return Outcome(f"a page on {len(rows)} in {to}")
 
 
 def _camera(config: ReportConfig) -> Outcome:
-    from rich.console import Console as RichConsole
-
     from collabteam.catalog import Catalog
     from collabteam.reporting import time_windows
     from collabteam.reporting.table1 import render, to_csv, to_json
@@ -141,8 +142,8 @@ def _camera(config: ReportConfig) -> Outcome:
     # Imports matplotlib, which the JSON does not need.
     from collabteam.reporting import figures
 
-    console = RichConsole(highlight=False)
-    render(rounds, console)
+    out = console()
+    render(rounds, out)
     names = ["table1.csv", "table1.json", "table1.png"]
     if found is not None:
         names += ["stretches.csv", "stretches.png"]
@@ -155,20 +156,21 @@ def _camera(config: ReportConfig) -> Outcome:
         figures.write_png(title, figures.course(rounds), files["table1.png"])
         if found is not None:
             tables, drift = found
-            time_windows.render(tables, console)
-            console.print(f"\n{drift.in_words(config.camera.name)}", markup=False, soft_wrap=True)
+            time_windows.render(tables, out)
+            tell(("", drift.in_words(config.camera.name)))
             write_text(files["stretches.csv"], time_windows.to_csv(tables))
             newest = None if drift.alarm is None else drift.since
             figures.write_png(
                 f"Camera {config.camera.name}, team of round {tables.round}",
                 figures.coverage_over_time(tables, newest), files["stretches.png"], columns=1,
             )  # fmt: skip
-    console.print(
-        f"wrote {', '.join(names[:-1])} and {names[-1]} in {workspace.folder}\n"
-        f"next: python -m collabteam.train camera={config.camera.name} "
-        f"round={rounds[-1].round + 1}",
-        markup=False, soft_wrap=True,
-    )  # fmt: skip
+    tell(
+        (
+            f"wrote {', '.join(names[:-1])} and {names[-1]} in {workspace.folder}",
+            f"next: python -m collabteam.train camera={config.camera.name} "
+            f"round={rounds[-1].round + 1}",
+        )
+    )
     return Outcome()
 
 

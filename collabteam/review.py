@@ -11,6 +11,7 @@ from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
 from collabteam.errors import UserError
 from collabteam.events import Listener
+from collabteam.reporting.output import tell
 from collabteam.reviewing.exchange.base import EXCHANGE_FORMATS
 from collabteam.settings import ReviewConfig
 from collabteam.settings.fields import setting
@@ -24,7 +25,11 @@ class ReviewCommandConfig(ReviewConfig):
     """Settings of ``collabteam.review``."""
 
     export: str = setting(
-        "", affects="place", metavar="FILE", help="write the queue as tasks for another tool"
+        "",
+        affects="place",
+        metavar="FILE",
+        is_path=True,
+        help="write the queue as tasks for another tool",
     )
     format: str = setting(
         "labelstudio",
@@ -36,6 +41,7 @@ class ReviewCommandConfig(ReviewConfig):
         "",
         affects="place",
         metavar="FILE",
+        is_path=True,
         help="import answers: Label Studio's JSON, CVAT for images 1.1, or CSV",
     )
 
@@ -98,7 +104,7 @@ def _serve(
         )
     else:
         lines.append(f"next: {served.next}")
-    print("\n".join(lines))
+    tell(lines)
     return Outcome()
 
 
@@ -118,10 +124,12 @@ def _export(catalog: Catalog, config: ReviewCommandConfig, listener: Listener) -
         raise UserError(f"queue={config.queue} of camera {catalog.name} has nothing to verify")
     with listener.stage(f"writing {config.export}", len(tasks), "crops") as advance:
         lines = write_tasks(catalog, tasks, format, Path(config.export), advance)
-    print("\n".join(lines))
-    print(
-        f"next: verify them there, then python -m collabteam.review camera={catalog.name} "
-        f"queue={config.queue} import=FILE"
+    tell(
+        [
+            *lines,
+            f"next: verify them there, then python -m collabteam.review camera={catalog.name} "
+            f"queue={config.queue} import=FILE",
+        ]
     )
     return Outcome()
 
@@ -150,18 +158,18 @@ def _import(catalog: Catalog, config: ReviewCommandConfig, reviewer: str) -> Out
         for answer in answers.accepted
         if answer.crop_id in foreign
     ]
-    print(
+    lines = [
         f"{catalog.name}: {new} answers taken in, "
         f"{len(said) - len(foreign) - new} known before, from {config.import_}"
-    )
+    ]
     if problems:
-        print(f"left out: {len(problems)}")
-        print("\n".join(f"  {problem}" for problem in problems))
+        lines += [f"left out: {len(problems)}", *(f"  {problem}" for problem in problems)]
     left = desk.left(config.queue)
     if left:
-        print(f"left in queue {config.queue}: {left}")
+        lines.append(f"left in queue {config.queue}: {left}")
     else:
-        print(f"next: {desk.state(reviewer, '', config.queue)['next']}")
+        lines.append(f"next: {desk.state(reviewer, '', config.queue)['next']}")
+    tell(lines)
     if problems:
         return Outcome(f"{len(problems)} answers could not be taken in", "failed", 1)
     return Outcome()

@@ -8,6 +8,7 @@ from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
 from collabteam.errors import UserError
 from collabteam.events import Listener, counting
+from collabteam.reporting.output import tell
 from collabteam.settings import CommandConfig, RuntimeConfig, SimulationConfig
 from collabteam.settings.fields import group, setting
 
@@ -41,12 +42,14 @@ def run(config: SimulateConfig, listener: Listener) -> Outcome:
     with catalog.workspace.publishing(to):
         samples = [sample for name in sorted(source.samples) for sample in source.samples[name]]
         contact_sheet(samples, to)
-    print(
-        f"{config.camera.name}: {summary.added} new crops, {summary.total} in all, "
-        f"in {catalog.place}\n"
-        f"a look at some of them: {to}\n"
-        f"next: python -m collabteam.train camera={config.camera.name} round=2 experiment=quick "
-        "reviewer=oracle"
+    tell(
+        (
+            f"{config.camera.name}: {summary.added} new crops, {summary.total} in all, "
+            f"in {catalog.place}",
+            f"a look at some of them: {to}",
+            f"next: python -m collabteam.train camera={config.camera.name} round=2 "
+            "experiment=quick reviewer=oracle",
+        )
     )
     return Outcome()
 

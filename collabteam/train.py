@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-
 from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
 from collabteam.events import Listener, Listeners
+from collabteam.reporting.output import console
 from collabteam.settings import TrainConfig
 
 
 def run(config: TrainConfig, listener: Listener) -> Outcome:
     """Bring the camera to the round and show Table 1."""
-    from rich.console import Console as RichConsole
-
     from collabteam.reporting.table1 import render
     from collabteam.rounds.messages import headline
     from collabteam.rounds.ready import check_ready
@@ -26,10 +23,12 @@ def run(config: TrainConfig, listener: Listener) -> Outcome:
     from collabteam.rounds.loop import train_rounds
 
     records = train_rounds(config, Listeners(listener, Tracking(config.logger)))
-    render(records, RichConsole(file=sys.stderr, highlight=False))
+    render(records, console(on_stderr=True))
     listener.say(
         f"{config.camera.name} is at round {records[-1].round}: "
-        f"{workspace.place_of(workspace.round(records[-1].round).record)}\n"
+        f"{workspace.place_of(workspace.round(records[-1].round).record)}"
+    )
+    listener.say(
         f"next: python -m collabteam.report camera={config.camera.name}, or train with "
         f"round={records[-1].round + 1}"
     )

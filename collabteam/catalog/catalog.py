@@ -28,6 +28,7 @@ from collabteam.catalog.records import (
 from collabteam.errors import UserError
 from collabteam.settings import UNKNOWN, UNUSABLE, check_classes
 from collabteam.storage.layout import TableName
+from collabteam.storage.manifest import read_manifest
 from collabteam.storage.workspace import StorageSize, Workspace, registered
 
 BATCH_CROPS = 4096
@@ -59,7 +60,7 @@ class Catalog:
         workspace = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
         self.workspace = workspace
         self.folder, self.place, self.name = workspace.folder, workspace.place, workspace.name
-        self.classes = _read_manifest(workspace.manifest)
+        self.classes = read_manifest(workspace.manifest)
         self._crops = workspace.table("crops")
         self._labels = workspace.table("labels")
         self._labels.add_missing_texts(LABEL_SCHEMA)
@@ -156,10 +157,10 @@ class Catalog:
             UserError: The classes cannot form a team, or others are registered already.
         """
         check_classes(list(classes))
-        self.classes = _read_manifest(self.workspace.manifest)
+        self.classes = read_manifest(self.workspace.manifest)
         if not self.classes:
             self.workspace.write_manifest(_manifest(self.name, classes))
-            self.classes = _read_manifest(self.workspace.manifest)  # perhaps another process's
+            self.classes = read_manifest(self.workspace.manifest)  # perhaps another process's
         if set(classes) != set(self.classes):
             raise UserError(
                 f"camera {self.name} has the classes {', '.join(self.classes)}, not "
@@ -406,23 +407,3 @@ def _batched(crops: Iterable[Crop]) -> Iterator[list[Crop]]:
 
 def _manifest(camera: str, classes: Sequence[str]) -> str:
     return yaml.safe_dump({"name": camera, "classes": list(classes)}, sort_keys=False)
-
-
-def _read_manifest(path: Path) -> list[str]:
-    """Read the classes in a camera's manifest."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        classes = content["classes"]
-        if content["name"] != path.parent.name:
-            raise ValueError(f"the name is {content['name']!r}")
-        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-            raise ValueError("the classes are not a list of names")
-        if classes:
-            check_classes(classes)
-    except (OSError, ValueError, KeyError, TypeError, UserError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{path} is damaged ({reason}): expected 'name: {path.parent.name}' and "
-            "'classes: [...]'; write these two lines again"
-        ) from error
-    return list(classes)

@@ -9,23 +9,38 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, Literal, NoReturn
 
+from collabteam.cli.endings import complain, ending
 from collabteam.cli.help import help_text
 from collabteam.cli.outcome import Outcome
-from collabteam.cli.words import SWEEP, given, is_pattern, only_tells, read_words
+from collabteam.cli.words import (
+    CONFIG,
+    NOT_OURS,
+    SWEEP,
+    given,
+    is_pattern,
+    only_tells,
+    quoted,
+    quotes_hint,
+    read_words,
+    roots,
+    texts,
+)
 from collabteam.environment import settle
 from collabteam.errors import UserError, disk_errors
 from collabteam.events import Listener
 from collabteam.settings import check, check_camera_name
-from collabteam.settings.checks import nearest
+from collabteam.settings.checks import expand_home, nearest, shown
 from collabteam.settings.fields import groups, settings_of
-from collabteam.storage.layout import MANIFEST
-from collabteam.storage.roots import store_address
+from collabteam.storage.manifest import Found, find_manifests, read_manifest
+from collabteam.storage.roots import root_folder, store_address
 
 _CAMERA_HELP = {
     "one": "the camera, which is registered ('ingest' registers one); several with -m: a,b or "
@@ -101,36 +116,46 @@ class Command:
         return [one.name for one in every if one.is_implementation and _files(one.name)]
 
     def __call__(self) -> NoReturn:
-        """Compose the settings from ``sys.argv``, run, and exit (code 2 on bad input)."""
+        """Compose the settings from ``sys.argv``, run, and exit with a code of :mod:`endings`."""
+        words = sys.argv[1:]
+        sys.exit(ending(self.name, words, self._main))
+
+    def _main(self, words: Sequence[str]) -> int:
+        """Do what a command line says, and return the exit code.
+
+        Raises:
+            UserError: Something only the user can change.
+        """
         if ignored := settle():
-            _complain(
+            complain(
                 self.name,
                 f"ignored from the environment: {', '.join(ignored)}; docs/settings.md lists the "
                 "variables that count",
             )
-        words = sys.argv[1:]
         options = self.options()
         if {"-h", "--help"} & set(words):
             print(help_text(self, options))
-            sys.exit(0)
+            return 0
         try:
-            if "seed" not in settings_of(self.schema):
-                words = self._without_seed(words)
-            words = read_words(self.schema, words, options)
-            self._check_cameras(words)
-            if self.cameras in ("many", "all"):
-                words = _gather(words, self.cameras == "all")
-        except UserError as error:
-            _complain(self.name, str(error))
-            sys.exit(2)
+            Path.cwd()
+        except FileNotFoundError as error:
+            raise UserError(
+                "the working directory was removed: change to another folder first"
+            ) from error
+        if "seed" not in settings_of(self.schema):
+            words = self._without_seed(words)
+        words = read_words(self.schema, words, options, self.cameras in ("many", "all"))
+        self._check_cameras(words)
+        if self.cameras in ("many", "all"):
+            words = self._gather(words)
         sys.argv[1:] = words
-        sys.exit(self._compose_and_run(words))
+        return self._compose_and_run(words)
 
     def _without_seed(self, words: Sequence[str]) -> list[str]:
         """Leave out ``seed=``: every command once took it, and old scripts still pass it."""
         kept = [word for word in words if not word.startswith("seed=")]
         if len(kept) < len(words):
-            _complain(self.name, "seed= is ignored: this command draws nothing")
+            complain(self.name, "seed= is ignored: this command draws nothing")
         return kept
 
     # -- cameras ---------------------------------------------------------------------------------
@@ -147,48 +172,91 @@ class Command:
             check_camera_name(name)
         if only_tells(words) or (self.registers and value):
             return
-        roots = given(words).get("root", "outputs").split(",")
         if not value and self.cameras != "all" and "cameras" not in given(words):
-            known = sorted({name for root in roots for name in registered_manifests(root)})
+            known = sorted({name for root in roots(words) for name in find_cameras(root).cameras})
             raise UserError(
                 f"camera is not given: expected camera=NAME; known are {_listed(known)}"
             )
-        if any(is_pattern(root) for root in roots):
-            return
-        for root in roots if named else ():
-            known = list(registered_manifests(root))
+        for root in roots(words) if named else ():
+            found = find_cameras(root).cameras
             for name in named:
-                if name not in known:
-                    raise _no_camera(name, root, known)
+                if name not in found:
+                    raise _no_camera(name, root, list(found))
 
-    def _composable(self, words: Sequence[str]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-        """Every registered camera as an option of the group ``camera``, and why some are left out.
+    def _composable(self, words: Sequence[str]) -> _Cameras:
+        """The registered cameras that the words may mean, as options of the group ``camera``.
 
         So Hydra itself sweeps over them: ``camera=glob(*)``.
-        """
-        import yaml
 
+        Raises:
+            UserError: A camera that is named is damaged.
+        """
         named = _named(given(words).get("camera", ""))
-        cameras: dict[str, dict[str, Any]] = {}
-        damaged: dict[str, str] = {}
-        for root in given(words).get("root", "outputs").split(","):
-            for name, file in registered_manifests(root).items():
+        every = _Cameras({}, {}, {})
+        for root in roots(words):
+            found = find_cameras(root)
+            every.passed_over.update(found.passed_over)
+            for name, file in found.cameras.items():
+                if named and name not in named:
+                    continue
+                classes: list[str] = []
                 try:
-                    classes = yaml.safe_load(file.read_text(encoding="utf-8"))["classes"]
-                    cameras[name] = {"name": name, "classes": list(classes)}
-                except (yaml.YAMLError, TypeError, KeyError, ValueError, OSError) as error:
-                    # One damaged camera must not stop the others.
-                    cameras[name] = {"name": name, "classes": []}
-                    damaged[name] = (
-                        f"{file}: expected a camera's name and classes, got {_one_line(error)}: "
-                        "repair or remove it"
-                    )
+                    classes = read_manifest(file)
+                except UserError as error:
                     if name in named:
-                        raise UserError(damaged[name]) from error
+                        raise
+                    every.damaged[name] = str(error)  # it must not stop the others
+                every.known[name] = {"name": name, "classes": classes}
         if self.registers:
             for name in named:
-                cameras.setdefault(name, {"name": name, "classes": []})
-        return cameras, damaged
+                every.known.setdefault(name, {"name": name, "classes": []})
+        return every
+
+    def _gather(self, words: list[str]) -> list[str]:
+        """Turn a pattern or list of cameras into the setting ``cameras``, damaged ones included.
+
+        Raises:
+            UserError: No camera matches, or every run of a sweep would write to the same place.
+        """
+        every = self.cameras == "all"
+        value = given(words).get("camera", "")
+        if not value or not (every or is_pattern(value) or "," in value):
+            return words
+        if SWEEP & set(words) and not every:
+            to = given(words).get("to", "")
+            if to and "${" not in to:
+                raise UserError(
+                    f"to={shown(to)} with -m: each camera would overwrite the one before it; "
+                    "without -m you get one page of all cameras"
+                )
+            return words
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+        from hydra.core.override_parser.types import Glob
+
+        where = roots(words)
+        found = find_cameras(where[0] if where else "outputs")
+        override = OverridesParser.create().parse_override(f"camera={value}")
+        pattern = override.value()
+        if isinstance(pattern, Glob):
+            names = pattern.filter(list(found.cameras))
+            strange = pattern.filter(list(found.passed_over))
+            for name in strange:
+                complain(self.name, found.passed_over[name])
+            if not every:  # the page has a line on each
+                names += strange
+        elif override.is_sweep_override():
+            names = [str(getattr(name, "text", name)) for name in override.sweep_iterator()]
+        else:
+            names = [str(getattr(pattern, "text", pattern))]
+        unknown = sorted(set(names) - found.cameras.keys() - found.passed_over.keys())
+        if unknown or not names:
+            raise UserError(
+                f"camera={shown(value)}: no camera {', '.join(unknown) or 'matches'} under "
+                f"{', '.join(where)}: known are {_listed(list(found.cameras))}"
+            )
+        listed = ",".join(quoted(name) for name in dict.fromkeys(names))
+        rest = [word for word in words if not word.startswith("camera=")]
+        return [*rest, *([] if every else ["~camera"]), f"cameras=[{listed}]"]
 
     # -- Hydra -----------------------------------------------------------------------------------
 
@@ -223,18 +291,19 @@ class Command:
         import hydra
         from hydra.core.config_store import ConfigStore
         from hydra.core.hydra_config import HydraConfig
-        from hydra.errors import HydraException
         from omegaconf import DictConfig
-        from omegaconf.errors import OmegaConfBaseException
 
         from collabteam.reporting.terminal import Terminal
 
         codes: list[int] = []
-        sweeps = bool(SWEEP & set(words)) and "--cfg" not in words
+        failures: list[Exception] = []
+        sweeps = bool(SWEEP & set(words))
         here = Path.cwd()
 
         def work(composed: DictConfig, listener: Listener) -> Outcome:
-            if "camera" in composed and (why := damaged.get(composed.camera.name)):
+            if HydraConfig.get().job.chdir:
+                raise UserError(f"hydra.job.chdir=true: {NOT_OURS['hydra.job.chdir']}")
+            if "camera" in composed and (why := every.damaged.get(composed.camera.name)):
                 raise UserError(why)
             return self._work(composed, listener)
 
@@ -252,16 +321,15 @@ class Command:
                 return
             try:
                 codes.append(work(composed, Terminal()).code)
-            except UserError as error:
-                _complain(self.name, str(error))
-                codes.append(2)
+            except Exception as error:  # Hydra would print lines of its own about it
+                failures.append(error)
 
         def compose() -> None:
             hydra.main(version_base="1.3", config_path=str(_conf()), config_name=self.name)(job)()
 
-        try:
-            cameras, damaged = self._composable(words)
-            self.store(cameras)
+        with _readable():
+            every = self._composable(words)
+            self.store(every.known)
             _resolvers()
             if sweeps:
                 from hydra.core.plugins import Plugins
@@ -272,22 +340,17 @@ class Command:
                 Plugins.instance()
                 for launcher, node in sweep.LAUNCHERS.items():
                     ConfigStore.instance().store(group="hydra/launcher", name=launcher, node=node)
-                plan = sweep.plan(self.name, self.varies, words, sorted(cameras))
-                sys.argv[1:] = plan.arguments
-                return sweep.run(plan, self.name, compose)
+                known = sorted(every.known)
+                plan = sweep.plan(self.name, self.varies, words, known, every.passed_over)
+                if not CONFIG & set(words):
+                    sys.argv[1:] = plan.arguments
+                    return sweep.run(plan, self.name, compose)
+                sys.argv[1:] = plan.first
+                sweeps = False
+                complain(self.name, f"the settings of job 1 of {len(plan.jobs)}:")
             compose()
-        except UserError as error:
-            _complain(self.name, str(error))
-            return 2
-        except (HydraException, OmegaConfBaseException) as error:
-            _complain(self.name, _one_line(error))
-            return 2
-        except KeyboardInterrupt:
-            print(
-                f"\n{self.name}: interrupted; run the same command again to continue",
-                file=sys.stderr,
-            )
-            return 130
+        if failures:
+            raise failures[0]
         return max(codes, default=0)
 
     def _work(self, composed: Any, listener: Listener) -> Outcome:
@@ -298,14 +361,13 @@ class Command:
         """
         from hydra.core.hydra_config import HydraConfig
         from omegaconf import OmegaConf
-        from omegaconf.errors import OmegaConfBaseException
 
-        try:
+        with _readable():
             config: Any = OmegaConf.to_object(composed)
-            if unknown := _unknown(config, composed):
-                raise UserError(f"no such setting: {', '.join(unknown)}")
-        except (ValueError, OmegaConfBaseException) as error:
-            raise UserError(_one_line(error)) from error
+            unknown = _unknown(config, composed)
+        if unknown:
+            raise UserError(f"no such setting: {', '.join(map(shown, unknown))}")
+        expand_home(config)
         check(config)
         if runtime := getattr(config, "runtime", None):
             aside = HydraConfig.get().runtime.choices["hydra/launcher"] != "basic"
@@ -320,64 +382,28 @@ class Command:
             raise KeyboardInterrupt from error
 
 
-def _gather(words: list[str], all_cameras: bool) -> list[str]:
-    """Turn a pattern or list of cameras into the setting ``cameras``, damaged cameras included.
+@dataclass(frozen=True)
+class _Cameras:
+    """The cameras that a command line may mean.
 
-    Args:
-        words: The command line.
-        all_cameras: Whether the command covers all cameras if none is named.
-
-    Raises:
-        UserError: No camera matches, or every run of a sweep would write to the same place.
+    Attributes:
+        known: Name and classes of each.
+        damaged: Why some of them cannot be used, by name.
+        passed_over: What to do about folders that have no camera's name.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import Glob
-    from hydra.errors import HydraException
 
-    mine = [word for word in words if word.startswith("camera=")]
-    try:
-        override = OverridesParser.create().parse_override(mine[-1]) if mine else None
-    except HydraException:
-        return words  # composition reports what is wrong
-    if override is None or not (all_cameras or override.is_sweep_override()):
-        return words
-    settings = given(words)
-    if SWEEP & set(words) and not all_cameras:
-        if "to" in settings and "${" not in settings["to"]:
-            raise UserError(
-                f"to={settings['to']} with -m: each camera would overwrite the one before it; "
-                "without -m you get one page of all cameras"
-            )
-        return words
-    root = settings.get("root", "outputs")
-    known = list(registered_manifests(root))
-    pattern = override.value()
-    if isinstance(pattern, Glob):
-        names = pattern.filter(known)
-    elif override.is_sweep_override():
-        names = [str(getattr(name, "text", name)) for name in override.sweep_iterator()]
-    else:
-        names = [str(getattr(pattern, "text", pattern))]
-    unknown = sorted(set(names) - set(known))
-    if unknown or not names:
-        raise UserError(
-            f"{mine[-1]}: no camera {', '.join(unknown) or 'matches'} under {root}: known are "
-            f"{_listed(known)}"
-        )
-    quoted = ",".join(f"'{name}'" for name in dict.fromkeys(names))
-    rest = [word for word in words if not word.startswith("camera=")]
-    return [*rest, *([] if all_cameras else ["~camera"]), f"cameras=[{quoted}]"]
+    known: dict[str, dict[str, Any]]
+    damaged: dict[str, str]
+    passed_over: dict[str, str]
 
 
 def _named(value: str) -> list[str]:
     """The cameras that ``camera=`` names one by one."""
-    # Hydra takes names in quotes as well.
-    names = [name.strip("'\"") for name in value.split(",")]
-    return [] if is_pattern(value) else [name for name in names if name]
+    return [] if is_pattern(value) else [name for name in texts(value) if name]
 
 
-def registered_manifests(root: str) -> dict[str, Path]:
-    """The manifest of every camera under a root, by name.
+def find_cameras(root: str) -> Found:
+    """Find every camera under a root.
 
     Args:
         root: A folder (read without the table libraries), or ``s3://bucket/prefix``.
@@ -386,10 +412,10 @@ def registered_manifests(root: str) -> dict[str, Path]:
         UserError: The root is not a usable address, or the store does not answer.
     """
     if not store_address(root):
-        return {file.parent.name: file for file in sorted(Path(root).glob(f"*/{MANIFEST}"))}
+        return find_manifests(root_folder(root))
     from collabteam.storage.workspace import registered
 
-    return {name: workspace.manifest for name, workspace in registered(root).items()}
+    return Found({name: workspace.manifest for name, workspace in registered(root).items()}, {})
 
 
 def _no_camera(name: str, root: str, known: Sequence[str]) -> UserError:
@@ -428,10 +454,6 @@ def _resolvers() -> None:
     OmegaConf.register_new_resolver("whole", lambda number: math.ceil(number), replace=True)
 
 
-def _complain(command: str, text: str) -> None:
-    print(f"{command}: {text}", file=sys.stderr)
-
-
 def _unknown(config: object, composed: Any, prefix: str = "") -> list[str]:
     """Settings that the dataclasses lack; ``+name=value`` would add them silently."""
     if not is_dataclass(config):
@@ -443,14 +465,46 @@ def _unknown(config: object, composed: Any, prefix: str = "") -> list[str]:
     return extra
 
 
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Turn an exception of Hydra or OmegaConf about the words into one line.
+
+    Raises:
+        UserError: They cannot be read.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        from hydra.errors import HydraException
+        from omegaconf.errors import OmegaConfBaseException
+
+        theirs = isinstance(error, HydraException | OmegaConfBaseException)
+        # Both also let exceptions of other kinds through, such as RecursionError.
+        places = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+        parts = [name.split(".")[0] for name in places]
+        last = next((part for part in reversed(parts) if part in (*_READERS, "collabteam")), "")
+        if theirs or last in _READERS:
+            raise UserError(_one_line(error)) from error
+        raise
+
+
+_READERS = ("hydra", "omegaconf", "antlr4")
+
+
 def _one_line(error: BaseException) -> str:
     """Shorten one of Hydra's multi-line messages to its first lines and their cause."""
-    text = str(error)
+    text = str(error) or type(error).__name__
     if isinstance(error.__cause__, Exception) and str(error.__cause__) not in text:
         text += f"\n{error.__cause__}"
     lines = [line.strip() for line in text.splitlines()]
     cut = next((n for n, line in enumerate(lines) if line.startswith("Config search path")), None)
-    kept = [line for line in lines[:cut] if line and not line.startswith(("full_key", "object_t"))]
-    if "mismatched input" in text or "token recognition" in text:
-        kept.append("(a value with such characters needs quotes of its own: name=\"'value'\")")
+    kept = [
+        line
+        for line in lines[:cut]
+        if line and not line.startswith(("full_key", "object_t", "See https://hydra.cc"))
+    ]
+    if override := getattr(error, "override", None):  # it could not be read at all
+        kept.append(f"({quotes_hint(str(override).partition('=')[0].lstrip('+'))})")
     return " ".join(kept)

@@ -29,11 +29,15 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from collabteam.catalog import Catalog
+from collabteam.cli.endings import FAULT, ended_by_sigterm, outer_reason
 from collabteam.cli.outcome import Outcome
-from collabteam.errors import UserError, first_line
+from collabteam.cli.words import SWEEP, quoted, quotes_hint, texts
+from collabteam.errors import UserError, first_line, plain
 from collabteam.events import Listener, Listeners
 from collabteam.machine import processors
 from collabteam.reporting.terminal import StatusFile, SweepMonitor, Terminal, read_status
+from collabteam.settings import home_path
+from collabteam.settings.checks import shown
 from collabteam.storage.files import damaged, make_folder, open_own, read_json, write_json
 from collabteam.storage.locks import Lock, LockHeld, is_locked
 from collabteam.storage.roots import work_folder
@@ -134,7 +138,9 @@ class Plan:
         own_roots: Whether each job's root is ``<root>/<setting>``.
         launcher: Name of the launcher.
         cluster: Address of the Ray cluster to use; empty for none.
-        remarks: Notes on words that the sweep interprets differently from how they were typed.
+        remarks: Notes on words that the sweep interprets differently from how they were typed, and
+            on folders that it passes over.
+        first: Hydra's arguments for the first job alone.
     """
 
     arguments: list[str]
@@ -144,9 +150,16 @@ class Plan:
     launcher: str
     cluster: str
     remarks: list[str]
+    first: list[str]
 
 
-def plan(command: str, varies: str, arguments: Sequence[str], cameras: Sequence[str]) -> Plan:
+def plan(
+    command: str,
+    varies: str,
+    arguments: Sequence[str],
+    cameras: Sequence[str],
+    passed_over: Mapping[str, str] | None = None,
+) -> Plan:
     """Plan a sweep.
 
     A pattern for cameras matches registered ones. Only the highest of several target rounds stays,
@@ -158,6 +171,7 @@ def plan(command: str, varies: str, arguments: Sequence[str], cameras: Sequence[
         varies: The settings that it may vary, see :class:`collabteam.cli.command.Command`.
         arguments: The words as typed.
         cameras: The registered cameras.
+        passed_over: What to do about folders that have no camera's name, by name.
 
     Raises:
         UserError: No job results, or a setting that must not vary does.
@@ -165,6 +179,7 @@ def plan(command: str, varies: str, arguments: Sequence[str], cameras: Sequence[
     remarks = []
     values: dict[str, list[str]] = {}
     kept: list[str] = []
+    first: list[str] = []
     flags = []
     parser = OverridesParser.create()
     for part in arguments:
@@ -176,12 +191,13 @@ def plan(command: str, varies: str, arguments: Sequence[str], cameras: Sequence[
             override = parser.parse_override(part)
         except HydraException as error:
             raise UserError(
-                f"{part}: cannot be read ({first_line(error)}): a value with brackets, commas or "
-                f"the like needs quotes of its own, {name}=\"'value'\""
+                f"{shown(part)}: cannot be read ({first_line(error)}): {quotes_hint(name)}"
             ) from error
         meant = override.value()
         if name == "camera" and isinstance(meant, Glob):
             found = meant.filter(cameras)
+            strange = passed_over or {}
+            remarks += [strange[one] for one in meant.filter(list(strange))]
             if not found:
                 raise UserError(
                     f"{part}: no such camera is registered; known are "
@@ -193,12 +209,15 @@ def plan(command: str, varies: str, arguments: Sequence[str], cameras: Sequence[
         elif not override.is_discrete_sweep():
             raise UserError(f"{part}: expected a list of values, as in {name}=a,b")
         else:
-            values[name] = [str(value) for value in override.sweep_string_iterator()]
+            typed = [str(value) for value in override.sweep_string_iterator()]
+            values[name] = [texts(value)[0] if len(texts(value)) == 1 else value for value in typed]
             if name == "round" and all(value.isdigit() for value in values[name]):
                 last = str(max(map(int, values[name])))
                 remarks.append(f"{part}: round={last} passes through the others")
                 values[name], part = [last], f"round={last}"
         kept.append(part)
+        alone = values[name][0] if name != "root" else quoted(values[name][0])
+        first.append(f"{part.partition('=')[0]}={alone}" if override.is_sweep_override() else part)
     varied = [name for name, found in values.items() if len(found) > 1 and name not in _HERE]
     if varied and varies == "cameras":
         raise UserError(
@@ -206,7 +225,7 @@ def plan(command: str, varies: str, arguments: Sequence[str], cameras: Sequence[
             "would replace the results of the one before; 'train -m' gives each setting a root of "
             "its own, which can then be named"
         )
-    roots = values.get("root", ["outputs"])
+    roots = values["root"] = [home_path(root) for root in values.get("root", ["outputs"])]
     own = varied if varies == "roots" else []
     if own and len(roots) > 1:
         raise UserError(f"root={','.join(roots)}: expected one, since {', '.join(own)} is varied")
@@ -222,12 +241,14 @@ def plan(command: str, varies: str, arguments: Sequence[str], cameras: Sequence[
         camera = chosen.get("camera", "")
         other = [*varied, *(["root"] if len(roots) > 1 else [])]
         jobs.append(Job(number, camera, setting_name({n: chosen[n] for n in other}), folder))
-    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    kept.append(f"hydra.sweep.dir='{quoted}'")
+    kept.append(f"hydra.sweep.dir={quoted(str(folder))}")
     if launcher == "submitit_local":  # which would start all of them at once
         kept.append("hydra.sweeper.max_batch_size='${jobs_at_once:${runtime}}'")
     cluster = values.get("hydra.launcher.ray.init.address", [""])[0]
-    return Plan([*flags, *kept], jobs, root, bool(own), launcher, cluster, remarks)
+    others = [flag for flag in flags if flag not in SWEEP]
+    return Plan(
+        [*flags, *kept], jobs, root, bool(own), launcher, cluster, remarks, [*others, *first]
+    )
 
 
 def setting_name(chosen: Mapping[str, str]) -> str:
@@ -251,13 +272,15 @@ def run(plan: Plan, command: str, launch: Callable[[], None]) -> int:
         launch: Lets Hydra's launcher run them; jobs that have an outcome return at once.
 
     Returns:
-        1 if any job failed, else 0.
+        1 if any job failed, else 0; 70 if it failed for a fault of collabteam.
 
     Raises:
         UserError: The sweep as a whole cannot work.
+        Terminated: SIGTERM came; the table is printed, and the local jobs have ended.
     """
     jobs, folder = plan.jobs, plan.jobs[0].folder
-    with _only_one(folder, command):
+    # A launcher that is told by an exception ends its own workers, also those without work.
+    with ended_by_sigterm(), _only_one(folder, command):
         for job in jobs:
             for kind in ("status", "outcome", "log"):
                 job.file(kind).unlink(missing_ok=True)
@@ -270,7 +293,7 @@ def run(plan: Plan, command: str, launch: Callable[[], None]) -> int:
         # Lance warns when a launcher forks to start another program; that program never uses it.
         warnings.filterwarnings("ignore", message="lance is not fork-safe")
         for remark in plan.remarks:
-            watch.rich.print(remark, markup=False, soft_wrap=True)
+            watch.rich.print(plain(remark), soft_wrap=True)
         trouble = "interrupted"
         refused = False
         try:
@@ -293,6 +316,8 @@ def run(plan: Plan, command: str, launch: Callable[[], None]) -> int:
             if not refused:
                 found = [_outcome(job) for job in jobs]
                 watch.table([(one.state, one.seconds, one.note) for one in found], folder)
+    if any(one.code == FAULT for one in found):
+        return FAULT
     return int(any(one.state == "failed" for one in found))
 
 
@@ -349,7 +374,9 @@ def run_job(job: Job, command: str, launcher: str, work: Callable[[Listener], Ou
     began = time.monotonic()
     if launcher == "joblib":  # children of its workers do not know its own start method
         multiprocessing.set_start_method("spawn", force=True)
-    with _alone(job), _ending_with(job.folder / "lock", launcher in LOCAL):
+    if launcher in LOCAL:
+        _DRIVER.follow(job.folder / "lock")
+    with _alone(job):
         if not _missing(job):
             return
         with (
@@ -370,9 +397,11 @@ def _logged(job: Job, command: str, work: Callable[[Listener], Outcome], log: Te
             return Outcome(str(error), "failed", 2)
         except Exception as error:
             traceback.print_exc()
+            if reason := outer_reason(error):
+                return Outcome(reason, "failed", 2)
             return Outcome(
-                f"an unexpected error ({type(error).__name__}: {first_line(error)}): "
-                f"{job.file('log')} has all of it", "failed", 1,
+                f"a fault of collabteam: {type(error).__name__}: {first_line(error)}: "
+                f"{job.file('log')} describes it", "failed", FAULT,
             )  # fmt: skip
 
 
@@ -460,19 +489,26 @@ def _runs(job: Job) -> bool:
     return is_locked(job.file("lock"))
 
 
-@contextmanager
-def _ending_with(lock: Path, wanted: bool) -> Iterator[None]:
-    """End this process when the driver has ended, so that a restart finds every camera unlocked."""
-    over = threading.Event()
+class _DriverWatch:
+    """Ends a worker soon after its driver, so that a restart finds every camera unlocked.
 
-    def watch() -> None:
-        while not over.wait(1):
-            if not is_locked(lock):
+    It goes on watching after a job, for a worker without work keeps its memory.
+    """
+
+    def __init__(self) -> None:
+        self._lock: Path | None = None
+
+    def follow(self, lock: Path) -> None:
+        """Watch the driver that holds a lock, and no other any more."""
+        is_new, self._lock = self._lock is None, lock
+        if is_new:
+            threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(1)
+            if self._lock is not None and not is_locked(self._lock):
                 os._exit(3)
 
-    if wanted:
-        threading.Thread(target=watch, daemon=True).start()
-    try:
-        yield
-    finally:
-        over.set()
+
+_DRIVER = _DriverWatch()

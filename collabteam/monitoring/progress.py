@@ -14,6 +14,7 @@ from collabteam.errors import UserError
 from collabteam.labelling.records import read_label
 from collabteam.rounds.records import read_rounds
 from collabteam.storage.layout import CameraFiles
+from collabteam.storage.manifest import read_manifest
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ def progress(folder: Path) -> Progress:
 
 
 def _progress(files: CameraFiles) -> Progress:
+    read_manifest(files.manifest)
     camera = f"camera={files.folder.name}"
     crops = files.table_folder("crops")
     # The tables of a camera in an object store are not on this machine.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections import Counter
@@ -18,12 +17,17 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from collabteam.errors import UserError
+from collabteam.errors import UserError, plain
 from collabteam.events import Advance, Listener
+from collabteam.reporting.output import console, tell
 from collabteam.storage.files import read_json, write_json
 
 _SILENCE = 30.0
 """Seconds between lines without a terminal."""
+
+
+_REASON = 40
+"""Columns that the reason of a failure needs beside the names of cameras."""
 
 
 @dataclass
@@ -104,15 +108,15 @@ class Terminal(Listener):
     """Progress, remarks and warnings, on standard error so that output can be piped."""
 
     def __init__(self) -> None:
-        self.rich = RichConsole(file=sys.stderr, highlight=False)
+        self.rich = console(on_stderr=True, narrowest=1)
 
     def say(self, text: str) -> None:
         """One remark."""
-        self.rich.print(text, markup=False, soft_wrap=True)
+        self.rich.print(plain(text), soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """One warning."""
-        self.rich.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
+        self.rich.print(plain(f"warning: {text}"), style="yellow", soft_wrap=True)
 
     @contextmanager
     def stage(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:
@@ -129,8 +133,8 @@ class Terminal(Listener):
         if total is not None and total <= 0:
             with super().stage(title, total, unit) as ignore:
                 yield ignore
-        elif self.rich.is_terminal:
-            yield from self._bar(title, total, unit)
+        elif _redraws(self.rich):
+            yield from self._bar(plain(title), total, unit)
         else:
             yield from self._lines(title, total, unit)
 
@@ -190,7 +194,7 @@ class SweepMonitor:
         self.command = command
         self.titles = titles
         self.state = state
-        self.rich = RichConsole(file=sys.stderr, highlight=False)
+        self.rich = console(on_stderr=True, narrowest=1)
         self._over = threading.Event()
         self._began = time.monotonic()
 
@@ -206,7 +210,7 @@ class SweepMonitor:
         self._thread.join()
 
     def _follow(self) -> None:
-        if self.rich.is_terminal:
+        if _redraws(self.rich):
             with Live(console=self.rich, transient=True, auto_refresh=False) as live:
                 while not self._over.wait(1):
                     live.update(self._lines(), refresh=True)
@@ -228,7 +232,7 @@ class SweepMonitor:
                 continue
             said[number] = state
             shown = text if state == "runs" else f"{state}{text and f', {text}'}"
-            self.rich.print(f"{title}: {shown}", markup=False, soft_wrap=True)
+            self.rich.print(plain(f"{title}: {shown}"), soft_wrap=True)
 
     def _lines(self) -> Table:
         """The running jobs, and the number of the others."""
@@ -236,7 +240,7 @@ class SweepMonitor:
         states = [self.state(number) for number in range(len(self.titles))]
         for title, (state, text) in zip(self.titles, states, strict=True):
             if state == "runs":
-                table.add_row(Text(title), Text(text))
+                table.add_row(Text(plain(title)), Text(plain(text)))
         counts = Counter(state for state, _ in states)
         through = len(states) - counts["runs"] - counts["waits"]
         elapsed = int(time.monotonic() - self._began)
@@ -256,20 +260,36 @@ class SweepMonitor:
             outcomes: Per job its state, its duration in seconds, and one line.
             folder: The folder of the jobs' logs.
         """
-        out = RichConsole(highlight=False)
-        table = Table(box=SIMPLE_HEAD)
-        for column in ("camera", "", "time"):
-            table.add_column(column, no_wrap=True, justify="right" if column == "time" else "left")
-        table.add_column("", overflow="fold")
+        out = console()
+        rows = [
+            (plain(title), state, f"{int(seconds) // 60}:{int(seconds) % 60:02d}", plain(note))
+            for title, (state, seconds, note) in zip(self.titles, outcomes, strict=True)
+        ]
         colours = {"failed": "red", "skipped": "dim"}
-        for title, (state, seconds, note) in zip(self.titles, outcomes, strict=True):
-            took = f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-            table.add_row(Text(title), Text(state, colours.get(state, "green")), took, Text(note))
-        out.print(table)
+        # The names, the states, the times, and what rich puts between and around them.
+        beside = (
+            max(len(row[0]) for row in rows) + len("skipped") + max(len(row[2]) for row in rows)
+        )
+        if out.width - beside - 12 >= _REASON:
+            table = Table(box=SIMPLE_HEAD)
+            for column in ("camera", "", "time"):
+                right = column == "time"
+                table.add_column(column, no_wrap=True, justify="right" if right else "left")
+            table.add_column("", overflow="fold")
+            for title, state, took, note in rows:
+                table.add_row(title, Text(state, colours.get(state, "green")), took, note)
+            out.print(table)
+        else:
+            for title, state, took, note in rows:
+                line = Text.assemble(title, " ", (state, colours.get(state, "green")), f" {took}")
+                out.print(line, soft_wrap=True)
+                out.print(f"  {note}", soft_wrap=True)
         counts = Counter(state for state, *_ in outcomes)
         summary = ", ".join(f"{counts[state]} {state}" for state in ("done", "skipped", "failed"))
         then = "; run the same command again for the missing ones" if counts["failed"] else ""
-        out.print(
-            f"{self.command}: {summary}{then}\nlogs of the jobs: {folder}/*.log",
-            markup=False, soft_wrap=True,
-        )  # fmt: skip
+        tell((f"{self.command}: {summary}{then}", f"logs of the jobs: {folder}/*.log"))
+
+
+def _redraws(on: RichConsole) -> bool:
+    """Whether a console can draw over what it drew before."""
+    return on.is_terminal and not on.is_dumb_terminal

@@ -14,9 +14,10 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from collabteam.errors import plain
 from collabteam.machine import utc_stamp
 from collabteam.monitoring.windows import TimeWindow, TimeWindows
 from collabteam.reporting import percent
@@ -83,7 +84,8 @@ def render(found: TimeWindows, console: Console) -> None:
 def _print(console: Console, title: str, first: str, rows: Sequence[TimeWindow]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     # A video's name may be a long path; its end tells it from its neighbours.
-    names = [row.name if len(row.name) <= 20 else f"...{row.name[-17:]}" for row in rows]
+    shown = [plain(row.name) for row in rows]
+    names = [name if len(name) <= 20 else f"...{name[-17:]}" for name in shown]
     classes = list(rows[0].labels)
     widest = max(5, *(len(str(row.crops)) for row in rows))
     # A column takes its text and two places, the edges are one more.
@@ -97,7 +99,7 @@ def _print(console: Console, title: str, first: str, rows: Sequence[TimeWindow])
     for name, row in zip(names, rows, strict=True):
         shares = [count / row.labelled if row.labelled else None for count in row.labels.values()]
         table.add_row(
-            escape(name), str(row.crops),
+            Text(name), str(row.crops),
             *map(percent, (row.coverage, row.abstain_rate, row.confidence)),
             *(map(percent, shares) if fits else ()),
         )  # fmt: skip

@@ -20,6 +20,8 @@ from collabteam.settings.names import (
     check_camera_name,
     check_classes,
     check_root,
+    home_path,
+    is_camera_name,
     is_reviewer,
 )
 from collabteam.settings.records import changed_settings, from_record, result_settings
@@ -56,6 +58,8 @@ __all__ = [
     "check_classes",
     "check_root",
     "from_record",
+    "home_path",
+    "is_camera_name",
     "is_reviewer",
     "result_settings",
     "risk_of",

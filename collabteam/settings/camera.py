@@ -31,6 +31,7 @@ class FootageConfig:
     mask: str = setting(
         "",
         metavar="FILE",
+        is_path=True,
         help="an image stretched over the frame; objects on its black parts do not count",
     )
 
@@ -56,6 +57,7 @@ class CommandConfig:
     root: str = setting(
         "outputs",
         affects="place",
+        is_path=True,
         help="folder, or s3://bucket/prefix, under which every camera has its own",
     )
 

@@ -13,9 +13,10 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar, get_args, get_origin
 
-from collabteam.errors import UserError
+from collabteam.errors import UserError, plain
 from collabteam.registry import Registry
-from collabteam.settings.fields import Setting, groups, settings_of
+from collabteam.settings.fields import Setting, groups, rule_of, settings_of
+from collabteam.settings.names import home_path
 
 T = TypeVar("T")
 
@@ -30,6 +31,23 @@ def check(config: Any) -> None:
         UserError: Names the setting, the value and what was expected.
     """
     _check(config, "")
+
+
+def expand_home(config: Any) -> None:
+    """Put the home folder in place of ``~`` in every path of the settings.
+
+    Args:
+        config: An instance of a schema; it is changed.
+
+    Raises:
+        UserError: The user has no home folder.
+    """
+    for declared in dataclasses.fields(config):
+        value = getattr(config, declared.name)
+        if dataclasses.is_dataclass(value):
+            expand_home(value)
+        elif rule_of(declared).is_path and isinstance(value, str):
+            setattr(config, declared.name, home_path(value))
 
 
 def check_value(setting: Setting, value: Any) -> None:
@@ -126,12 +144,12 @@ def unknown_setting(name: str, known: Collection[str], prefix: str = "") -> User
 
 
 def shown(value: Any) -> str:
-    """A value as it is typed on the command line."""
+    """A value as it is typed on the command line; of a long one the middle is left out."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    return str(value)
+    return plain(str(value), 200)
 
 
 def expected(setting: Setting) -> str:
@@ -155,9 +173,9 @@ def expected(setting: Setting) -> str:
 def _range(setting: Setting) -> str:
     rule = setting.rule
     if rule.ge is not None and rule.le is not None:
-        return f"{rule.ge:g} to {rule.le:g}"
+        return f"{_plain_number(rule.ge)} to {_plain_number(rule.le)}"
     parts = [
-        f"{word} {limit:g}" if before else f"{limit:g} {word}"
+        f"{word} {_plain_number(limit)}" if before else f"{_plain_number(limit)} {word}"
         for limit, word, before in (
             (rule.ge, "or more", False),
             (rule.gt, "more than", True),
@@ -167,6 +185,10 @@ def _range(setting: Setting) -> str:
         if limit is not None
     ]
     return " and ".join(parts)
+
+
+def _plain_number(limit: float) -> str:
+    return f"{limit:.0f}" if float(limit).is_integer() else f"{limit:g}"
 
 
 def _check(config: Any, prefix: str) -> None:
@@ -190,6 +212,8 @@ def _check_one(setting: Setting, kind: Any, value: Any, whole: Any) -> None:
         str: isinstance(value, str),
     }.get(kind, True)
     if right and kind in (int, float):
+        if not _is_storable(value):
+            raise UserError(f"{setting.typed}={shown(whole)}: expected a number below 2^63")
         right = (
             math.isfinite(value)
             and (rule.ge is None or value >= rule.ge)
@@ -199,6 +223,8 @@ def _check_one(setting: Setting, kind: Any, value: Any, whole: Any) -> None:
         )
         if not right and isinstance(value, int | float) and (within := _range(setting)):
             raise UserError(f"{setting.typed}={shown(whole)}: expected {within}")
+    if right and kind is str and not rule.is_path:
+        right = _is_unicode(value)
     if right and rule.registry is not None:
         rule.registry.check(value, setting.typed)
     elif right and rule.choices is not None:
@@ -207,6 +233,20 @@ def _check_one(setting: Setting, kind: Any, value: Any, whole: Any) -> None:
         right = re.fullmatch(rule.pattern, value) is not None
     if not right:
         raise UserError(f"{setting.typed}={shown(whole)}: expected {expected(setting)}")
+
+
+def _is_storable(value: float) -> bool:
+    """Whether a number has room in 64 bits; what is not finite is found by the limits."""
+    return not isinstance(value, int) or abs(value) < 2**63
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8; bytes of another encoding in an argument cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _build(

@@ -67,6 +67,7 @@ class Rule:
     when_absent: Any = UNSET
     always_recorded: bool = False
     metavar: str = ""
+    is_path: bool = False
     preset: str = ""
 
     @property
@@ -96,6 +97,7 @@ def setting(
     when_absent: Any = UNSET,
     always_recorded: bool = False,
     metavar: str = "",
+    is_path: bool = False,
 ) -> Any:
     """Declare a setting, as the default of a dataclass's field.
 
@@ -117,10 +119,11 @@ def setting(
         always_recorded: Whether records hold it even then. For settings that were added before
             ``when_absent`` existed, whose fingerprints must not change.
         metavar: Text that ``--help`` shows instead of the default, such as ``FILE``.
+        is_path: Whether it is a path, in which ``~`` is the home folder.
     """
     rule = Rule(
         help, affects, ge, gt, le, lt, choices, pattern, expected, when_absent, always_recorded,
-        metavar,
+        metavar, is_path,
     )  # fmt: skip
     if isinstance(default, list):
         return field(default_factory=default.copy, metadata={_KEY: rule})

@@ -27,6 +27,7 @@ class DetectorConfig:
     weights: str = setting(
         "yolov8n.pt",
         affects="crops",
+        is_path=True,
         help="the weights' file: .pt, .onnx or .tflite; for torchvision a state dict",
     )
     model: str = setting(
@@ -47,6 +48,7 @@ class DetectorConfig:
     batch_size: int = setting(
         1,
         ge=1,
+        le=100_000,
         affects="speed",
         help="frames per forward pass; 1 is fastest on a CPU, a GPU wants 16 or more",
     )
@@ -85,6 +87,7 @@ class IngestConfig(CommandConfig):
         "",
         affects="place",
         metavar="DIR|FILE|URL",
+        is_path=True,
         help="crops: a folder, flat or with a subfolder per class, or a .parquet file with the "
         "column image (and label, track, video, time, split), or crop_id and label for known "
         "crops; video: a file, a folder, a pattern in quotes, or a stream",
@@ -98,7 +101,9 @@ class IngestConfig(CommandConfig):
         },
         help="origin of the labels of source=crops",
     )
-    fps: float = setting(10.0, ge=0, affects="crops", help="frames analysed per second; 0: all")
+    fps: float = setting(
+        10.0, ge=0, le=100_000, affects="crops", help="frames analysed per second; 0: all"
+    )
     limit: float = setting(
         0.0, ge=0, affects="place", help="seconds after which to stop reading a stream; 0: never"
     )
@@ -113,6 +118,7 @@ class IngestConfig(CommandConfig):
         "",
         affects="crops",
         metavar="FILE",
+        is_path=True,
         help="re-identification weights for the tracker, .onnx or .pt; without them colour "
         "histograms serve",
     )
@@ -126,7 +132,7 @@ class IngestConfig(CommandConfig):
         3, ge=1, affects="crops", help="crops to keep of each object: the best, spread over time"
     )
     cut: CutConfig = group(CutConfig, help="crops out of frames")
-    workers: int = setting(1, ge=1, affects="speed", help="videos at the same time")
+    workers: int = setting(1, ge=1, le=1024, affects="speed", help="videos at the same time")
     preview: bool = setting(
         False,
         affects="place",

@@ -23,10 +23,14 @@ class TrainerConfig:
         help="arithmetic of networks",
     )
     threads: int = setting(
-        0, ge=0, affects="speed", help="CPU threads; 0: one per core that this process may use"
+        0,
+        ge=0,
+        le=1024,
+        affects="speed",
+        help="CPU threads; 0: one per core that this process may use",
     )
     score_batch_size: int = setting(
-        256, ge=1, affects="speed", help="crops per step when crops are scored"
+        256, ge=1, le=1_000_000, affects="speed", help="crops per step when crops are scored"
     )
 
 
@@ -35,11 +39,16 @@ class RuntimeConfig:
     """Resources of one job of a sweep whose jobs run side by side (``hydra/launcher=...``)."""
 
     cpus: int = setting(
-        1, ge=1, affects="speed", help="CPUs of one job, and its threads where trainer.threads=0"
+        1,
+        ge=1,
+        le=4096,
+        affects="speed",
+        help="CPUs of one job, and its threads where trainer.threads=0",
     )
     gpus: float = setting(
         0.0,
         ge=0,
+        le=1024,
         affects="speed",
         help="GPUs of one job; Ray accepts fractions, Slurm only whole ones",
     )
@@ -53,6 +62,7 @@ class RuntimeConfig:
     jobs: int = setting(
         0,
         ge=0,
+        le=4096,
         affects="speed",
         help="jobs at once on this machine; 0: as many as its CPUs and memory allow",
     )

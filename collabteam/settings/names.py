@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
-from collabteam.errors import UserError
+from collabteam.errors import UserError, plain
 
 UNKNOWN = "unknown"
 """Label of a crop that shows none of the team's classes."""
@@ -24,6 +25,11 @@ def is_reviewer(name: str) -> bool:
     return _REVIEWER.fullmatch(name) is not None and name != "oracle"
 
 
+def is_camera_name(name: str) -> bool:
+    """Whether a camera may have this name."""
+    return _NAME.fullmatch(name) is not None and _NO_TEXT.fullmatch(name) is None
+
+
 def check_camera_name(name: str) -> None:
     """Raise unless a camera may have this name.
 
@@ -32,8 +38,8 @@ def check_camera_name(name: str) -> None:
     """
     if not _NAME.fullmatch(name):
         raise UserError(
-            f"camera={name!r} is not a camera name: expected up to 64 letters, digits, '_', '.' "
-            "or '-', beginning with a letter or digit"
+            f"camera={plain(repr(name), 200)} is not a camera name: expected up to 64 letters, "
+            "digits, '_', '.' or '-', beginning with a letter or digit"
         )
     if _NO_TEXT.fullmatch(name):
         raise UserError(
@@ -62,6 +68,23 @@ def check_classes(classes: list[str]) -> None:
             raise UserError(f"class {name!r}: expected letters, digits, '_', '.' or '-'")
 
 
+def home_path(path: str) -> str:
+    """Put the home folder in place of a ``~`` at the start of a path, as a shell does.
+
+    Args:
+        path: A path or an address.
+
+    Raises:
+        UserError: The user has no home folder.
+    """
+    if not path.startswith("~"):
+        return path
+    whole = os.path.expanduser(path)  # noqa: PTH111 - a name without such a user stays as it is
+    if whole.startswith("~") and path.split("/")[0] == "~":
+        raise UserError(f"{path}: this user has no home folder: name the folder without '~'")
+    return whole
+
+
 def check_root(root: str | Path) -> None:
     """Raise unless cameras may lie under this root.
 
@@ -71,6 +94,8 @@ def check_root(root: str | Path) -> None:
     Raises:
         UserError: It is another kind of address, or one without a bucket.
     """
+    if not str(root) or any("\ud800" <= letter <= "\udfff" for letter in str(root)):
+        raise UserError(f"root={str(root)!r}: expected a folder whose name is text in UTF-8")
     scheme, separator, rest = str(root).partition("://")
     parts = rest.removesuffix("/").split("/")
     if separator and (scheme != "s3" or not all(_OBJECT.fullmatch(part) for part in parts)):

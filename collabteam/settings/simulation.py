@@ -11,9 +11,9 @@ from collabteam.settings.fields import setting
 class SimulationConfig:
     """A simulated camera's view."""
 
-    crops: int = setting(6000, ge=1, help="number of crops, exactly")
+    crops: int = setting(6000, ge=1, le=100_000_000, help="number of crops, exactly")
     crops_per_track: int = setting(
-        3, ge=1, help="mean number of crops of one object, which has 1 to 2 * mean - 1"
+        3, ge=1, le=10_000, help="mean number of crops of one object, which has 1 to 2 * mean - 1"
     )
     hours: float = setting(24.0, ge=0.01, le=10_000, help="simulated span")
     drift: float = setting(

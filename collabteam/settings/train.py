@@ -37,7 +37,7 @@ class DataConfig:
         128, ge=16, le=1024, help="side in pixels of the square that a crop is letterboxed to"
     )
     folds: int = setting(
-        5, ge=2, help="group-aware stratified folds (paper: 5, so each is an 80/20 split)"
+        5, ge=2, le=1000, help="group-aware stratified folds (paper: 5, so each is an 80/20 split)"
     )
     train_folds: list[int] = setting(
         [0, 1, 2, 3, 4], ge=0, help="folds that are trained; recalls are averaged over them"
@@ -53,9 +53,9 @@ class DataConfig:
         metavar="strong",
         help="augmentation of later rounds; by default as augment",
     )
-    batch_size: int = setting(64, ge=2, help="crops per training step (paper: 64)")
+    batch_size: int = setting(64, ge=2, le=1_000_000, help="crops per training step (paper: 64)")
     eval_batch_size: int = setting(
-        16, ge=1, affects="speed", help="crops per validation step (paper: 16)"
+        16, ge=1, le=1_000_000, affects="speed", help="crops per validation step (paper: 16)"
     )
 
     def check_together(self) -> None:
@@ -125,10 +125,11 @@ class OptimConfig:
     momentum: float = setting(0.9, ge=0, le=1, help="momentum")
     nesterov: bool = setting(False, help="Nesterov's form of momentum")
     weight_decay: float = setting(5e-4, ge=0, help="L2 penalty")
-    epochs: int = setting(30, ge=1, help="epochs of round 0")
+    epochs: int = setting(30, ge=1, le=1_000_000, help="epochs of round 0")
     epochs_later: int = setting(
         0,
         ge=0,
+        le=1_000_000,
         when_absent=0,
         always_recorded=True,
         help="epochs of later rounds; 0: as many as in round 0",

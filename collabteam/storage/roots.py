@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from collabteam.settings import check_root
+from collabteam.settings import check_root, home_path
 
 
 def cache_folder() -> Path:
@@ -35,7 +35,7 @@ def root_folder(root: str | Path) -> Path:
         UserError: It is another kind of address, or one without a bucket.
     """
     if not (address := store_address(root)):
-        return Path(root)
+        return Path(home_path(str(root)))
     # Buckets of the same name on different servers are different buckets.
     server = os.environ.get("AWS_ENDPOINT_URL", "").partition("://")[2].strip("/") or "aws"
     inside = address.partition("://")[2]
@@ -48,4 +48,4 @@ def work_folder(root: str | Path) -> Path:
     Args:
         root: A folder, or ``s3://bucket/prefix``.
     """
-    return Path("outputs") if store_address(root) else Path(root)
+    return Path("outputs") if store_address(root) else root_folder(root)

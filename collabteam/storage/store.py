@@ -29,7 +29,7 @@ from lance.fragment import write_fragments
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import S3Store
 
-from collabteam.errors import UserError, first_line
+from collabteam.errors import UserError, first_line, plain
 from collabteam.storage.layout import TABLE
 
 if TYPE_CHECKING:
@@ -309,7 +309,7 @@ class Store:
 
 def say(text: str) -> None:
     """Tell the user why an operation takes a while."""
-    print(text, file=sys.stderr, flush=True)
+    print(plain(text), file=sys.stderr, flush=True)
 
 
 def together(function: Callable[[Result], object], items: Iterable[Result]) -> None:

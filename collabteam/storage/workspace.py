@@ -18,10 +18,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from collabteam.errors import UserError, disk_errors
-from collabteam.settings import check_camera_name
+from collabteam.settings import check_camera_name, is_camera_name
 from collabteam.storage.files import make_folder, write_bytes, write_text
 from collabteam.storage.layout import MANIFEST, CameraFiles, TableName
 from collabteam.storage.locks import Lock, LockHeld
+from collabteam.storage.manifest import find_manifests
 from collabteam.storage.mirror import Mirror, address_of
 from collabteam.storage.roots import root_folder, store_address
 from collabteam.storage.staging import staging_folder, write_errors
@@ -311,8 +312,8 @@ def registered(root: str | Path) -> dict[str, Workspace]:
     """
     folder, address = root_folder(root), store_address(root)
     if not address:
-        files = sorted(folder.glob(f"*/{MANIFEST}"))
-        return {file.parent.name: Workspace(file.parent, "") for file in files}
+        found_here = find_manifests(folder).cameras
+        return {name: Workspace(file.parent, "") for name, file in found_here.items()}
     store = Store(address)
     found: dict[str, Workspace] = {}
 
@@ -324,5 +325,5 @@ def registered(root: str | Path) -> dict[str, Workspace]:
                 make_folder(file.parent)
                 write_bytes(file, manifest.content)
 
-    together(look, store.folders())
+    together(look, filter(is_camera_name, store.folders()))
     return dict(sorted(found.items()))

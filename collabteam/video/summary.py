@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from collabteam.errors import plain
 from collabteam.video.spool import VideoRecord
 
 
@@ -29,12 +30,12 @@ def footage_table(records: Sequence[VideoRecord]) -> Table:
         took = record.seconds.get("total", 0.0)
         faults = record.faults[:3] + (["..."] if len(record.faults) > 3 else [])
         table.add_row(
-            escape(record.name.rpartition("@")[0]),
+            Text(plain(record.name.rpartition("@")[0], 200)),
             f"{int(record.duration) // 60}:{record.duration % 60:04.1f}",
             str(record.frames),
             f"{record.duration / took:.1f}" if took else "",
             *(str(record.objects.get(label, 0)) for label in labels),
             str(record.crops),
-            escape("; ".join(faults)),
+            Text(plain("; ".join(faults))),
         )
     return table

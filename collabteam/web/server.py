@@ -34,7 +34,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from collabteam.catalog import Catalog
-from collabteam.errors import UserError, first_line
+from collabteam.errors import UserError, first_line, plain
 from collabteam.events import Listener
 from collabteam.reviewing.review_queue import REVIEW_QUEUES
 from collabteam.reviewing.session import Refused, ReviewSession
@@ -517,8 +517,10 @@ def _print_address(
     address: str, token: str, config: ReviewConfig, reviewer: str, listener: Listener
 ) -> None:
     whole = f"{address}/enter?token={token}&queue={quote(config.queue)}"
-    print(f"{config.camera.name}, queue {config.queue}, for {reviewer}, works in one browser:")
-    print(f"  {whole}", flush=True)
+    print(
+        plain(f"{config.camera.name}, queue {config.queue}, for {reviewer}, works in one browser:")
+    )
+    print(plain(f"  {whole}"), flush=True)
     if config.open:
         threading.Thread(target=webbrowser.open, args=(whole,), daemon=True).start()
 
