@@ -94,10 +94,14 @@ def read_manifest(path: Path) -> list[str]:
 def _text(path: Path) -> str:
     # Without waiting, since opening a pipe would wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ValueError("something that is not a file")
-        content = file.read(_MOST_BYTES + 1)
+        content = b""
+        while part := os.read(descriptor, _MOST_BYTES + 1 - len(content)):
+            content += part
+    finally:
+        os.close(descriptor)
     if len(content) > _MOST_BYTES:
         raise ValueError(f"more than {_MOST_BYTES} bytes")
     return content.decode("utf-8")
