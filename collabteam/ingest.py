@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections import Counter
+from typing import TYPE_CHECKING, cast
 
 from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
 from collabteam.events import Listener, counting
 from collabteam.reporting.output import console, tell
 from collabteam.settings import IngestConfig
+
+if TYPE_CHECKING:
+    from collabteam.sources.base import Aside, Labels
 
 
 def run(config: IngestConfig, listener: Listener) -> Outcome:
@@ -60,16 +64,16 @@ def _run_video(config: IngestConfig, listener: Listener) -> Outcome:
 
 def _run_crops(config: IngestConfig, listener: Listener) -> Outcome:
     from collabteam.catalog import Catalog
-    from collabteam.settings import UNKNOWN, UNUSABLE, check_classes
-    from collabteam.sources.crops import Labels, ingest_source, open_source
+    from collabteam.sources.crops import check_new_camera, ingest_source, open_source
     from collabteam.storage.workspace import registered
 
-    name = config.camera.name
-    # Checked before the camera is registered, so that a refused command leaves nothing behind.
-    source = open_source(config.path, cast(Labels, config.labels))
-    seen = sorted(source.labels - {UNKNOWN, UNUSABLE})
-    if seen and not config.camera.classes and name not in registered(config.root):
-        check_classes(seen)
+    name, classes = config.camera.name, config.camera.classes
+    is_new = name not in registered(config.root)
+    if not is_new:
+        classes = Catalog.open(config.root, name).classes or classes
+    source = open_source(config.path, cast("Labels", config.labels), classes, config.follow_links)
+    if is_new:  # checked before it is registered, so that a refused command leaves nothing behind
+        check_new_camera(name, classes, source)
     catalog = Catalog.register(config.root, name, config.camera.classes)
     with listener.stage(f"reading {config.path}", source.total, "crops") as advance:
         summary = ingest_source(catalog, source, counting(advance))
@@ -82,29 +86,64 @@ def _run_crops(config: IngestConfig, listener: Listener) -> Outcome:
     if summary.labelled:
         labelled = ", ".join(f"{count} {label}" for label, count in summary.labelled.items())
         lines.append(f"new labels ({config.labels}): {labelled}")
+    for meaning, count in summary.others.items():
+        lines.append(f"new labels ({meaning}): {count}")
     if summary.test:
         lines.append(f"new in the frozen test set: {summary.test}")
-    if summary.ignored:
-        lines.append(f"passed over, no pictures by their names: {summary.ignored} files")
+    lines += _told_aside(summary.aside)
     aside = catalog.workspace.place_of(catalog.workspace.quarantine)
-    for title, cases in (
-        ("labels that contradict an earlier one, which stands", summary.conflicts),
-        (f"unusable, kept aside in {aside}", summary.quarantined),
-    ):
-        if cases:
-            lines.append(f"{title}: {len(cases)}")
-            lines += [f"  {where}: {reason}" for where, reason in cases[:10]]
-            if len(cases) > 10:
-                lines.append(f"  ... and {len(cases) - 10} more")
+    lines += _cases("labels that contradict an earlier one, which stands", summary.conflicts)
+    lines += _cases(f"unusable, kept aside in {aside}", summary.quarantined)
+    unreadable = summary.aside.unreadable
+    lines += _cases("not readable for this user, left out", unreadable)
     then = "review" if config.labels == "proposed" else "train"
     round_ = " round=0" if then == "train" else ""
     lines.append(f"next: python -m collabteam.{then} camera={name}{round_}")
     tell(lines)
+    if unreadable:
+        return Outcome(_not_read(unreadable), "failed", 1)
     new = summary.added + sum(summary.labelled.values()) + summary.test
     return Outcome(
         f"{summary.added} new crops, {sum(summary.labelled.values())} new labels, "
         f"{summary.total} crops in all", "done" if new else "skipped",
     )  # fmt: skip
+
+
+def _told_aside(aside: Aside) -> list[str]:
+    """Say what a source left aside, besides what cannot be read."""
+    lines = [*aside.remarks]
+    if aside.ignored:
+        lines.append(f"passed over, no pictures by their names: {aside.ignored} files")
+    if aside.passed_over:
+        lines.append(f"passed over, hidden or of a file server: {_counted(aside.passed_over)}")
+    if aside.links:
+        lines.append(
+            f"links that lead out of the folder, not followed: {len(aside.links)} "
+            f"({', '.join(aside.links[:5])}{', ...' if len(aside.links) > 5 else ''}); "
+            "follow_links=true follows them"
+        )
+    if aside.unlabelled:
+        lines.append(f"without a label, by what stands for it: {_counted(aside.unlabelled)}")
+    return lines
+
+
+def _counted(names: Counter[str]) -> str:
+    """Count names, the most frequent ones by name: ``14 (8 x @eaDir, 6 x #recycle)``."""
+    listed = ", ".join(f"{count} x {name[:40]}" for name, count in names.most_common(8))
+    return f"{names.total()} ({listed}{', ...' if len(names) > 8 else ''})"
+
+
+def _cases(title: str, cases: list[tuple[str, str]]) -> list[str]:
+    if not cases:
+        return []
+    lines = [f"{title}: {len(cases)}", *(f"  {where}: {reason}" for where, reason in cases[:10])]
+    return [*lines, f"  ... and {len(cases) - 10} more"] if len(cases) > 10 else lines
+
+
+def _not_read(cases: list[tuple[str, str]]) -> str:
+    """Describe the first of several failures."""
+    where, reason = cases[0]
+    return f"{where}: {reason}" + (f", and {len(cases) - 1} more" if len(cases) > 1 else "")
 
 
 main = Command(

@@ -103,7 +103,8 @@ def test_one_subfolder_per_class(catalog: Catalog, folder: Path) -> None:
     summary = ingest_crops(catalog, folder, "person", lambda *now: calls.append(now))
     assert facts(summary) == (6, 0, 0, 0, 6)
     assert summary.labelled == {"car": 3, "ship": 2, "unknown": 1}
-    assert (summary.ignored, summary.test, summary.conflicts) == (2, 0, [])
+    assert (summary.aside.ignored, summary.test, summary.conflicts) == (2, 0, [])
+    assert summary.aside.passed_over == {".DS_Store": 1, ".cache": 1}
     assert calls == [(0, 6), (6, 6)]
     assert catalog.classes == ["car", "ship"]
     index = catalog.index()
@@ -174,7 +175,7 @@ def test_links_are_followed_but_never_round_and_round(
     (folder / "car" / "round").symlink_to(tmp_path / "linked")
     (folder / "car" / "gone.jpg").symlink_to(folder / "nowhere.jpg")
     os.mkfifo(folder / "car" / "pipe.jpg")
-    summary = ingest_crops(catalog, tmp_path / "linked", "person")
+    summary = ingest_crops(catalog, tmp_path / "linked", "person", follow_links=True)
     assert summary.added == 5
     assert [reason for _, reason in summary.quarantined] == [
         "cannot be read: No such file or directory",

@@ -27,7 +27,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from collabteam.catalog.records import HUMAN_SOURCES, UNDO, LabelEvent, events_to_table
+from collabteam.catalog.records import HELD_OUT, HUMAN_SOURCES, UNDO, LabelEvent, events_to_table
 from collabteam.catalog.texts import Encoder, Names, Numbers, TextColumn, Texts
 
 LOG_COLUMNS = ("crop_id", "label", "source", "purpose", "round", "confidence", "by", "commit")
@@ -249,6 +249,10 @@ class Annotations:
     def in_test_set(self) -> npt.NDArray[np.bool_]:
         """Shape ``(N,)``: crops in the frozen test set; no crop ever leaves it."""
         return self._last(self._events.is_any("purpose", "test")).said()
+
+    def marked_held_out(self) -> npt.NDArray[np.bool_]:
+        """Shape ``(N,)``: crops that came as neither for training nor for measuring."""
+        return self._last(self._events.is_any("purpose", HELD_OUT)).said()
 
     def of(self, source: str, purpose: str) -> LastEvents:
         """The last event of one source and one purpose, both as :class:`LabelEvent` names them."""

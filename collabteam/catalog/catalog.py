@@ -25,6 +25,7 @@ from collabteam.catalog.records import (
     crops_to_table,
     events_to_table,
 )
+from collabteam.catalog.times import is_time, unix_seconds
 from collabteam.errors import UserError
 from collabteam.settings import UNKNOWN, UNUSABLE, check_classes
 from collabteam.storage.layout import TableName
@@ -199,11 +200,18 @@ class Catalog:
             The name of each crop, and whether it is new.
 
         Raises:
-            UserError: The disk is full; earlier batches are in the catalog.
+            UserError: A time is outside 1970 to 2100, or the disk is full; earlier batches are in
+                the catalog.
         """
         self._catch_up()
         result: list[tuple[str, bool]] = []
         for batch in _batched(crops):
+            for crop in batch:
+                if not is_time(crop.time):
+                    raise UserError(
+                        f"a crop of video {crop.video!r} has time {crop.time}: expected Unix "
+                        "seconds from 1970 until 2100, or NaN for unknown"
+                    )
             rows = self._read.find([crop.crop_id for crop in batch]).tolist()
             lacking = {crop.crop_id for crop, row in zip(batch, rows, strict=True) if row < 0}
             new: list[Crop] = []
@@ -246,14 +254,8 @@ class Catalog:
         Raises:
             UserError: Some are not; the message names them.
         """
-        allowed = {*self.classes, UNKNOWN, UNUSABLE, ""}
-        foreign = sorted(set(labels) - allowed)
-        if self.classes and foreign:
-            raise UserError(
-                f"camera {self.name} has no class {', '.join(foreign[:5])}"
-                f"{', ...' if len(foreign) > 5 else ''}: its classes are "
-                f"{', '.join(self.classes)}, and '{UNKNOWN}' and '{UNUSABLE}' are allowed"
-            )
+        if self.classes:
+            check_labels(self.name, self.classes, labels)
 
     def log(self, columns: Sequence[str] = tuple(LABEL_SCHEMA.names)) -> pa.Table:
         """Read the label log, oldest event first.
@@ -377,6 +379,8 @@ class Catalog:
     def origins(self, rows: npt.ArrayLike) -> list[dict[str, Any]]:
         """Read the origin of crops: ``video``, ``track``, ``frame``, ``time`` and ``box``.
 
+        A time is in Unix seconds from 1970 until 2100, or NaN.
+
         Args:
             rows: Shape ``(K,)``: row numbers of :class:`CropIndex`, in any order.
 
@@ -389,7 +393,27 @@ class Catalog:
         """
         numbers = np.asarray(rows, dtype=np.int64).tolist()
         columns = ["video", "track", "frame", "time", "box"]
-        return list(self._crops.take(numbers, columns).to_pylist()) if numbers else []
+        if not numbers:
+            return []
+        table = self._crops.take(numbers, columns)
+        times = unix_seconds(table["time"].to_numpy())
+        found: list[dict[str, Any]] = table.to_pylist()
+        return [{**one, "time": time} for one, time in zip(found, times.tolist(), strict=True)]
+
+
+def check_labels(camera: str, classes: Sequence[str], labels: Iterable[str]) -> None:
+    """Raise unless all labels are valid for a camera of these classes.
+
+    Raises:
+        UserError: Some are not; the message names them.
+    """
+    foreign = sorted(set(labels) - {*classes, UNKNOWN, UNUSABLE, ""})
+    if foreign:
+        raise UserError(
+            f"camera {camera} has no class {', '.join(foreign[:5])}"
+            f"{', ...' if len(foreign) > 5 else ''}: its classes are "
+            f"{', '.join(classes)}, and '{UNKNOWN}' and '{UNUSABLE}' are allowed"
+        )
 
 
 def _batched(crops: Iterable[Crop]) -> Iterator[list[Crop]]:

@@ -21,6 +21,7 @@ from collabteam.catalog.texts import (
     Texts,
     words_of,
 )
+from collabteam.catalog.times import unix_seconds
 from collabteam.settings import UNUSABLE
 
 CROP_COLUMNS = ("crop_id", "video", "track", "time")
@@ -42,12 +43,14 @@ class CropIndex:
             crop's own name where it has no track, so that it stands alone.
         track_code: Shape ``(N,)``, int64: the same as numbers from 0, for grouping.
         video: Shape ``(N,)``: the video, ``""`` for none.
-        time: Shape ``(N,)``, float64: Unix seconds, NaN for unknown.
+        time: Shape ``(N,)``, float64: Unix seconds from 1970 until 2100, NaN for unknown. A camera
+            may hold times in other units, from earlier versions: they are converted.
         proposed: Shape ``(N,)``: the detector's last proposal, ``""`` for none.
         human: Shape ``(N,)``: the last label of a person, oracle or import, ``""`` for none.
         human_source: Shape ``(N,)``: the source of ``human``, ``""`` for no label.
         test: Shape ``(N,)``, bool: in the frozen test set, permanently.
-        held_out: Shape ``(N,)``, bool: some crop of the same track is in the test set.
+        held_out: Shape ``(N,)``, bool: some crop of the same track is in the test set, or came with
+            the mark that it neither trains nor is measured on.
         unsure_round: Shape ``(N,)``, int64: the round whose team abstained on a crop that a person
             then labelled, -1 for none.
         audited: Shape ``(N,)``, bool: a person verified it in an audit of the team's labels.
@@ -214,7 +217,7 @@ class IndexBuilder:
         self._tracks = None
         self._video.add(batch["video"])
         self._track.add(batch["track"])
-        self._time.add(batch["time"])
+        self._time.add(unix_seconds(np.asarray(batch["time"], dtype=np.float64)))
         self.crops += batch.num_rows
 
     def add_events(self, batch: pa.RecordBatch) -> None:
@@ -232,7 +235,7 @@ class IndexBuilder:
         test = said.in_test_set()
         track, track_code = self.group()
         tainted = np.zeros(len(track.texts), dtype=bool)
-        tainted[track_code[test]] = True
+        tainted[track_code[test | said.marked_held_out()]] = True
         return CropIndex(
             crop_id=said.names,
             track=track,

@@ -23,7 +23,9 @@ REVIEW_PURPOSES = ("seed", "test", "audit", "unsure", "conflict")
 """The purposes of answers: each is a queue of the review page."""
 UNDO = "undo:"
 """Prefix in ``commit`` before the name of a page that was taken back."""
-PURPOSES = ("", "proposal", "increment", "verdict", *REVIEW_PURPOSES)
+HELD_OUT = "held-out"
+"""Purpose of the mark of a crop whose track neither trains nor is measured on."""
+PURPOSES = ("", "proposal", "increment", "verdict", *REVIEW_PURPOSES, HELD_OUT)
 """The possible purposes of an event."""
 NONE = -1
 """Training target: the crop shows none of the classes."""
@@ -40,7 +42,7 @@ class Crop:
         video: Name of the video, or ``""``.
         track: Name of the object's track within the video, or ``""``.
         frame: Number of the frame in the video, from 0; -1 if there is none.
-        time: When the frame was taken, in Unix seconds; NaN if unknown.
+        time: When the frame was taken, in Unix seconds from 1970 until 2100; NaN if unknown.
         box: Left, top, width and height of the object in the frame, in pixels.
     """
 
@@ -121,6 +123,11 @@ class LabelEvent:
     def test_mark(cls, crop_id: str) -> LabelEvent:
         """Make the event that puts a crop into the frozen test set; it gives no label."""
         return cls(crop_id, "", source="ingest", purpose="test")
+
+    @classmethod
+    def held_out_mark(cls, crop_id: str) -> LabelEvent:
+        """Make the event that keeps a crop and its track from training; it gives no label."""
+        return cls(crop_id, "", source="ingest", purpose=HELD_OUT)
 
 
 CROP_SCHEMA = pa.schema(

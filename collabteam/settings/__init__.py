@@ -22,6 +22,7 @@ from collabteam.settings.names import (
     check_root,
     home_path,
     is_camera_name,
+    is_class_name,
     is_reviewer,
 )
 from collabteam.settings.records import changed_settings, from_record, result_settings
@@ -60,6 +61,7 @@ __all__ = [
     "from_record",
     "home_path",
     "is_camera_name",
+    "is_class_name",
     "is_reviewer",
     "result_settings",
     "risk_of",

@@ -88,9 +88,13 @@ class IngestConfig(CommandConfig):
         affects="place",
         metavar="DIR|FILE|URL",
         is_path=True,
-        help="crops: a folder, flat or with a subfolder per class, or a .parquet file with the "
-        "column image (and label, track, video, time, split), or crop_id and label for known "
-        "crops; video: a file, a folder, a pattern in quotes, or a stream",
+        help="crops: a folder, flat or with a subfolder per class (or train/CLASS, test/CLASS), a "
+        "folder that export made, or a .parquet file with the column image (and label, track, "
+        "video, time, split), or crop_id and label for known crops; video: a file, a folder, a "
+        "pattern in quotes, or a stream",
+    )
+    follow_links: bool = setting(
+        False, affects="place", help="follow links in the folder that lead out of it"
     )
     labels: str = setting(
         "proposed",

@@ -85,6 +85,11 @@ def home_path(path: str) -> str:
     return whole
 
 
+def is_class_name(name: str) -> bool:
+    """Whether a class may have this name."""
+    return _NAME.fullmatch(name) is not None and name not in (UNKNOWN, UNUSABLE)
+
+
 def check_root(root: str | Path) -> None:
     """Raise unless cameras may lie under this root.
 

@@ -9,11 +9,11 @@ from dataclasses import fields
 
 from collabteam.settings import SimulationConfig
 from collabteam.simulator import CLASSES, simulate
-from collabteam.sources.crops import Item, Labels
+from collabteam.sources.base import Aside, Item, Labels
 
 
 class SimulatedSource:
-    """A source of simulated crops, see :class:`collabteam.sources.crops.Source`.
+    """A source of simulated crops, see :class:`collabteam.sources.base.Source`.
 
     Args:
         config: Settings of the simulation.
@@ -26,8 +26,8 @@ class SimulatedSource:
     def __init__(self, config: SimulationConfig, seed: int) -> None:
         self.config, self.seed = config, seed
         self.meaning: Labels = "proposed"
-        self.total, self.ignored = config.crops, 0
-        self.labels, self.answers = {*CLASSES}, True
+        self.total, self.aside = config.crops, Aside()
+        self.labels, self.classes, self.answers = {*CLASSES}, list[str](), True
         # Tracks of simulations with other settings must not get the same names.
         settings = {f.name: getattr(config, f.name) for f in fields(SimulationConfig)}
         text = json.dumps([settings, seed], sort_keys=True)
@@ -44,7 +44,7 @@ class SimulatedSource:
                 f"{crop.video} frame {crop.frame}",
                 crop.jpeg,
                 given={"proposed": crop.proposed, "truth": crop.truth},
-                test=crop.split == "test",
+                split=crop.split,
                 origin={
                     "video": f"{self.street}/{crop.video}",
                     "track": crop.track,

@@ -22,9 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collabteam.catalog import Catalog, Crop
+from collabteam.catalog.times import is_time
 from collabteam.errors import UserError
 from collabteam.settings import UNKNOWN
-from collabteam.sources.crops import Item, Labels, ingest_source
+from collabteam.sources.base import Aside, Item, Labels
+from collabteam.sources.crops import ingest_source
 from collabteam.storage.files import make_folder, replacing, write_json
 from collabteam.storage.locks import Lock, LockHeld
 from collabteam.storage.workspace import Workspace
@@ -243,7 +245,7 @@ def read_record(file: Path) -> VideoRecord:
 
 
 class SpooledSource:
-    """Sealed files as a source of crops, see :class:`collabteam.sources.crops.Source`.
+    """Sealed files as a source of crops, see :class:`collabteam.sources.base.Source`.
 
     Args:
         files: The files.
@@ -251,11 +253,11 @@ class SpooledSource:
     """
 
     meaning: Labels = "proposed"
-    ignored = 0
     answers = True
 
     def __init__(self, files: list[Path], labels: set[str]) -> None:
         self._files = files
+        self.aside, self.classes = Aside(), list[str]()
         self.labels = labels
         self.total = sum(read_record(file).crops for file in files)
 
@@ -275,7 +277,7 @@ class SpooledSource:
 
 def _item(path: Path, row: dict[str, Any]) -> Item:
     origin = {name: row[name] for name in ("video", "track", "frame")}
-    if row["time"] is not None:
+    if row["time"] is not None and is_time(row["time"]):  # a damaged clock does not stop the rest
         origin["time"] = row["time"]
     return Item(
         f"{path} {row['video']} track {row['track']} frame {row['frame']}",

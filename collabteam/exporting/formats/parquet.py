@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from collabteam.exporting.base import ExportFormat, WriteReport, labels_become_a_persons
+from collabteam.exporting.base import ExportFormat, WriteReport
 from collabteam.exporting.crops import ExportedCrop
 from collabteam.exporting.selection import Selection
 
@@ -20,7 +20,7 @@ ROW_GROUP = 256
 _SCHEMA = pa.schema(
     [
         pa.field("image", pa.binary(), nullable=False),
-        # Not 'crop_id': ingest would look for these names in the catalog of the other camera.
+        # Not 'crop_id': in a table that is not an export, that means crops of the catalog.
         pa.field("crop", pa.string(), nullable=False),
         *(pa.field(name, pa.string(), nullable=False) for name in ("label", "split", "source")),
         pa.field("confidence", pa.float64()),
@@ -47,10 +47,10 @@ class Parquet(ExportFormat):
     notes = (
         f"Row groups of {ROW_GROUP} crops; the schema's metadata has `classes` (JSON) and "
         "`camera`.",
-        "`python -m collabteam.ingest camera=ANOTHER path={to}/crops.parquet labels=person` takes "
-        "it into another camera, the test set as such; crops that have a box have another name "
-        "there, because ingest takes no boxes.",
-        labels_become_a_persons("ingest"),
+        "`python -m collabteam.ingest camera=ANOTHER path={to} labels=person` takes it into "
+        "another camera as what it is: the same names, the test set as such, the team's labels as "
+        "proposals. With `path={to}/crops.parquet` it is a plain table, and even the team's labels "
+        "become a person's.",
     )
     crop_column = "crop"
     box_columns = "`box` (left, top, width, height)"

@@ -8,10 +8,15 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
-from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
 
-from collabteam.annotation_tools.cvat import ANNOTATIONS, annotations_head, labels_json
+from collabteam.annotation_tools.cvat import (
+    ANNOTATIONS,
+    NotAnnotations,
+    annotations_head,
+    labels_json,
+    read_annotations,
+)
 from collabteam.errors import first_line
 from collabteam.reviewing.exchange.answers import (
     AnswerCollector,
@@ -22,7 +27,6 @@ from collabteam.reviewing.exchange.answers import (
 )
 from collabteam.reviewing.exchange.base import ExchangeFormat, Task, TaskList, WrittenTask
 
-_DEEPEST = 32  # largest depth of XML elements; CVAT uses 8
 _ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06")
 
 
@@ -119,51 +123,15 @@ def _read_archive(file: Path, answers: AnswerCollector) -> None:
 
 
 def _read_xml(chunks: Iterable[bytes], answers: AnswerCollector) -> None:
-    """Collect answers from ``<image name="..."><tag label="..."/></image>`` while parsing."""
-    parser = expat.ParserCreate()
-    above: list[str] = []
-    tags: list[str | None] = []
-    name = ""
-    images = 0
-
-    def refuse(*declared: object) -> None:
-        raise NotAnAnswerFile("it declares a document type or entities, which CVAT never does")
-
-    def start(element: str, attributes: dict[str, str]) -> None:
-        nonlocal name, images
-        if not above and element != "annotations":
-            raise NotAnAnswerFile(f"it begins with <{element[:40]}>, CVAT's with <annotations>")
-        if len(above) > _DEEPEST:
-            raise NotAnAnswerFile("it is nested deeper than CVAT's")
-        if above == ["annotations"] and element == "image":
-            images += 1
-            name = attributes.get("name", "")
-            tags.clear()
-        elif above == ["annotations", "image"] and element == "tag":
-            tags.append(attributes.get("label"))
-        above.append(element)
-
-    def end(element: str) -> None:
-        above.pop()
-        if above != ["annotations"] or element != "image" or not tags:
-            return
-        where = f"line {parser.CurrentLineNumber}"
-        crop_id = name.replace("\\", "/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
-        if len(tags) > 1:
-            both = " and ".join(map(shown, tags[:2]))
-            answers.problem(where, f"one tag for image {shown(name)}", both)
-        else:
-            answers.answer(where, crop_id, tags[0])
-
-    parser.StartDoctypeDeclHandler = refuse
-    parser.EntityDeclHandler = refuse
-    parser.StartElementHandler = start
-    parser.EndElementHandler = end
+    """Collect the answers while parsing."""
     try:
-        for chunk in chunks:
-            parser.Parse(chunk, False)
-        parser.Parse(b"", True)
-    except (expat.ExpatError, ValueError, LookupError) as error:  # the encoding raises the others
-        raise NotAnAnswerFile(f"it is broken XML ({first_line(error)})") from error
-    if not images:
-        raise NotAnAnswerFile("it has no <image>: export it as 'CVAT for images 1.1'")
+        for image in read_annotations(chunks):
+            where = f"line {image.line}"
+            crop_id = image.name.replace("\\", "/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
+            if len(image.tags) > 1:
+                both = " and ".join(map(shown, image.tags[:2]))
+                answers.problem(where, f"one tag for image {shown(image.name)}", both)
+            elif image.tags:
+                answers.answer(where, crop_id, image.tags[0])
+    except NotAnnotations as error:
+        raise NotAnAnswerFile(str(error)) from error

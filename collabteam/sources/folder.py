@@ -1,0 +1,308 @@
+"""A folder of pictures as a source: flat, a folder per class, or a folder per split with these."""
+
+from __future__ import annotations
+
+import stat
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from collabteam.errors import UserError, plain
+from collabteam.settings import UNKNOWN, UNUSABLE, is_class_name
+from collabteam.sources.base import (
+    EXTENSIONS,
+    LARGEST_FILE,
+    Aside,
+    Item,
+    Labels,
+    Meaning,
+)
+from collabteam.sources.columns import Row
+from collabteam.sources.vocabulary import HELD_OUT, TEST, is_missing, split_of
+from collabteam.sources.walk import Found, joined, permission_denied
+
+Parts = tuple[str, ...]
+Layout = Literal["classes", "splits", "classes of splits", "flat"]
+
+
+@dataclass(frozen=True)
+class Records:
+    """What a table of one of our exports says about the pictures beside it.
+
+    Attributes:
+        by_file: By the picture's place below the folder.
+        by_crop: By the name of the crop, for pictures that somebody has moved.
+        layout: How the folder is arranged.
+        classes: The classes in order, if the export names them.
+        name: The table, for messages.
+    """
+
+    by_file: dict[Parts, Row]
+    by_crop: dict[str, Row]
+    layout: Layout
+    classes: list[str]
+    name: str
+
+
+NO_RECORDS = Records({}, {}, "classes", [], "")
+
+
+class FolderSource:
+    """The pictures of a folder; see :class:`~.base.Source`.
+
+    The folders at the top are classes, or splits with a folder per class in each; the camera's
+    classes decide where a name could be either.
+
+    Args:
+        path: The folder.
+        found: All of its files.
+        labels: Meaning of the labels.
+        classes: The camera's classes, if known.
+        aside: Takes what is left aside.
+        records: The table of one of our exports, if the folder is one.
+
+    Raises:
+        UserError: The folder holds no picture, or splits and classes are mixed.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        found: Found,
+        labels: Labels,
+        classes: Collection[str],
+        aside: Aside,
+        records: Records = NO_RECORDS,
+    ) -> None:
+        self.meaning: Labels = labels
+        self.aside = aside
+        self._path, self._records = path, records
+        self._pictures = [p for p in found.files if p[-1].lower().endswith(EXTENSIONS)]
+        self.aside.ignored = len(found.files) - len(self._pictures)
+        if not self._pictures:
+            raise UserError(f"path={path} holds no image{_but(found, self.aside.ignored)}")
+        known = {*classes, *records.classes, UNKNOWN, UNUSABLE}
+        folders = _Folders.of(self._pictures, found)
+        self._layout = records.layout if records.name else _layout(path, folders, known)
+        self._known = known
+        self._check_again(found)
+        labelled = [self._label(parts) for parts in self._pictures if not self._row(parts)]
+        self.labels = set(labelled) - {""}
+        for row in records.by_file.values():
+            self.labels |= set(row.given.values())
+        self.answers = bool(self.labels)
+        if self.labels:
+            self._closed_classes(found)
+        self._tell(found, labelled)
+        self.total = len(self._pictures)
+        extra = sorted(self.labels - {*records.classes, UNKNOWN, UNUSABLE})
+        self.classes = [*records.classes, *extra] if records.classes else []
+
+    # -- where the label and the split stand -----------------------------------------------------
+
+    def _place(self, parts: Parts) -> int:
+        """Number of the folder that names the class, -1 for none."""
+        return {"classes": 0, "splits": 1, "classes of splits": 0, "flat": -1}[self._layout]
+
+    def _label(self, parts: Parts) -> str:
+        """Return the class that a picture's folders name; ``""`` for none."""
+        place = self._place(parts)
+        name = parts[place] if 0 <= place < len(parts) - 1 else ""
+        return "" if name not in self._known and is_missing(name) else name
+
+    def _split(self, parts: Parts) -> str:
+        place = {"splits": 0, "classes of splits": 1}.get(self._layout, -1)
+        return split_of(parts[place]) if 0 <= place < len(parts) - 1 else ""
+
+    def _row(self, parts: Parts) -> Row | None:
+        """Return what the export's table says about a picture in its place."""
+        return self._records.by_file.get(parts)
+
+    def _check_again(self, found: Found) -> None:
+        """Refuse a folder that is reached as two splits.
+
+        Raises:
+            UserError: There is one.
+        """
+        for again, first in found.again:
+            splits = [self._split((*parts, "", "")) for parts in (again, first)]
+            if first and splits[0] != splits[1]:
+                raise UserError(
+                    f"path={self._path}: {joined(again)} and {joined(first)} are one folder, and "
+                    "no crop can be in two splits: remove the link"
+                )
+
+    def _closed_classes(self, found: Found) -> None:
+        """Take the names of classes that this user may not read; else they could never be added."""
+        for parts, _ in found.unreadable:
+            name = self._label((*parts, ""))
+            if len(parts) == self._place(parts) + 1 and is_class_name(name):
+                self.labels.add(name)
+
+    # -- what is told ----------------------------------------------------------------------------
+
+    def _tell(self, found: Found, labelled: list[str]) -> None:
+        tell = self.aside.remarks
+        place = 1 if self._layout == "splits" else 0
+        for parts in self._pictures:
+            if self._layout != "flat" and len(parts) > place + 1 and not self._row(parts):
+                name = parts[place]
+                if name not in self._known and is_missing(name):
+                    self.aside.unlabelled[name] += 1
+        if self._layout in ("classes of splits", "splits") and not self._records.name:
+            counts = Counter(self._split(parts) or "no split" for parts in self._pictures)
+            tell.append(
+                "folders of splits: "
+                + ", ".join(f"{count} pictures of {name}" for name, count in sorted(counts.items()))
+            )
+        loose = sum(len(parts) == 1 for parts in self._pictures)
+        if loose and self.labels and not self._records.name:
+            tell.append(f"without a label, beside the folders of classes: {loose} pictures")
+        filled = {parts[:depth] for parts in self._pictures for depth in range(len(parts))}
+        closed = {parts for parts, _ in found.unreadable}
+        empty = [
+            parts for parts in found.folders
+            if len(parts) == place + 1 and parts not in filled and parts not in closed
+        ]  # fmt: skip
+        if found.again:
+            cases = [f"{joined(again)} (as {joined(first)})" for again, first in found.again]
+            more = f" and {len(cases) - 8} more" if len(cases) > 8 else ""
+            tell.append(f"the same folder twice, taken once: {', '.join(cases[:8])}{more}")
+        if empty and self.labels and not self._records.name:
+            tell.append(f"folders without a picture: {', '.join(map(joined, empty[:8]))}")
+        if missing := len(self._records.by_file.keys() - set(self._pictures)):
+            tell.append(f"in {self._records.name}, but without a picture: {missing} crops")
+
+    # -- pictures --------------------------------------------------------------------------------
+
+    def items(self) -> Iterator[Item]:
+        """Yield the pictures, by folder and name."""
+        for parts in self._pictures:
+            path = self._path.joinpath(*parts)
+            image, fault, closed = b"", "", False
+            try:
+                status = path.stat()
+                if not stat.S_ISREG(status.st_mode):  # reading a pipe might never end
+                    fault = "no regular file"
+                elif status.st_size > LARGEST_FILE:
+                    fault = f"larger than {LARGEST_FILE // 2**20} MB"
+                else:
+                    image = path.read_bytes()
+            except OSError as error:
+                fault = f"cannot be read: {error.strerror}"
+                closed = permission_denied(error)
+            row = self._row(parts) or self._moved(parts)
+            # A file name that is not valid text must not break printing the summary.
+            yield Item(
+                plain(str(path)), image, fault, row.given, row.split, row.origin, row.crop_id,
+                closed,
+            )  # fmt: skip
+
+    def _moved(self, parts: Parts) -> Row:
+        """Return what the folders say; a moved picture of our exports keeps its origin."""
+        label = self._label(parts)
+        crop = parts[-1].rpartition(".")[0]
+        before = self._records.by_crop.get(crop)
+        given: dict[Meaning, str] = {self.meaning: label} if label else {}
+        if before is None:
+            return Row(given, self._split(parts), {}, "")
+        return Row(given or before.given, self._split(parts) or before.split, before.origin, crop)
+
+
+@dataclass
+class _Folders:
+    """The names of folders at the top, and of those below each, as far as they matter.
+
+    Attributes:
+        below: By name of the folder at the top: the names of the folders in it.
+        loose: Folders at the top with pictures directly in them.
+        deep: Folders at the top with folders below those of the second level.
+    """
+
+    below: dict[str, set[str]] = field(default_factory=dict)
+    loose: set[str] = field(default_factory=set)
+    deep: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, pictures: list[Parts], found: Found) -> _Folders:
+        folders = cls()
+        # A folder that cannot be read counts as one with a picture.
+        for parts in [*pictures, *((*closed, "") for closed, _ in found.unreadable)]:
+            if len(parts) < 2:
+                continue
+            below = folders.below.setdefault(parts[0], set())
+            if len(parts) > 2:
+                below.add(parts[1])
+            elif parts[1]:
+                folders.loose.add(parts[0])
+            if len(parts) > 3:
+                folders.deep.add(parts[0])
+        return folders
+
+
+def _layout(path: Path, folders: _Folders, known: Collection[str]) -> Layout:
+    """Choose between the layouts; the camera's classes count before the names of splits.
+
+    Raises:
+        UserError: It is a mixture.
+    """
+    tops = sorted(folders.below)
+    seconds = set().union(*folders.below.values()) if tops else set()
+    splits = [name for name in tops if split_of(name)]
+    if splits == tops and tops:
+        as_classes = set(tops) <= set(known)
+        if not as_classes or (seconds and seconds <= set(known) and not folders.loose):
+            inner = sorted(name for name in seconds if split_of(name) and name not in known)
+            if inner:
+                raise _mixture(path, inner, splits, "inside folders of splits")
+            return "splits"
+    if undecided := [name for name in splits if name not in known]:
+        others = [name for name in tops if name not in undecided]
+        raise _mixture(path, undecided, others, "beside others")
+    inner = sorted(name for name in seconds if split_of(name))
+    if not inner:
+        return "classes"
+    if len(inner) == len(seconds) and not folders.loose and all(folders.below.values()):
+        if folders.deep:
+            at = Path(path, tops[0])
+            raise UserError(
+                f"path={path}: {', '.join(map(plain, tops[:5]))} hold folders of splits "
+                f"({', '.join(map(plain, inner[:5]))}) with folders in them, so they are no "
+                f"classes: name the folder above the splits, such as path={plain(str(at))}"
+            )
+        return "classes of splits"
+    if any(split_of(name) in (TEST, HELD_OUT) for name in inner):
+        raise _mixture(path, inner, sorted(seconds - {*inner}), "in folders of classes")
+    return "classes"
+
+
+def _mixture(path: Path, splits: list[str], others: list[str], where: str) -> UserError:
+    first = plain(splits[0])
+    named = ", ".join(map(plain, splits[:5]))
+    beside = ", ".join(map(plain, others[:5])) or "pictures"
+    return UserError(
+        f"path={path}: folders called like splits ({named}) {where} ({beside}): expected "
+        "CLASS/*.jpg, or train/CLASS/*.jpg and test/CLASS/*.jpg below the path; if "
+        f"{first} is a class, name the classes: 'camera.classes=[{first},...]'"
+    )
+
+
+def _but(found: Found, ignored: int) -> str:
+    """Say what a folder without a picture has instead."""
+    has = []
+    if ignored:
+        has.append(f"it has {ignored} files of other kinds")
+    if found.links:
+        has.append(
+            f"{len(found.links)} links lead out of it and are not followed "
+            f"({', '.join(map(joined, found.links[:5]))}): follow_links=true follows them"
+        )
+    if found.unreadable:
+        where, reason = found.unreadable[0]
+        has.append(f"{len(found.unreadable)} folders cannot be read ({joined(where)}: {reason})")
+    if found.passed_over:
+        has.append(f"passed over are {', '.join(map(plain, [*found.passed_over][:5]))}")
+    told = f": {'; '.join(has)}" if has else ""
+    return f"{told}; expected .jpg, .png, .webp, ..."

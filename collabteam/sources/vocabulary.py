@@ -1,0 +1,44 @@
+"""Words of datasets: the names of splits, and the spellings of a missing value."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+TRAIN, VAL, TEST, HELD_OUT = "train", "val", "test", "held-out"
+
+SPLITS_EXPECTED = "train, val, test or held-out"
+"""The splits, for messages; spellings such as ``Validation`` or ``testing`` are understood."""
+
+_SPLITS = {
+    **dict.fromkeys(("train", "training", "trn"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "validating", "dev"), VAL),
+    "development": VAL,
+    **dict.fromkeys(("test", "testing", "tests", "tst"), TEST),
+    # Ours: further crops of objects that the test set shows. Others call a test set so, and in
+    # either sense these crops must not train.
+    **dict.fromkeys(("held-out", "heldout", "hold-out", "holdout"), HELD_OUT),
+}
+# What pandas reads as missing, and what Python, SQL and Arrow print for it.
+_MISSING = frozenset(
+    (
+        *("", "nan", "-nan", "+nan", "none", "null", "nil", "nat", "na", "n/a", "<na>"),
+        *("#na", "#n/a", "#n/a n/a", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"),
+    )
+)
+
+
+def split_of(text: str) -> str:
+    """Return the split that a word means, ``""`` if it means none.
+
+    Case, blanks and punctuation do not count, nor does ``set`` or a year at the end: ``Test``,
+    ``"test "``, ``TESTING``, ``test_set`` and ``test2017`` are the test set.
+    """
+    word = unicodedata.normalize("NFKC", text).casefold()
+    word = re.sub(r"[\W_]+", "-", word).strip("-")
+    return _SPLITS.get(word) or _SPLITS.get(re.sub(r"-?(set|split|(19|20)\d\d)$", "", word), "")
+
+
+def is_missing(text: str) -> bool:
+    """Whether a text is the spelling of a missing value: empty, ``nan``, ``None``, ``<NA>``."""
+    return text.strip().casefold() in _MISSING
