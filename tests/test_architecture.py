@@ -231,7 +231,7 @@ OPTIONAL |= {"nncf", "openvino", "wandb_workspaces", "datasets"}
 HEAVY = {"hydra", "lightning", "matplotlib", "numpy", "omegaconf", "pyarrow", "rich", "torch"}
 HEAVY |= {"torchvision", "wandb", "yaml", "importlib"}
 """Packages that ``--help``, or a command that does not use them, must not wait for."""
-LATE_IMPORTS_OF_OWN = 60
+LATE_IMPORTS_OF_OWN = 59
 """Imports of our own modules when a function is called, so that ``--help`` stays fast. The number
 may shrink."""
 
