@@ -43,6 +43,8 @@ def _run_video(config: IngestConfig, listener: Listener) -> Outcome:
         if cases:
             lines.append(f"{title}: {len(cases)}")
             lines += [f"  {where}: {reason}" for where, reason in cases]
+    lines += _told_aside(summary.aside)
+    lines += _cases("not readable for this user, left out", summary.aside.unreadable)
     if summary.previews:
         lines.append(
             f"a look at them: {len(summary.previews)} clips and sheets in "
@@ -52,10 +54,8 @@ def _run_video(config: IngestConfig, listener: Listener) -> Outcome:
     if summary.read:
         console().print(footage_table(summary.read))
     tell(lines)
-    if summary.failed:
-        where, reason = summary.failed[0]
-        more = f", and {len(summary.failed) - 1} more" if len(summary.failed) > 1 else ""
-        return Outcome(f"{where}: {reason}{more}", "failed", 1)
+    if not_read := [*summary.failed, *summary.aside.unreadable]:
+        return Outcome(_not_read(not_read), "failed", 1)
     return Outcome(
         f"{objects} objects, {crops} crops from {len(summary.read)} videos",
         "done" if summary.read else "skipped",

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from PIL import Image
 
 from collabteam.errors import UserError
 from collabteam.settings import FootageConfig
+from collabteam.sources.base import Aside
 from collabteam.video import footage as module
 from collabteam.video.footage import (
     QUEUE,
@@ -179,6 +181,74 @@ def test_videos_of_a_folder(folder: Path) -> None:
     assert find_videos(str(folder)) == [str(folder / name) for name in names]
 
 
+@pytest.fixture
+def closed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A day of footage that this process may not read, whoever runs the tests."""
+    (folder / "day2").mkdir()
+    (folder / "day2" / "e.mp4").write_bytes(b"")
+    scandir = os.scandir
+
+    def checked(path: Any = ".") -> Any:
+        if str(path).rstrip("/") == str(folder / "day2"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", checked)
+    return folder
+
+
+@pytest.mark.parametrize("pattern", ["", "*/*.mp4", "**/*.mp4", "[d]ay?/*"])
+def test_a_closed_day_is_named(closed: Path, pattern: str) -> None:
+    (closed / "day1").mkdir()
+    (closed / "day1" / "f.mp4").write_bytes(b"")
+    aside = Aside()
+    assert str(closed / "day1" / "f.mp4") in find_videos(f"{closed}/{pattern}", aside=aside)
+    assert aside.unreadable == [(str(closed / "day2"), "Permission denied")]
+
+
+def test_nothing_but_a_closed_day(closed: Path) -> None:
+    for name in ("a.AVI", "b.mp4"):
+        (closed / name).unlink()
+    shutil.rmtree(closed / "deep")
+    for path in (closed, closed / "*" / "*.mp4"):
+        line = refused(lambda path=path: find_videos(str(path)))  # type: ignore[misc]
+        assert "1 folders cannot be read" in line
+        assert "day2: Permission denied" in line
+
+
+def test_folders_of_file_servers_hold_no_footage(folder: Path) -> None:
+    for name in ("@eaDir/b.mp4/SYNOPHOTO_FILM_H.mp4", "#recycle/x.mp4", "deep/@eaDir/y.mp4"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes(b"")
+    for pattern in ("", "**/*.mp4"):
+        aside = Aside()
+        found = find_videos(f"{folder}/{pattern}", aside=aside)
+        assert not any("@eaDir" in name or "#recycle" in name for name in found)
+        assert {"@eaDir", "#recycle"} <= aside.passed_over.keys()
+    asked = find_videos(f"{folder}/#recycle/*.mp4")
+    assert asked == [str(folder / "#recycle" / "x.mp4")]
+
+
+def test_links_that_lead_out_of_the_footage(folder: Path) -> None:
+    outside = folder.parent / "nas"
+    outside.mkdir()
+    (outside / "g.mp4").write_bytes(b"")
+    (folder / "nas").symlink_to(outside)
+    (folder / "again").symlink_to(outside)
+    (folder / "h.mp4").symlink_to(outside / "g.mp4")
+    aside = Aside()
+    assert not any(
+        "nas" in name or "h.mp4" in name for name in find_videos(str(folder), aside=aside)
+    )
+    assert aside.links == ["again", "h.mp4", "nas"]
+    aside = Aside()
+    found = find_videos(str(folder), True, aside)
+    assert [name for name in found if "g.mp4" in name] == [str(folder / "again" / "g.mp4")]
+    assert str(folder / "h.mp4") in found
+    assert any("nas (as again)" in told for told in aside.remarks)
+    assert find_videos(str(folder / "h*.mp4")) == [str(folder / "h.mp4")]  # named by the pattern
+
+
 def test_a_file_is_taken_whatever_it_is_called(folder: Path) -> None:
     for name in ("notes.txt", "deep/[1] 12:30.ts"):
         assert find_videos(str(folder / name)) == [str(folder / name)]
@@ -230,6 +300,13 @@ def test_no_videos(folder: Path, path: str, words: str) -> None:
 def test_an_unknown_kind_of_address() -> None:
     line = refused(lambda: find_videos("ftp://me:secret@cam/a.mp4"))
     assert "ftp://cam/a.mp4 is not a known kind of stream: expected rtsp://, " in line
+
+
+def test_a_clock_beyond_2100_tells_no_time() -> None:
+    pattern = FootageConfig(start="%Y%m%d_%H%M%S", timezone="UTC")
+    assert start_time("20991231_235959.mp4", pattern, None) == 4102444799.0
+    assert math.isnan(start_time("21000101_000000.mp4", pattern, None))
+    assert math.isnan(start_time("a.mp4", FootageConfig(), "2136-02-07T06:28:15Z"))
 
 
 def test_content_hash(tmp_path: Path) -> None:

@@ -442,6 +442,33 @@ def test_bad_videos_are_recorded_and_the_others_go_on(tmp_path: Path) -> None:
     assert len(again.known) == 4
 
 
+def test_a_day_that_is_closed_is_named_and_the_rest_is_read(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = tmp_path / "videos"
+    film(videos / "monday" / "good.avi", STREET)
+    shutil.copytree(videos / "monday", videos / "tuesday")
+    (videos / "monday" / "@eaDir").mkdir()
+    scandir = os.scandir
+
+    def closed(path: str = ".") -> object:
+        if str(path) == str(videos / "tuesday"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    monkeypatch.setattr("collabteam.video.pipeline.open_detector", lambda *settings: Colours())
+    said = call(
+        "ingest", f"root={tmp_path / 'outputs'}", "camera=cam", "source=video", f"path={videos}",
+        "tracker=sort", "cut.min_size=20",
+    )  # fmt: skip
+    assert said.code == 1
+    assert "cam: 2 objects, 6 crops from 1 videos" in said.out
+    assert "not readable for this user, left out: 1" in said.out
+    assert f"{videos / 'tuesday'}: Permission denied" in said.out
+    assert "passed over, hidden or of a file server: 1 (1 x @eaDir)" in said.out
+
+
 def test_a_detector_that_fails_costs_its_video_alone(tmp_path: Path, footage: Path) -> None:
     class Fails(Colours):
         calls = 0

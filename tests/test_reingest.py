@@ -189,10 +189,11 @@ def test_a_metadata_table_of_somebody_else_is_none_of_ours(
         target = tmp_path / "theirs" / f"{place}{source.suffix}"
         target.parent.mkdir(parents=True)
         shutil.copy(source, target)
-    (tmp_path / "theirs" / "metadata.csv").write_text("file_name,label\ncar/a.jpg,truck\n")
-    (tmp_path / "theirs" / "annotations.json").write_text('{"annotations": [{"attributes": {}}]}')
-    (tmp_path / "theirs" / "tasks.json").write_text('[{"data": {"image": "x"}}]')
-    assert ingest_crops(again, tmp_path / "theirs", "person").labelled == {"car": 1}
+    theirs = tmp_path / "theirs"
+    (theirs / "metadata.csv").write_bytes(b"file_name,label,h\xf6he\ncar/a.jpg,truck,1\n")
+    for name in ("annotations.json", "tasks.json", "labels.json", "dataset.zip", "crops.parquet"):
+        (theirs / name).write_bytes(b'{"broken')
+    assert ingest_crops(again, theirs, "person").labelled == {"car": 1}
 
 
 DAMAGE = {
@@ -210,7 +211,9 @@ def test_a_damaged_table_is_one_line_and_leaves_no_camera(
 ) -> None:
     folder = Path(shutil.copytree(exports / format, tmp_path / "damaged"))
     name, content, message = DAMAGE[format]
-    (folder / name).write_bytes(content)
+    table = folder / name
+    # A table is recognised by its first line.
+    table.write_bytes(table.read_bytes() + content if format == "csv" else content)
     one_line(call("ingest", f"root={tmp_path / 'root'}", "camera=S2", f"path={folder}"), message)
     assert not (tmp_path / "root" / "S2").exists()
 

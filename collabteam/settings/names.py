@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from pathlib import Path
 
 from collabteam.errors import UserError, plain
@@ -59,8 +60,9 @@ def check_classes(classes: list[str]) -> None:
             f"a team needs at least 2 classes, got {len(classes)} "
             f"({', '.join(classes) or 'none'}): name them with 'camera.classes=[a,b]'"
         )
+    counts = Counter(classes)
     for name in classes:
-        if classes.count(name) > 1:
+        if counts[name] > 1:
             raise UserError(f"class {name!r} is named twice in camera.classes")
         if name in (UNKNOWN, UNUSABLE):
             raise UserError(f"class name {name!r} is reserved: it means 'none of the classes'")

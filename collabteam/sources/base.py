@@ -37,7 +37,8 @@ class Item:
         origin: ``video``, ``track``, ``frame``, ``time``, ``box`` of a crop, where known.
         crop_id: Name of the crop. If the catalog has it, that crop is meant and the rest of the
             origin does not count; without a picture, the catalog has to have it.
-        closed: Whether the fault is that this user may not read the file.
+        closed: Whether the fault may pass: this user may not read the file, or a server does not
+            answer.
     """
 
     where: str
@@ -60,7 +61,7 @@ class Aside:
             recycle bins of file servers, by name.
         links: Links that lead out of the folder and were not followed.
         unlabelled: Spellings of labels that mean none, with their counts.
-        unreadable: Each folder or file that this user may not read, and the reason.
+        unreadable: Each folder or file that cannot be read now, and the reason.
         remarks: Other sentences.
     """
 
@@ -70,6 +71,21 @@ class Aside:
     unlabelled: Counter[str] = field(default_factory=Counter)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+
+    def instead(self) -> list[str]:
+        """Say what a place without anything to ingest has instead, as phrases for a message."""
+        has = []
+        if self.links:
+            has.append(
+                f"{len(self.links)} links lead out of it and are not followed "
+                f"({', '.join(self.links[:5])}): follow_links=true follows them"
+            )
+        if self.unreadable:
+            where, reason = self.unreadable[0]
+            has.append(f"{len(self.unreadable)} folders cannot be read ({where}: {reason})")
+        if self.passed_over:
+            has.append(f"passed over are {', '.join([*self.passed_over][:5])}")
+        return has
 
 
 class Source(Protocol):

@@ -21,7 +21,7 @@ from collabteam.catalog.catalog import Catalog, check_labels
 from collabteam.catalog.records import Crop, LabelEvent
 from collabteam.catalog.texts import LabelsByRow
 from collabteam.catalog.truth import append_truth, read_truth
-from collabteam.errors import UserError, disk_errors, plain
+from collabteam.errors import UserError, disk_errors
 from collabteam.settings import UNKNOWN, UNUSABLE, check_classes
 from collabteam.sources.base import (
     EXTENSIONS,
@@ -36,7 +36,7 @@ from collabteam.sources.exports import is_table, open_export
 from collabteam.sources.folder import FolderSource
 from collabteam.sources.parquet import ParquetSource
 from collabteam.sources.vocabulary import HELD_OUT, TEST
-from collabteam.sources.walk import joined, walk
+from collabteam.sources.walk import walk
 from collabteam.storage.files import open_own, parse_json
 from collabteam.storage.staging import write_errors
 
@@ -206,11 +206,7 @@ def _open_folder(
     found = walk(
         path, lambda name: name.lower().endswith(EXTENSIONS) or is_table(name), follow_links
     )
-    aside = Aside(
-        passed_over=Counter({plain(name): n for name, n in found.passed_over.items()}),
-        links=[joined(parts) for parts in found.links],
-        unreadable=[(f"{path}/{joined(parts)}", reason) for parts, reason in found.unreadable],
-    )
+    aside = found.aside(path)
     export = open_export(path, found, labels, classes, aside)
     return export or FolderSource(path, found, labels, classes, aside)
 
@@ -235,7 +231,7 @@ def check_new_camera(name: str, classes: list[str], source: Source) -> None:
         try:
             check_classes(seen)
         except UserError as error:
-            raise UserError(f"{error}{_missed(source.aside)}") from error
+            raise UserError("; ".join([str(error), *source.aside.instead()])) from error
     Image.init()  # else Pillow rejects some formats when they are named
     first: tuple[str, str] | None = None
     for item in source.items():
@@ -248,18 +244,6 @@ def check_new_camera(name: str, classes: list[str], source: Source) -> None:
         f"camera {name} is new, and none of the {source.total} pictures can be used; {where}: "
         f"{fault}"
     )
-
-
-def _missed(aside: Aside) -> str:
-    """Say which folders might have the classes that are missing."""
-    if aside.links:
-        return (
-            f"; links that lead out of the folder are not followed ({', '.join(aside.links[:5])}): "
-            "follow_links=true follows them"
-        )
-    if aside.unreadable:
-        return f"; {len(aside.unreadable)} folders cannot be read ({aside.unreadable[0][0]})"
-    return ""
 
 
 def _classes_of(source: Source) -> list[str]:

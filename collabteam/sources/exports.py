@@ -22,7 +22,7 @@ from collabteam.annotation_tools.cvat import ANNOTATIONS, NotAnnotations, read_a
 from collabteam.annotation_tools.spreadsheet import without_escape
 from collabteam.errors import UserError, first_line
 from collabteam.settings import UNKNOWN, UNUSABLE
-from collabteam.sources.base import LARGEST_FILE, Aside, Item, Labels, Source
+from collabteam.sources.base import EXTENSIONS, LARGEST_FILE, Aside, Item, Labels, Source
 from collabteam.sources.columns import Columns, Row
 from collabteam.sources.folder import FolderSource, Layout, Parts, Records
 from collabteam.sources.parquet import SHARD, ParquetSource
@@ -43,6 +43,8 @@ _BROKEN_ZIP = (
     *(zipfile.BadZipFile, zlib.error, EOFError, OSError),
     *(RuntimeError, NotImplementedError, ValueError),  # encrypted, or packed in another way
 )
+
+_BOM = b"\xef\xbb\xbf"
 
 _Rows = list[tuple[Parts, dict[str, str]]]
 
@@ -72,16 +74,14 @@ def open_export(
         UserError: It is one, and damaged.
     """
     there = set(found.files)
-    shards = [p for p in found.files if p[:-1] == (_DATA,) and SHARD.fullmatch(p[-1])]
-    if shards:
-        return _tables(path, shards, labels, classes)
-    if _PARQUET in there:
-        return _tables(path, [_PARQUET], labels, classes)
-    if {_ARCHIVE, _LABELS} <= there:
-        return _Archive(path, labels, classes, aside)
+    pictures = [parts for parts in found.files if parts[-1].lower().endswith(EXTENSIONS)]
+    if not pictures:
+        return _open_packed(path, found, labels, classes, aside)
     readers: list[tuple[Parts, Callable[[Path], tuple[_Rows, list[str]] | None]]] = [
-        (_METADATA, _read_metadata), (_COCO, _read_coco), (_TASKS, _read_tasks),
-    ]  # fmt: skip
+        (_METADATA, _read_metadata),
+    ]
+    if all(parts[0] == IMAGES for parts in pictures):
+        readers += [(_COCO, _read_coco), (_TASKS, _read_tasks)]
     for table, read in readers:
         if table not in there or (contents := read(path)) is None:
             continue
@@ -96,11 +96,25 @@ def open_export(
     return None
 
 
+def _open_packed(
+    path: Path, found: Found, labels: Labels, classes: Collection[str], aside: Aside
+) -> Source | None:
+    """Open an export whose pictures are inside of other files."""
+    shards = [p for p in found.files if p[:-1] == (_DATA,) and SHARD.fullmatch(p[-1])]
+    if shards:
+        return _tables(path, shards, labels, classes, aside)
+    if _PARQUET in found.files:
+        return _tables(path, [_PARQUET], labels, classes, aside)
+    if {_ARCHIVE, _LABELS} <= set(found.files):
+        return _Archive(path, labels, classes, aside)
+    return None
+
+
 def _tables(
-    path: Path, names: Sequence[Parts], labels: Labels, classes: Collection[str]
+    path: Path, names: Sequence[Parts], labels: Labels, classes: Collection[str], aside: Aside
 ) -> ParquetSource | None:
     """Open Parquet files if they are ours; a folder with other ones is no export."""
-    source = ParquetSource([path.joinpath(*name) for name in names], labels, classes, True)
+    source = ParquetSource([path.joinpath(*name) for name in names], labels, classes, True, aside)
     return source if source.ours else None
 
 
@@ -128,10 +142,14 @@ def _read_metadata(path: Path) -> tuple[_Rows, list[str]] | None:
     file = path.joinpath(*_METADATA)
     rows: _Rows = []
     try:
+        with file.open("rb") as stream:
+            head = stream.readline(2**16)
+        if not {b"file_name", b"crop_id", b"source"} <= set(head.strip(_BOM).split(b",")):
+            return None  # somebody else's, in whatever encoding
         with file.open(encoding="utf-8-sig", newline="") as stream:
             table = csv.DictReader(stream)
             if not {"file_name", *_COLUMNS} <= set(table.fieldnames or ()):
-                return None  # somebody else's
+                return None
             for row in table:
                 cells = {name: row[name] or "" for name in ("file_name", *_COLUMNS)}
                 cells |= {name: without_escape(cells[name]) for name in _NAMES}

@@ -21,7 +21,7 @@ from collabteam.sources.base import (
 )
 from collabteam.sources.columns import Row
 from collabteam.sources.vocabulary import HELD_OUT, TEST, is_missing, split_of
-from collabteam.sources.walk import Found, joined, permission_denied
+from collabteam.sources.walk import Found, is_gone, joined, reason_of
 
 Parts = tuple[str, ...]
 Layout = Literal["classes", "splits", "classes of splits", "flat"]
@@ -82,7 +82,11 @@ class FolderSource:
         self._pictures = [p for p in found.files if p[-1].lower().endswith(EXTENSIONS)]
         self.aside.ignored = len(found.files) - len(self._pictures)
         if not self._pictures:
-            raise UserError(f"path={path} holds no image{_but(found, self.aside.ignored)}")
+            others = [f"it has {aside.ignored} files of other kinds"] if aside.ignored else []
+            told = "; ".join([*others, *aside.instead()])
+            raise UserError(
+                f"path={path} holds no image{told and f': {told}'}; expected .jpg, .png, .webp, ..."
+            )
         known = {*classes, *records.classes, UNKNOWN, UNUSABLE}
         folders = _Folders.of(self._pictures, found)
         self._layout = records.layout if records.name else _layout(path, folders, known)
@@ -166,10 +170,8 @@ class FolderSource:
             parts for parts in found.folders
             if len(parts) == place + 1 and parts not in filled and parts not in closed
         ]  # fmt: skip
-        if found.again:
-            cases = [f"{joined(again)} (as {joined(first)})" for again, first in found.again]
-            more = f" and {len(cases) - 8} more" if len(cases) > 8 else ""
-            tell.append(f"the same folder twice, taken once: {', '.join(cases[:8])}{more}")
+        if twice := found.twice():
+            tell.append(twice)
         if empty and self.labels and not self._records.name:
             tell.append(f"folders without a picture: {', '.join(map(joined, empty[:8]))}")
         if missing := len(self._records.by_file.keys() - set(self._pictures)):
@@ -191,8 +193,8 @@ class FolderSource:
                 else:
                     image = path.read_bytes()
             except OSError as error:
-                fault = f"cannot be read: {error.strerror}"
-                closed = permission_denied(error)
+                fault = f"cannot be read: {reason_of(error)}"
+                closed = not is_gone(error)
             row = self._row(parts) or self._moved(parts)
             # A file name that is not valid text must not break printing the summary.
             yield Item(
@@ -287,22 +289,3 @@ def _mixture(path: Path, splits: list[str], others: list[str], where: str) -> Us
         "CLASS/*.jpg, or train/CLASS/*.jpg and test/CLASS/*.jpg below the path; if "
         f"{first} is a class, name the classes: 'camera.classes=[{first},...]'"
     )
-
-
-def _but(found: Found, ignored: int) -> str:
-    """Say what a folder without a picture has instead."""
-    has = []
-    if ignored:
-        has.append(f"it has {ignored} files of other kinds")
-    if found.links:
-        has.append(
-            f"{len(found.links)} links lead out of it and are not followed "
-            f"({', '.join(map(joined, found.links[:5]))}): follow_links=true follows them"
-        )
-    if found.unreadable:
-        where, reason = found.unreadable[0]
-        has.append(f"{len(found.unreadable)} folders cannot be read ({joined(where)}: {reason})")
-    if found.passed_over:
-        has.append(f"passed over are {', '.join(map(plain, [*found.passed_over][:5]))}")
-    told = f": {'; '.join(has)}" if has else ""
-    return f"{told}; expected .jpg, .png, .webp, ..."

@@ -34,6 +34,7 @@ class ParquetSource:
         classes: The camera's classes, if known.
         export: Whether they lie in a folder that may be one of our exports; else they are tables
             whose labels are what the user says.
+        aside: Takes what is left aside.
 
     Raises:
         UserError: A file cannot be read or used.
@@ -45,9 +46,10 @@ class ParquetSource:
         labels: Labels,
         classes: Collection[str],
         export: bool = False,
+        aside: Aside | None = None,
     ) -> None:
         self.meaning: Labels = labels
-        self.aside = Aside()
+        self.aside = Aside() if aside is None else aside
         self._tables = [_Table(path, labels, classes, self.aside, export) for path in paths]
         self.total = sum(table.total for table in self._tables)
         if not self.total:

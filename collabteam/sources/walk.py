@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from collabteam.errors import plain
+from collabteam.sources.base import Aside
 
 # Folders of file servers and systems: thumbnails, recycle bins, snapshots and indices. Hidden ones
 # and those that begin with '@' (Synology, QNAP, Samba's snapshots) need no name here.
@@ -58,6 +59,23 @@ class Found:
     again: list[tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)
     unreadable: list[tuple[tuple[str, ...], str]] = field(default_factory=list)
 
+    def aside(self, top: Path) -> Aside:
+        """Return what was left aside below the folder ``top``, in words."""
+        return Aside(
+            passed_over=Counter({plain(name): n for name, n in self.passed_over.items()}),
+            links=[joined(parts) for parts in self.links],
+            unreadable=[
+                (plain(str(top.joinpath(*parts))), reason) for parts, reason in self.unreadable
+            ],
+        )
+
+    def twice(self) -> str:
+        """Say which folders are reached twice; ``""`` if none is."""
+        cases = [f"{joined(again)} (as {joined(first)})" for again, first in self.again]
+        more = f" and {len(cases) - 8} more" if len(cases) > 8 else ""
+        listed = f"the same folder twice, taken once: {', '.join(cases[:8])}{more}"
+        return listed if cases else ""
+
 
 def walk(top: Path, wanted: Callable[[str], bool], follow_links: bool) -> Found:
     """Find all files below a folder.
@@ -91,7 +109,7 @@ def walk(top: Path, wanted: Callable[[str], bool], follow_links: bool) -> Found:
             except OSError as error:
                 if not here:
                     raise
-                found.unreadable.append((here, error.strerror or type(error).__name__))
+                found.unreadable.append((here, reason_of(error)))
                 continue
             for entry in there:
                 below = (*here, entry.name)
@@ -104,8 +122,8 @@ def walk(top: Path, wanted: Callable[[str], bool], follow_links: bool) -> Found:
                 try:
                     is_folder = entry.is_dir()
                 except OSError as error:
-                    if permission_denied(error) and not leads_out:
-                        found.unreadable.append((below, error.strerror or "not allowed"))
+                    if not is_gone(error) and not leads_out:
+                        found.unreadable.append((below, reason_of(error)))
                         continue
                     is_folder = False  # links that lead to themselves
                 if leads_out:
@@ -160,6 +178,14 @@ def joined(parts: tuple[str, ...]) -> str:
     return plain("/".join(parts) or ".")
 
 
-def permission_denied(error: OSError) -> bool:
-    """Whether an error says that this user may not read a file."""
-    return error.errno in (errno.EACCES, errno.EPERM)
+def reason_of(error: OSError) -> str:
+    """What the system says, for messages."""
+    return error.strerror or type(error).__name__
+
+
+def is_gone(error: OSError) -> bool:
+    """Whether an error says that nothing is there, as behind a broken link.
+
+    Every other error may pass: this user may not read it yet, or a file server does not answer.
+    """
+    return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)

@@ -30,8 +30,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from collabteam.catalog.times import END
 from collabteam.errors import UserError, first_line
 from collabteam.settings import FootageConfig
+from collabteam.sources.base import Aside
+from collabteam.sources.walk import is_foreign, is_gone, reason_of, walk
 from collabteam.video.objects import Frame
 
 if TYPE_CHECKING:
@@ -118,13 +121,16 @@ def is_stream(path: str) -> bool:
     return path.lower().partition("://")[0] in STREAMS and "://" in path
 
 
-def find_videos(path: str) -> list[str]:
+def find_videos(path: str, follow_links: bool = False, aside: Aside | None = None) -> list[str]:
     """Find the videos at a path.
 
     Args:
-        path: A file; a folder, which is searched by extension at any depth, without hidden files
-            and folders; a pattern such as ``footage/*.mp4`` or ``footage/**/*.avi``; or a stream's
-            address, which is returned unchanged.
+        path: A file; a folder, which is searched by extension at any depth, without files and
+            folders that are hidden or a file server's; a pattern such as ``footage/*.mp4`` or
+            ``footage/**/*.avi``; or a stream's address, which is returned unchanged.
+        follow_links: Whether to follow links in a folder that lead out of it. A pattern names what
+            it fits, links too.
+        aside: Takes what is left aside, such as folders that this user may not read.
 
     Returns:
         Sorted paths, at least one.
@@ -141,22 +147,21 @@ def find_videos(path: str) -> list[str]:
         known = ", ".join(f"{name}://" for name in STREAMS)
         raise UserError(f"path={safe_path(path)} is not a known kind of stream: expected {known}")
     place = Path(path)
+    aside = Aside() if aside is None else aside
     try:
         if place.is_file():
             return [path]
         if place.is_dir():
-            there, what = _walk(place), "folder"
+            there, what = _walk(place, follow_links, aside), "folder"
         elif place.exists():
             raise UserError(f"path={path} is neither a file nor a folder: {expected}")
         elif glob.has_magic(path):
-            # Path.glob takes no absolute pattern and does not skip hidden files.
-            names = glob.glob(path, recursive=True)  # noqa: PTH207
-            there, what = [name for name in names if Path(name).is_file()], "pattern"
+            there, what = _fitting(path, aside), "pattern"
         else:
             raise UserError(f"path={path} does not exist: {expected}")
-    except PermissionError as error:
+    except OSError as error:
         raise UserError(f"path={path} cannot be read: {error.strerror}") from error
-    videos = sorted({name for name in there if name.lower().endswith(EXTENSIONS)})
+    videos = sorted({name for name in there if _is_video(name)})
     if videos:
         return videos
     kinds = Counter(Path(name).suffix.lower() or "without extension" for name in there)
@@ -164,23 +169,67 @@ def find_videos(path: str) -> list[str]:
     seen += f" and {len(kinds) - 3} kinds more" if len(kinds) > 3 else ""
     verb = "holds" if what == "folder" else "fits"
     but = f", but {seen}" if seen else " and nothing else"
+    instead = "".join(f"; {told}" for told in aside.instead())
     raise UserError(
-        f"path={path}: this {what} {verb} no video{but}; expected .mp4, .avi, .mkv, ..."
+        f"path={path}: this {what} {verb} no video{but}{instead}; expected .mp4, .avi, .mkv, ..."
     )
 
 
-def _walk(place: Path) -> list[str]:
-    found = []
-    walked: set[str] = set()
-    for parent, folders, names in os.walk(place, followlinks=True):
-        if os.path.realpath(parent) in walked:  # a link to a parent folder would loop forever
-            folders.clear()
-            continue
-        walked.add(os.path.realpath(parent))
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [str(Path(parent) / name) for name in names if not name.startswith(".")]
+def _is_video(name: str) -> bool:
+    return name.lower().endswith(EXTENSIONS)
+
+
+def _walk(place: Path, follow_links: bool, aside: Aside) -> list[str]:
+    found = walk(place, _is_video, follow_links)
+    left = found.aside(place)
+    aside.passed_over.update(left.passed_over)
+    aside.links += left.links
+    aside.unreadable += left.unreadable
+    if twice := found.twice():
+        aside.remarks.append(twice)
     # Leave out pipes, which never end, and broken links.
-    return [name for name in found if Path(name).is_file()]
+    names = (place.joinpath(*parts) for parts in found.files)
+    return [str(name) for name in names if _is_file(name, aside)]
+
+
+def _is_file(path: Path, aside: Aside) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:  # others than a broken link
+        aside.unreadable.append((safe_path(str(path)), reason_of(error)))
+        return False
+
+
+def _fitting(pattern: str, aside: Aside) -> list[str]:
+    """Find the files that fit a pattern, and the folders that glob passes over in silence."""
+    parts = Path(pattern).parts
+    closed: dict[str, str] = {}
+    for depth, part in enumerate(parts):
+        above = str(Path(*parts[:depth])) if depth else "."
+        if not glob.has_magic(part) and not glob.has_magic(above):
+            continue
+        # A trailing separator lets the pattern fit folders alone.
+        folders = str(Path(above, "**")) if part == "**" else above
+        there = glob.glob(os.path.join(folders, ""), recursive=True)  # noqa: PTH207, PTH118
+        for folder in there:
+            try:
+                if glob.has_magic(part):
+                    os.scandir(folder).close()
+                else:
+                    os.lstat(Path(folder, part))
+            except OSError as error:
+                if not is_gone(error):
+                    closed[str(Path(folder))] = reason_of(error)
+    aside.unreadable += [(safe_path(folder), reason) for folder, reason in sorted(closed.items())]
+    # Path.glob takes no absolute pattern and does not skip hidden files.
+    found = []
+    for name in glob.glob(pattern, recursive=True):  # noqa: PTH207
+        foreign = [part for part in Path(name).parts if is_foreign(part) and part not in parts]
+        if foreign:
+            aside.passed_over[safe_path(foreign[0])] += 1
+        elif _is_file(Path(name), aside):
+            found.append(name)
+    return found
 
 
 def safe_path(path: str) -> str:
@@ -256,14 +305,14 @@ def start_time(name: str, footage: FootageConfig, created: str | None) -> float:
         for pattern in (alone.format(exact), exact, alone.format(loose)):
             for match in re.finditer(f"(?=({pattern}))", stem, re.IGNORECASE):
                 seconds = _seconds(match, footage.start, zone)
-                if seconds >= _OLDEST:
+                if _OLDEST <= seconds < END:
                     return seconds
     try:
         when = datetime.fromisoformat((created or "").strip())
         seconds = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return math.nan
-    return seconds if seconds >= _OLDEST else math.nan
+    return seconds if _OLDEST <= seconds < END else math.nan
 
 
 def _seconds(match: re.Match[str], start: str, zone: tzinfo) -> float:

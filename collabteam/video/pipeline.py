@@ -36,6 +36,7 @@ from collabteam.errors import UserError, first_line
 from collabteam.events import Advance, Listener
 from collabteam.machine import processors
 from collabteam.settings import UNKNOWN, IngestConfig, check
+from collabteam.sources.base import Aside
 from collabteam.storage.workspace import CameraInUse, Workspace, registered
 from collabteam.video.crops import (
     BestShots,
@@ -87,6 +88,7 @@ class FootageSummary:
         failed: Path of each video that could not be finished, and the reason; the next run tries
             again.
         previews: Clips and contact sheets that were written.
+        aside: What was left aside at the path, such as folders that this user may not read.
         total: Crops in the catalog after the ingest.
         seconds: Duration of the ingest in seconds.
     """
@@ -96,6 +98,7 @@ class FootageSummary:
     busy: list[tuple[str, str]] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     previews: list[Path] = field(default_factory=list)
+    aside: Aside = field(default_factory=Aside)
     total: int = 0
     seconds: float = 0.0
 
@@ -122,7 +125,8 @@ def ingest_footage(
     listener = listener or Listener()
     check(config)
     check_footage(config.camera.footage)
-    paths = _outside_root(find_videos(config.path), config.root)
+    aside = Aside()
+    paths = _outside_root(find_videos(config.path, config.follow_links, aside), config.root)
     config = _with_classes(config)
     kinds = detector_kinds(config)
     streaming = is_stream(paths[0])
@@ -138,6 +142,7 @@ def ingest_footage(
     detector = detector or open_detector(config.detector, kinds)
     catalog = Catalog.register(config.root, config.camera.name, config.camera.classes)
     run = _IngestRun(config, catalog, Spool(catalog.workspace), listener, detector)
+    run.summary.aside = aside
     run.commit(wait=False, now=True)  # files sealed by an earlier run
     try:
         if stream is not None:
