@@ -1,4 +1,4 @@
-"""The exception with messages for users, errors of the file system, and text from outside."""
+"""The exceptions with messages for users, errors of the file system, and text from outside."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import os
 import pwd
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,6 +19,33 @@ class UserError(Exception):
     """
 
 
+class UndecodableCrops(UserError):
+    """Pictures of a selection cannot be decoded.
+
+    Attributes:
+        faults: The reason by crop.
+    """
+
+    def __init__(self, faults: dict[str, str]) -> None:
+        self.faults = faults
+        crop_id, reason = next(iter(faults.items()))
+        more = f"; nor can those of {len(faults) - 1} other crops" if len(faults) > 1 else ""
+        super().__init__(f"the picture of crop {crop_id} cannot be opened: {reason}{more}")
+
+
+def fault_lines(faults: Mapping[str, str]) -> list[str]:
+    """Name crops whose picture cannot be opened, in lines for the user; of many, the first.
+
+    Args:
+        faults: The reason by crop.
+    """
+    lines = [f"  crop {crop_id}: {reason}" for crop_id, reason in list(faults.items())[:_NAMED]]
+    if len(faults) > _NAMED:
+        lines.append(f"  and {len(faults) - _NAMED} other crops")
+    return lines
+
+
+_NAMED = 20  # crops that are named at most
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Lance and safetensors pass on the system's error only as text.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
-from collabteam.errors import UserError
+from collabteam.errors import UndecodableCrops, UserError, fault_lines
 from collabteam.events import Listener
 from collabteam.exporting.base import EXPORT_FORMATS
 from collabteam.reporting.output import console, tell
@@ -77,14 +77,29 @@ def run(config: ExportConfig, listener: Listener) -> Outcome:
     selection = select_labels(catalog, config.certified, config.min_confidence, config.unknown)
     format = EXPORT_FORMATS.load(config.format)()
     command = shlex.join(["python", "-m", "collabteam.export", *sys.argv[1:]])
-    with listener.stage(f"writing {config.to}", len(selection), "crops") as advance:
-        written = export_dataset(
-            catalog, selection, format, Path(config.to), config.seed, config.licence, command,
-            advance,
-        )  # fmt: skip
+
+    def write(selection: Selection) -> Selection:
+        with listener.stage(f"writing {config.to}", len(selection), "crops") as advance:
+            return export_dataset(
+                catalog, selection, format, Path(config.to), config.seed, config.licence, command,
+                advance,
+            )  # fmt: skip
+
+    try:
+        written = write(selection)
+    except UndecodableCrops as error:
+        rest = selection.without(error.faults)
+        if not len(rest):
+            raise
+        written = write(rest)  # splits and counts follow from the selection, so from the beginning
     _show(written, catalog, console())
     tell(_lines(written, catalog, config))
-    return Outcome(f"{len(written)} labelled crops in {config.to}")
+    done = f"{len(written)} labelled crops in {config.to}"
+    if not written.undecodable:
+        return Outcome(done)
+    return Outcome(
+        f"{done}; left out {len(written.undecodable)} whose picture cannot be opened", "failed", 1
+    )
 
 
 def _show(selection: Selection, catalog: Catalog, out: RichConsole) -> None:
@@ -111,6 +126,7 @@ def _lines(selection: Selection, catalog: Catalog, config: ExportConfig) -> list
         f"{config.to}/README.md describes them"
     ]
     lines += [f"left out {line}" for line in selection.left_out_lines()]
+    lines += fault_lines(selection.undecodable)
     by_oracle = int((selection.source == "oracle").sum())
     if by_oracle:
         lines.append(f"{by_oracle} labels are those of a simulated reviewer, not of a person")

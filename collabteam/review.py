@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
-from collabteam.errors import UserError
+from collabteam.errors import UndecodableCrops, UserError, fault_lines
 from collabteam.events import Listener
 from collabteam.reporting.output import tell
 from collabteam.reviewing.exchange.base import EXCHANGE_FORMATS
@@ -18,6 +19,7 @@ from collabteam.settings.fields import setting
 
 if TYPE_CHECKING:
     from collabteam.catalog import Catalog
+    from collabteam.reviewing.exchange.base import Task
 
 
 @dataclass
@@ -122,8 +124,22 @@ def _export(catalog: Catalog, config: ReviewCommandConfig, listener: Listener) -
     ]
     if not tasks:
         raise UserError(f"queue={config.queue} of camera {catalog.name} has nothing to verify")
-    with listener.stage(f"writing {config.export}", len(tasks), "crops") as advance:
-        lines = write_tasks(catalog, tasks, format, Path(config.export), advance)
+
+    def write(tasks: Sequence[Task]) -> list[str]:
+        with listener.stage(f"writing {config.export}", len(tasks), "crops") as advance:
+            return write_tasks(catalog, tasks, format, Path(config.export), advance)
+
+    faults: Mapping[str, str] = {}
+    try:
+        lines = write(tasks)
+    except UndecodableCrops as error:
+        faults = error.faults
+        rest = [task for task in tasks if task.crop_id not in faults]
+        if not rest:
+            raise
+        lines = write(rest)
+    if faults:
+        lines += [f"left out {len(faults)}: their picture cannot be opened", *fault_lines(faults)]
     tell(
         [
             *lines,
@@ -131,6 +147,8 @@ def _export(catalog: Catalog, config: ReviewCommandConfig, listener: Listener) -
             f"queue={config.queue} import=FILE",
         ]
     )
+    if faults:
+        return Outcome(f"left out {len(faults)} whose picture cannot be opened", "failed", 1)
     return Outcome()
 
 

@@ -18,6 +18,7 @@ RANK = {
     "errors": 0,
     "events": 1,
     "machine": 1,
+    "pictures": 1,
     "registry": 1,
     "settings": 2,
     "annotation_tools": 3,
@@ -59,7 +60,8 @@ def _part(module: str) -> str:
     names = module.split(".")
     if len(names) == 1:
         return "facade"
-    if names[1] in ("environment", "errors", "events", "machine", "registry", "stages"):
+    parts = ("environment", "errors", "events", "machine", "pictures", "registry", "stages")
+    if names[1] in parts:
         return names[1]
     is_package = len(names) > 2 or MODULES[module].name == "__init__.py"
     return names[1] if is_package else "commands"

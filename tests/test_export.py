@@ -1012,13 +1012,23 @@ def test_a_picture_that_cannot_be_opened(tmp_path: Path, call: Call) -> None:
     broken = Crop(b"no picture")
     catalog.add_crops([broken])
     catalog.append_labels([LabelEvent(broken.crop_id, "car", "person")])
+    kept = len(select_labels(catalog)) - 1
     for format in FORMATS:
+        to = tmp_path / format
         said = call(
-            "export", f"root={catalog.folder.parent}", "camera=S1", f"format={format}",
-            f"to={tmp_path / 'to'}",
-        )  # fmt: skip
-        one_line(said, f"picture of crop {broken.crop_id} cannot be opened")
-    assert [p.name for p in tmp_path.iterdir()] == ["outputs"]
+            "export", f"root={catalog.folder.parent}", "camera=S1", f"format={format}", f"to={to}"
+        )
+        assert said.code == 1
+        assert f"{kept} labelled crops as {format}" in said.out
+        assert "left out 1: their picture cannot be opened" in said.out
+        assert f"crop {broken.crop_id}: not a picture of a known format" in said.out
+        assert "- 1: their picture cannot be opened" in (to / "README.md").read_text()
+    only = Catalog.register(tmp_path / "outputs", "odd", CLASSES)
+    only.add_crops([broken])
+    only.append_labels([LabelEvent(broken.crop_id, "car", "person")])
+    said = call("export", f"root={tmp_path / 'outputs'}", "camera=odd", f"to={tmp_path / 'to'}")
+    one_line(said, f"picture of crop {broken.crop_id} cannot be opened")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["outputs", *FORMATS])
 
 
 @pytest.mark.parametrize("format", FORMATS)

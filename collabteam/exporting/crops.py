@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from collabteam.annotation_tools.pictures import read_header
 from collabteam.catalog.catalog import Catalog
+from collabteam.errors import UndecodableCrops
 from collabteam.exporting.selection import Selection
+from collabteam.pictures import UndecodablePicture, portable
 
 READ_AT_ONCE = 256
 """The largest number of pictures in memory at a time."""
@@ -29,10 +30,10 @@ class ExportedCrop:
 
     Attributes:
         crop_id: The crop.
-        image: Encoded picture, unchanged from the catalog.
+        image: Encoded picture, unchanged from the catalog unless ``converted``.
         extension: Extension of a file with this picture, such as ``.jpg``.
-        width: Width of the picture, in pixels.
-        height: Height of the picture, in pixels.
+        width: Width of the picture as programs show it, in pixels.
+        height: Height of the picture as programs show it, in pixels.
         label: A class, or ``unknown``.
         split: ``train``, ``val``, ``test`` or ``held-out``.
         source: ``person``, ``import``, ``oracle`` or ``team``.
@@ -45,6 +46,7 @@ class ExportedCrop:
         frame: Number of the frame in the video, from 0; None for none.
         time: Unix seconds; None if unknown.
         box: Left, top, width and height in the frame, in pixels; None if unknown.
+        converted: Whether the picture became a PNG, because programs would not agree about it.
     """
 
     crop_id: str
@@ -64,6 +66,7 @@ class ExportedCrop:
     frame: int | None
     time: float | None
     box: list[float] | None
+    converted: bool = False
 
     @property
     def file(self) -> str:
@@ -95,22 +98,29 @@ def read_crops(
         Every crop of the selection once.
 
     Raises:
-        UserError: A picture cannot be opened, or the catalog is damaged.
+        UndecodableCrops: Pictures cannot be decoded; it names all of them in the selection.
+        UserError: The catalog is damaged.
     """
+    faults: dict[str, str] = {}
     for start in range(0, len(selection), READ_AT_ONCE):
         part = range(start, min(start + READ_AT_ONCE, len(selection)))
         rows = selection.rows[part.start : part.stop]
         pictures, origins = catalog.images(rows), catalog.origins(rows)
         for place, row, image, origin in zip(part, rows, pictures, origins, strict=True):
             crop_id = str(selection.index.crop_id[row])
-            header = read_header(crop_id, image)
+            try:
+                shown = portable(image)
+            except UndecodablePicture as error:
+                faults[crop_id] = str(error)
+            if faults:  # from here on only search for the others
+                continue
             round_, frame = int(selection.round[place]), int(origin["frame"])
             yield ExportedCrop(
                 crop_id=crop_id,
-                image=image,
-                extension=header.extension,
-                width=header.width,
-                height=header.height,
+                image=shown.image,
+                extension=shown.extension,
+                width=shown.width,
+                height=shown.height,
                 label=str(selection.label[place]),
                 split=str(selection.split[place]),
                 source=str(selection.source[place]),
@@ -123,8 +133,12 @@ def read_crops(
                 frame=None if frame < 0 else frame,
                 time=_number(origin["time"]),
                 box=origin["box"],
+                converted=shown.converted,
             )
-        advance(len(part))
+        if not faults:
+            advance(len(part))
+    if faults:
+        raise UndecodableCrops(faults)
 
 
 def _number(value: float) -> float | None:

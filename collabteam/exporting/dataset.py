@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch.utils.data import Dataset
 from collabteam.catalog import Catalog
 from collabteam.errors import UserError
 from collabteam.exporting.selection import HELD_OUT, TEST, TRAIN, select_labels
-from collabteam.features.images import upright_rgb
+from collabteam.pictures import UndecodablePicture, decode
 
 
 class LabelledCrops(Dataset[tuple[Any, int]]):
@@ -92,16 +91,18 @@ class LabelledCrops(Dataset[tuple[Any, int]]):
 
         Returns:
             The picture and the index of its class. The picture is RGB and upright, with transparent
-            parts on the background colour that the team uses, and passed through ``transform``.
+            parts on the background colour that the team sees, and passed through ``transform``.
 
         Raises:
             IndexError: There is no such item.
             RuntimeError: This is a forked process.
-            UserError: The catalog is damaged.
+            UserError: The catalog is damaged, or the picture cannot be decoded.
         """
         (image,) = self._open().images([self._rows[item]])
-        with Image.open(io.BytesIO(image)) as opened:
-            picture = upright_rgb(opened)
+        try:
+            picture = decode(image)
+        except UndecodablePicture as error:
+            raise UserError(f"the picture of crop {self.crop_ids[item]} {error}") from error
         return (self.transform(picture) if self.transform else picture), int(self.labels[item])
 
     def _open(self) -> Catalog:

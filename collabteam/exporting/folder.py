@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from collabteam.catalog.catalog import Catalog
 from collabteam.errors import UserError, disk_errors
-from collabteam.exporting.base import ExportFormat
-from collabteam.exporting.crops import read_crops
+from collabteam.exporting.base import ExportFormat, WriteReport
+from collabteam.exporting.crops import ExportedCrop, read_crops
 from collabteam.exporting.readme import README, dataset_readme
 from collabteam.exporting.selection import Selection
 from collabteam.storage.staging import staging_folder, write_errors
@@ -44,8 +44,10 @@ def export_dataset(
         The written selection, in the order and with the splits of the format.
 
     Raises:
-        UserError: Nothing is selected, the folder exists and is not empty or cannot be written, a
-            picture cannot be opened, or the disk is full; nothing has been written.
+        UndecodableCrops: Pictures cannot be opened; it names all of them, and nothing has been
+            written. The selection without them can be exported.
+        UserError: Nothing is selected, the folder exists and is not empty or cannot be written, or
+            the disk is full; nothing has been written.
     """
     if to.name in ("", ".."):
         raise UserError(f"to={to}: expected the name of a folder to make")
@@ -58,8 +60,22 @@ def export_dataset(
             _check_free(to)
             folder = hidden / "dataset"
             folder.mkdir()
-            crops = read_crops(catalog, written, advance)
-            report = format.write(crops, folder, written, catalog.name)
+            converted = 0
+
+            def crops() -> Iterator[ExportedCrop]:
+                nonlocal converted
+                for crop in read_crops(catalog, written, advance):
+                    converted += crop.converted
+                    yield crop
+
+            report = format.write(crops(), folder, written, catalog.name)
+            if converted:
+                report = WriteReport(report.remarks, report.converted + converted)
+                report.remarks.append(
+                    "Written as upright PNG, because programs do not agree about pictures that are "
+                    "turned, transparent, animated, or of more than 8 bits a colour: "
+                    f"{converted} of the pictures."
+                )
             text = dataset_readme(catalog, written, format, to, licence, command, report)
             (folder / README).write_text(text, encoding="utf-8")
             _check_free(to)  # another process may have made it meanwhile

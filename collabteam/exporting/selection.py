@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +30,10 @@ IS_UNUSABLE = "'unusable': nobody can judge them"
 IS_UNKNOWN = "'unknown': none of the classes (unknown=true includes them)"
 FOREIGN = "their label is not a class of the camera"
 NOT_SURE = "the team's confidence is below min_confidence"
+UNDECODABLE = "their picture cannot be opened"
 NOT_COVERED = "the certificate does not cover them"
 REASONS = (NOT_COVERED, NO_LABEL, NOT_KNOWN, IS_UNUSABLE, IS_UNKNOWN, FOREIGN, NOT_SURE)
-"""Why a crop is left out; the first reason that applies counts."""
+"""Why a crop is not selected; the first reason that applies counts."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,11 @@ class Selection:
         round: Shape ``(K,)``, int64: the team's round, -1 for labels of persons.
         team: Shape ``(K,)``: the team's fingerprint, ``""`` for labels of persons.
         split: Shape ``(K,)``: one of ``SPLITS`` each.
-        left_out: Number of crops left out, by reason; it has all ``REASONS``.
+        left_out: Number of crops left out, by reason; it has all ``REASONS``, and ``UNDECODABLE``
+            once :meth:`without` was called.
         certificate: The certificate that covers these labels, if only certified ones were asked
             for; else None.
+        undecodable: Why pictures that were to be written cannot be opened, by crop.
     """
 
     index: CropIndex
@@ -66,6 +69,7 @@ class Selection:
     split: Texts
     left_out: dict[str, int]
     certificate: Certificate | None
+    undecodable: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -95,6 +99,21 @@ class Selection:
             for name in ("rows", "label", "source", "confidence", "round", "team", "split")
         }
         return replace(self, **chosen)
+
+    def without(self, undecodable: Mapping[str, str]) -> Selection:
+        """Return the other crops, if pictures of these cannot be opened.
+
+        Args:
+            undecodable: The reason by crop.
+        """
+        names = self.index.crop_id[self.rows].astype(str)
+        rest = self.take(np.flatnonzero(~np.isin(names, list(undecodable))))
+        count = len(self) - len(rest) + self.left_out.get(UNDECODABLE, 0)
+        return replace(
+            rest,
+            left_out={**self.left_out, UNDECODABLE: count},
+            undecodable={**self.undecodable, **undecodable},
+        )
 
     def count(self, label: str, source: str = "", split: str = "") -> int:
         """Count the crops of a label, and of a source or a split if given."""

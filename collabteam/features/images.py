@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,14 +10,17 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
+from collabteam.errors import UserError
 from collabteam.features.devices import cpu_threads
+from collabteam.pictures import GROUND, UndecodablePicture, decode
+from collabteam.settings import UNUSABLE
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-PAD = (124, 116, 104)
+PAD = GROUND
 """Colour of the letterbox: ImageNet's mean, so the border is near zero after normalisation."""
 _CHUNK = 4096
 """Encoded crops held in memory at once."""
@@ -47,10 +49,11 @@ def letterbox(
 
     Returns:
         (3, size, size) uint8, RGB, the picture in the middle.
+
+    Raises:
+        UndecodablePicture: It is damaged, or of an unknown format.
     """
-    with Image.open(io.BytesIO(image)) as opened:
-        opened.draft("RGB", (size, size))  # JPEG decodes at 1/2, 1/4 or 1/8 where that suffices
-        picture = upright_rgb(opened, pad)
+    picture = decode(image, size)
     scale = size / max(picture.size)
     width, height = (max(1, round(side * scale)) for side in picture.size)
     if (width, height) != picture.size:
@@ -60,25 +63,6 @@ def letterbox(
         square.paste(picture, ((size - width) // 2, (size - height) // 2))
         picture = square
     return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
-
-
-def upright_rgb(opened: Image.Image, ground: tuple[int, int, int] = PAD) -> Image.Image:
-    """Convert a picture to RGB, turned the way its camera recorded.
-
-    Args:
-        opened: A picture of any mode.
-        ground: Colour behind transparent parts, RGB, 0 to 255.
-
-    Returns:
-        The picture in mode ``RGB``.
-    """
-    picture = ImageOps.exif_transpose(opened)
-    if picture.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
-    if not picture.has_transparency_data:
-        return picture.convert("RGB")
-    behind = Image.new("RGBA", picture.size, (*ground, 255))
-    return Image.alpha_composite(behind, picture.convert("RGBA")).convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -137,6 +121,38 @@ class Transform:
             for values in (self.mean, self.std)
         )
         return ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def decode_rows(
+    reader: ImageReader, rows: NDArray[np.int64], transform: Transform, pool: Executor
+) -> Tensor:
+    """Read and decode crops.
+
+    Args:
+        reader: Returns encoded crops by row.
+        rows: N rows.
+        transform: How to decode them.
+        pool: Threads that decode, see :func:`decoding_threads`.
+
+    Returns:
+        (N, 3, S, S) uint8.
+
+    Raises:
+        UserError: A picture cannot be decoded.
+    """
+    images = reader.images(rows)
+    try:
+        return transform.decode(images, pool)
+    except UndecodablePicture:
+        for row, image in zip(rows.tolist(), images, strict=True):
+            try:
+                decode(image, transform.size)
+            except UndecodablePicture as error:
+                raise UserError(
+                    f"the picture of crop number {row} {error}: give the crop the label "
+                    f"'{UNUSABLE}' with the command review, and repeat this command"
+                ) from error
+        raise
 
 
 def decoding_threads() -> ThreadPoolExecutor:
@@ -200,7 +216,7 @@ class CropPixels:
         with decoding_threads() as pool:
             for start in range(0, len(rows), _CHUNK):
                 chunk = rows[start : start + _CHUNK]
-                decoded = self.transform.decode(self._reader.images(chunk), pool)
+                decoded = decode_rows(self._reader, chunk, self.transform, pool)
                 out[start : start + len(chunk)] = decoded
         return out
 

@@ -14,7 +14,6 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from collabteam.audits.audit import AuditResult, last_audited
 from collabteam.audits.records import AuditRecord, Certificate, JudgedClass
@@ -30,6 +29,7 @@ from collabteam.labelling.records import (
 )
 from collabteam.monitoring.drift import find_drift
 from collabteam.monitoring.windows import TimeWindows, time_windows
+from collabteam.pictures import UndecodablePicture, decode, placeholder
 from collabteam.rounds.records import RoundRecord, read_rounds
 
 Crop = TypeVar("Crop", LabelledSample, UnsureSample, WrongSample)
@@ -301,8 +301,10 @@ def _contradicted(index: CropIndex, run: str) -> NDArray[np.int64]:
 
 def _small(encoded: bytes) -> bytes:
     """A picture scaled down to the page, as WebP."""
-    with Image.open(io.BytesIO(encoded)) as image:
-        small = image.convert("RGB")
+    try:
+        small = decode(encoded)
+    except UndecodablePicture:
+        small = placeholder(_SIDE)
     small.thumbnail((_SIDE, _SIDE))
     stream = io.BytesIO()
     small.save(stream, "WEBP", quality=70)

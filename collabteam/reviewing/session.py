@@ -8,7 +8,6 @@ crops. The interface uses the names of crops; the session itself uses row number
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import threading
 import time
@@ -19,12 +18,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from collabteam.audits.records import open_audit
 from collabteam.catalog import Catalog, CropIndex, LabelEvent
 from collabteam.catalog.annotations import Answers
 from collabteam.errors import UserError
+from collabteam.pictures import UndecodablePicture, as_png, portable
 from collabteam.reviewing.agreement import cohen_kappa
 from collabteam.reviewing.queue_order import is_in_share
 from collabteam.reviewing.review_queue import QueuedCrops, ReviewQueue, ReviewState, load_queues
@@ -627,14 +626,11 @@ class ReviewSession:
             self._read_ahead([row])
             image = self._cache[row]
         try:
-            with Image.open(io.BytesIO(image)) as picture:
-                kind = Image.MIME.get(str(picture.format), "")
-                if kind in _SHOWN:
-                    return image, kind
-                to = io.BytesIO()
-                picture.convert("RGB").save(to, "png")
-                return to.getvalue(), "image/png"
-        except Exception as error:  # decoders raise many types on damaged pictures
+            shown = portable(image)
+            if shown.media_type in _SHOWN:
+                return shown.image, shown.media_type
+            return as_png(image), "image/png"
+        except UndecodablePicture as error:
             raise Refused(f"the picture is broken: {error}") from error
 
     def context(self, crop_id: str) -> dict[str, Any]:

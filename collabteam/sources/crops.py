@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import io
 import json
 import os
 import time
@@ -14,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from collabteam.catalog import catalog as _catalog
 from collabteam.catalog.catalog import Catalog, check_labels
@@ -22,6 +20,7 @@ from collabteam.catalog.records import Crop, LabelEvent
 from collabteam.catalog.texts import LabelsByRow
 from collabteam.catalog.truth import append_truth, read_truth
 from collabteam.errors import UserError, disk_errors
+from collabteam.pictures import UndecodablePicture, decode, stored_size
 from collabteam.settings import UNKNOWN, UNUSABLE, check_classes
 from collabteam.sources.base import (
     EXTENSIONS,
@@ -43,8 +42,6 @@ from collabteam.storage.staging import write_errors
 LARGEST_SIDE = 4096
 SMALLEST_SIDE = 4
 
-# Formats that Pillow may try. Not all that it knows: opening an EPS file starts Ghostscript.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 # Source and purpose of the label event of each meaning; truth is kept in its own table.
 _EVENT: dict[Meaning, tuple[str, str]] = {
     "proposed": ("detector", "proposal"),
@@ -232,7 +229,6 @@ def check_new_camera(name: str, classes: list[str], source: Source) -> None:
             check_classes(seen)
         except UserError as error:
             raise UserError("; ".join([str(error), *source.aside.instead()])) from error
-    Image.init()  # else Pillow rejects some formats when they are named
     first: tuple[str, str] | None = None
     for item in source.items():
         fault = _fault(item) if item.image or not item.crop_id else "no such crop in the catalog"
@@ -267,18 +263,15 @@ def _fault(item: Item) -> str:
     if len(item.image) > LARGEST_FILE:
         return f"larger than {LARGEST_FILE // 2**20} MB"
     try:
-        with Image.open(io.BytesIO(item.image), formats=_FORMATS) as picture:
-            width, height = picture.size
-            # Checked before decoding, because a small file may decompress to gigabytes.
-            if max(width, height) > LARGEST_SIDE:
-                return f"{width}x{height} px: more than {LARGEST_SIDE} px a side"
-            if min(width, height) < SMALLEST_SIDE:
-                return f"{width}x{height} px: less than {SMALLEST_SIDE} px a side"
-            picture.load()
-    except UnidentifiedImageError:
-        return "not a picture of a known format"
-    except Exception as error:  # decoders raise many types on damaged pictures
-        return f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}"[:200]
+        width, height = stored_size(item.image)
+        # Checked before decoding, because a small file may decompress to gigabytes.
+        if max(width, height) > LARGEST_SIDE:
+            return f"{width}x{height} px: more than {LARGEST_SIDE} px a side"
+        if min(width, height) < SMALLEST_SIDE:
+            return f"{width}x{height} px: less than {SMALLEST_SIDE} px a side"
+        decode(item.image)
+    except UndecodablePicture as error:
+        return str(error)
     return ""
 
 
@@ -317,7 +310,6 @@ class _Ingest:
         done = 0
         if progress:
             progress(0, source.total)
-        Image.init()  # else Pillow rejects some formats when they are named
         with ThreadPoolExecutor() as pool:
             for batch in _batched(source.items()):
                 faults: list[str] = []

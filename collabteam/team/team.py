@@ -18,7 +18,12 @@ from torch import Tensor, nn
 
 from collabteam.errors import UserError
 from collabteam.features.devices import Device
-from collabteam.features.images import ImageReader, Transform, decoding_threads
+from collabteam.features.images import (
+    ImageReader,
+    Transform,
+    decode_rows,
+    decoding_threads,
+)
 from collabteam.storage.files import make_folder, replacing_path
 from collabteam.storage.layout import RoundFiles
 
@@ -186,7 +191,7 @@ class Engine(ABC):
         batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
 
         def load(batch: NDArray[np.int64], pool: ThreadPoolExecutor) -> Tensor:
-            return self.transform.decode(reader.images(batch), pool)
+            return decode_rows(reader, batch, self.transform, pool)
 
         with decoding_threads() as pool, ThreadPoolExecutor(1) as ahead:
             coming = [ahead.submit(load, batch, pool) for batch in batches[:1]]

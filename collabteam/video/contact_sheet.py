@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from collabteam.pictures import UndecodablePicture, decode, placeholder
 from collabteam.storage.files import replacing
 
 
@@ -31,8 +31,11 @@ def contact_sheet(
     for k, (encoded, caption) in enumerate(images):
         left = pad + (k % columns) * cell_width
         top = pad + (k // columns) * cell_height
-        with Image.open(io.BytesIO(encoded)) as image:
-            tile = ImageOps.pad(image.convert("RGB"), (side, side), color="#303030")
+        try:
+            picture = decode(encoded)
+        except UndecodablePicture:
+            picture = placeholder(side)
+        tile = ImageOps.pad(picture, (side, side), color="#303030")
         sheet.paste(tile, (left, top))
         shown = caption
         while draw.textlength(shown, font) > side and len(shown) > 1:

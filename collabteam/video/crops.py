@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from collabteam.settings import CutConfig, FootageConfig
 from collabteam.video.objects import Frame, Objects, area, intersection
@@ -241,7 +241,8 @@ def region_mask(footage: FootageConfig, width: int, height: int) -> NDArray[np.b
         region &= np.asarray(polygon)
     if footage.mask:
         with Image.open(footage.mask) as mask:
-            fitted = mask.convert("L").resize((width, height), Image.Resampling.NEAREST)
+            upright = ImageOps.exif_transpose(mask).convert("L")
+            fitted = upright.resize((width, height), Image.Resampling.NEAREST)
             region &= np.asarray(fitted) > 0
     return region
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from collabteam.annotation_tools.pictures import as_png
 from collabteam.exporting.base import ExportFormat, WriteReport
 from collabteam.exporting.crops import ExportedCrop
 from collabteam.exporting.metadata_table import METADATA_TABLE, MetadataTable
 from collabteam.exporting.selection import HELD_OUT, Selection
+from collabteam.pictures import as_png
 
 
 class ImageFolder(ExportFormat):

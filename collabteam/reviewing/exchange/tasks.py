@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from collabteam.annotation_tools.pictures import read_header
 from collabteam.catalog.catalog import Catalog
-from collabteam.errors import UserError, disk_errors
+from collabteam.errors import UndecodableCrops, UserError, disk_errors
+from collabteam.pictures import UndecodablePicture, portable
 from collabteam.reviewing.exchange.base import ExchangeFormat, Task, TaskList, WrittenTask
 from collabteam.settings import UNKNOWN, UNUSABLE
 from collabteam.storage.staging import staging_folder, write_errors
@@ -36,8 +36,8 @@ def write_tasks(
 ) -> list[str]:
     """Write crops as tasks of another annotation tool.
 
-    The unchanged pictures go to the folder ``NAME-images`` beside the file, or into the file if it
-    is an archive. The catalog does not change.
+    The pictures, as every program shows them, go to the folder ``NAME-images`` beside the file, or
+    into the file if it is an archive. The catalog does not change.
 
     The file itself appears last and complete. The remains of a killed call are hidden or marked,
     and the next identical call removes them.
@@ -54,9 +54,10 @@ def write_tasks(
 
     Raises:
         ValueError: A crop is not in the catalog, or has two tasks.
+        UndecodableCrops: Pictures cannot be opened; it names all of them, and nothing has been
+            written.
         UserError: There is nothing to write, a target exists or cannot be written, the file's
-            ending or a suggestion is invalid, a picture cannot be opened, or the disk is full; no
-            target has been written.
+            ending or a suggestion is invalid, or the disk is full; no target has been written.
     """
     format.check_target(to)
     if not catalog.classes:
@@ -160,24 +161,33 @@ def _stored(
         raise ValueError(f"{len(missing)} crops are not in {catalog.folder}: {missing[0]}, ...")
     if len(set(rows)) < len(rows):
         raise ValueError("a crop is there twice")
+    faults: dict[str, str] = {}
     for start in range(0, len(tasks), READ_AT_ONCE):
         part = tasks[start : start + READ_AT_ONCE]
         chosen = rows[start : start + READ_AT_ONCE]
         for task, row, image in zip(part, chosen, catalog.images(chosen), strict=True):
-            header = read_header(task.crop_id, image)
-            file = task.crop_id + header.extension
-            store(file, image)
+            try:
+                shown = portable(image)
+            except UndecodablePicture as error:
+                faults[task.crop_id] = str(error)
+            if faults:  # from here on only search for the others
+                continue
+            file = task.crop_id + shown.extension
+            store(file, shown.image)
             yield WrittenTask(
                 crop_id=task.crop_id,
                 suggested=task.suggested,
                 file=file,
-                width=header.width,
-                height=header.height,
+                width=shown.width,
+                height=shown.height,
                 video=index.video[row],
                 track="" if index.track[row] == task.crop_id else index.track[row],
                 time=_iso(float(index.time[row])),
             )
-        advance(len(part))
+        if not faults:
+            advance(len(part))
+    if faults:
+        raise UndecodableCrops(faults)
 
 
 def _iso(time: float) -> str:
