@@ -17,8 +17,6 @@ from typing import Any
 
 import pytest
 
-# There, boxmot's trackers confirm every box at once.
-os.environ.pop("GITHUB_ACTIONS", None)
 # Tests run side by side, a processor each; torch's threads would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -60,8 +60,6 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(subprocess, "Popen", Popen)
-    # In GitHub's runners, boxmot's StrongSORT takes any box for a track.
-    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
 
 
 # -- painted scenes --------------------------------------------------------------------------------
@@ -117,6 +115,29 @@ def follow(tracker: Tracker, walkers: list[Walker], frames: int) -> dict[int, li
             if number >= 0 and number not in given[person]:
                 given[person].append(number)
     return given
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_no_variable_of_the_environment_changes_a_track(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In GitHub's runners, boxmot's StrongSORT would confirm each box at once."""
+
+    def tracks() -> list[list[int]]:
+        tracker, rng = open_tracker(name, "", 10), np.random.default_rng(0)
+        found = []
+        for frame, (image, objects, _) in enumerate(scene([(RED, 60.0, 150.0, 4.0)], 12)):
+            x, y = rng.uniform(0, 200, 2)
+            stray = (x, y, x + 24, y + 60, 0.8, "pedestrian")  # seen once
+            rows = [(*box.tolist(), 0.8, "pedestrian") for box in objects.box]
+            numbers, _ = tracker.update(Objects.of([*rows, stray][: 1 + frame % 2]), image)
+            found.append(numbers.tolist())
+        return found
+
+    usual = tracks()
+    for variable in ("GITHUB_ACTIONS", "CI", "BOXMOT_REID_BACKEND", "BOXMOT_NO_ALT_SCREEN"):
+        monkeypatch.setenv(variable, "true")
+    assert tracks() == usual
 
 
 @pytest.mark.parametrize("name", TRACKERS)

@@ -85,6 +85,8 @@ def write(
     between: int = 0,
     pts: Sequence[int] | None = None,
     rotation: int = 0,
+    matrix: Sequence[int] | None = None,
+    aspect: Fraction | None = None,
     created: str = "",
     title: bytes = b"",
     draw: Callable[[int, tuple[int, int]], np.ndarray[Any, Any]] = picture,
@@ -106,6 +108,10 @@ def write(
             stream.codec_context.time_base = Fraction(1, 1000)
         if rotation:
             stream.set_display_rotation(rotation)
+        if matrix:
+            stream.set_display_matrix([*matrix[:2], 0, *matrix[2:], 0, 0, 0, 1 << 30])
+        if aspect:
+            stream.codec_context.sample_aspect_ratio = aspect
         for number in range(count):
             frame = av.VideoFrame.from_ndarray(draw(number, size), "rgb24")
             frame.pts, frame.time_base = number, Fraction(1, rate)
@@ -768,6 +774,115 @@ def test_rotation(tmp_path: Path, rotation: int) -> None:
     upright = np.rot90(corner(0, SIZE), rotation // 90)  # against the clock, as libav counts
     assert frame.image.shape == upright.shape
     assert np.abs(frame.image.astype(int) - upright).mean() < 4
+
+
+def corner(number: int, size: tuple[int, int]) -> np.ndarray[Any, Any]:
+    """No two corners are alike."""
+    pixels = np.zeros((size[1], size[0], 3), np.uint8)
+    pixels[: size[1] // 2, : size[0] // 2] = 200
+    pixels[size[1] // 2 :, : size[0] // 2] = 90
+    return pixels
+
+
+ONE = 1 << 16
+VIEWS = {
+    "as stored": ((ONE, 0, 0, ONE), lambda a: a),
+    "mirrored": ((-ONE, 0, 0, ONE), lambda a: a[:, ::-1]),
+    "flipped": ((ONE, 0, 0, -ONE), lambda a: a[::-1]),
+    "half a turn": ((-ONE, 0, 0, -ONE), lambda a: a[::-1, ::-1]),
+    "a quarter clockwise": ((0, ONE, -ONE, 0), lambda a: np.rot90(a, -1)),
+    "a quarter against the clock": ((0, -ONE, ONE, 0), lambda a: np.rot90(a)),
+    "transposed": ((0, ONE, ONE, 0), lambda a: a.swapaxes(0, 1)),
+    "transposed, half a turn": ((0, -ONE, -ONE, 0), lambda a: a[::-1, ::-1].swapaxes(0, 1)),
+}
+"""Display matrices a, b, c, d: a pixel (x, y) is shown at (a x + c y, b x + d y)."""
+
+
+@pytest.mark.parametrize("name", VIEWS)
+@pytest.mark.parametrize("container", ["mp4", "mov"])
+def test_frames_are_mirrored_and_turned_as_players_do(
+    tmp_path: Path, name: str, container: str
+) -> None:
+    matrix, shown = VIEWS[name]
+    path = write(tmp_path / f"a.{container}", 3, matrix=matrix, draw=corner)
+    frames, faults = read(path)
+    assert faults == []
+    for frame in frames:
+        seen = shown(corner(0, SIZE))
+        assert frame.image.flags.c_contiguous
+        assert frame.image.shape == seen.shape
+        assert np.abs(frame.image.astype(int) - seen).mean() < 4
+    with open_footage(str(path)) as footage:
+        assert (footage.height, footage.width) == shown(corner(0, SIZE)).shape[:2]
+        assert list(footage)
+        assert footage.remark == ""
+
+
+@pytest.mark.parametrize(
+    ("stored", "aspect", "shown"),
+    [
+        ((720, 576), Fraction(16, 15), (768, 576)),
+        ((720, 576), Fraction(64, 45), (1024, 576)),
+        ((704, 576), Fraction(12, 11), (768, 576)),
+        ((720, 480), Fraction(8, 9), (720, 540)),
+        ((352, 576), Fraction(24, 11), (768, 576)),
+        ((704, 288), Fraction(1, 2), (704, 576)),
+        ((320, 96), Fraction(2, 1), (640, 96)),
+        ((320, 96), Fraction(1, 2), (320, 192)),
+        ((320, 96), Fraction(1, 1), (320, 96)),
+    ],
+)
+@pytest.mark.parametrize(("container", "codec"), [("mp4", "libx264"), ("avi", "mpeg4")])
+def test_pixels_are_made_square(
+    tmp_path: Path, stored: tuple[int, int], aspect: Fraction, shown: tuple[int, int],
+    container: str, codec: str,
+) -> None:  # fmt: skip
+    path = write(tmp_path / f"a.{container}", 2, codec, size=stored, aspect=aspect, draw=corner)
+    with open_footage(str(path)) as footage:
+        frames = list(footage)
+        assert (footage.width, footage.height) == shown
+        assert footage.faults == []
+        assert footage.remark == ""
+    for frame in frames:
+        assert frame.image.shape[1::-1] == shown
+        assert np.abs(frame.image.astype(int) - corner(0, shown)).mean() < 5
+
+
+@pytest.mark.parametrize("container", ["mkv", "ts", "mov", "flv", "h264"])
+def test_every_container_says_how_wide_its_pixels_are(tmp_path: Path, container: str) -> None:
+    path = write(tmp_path / f"a.{container}", 3, "libx264", aspect=Fraction(2, 1))
+    frames, _ = read(path)
+    assert frames[0].image.shape == (SIZE[1], 2 * SIZE[0], 3)
+
+
+def test_pixels_are_made_square_before_frames_are_turned(tmp_path: Path) -> None:
+    matrix = (0, -ONE, -ONE, 0)
+    path = write(tmp_path / "a.mp4", 3, matrix=matrix, aspect=Fraction(2, 1), draw=corner)
+    wide = corner(0, (2 * SIZE[0], SIZE[1]))
+    seen = wide[::-1, ::-1].swapaxes(0, 1)
+    frames, _ = read(path)
+    assert frames[0].image.shape == seen.shape
+    assert np.abs(frames[0].image.astype(int) - seen).mean() < 5
+
+
+def test_what_cannot_be_shown_is_remarked(tmp_path: Path) -> None:
+    slanted = (56756, 32768, -32768, 56756)  # by 30 degrees
+    for name, options, expected in (
+        ("slanted", {"matrix": slanted}, "turned by no multiple of 90 degrees"),
+        ("broad", {"aspect": Fraction(9, 1)}, "pixels are said to be 9 times as wide as tall"),
+        ("slim", {"aspect": Fraction(1, 9)}, "pixels are said to be 0.1111 times as wide"),
+        ("half", {"size": (704, 288)}, "recorders squash frames to 704x288"),
+    ):
+        path = write(tmp_path / f"{name}.mp4", 2, **options)
+        with open_footage(str(path)) as footage:
+            size = options.get("size", SIZE)
+            assert {frame.image.shape for frame in footage} == {(size[1], size[0], 3)}
+            assert footage.faults == []
+            assert expected in footage.remark
+    empty = write(tmp_path / "empty.mp4", 2, matrix=(0, 0, 0, 0))
+    with open_footage(str(empty)) as footage:
+        assert {frame.image.shape for frame in footage} == {(SIZE[1], SIZE[0], 3)}
+        assert footage.remark == ""
 
 
 def test_what_the_container_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

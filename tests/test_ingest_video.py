@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -827,6 +828,45 @@ def test_a_preview_shows_every_frame_and_the_crops_by_label(tmp_path: Path) -> N
     for label in ("cyclist", "pedestrian"):
         with Image.open(folder / f"{record.name}-{label}.png") as sheet:
             assert sheet.size[0] > 200
+
+
+def test_a_name_of_255_bytes_gives_crops_and_a_preview(tmp_path: Path) -> None:
+    for name in ("x" * 251 + ".avi", "船" * 83 + "xx.avi"):
+        assert len(name.encode()) == 255
+        video = film(tmp_path / "clip.avi", STREET).rename(tmp_path / name)
+        config = _config(tmp_path / f"outputs {name[0]}", video)
+        config.preview = True
+        summary = ingest_footage(config, detector=Colours())
+        assert summary.read[0].crops > 0
+        assert len(summary.previews) == 3
+        assert all(file.is_file() for file in summary.previews)
+
+
+def test_a_mirrored_and_squashed_video_gives_the_objects_that_players_show(tmp_path: Path) -> None:
+    """With a detector that, as networks do, does not know objects of half their width."""
+    plain = film(tmp_path / "plain.avi", STREET)
+    squashed = tmp_path / "squashed.mp4"
+    with av.open(str(plain)) as source, av.open(str(squashed), "w") as target:
+        stream = target.add_stream("libx264", rate=10, options={"crf": "4"})
+        first = source.streams.video[0]
+        stream.width, stream.height, stream.pix_fmt = first.width // 2, first.height, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(2, 1)
+        stream.set_display_matrix([-65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30])
+        for frame in source.decode(first):
+            image = frame.to_ndarray(format="rgb24")[:, ::-1][:, ::2]
+            small = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
+            target.mux(stream.encode(small))
+        target.mux(stream.encode())
+    found = []
+    for video in (plain, squashed):
+        config = _config(tmp_path / f"outputs {video.stem}", video)
+        (record,) = ingest_footage(config, detector=Colours()).read
+        assert record.remark == ""
+        catalog = Catalog.open(tmp_path / f"outputs {video.stem}", "cam")
+        boxes = [origin["box"] for origin in catalog.origins(range(len(catalog)))]
+        found.append((record.objects, np.mean([box[2] for box in boxes])))
+    assert found[0][0] == found[1][0]
+    assert found[1][1] == pytest.approx(found[0][1], rel=0.1)
 
 
 # -- the command, with the real networks -----------------------------------------------------------

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,6 +73,7 @@ def known(
     path: Path,
     start: float | None = None,
     fps: float = 0.0,
+    as_shown: bool = True,
 ) -> str:
     """Read a video and note that; returns what its crops call it."""
     file = path.resolve()
@@ -82,6 +84,7 @@ def known(
     record = VideoRecord(
         video, f"{file.name}@{video[:8]}", str(file), status.st_size, status.st_mtime_ns, start,
         times[-1] - times[0], len(times), faults=footage.faults, settings={"fps": fps},
+        as_shown=as_shown,
     )  # fmt: skip
     (folder / "videos").mkdir(parents=True, exist_ok=True)
     (folder / "videos" / f"{video}.json").write_text(json.dumps(asdict(record)))
@@ -168,6 +171,49 @@ def test_rotated_videos_are_upright(tmp_path: Path, rotation: int) -> None:
         tmp_path / "a.mp4", 30, "libx264", between=3, size=SIZE, draw=turned, rotation=rotation
     )
     assert check_all(tmp_path, path) == 30
+
+
+MIRRORED = (-65536, 0, 0, 65536)
+
+
+@pytest.mark.parametrize("container", ["mp4", "mkv"])  # the latter does not keep the matrix
+def test_stills_are_mirrored_and_stretched_as_the_ingest_does(
+    tmp_path: Path, replayed: list[int], container: str
+) -> None:
+    def as_stored(number: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        return np.ascontiguousarray(numbered(number, size)[:, :: -1 if mirrored else 1])
+
+    mirrored = container == "mp4"
+    path = write(
+        tmp_path / f"a.{container}", 20, "libx264", between=3, size=SIZE, draw=as_stored,
+        matrix=MIRRORED if mirrored else None, aspect=Fraction(2, 1),
+    )  # fmt: skip
+    assert check_all(tmp_path, path) == 20
+    assert not replayed
+    jpeg = StillExtractor(tmp_path / "cam" / "videos").jpeg(
+        known(tmp_path / "cam", path), 5, math.nan, (200.0, 0.0, 40.0, 20.0)
+    )
+    assert jpeg is not None
+    with Image.open(io.BytesIO(jpeg)) as picture:
+        assert picture.size == (2 * SIZE[0], SIZE[1])
+
+
+def test_boxes_of_an_earlier_version_still_fit_their_stills(tmp_path: Path) -> None:
+    """It knew neither mirrored frames nor pixels that are no squares, and so its boxes are."""
+    path = write(
+        tmp_path / "a.mp4", 20, "libx264", between=3, size=SIZE, draw=numbered,
+        matrix=MIRRORED, aspect=Fraction(2, 1),
+    )  # fmt: skip
+    for faults in ([], ["broken data at 0.1 s, skipped"]):  # sought, and read from the beginning
+        name = known(tmp_path / "cam", path, as_shown=False)
+        (file,) = (tmp_path / "cam" / "videos").iterdir()
+        record = json.loads(file.read_text())
+        del record["as_shown"], record["remark"]
+        file.write_text(json.dumps({**record, "faults": faults}))
+        jpeg = StillExtractor(tmp_path / "cam" / "videos").jpeg(name, 9, math.nan, None)
+        assert jpeg is not None
+        with Image.open(io.BytesIO(jpeg)) as picture:
+            assert picture.size == SIZE
 
 
 def copied(source: Path, path: Path, change: Callable[[int, Any], None]) -> Path:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -79,6 +79,20 @@ _MAX_WITHOUT_TIMESTAMP = 10
 _MAX_HELD = 500
 # Number of consecutive sound keyframes after which packets may be left out.
 _KEYFRAMES_TO_TRUST = 3
+# Players may be asked for any shape of pixels; these are those of cameras and recorders.
+_LARGEST_ASPECT = 4.0
+_LARGEST_SIDE = 16384
+# Pixels that are closer to a square than this are taken for squares.
+_SQUARE = 0.01
+# Frames of which analogue recorders keep every second line or column.
+_HALF_FRAMES = {
+    *itertools.product((704, 720), (240, 288)),
+    *itertools.product((352, 360), (480, 576)),
+}
+# Transposed, mirrored, flipped: by quarter turns against the clock.
+_TURNED = (
+    (False, False, False), (True, False, True), (False, True, True), (True, True, False)
+)  # fmt: skip
 # Share of the usual frame interval by which a frame may come early and still be on time.
 _EARLY = 0.25
 
@@ -758,34 +772,119 @@ def has_timestamps(container: InputContainer, video: VideoStream) -> bool:
     return not (container.format.name == "avi" and video.codec_context.has_b_frames)
 
 
-def upright(picture: VideoFrame, converter: VideoReformatter | None = None) -> NDArray[np.uint8]:
-    """Convert a decoded picture to an upright RGB image.
+def pixel_aspect(video: VideoStream) -> float:
+    """Return how many times wider than tall a pixel of a video is; 0 if the video does not say."""
+    for stated in (video.sample_aspect_ratio, video.codec_context.sample_aspect_ratio):
+        if stated:
+            return float(stated)
+    return 0.0
+
+
+class View(NamedTuple):
+    """How players show a decoded picture: scaled, then transposed, then mirrored.
+
+    Attributes:
+        width: Width in square pixels, before it is transposed.
+        height: Height in square pixels, before it is transposed.
+        transposed: Whether rows become columns.
+        mirrored: Whether left and right are exchanged.
+        flipped: Whether top and bottom are exchanged.
+        remark: What is stated about the picture and was not done; ``""`` for nothing.
+    """
+
+    width: int
+    height: int
+    transposed: bool = False
+    mirrored: bool = False
+    flipped: bool = False
+    remark: str = ""
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Width and height as shown."""
+        sides = (self.width, self.height)
+        return sides[::-1] if self.transposed else sides
+
+
+def view_of(picture: VideoFrame, aspect: float, only_turned: bool = False) -> View:
+    """Determine how a decoded picture is shown.
 
     Args:
         picture: The decoded picture.
+        aspect: See :func:`pixel_aspect`.
+        only_turned: Whether pictures are turned and no more, as earlier versions did.
+
+    Returns:
+        Its view: pixels are made square by enlarging the picture, never by shrinking it.
+    """
+    width, height = picture.width, picture.height
+    if only_turned:
+        return View(width, height, *_TURNED[round(picture.rotation / 90) % 4])
+    remarks = []
+    stated: Any = picture.side_data.get("DISPLAYMATRIX")
+    turned = (False, False, False)
+    if stated is not None:
+        turned, is_exact = _turned(np.frombuffer(bytes(stated), np.int32)[:9])
+        if not is_exact:
+            remarks.append("it is turned by no multiple of 90 degrees")
+    if aspect > 0 and abs(aspect - 1) > _SQUARE:
+        wide, tall = round(width * max(1.0, aspect)), round(height / min(1.0, aspect))
+        if 1 / _LARGEST_ASPECT <= aspect <= _LARGEST_ASPECT and max(wide, tall) <= _LARGEST_SIDE:
+            width, height = wide, tall
+        else:
+            remarks.append(f"its pixels are said to be {aspect:.4g} times as wide as tall")
+    elif (width, height) in _HALF_FRAMES:
+        remarks.append(f"recorders squash frames to {width}x{height}, and it says nothing of that")
+    remark = f"players may show it otherwise: {'; '.join(remarks)}" if remarks else ""
+    return View(width, height, *turned, remark)
+
+
+def _turned(matrix: NDArray[np.int32]) -> tuple[tuple[bool, bool, bool], bool]:
+    """Read a display matrix: transposed, mirrored, flipped; and whether that is all of it.
+
+    A pixel (x, y) is shown at (a x + c y, b x + d y).
+    """
+    a, b, c, d = (float(matrix[place]) for place in (0, 1, 3, 4))
+    straight, across = min(abs(a), abs(d)), min(abs(b), abs(c))
+    if not straight and not across:  # as some writers leave it: nothing is stated
+        return (False, False, False), not any((a, b, c, d))
+    if straight >= across:
+        return (False, a < 0, d < 0), max(abs(b), abs(c)) < 0.02 * straight
+    return (True, c < 0, b < 0), max(abs(a), abs(d)) < 0.02 * across
+
+
+def upright(
+    picture: VideoFrame, view: View, converter: VideoReformatter | None = None
+) -> NDArray[np.uint8]:
+    """Convert a decoded picture to an RGB image as players show it.
+
+    Args:
+        picture: The decoded picture.
+        view: See :func:`view_of`.
         converter: A converter to reuse; without it, each call sets up a new one.
 
     Returns:
-        (H, W, 3) uint8, RGB, contiguous, rotated by the video's rotation.
+        (H, W, 3) uint8, RGB, contiguous: upright, not mirrored, with square pixels.
 
     Raises:
         ValueError: The picture cannot be converted.
         av.error.FFmpegError: The same, reported by libav.
     """
-    turns = round(picture.rotation / 90) % 4
-    plain = (
-        converter.reformat(picture, format="rgb24")
-        if converter
-        else picture.reformat(format="rgb24")
-    )
+    converter = converter or _libav().video.reformatter.VideoReformatter()
+    plain = converter.reformat(picture, view.width, view.height, "rgb24")
     image = plain.to_ndarray()
-    return np.ascontiguousarray(np.rot90(image, turns) if turns else image)
+    if view.transposed:
+        image = image.swapaxes(0, 1)
+    down, right = (-1 if view.flipped else 1), (-1 if view.mirrored else 1)
+    return np.ascontiguousarray(image[::down, ::right])
 
 
 class _Decoder:
     """Decodes one video in its own thread; only that thread uses libav's objects."""
 
-    def __init__(self, path: str, fps: float, limit: float, threads: int) -> None:
+    def __init__(
+        self, path: str, fps: float, limit: float, threads: int, only_turned: bool
+    ) -> None:
         self.av = _libav()
         self.path = path
         self.stream = is_stream(path)
@@ -794,7 +893,8 @@ class _Decoder:
         self.created: str | None = None
         self.faults = _FaultLog()
         self.decoded = 0
-        self._fps, self._threads = fps, threads
+        self.remark = ""
+        self._fps, self._threads, self._only_turned = fps, threads, only_turned
         self._limit = limit if self.stream and limit > 0 else math.inf
         self._live = self.stream and path.lower().startswith(_LIVE)
         self._opened = math.inf
@@ -904,9 +1004,10 @@ class _Decoder:
             if seconds >= self._limit:
                 self._limited = True
                 return
-            turns = round(picture.rotation / 90) % 4
-            sides = (picture.width, picture.height)
-            sides = sides if turns % 2 == 0 else (sides[1], sides[0])
+            view = view_of(picture, pixel_aspect(video), self._only_turned)
+            if view.remark:
+                self.remark = view.remark
+            sides = view.sides
             if size not in (None, sides):
                 what = "{}x{} to {}x{}".format(*(size or ()), *sides)
                 self.faults.add("size", f"changes from {what} at {seconds:.1f} s")
@@ -919,7 +1020,7 @@ class _Decoder:
                 self.faults.add("slow", f"too slow for the stream at {seconds:.1f} s: left out")
                 continue
             try:
-                image = upright(picture, converter)
+                image = upright(picture, view, converter)
             except (self.av.error.FFmpegError, ValueError):
                 self._note_broken(seconds)
                 continue
@@ -1160,8 +1261,10 @@ class Footage:
         given: Number of frames read so far.
     """
 
-    def __init__(self, path: str, fps: float, limit: float, threads: int) -> None:
-        reader = _Decoder(path, fps, limit, threads)
+    def __init__(
+        self, path: str, fps: float, limit: float, threads: int, only_turned: bool
+    ) -> None:
+        reader = _Decoder(path, fps, limit, threads, only_turned)
         # The thread holds no reference to this object, so garbage collection stops it, too.
         self._close = weakref.finalize(self, reader.stop)
         self._reader = reader
@@ -1180,6 +1283,11 @@ class Footage:
     def faults(self) -> list[str]:
         """Faults so far, one line for each kind: broken data, a truncated end, ..."""
         return self._reader.faults.lines()
+
+    @property
+    def remark(self) -> str:
+        """What the video states about how to show it that was not done; ``""`` for nothing."""
+        return self._reader.remark
 
     @property
     def decoded(self) -> int:
@@ -1218,7 +1326,13 @@ class Footage:
         self.close()
 
 
-def open_footage(path: str, fps: float = 0.0, limit: float = 0.0, threads: int = 1) -> Footage:
+def open_footage(
+    path: str,
+    fps: float = 0.0,
+    limit: float = 0.0,
+    threads: int = 1,
+    only_turned: bool = False,
+) -> Footage:
     """Open a video and wait for its first frame.
 
     Args:
@@ -1227,6 +1341,7 @@ def open_footage(path: str, fps: float = 0.0, limit: float = 0.0, threads: int =
             selects every frame.
         limit: Seconds after which a stream ends, by the clock or by the timestamps; 0 for never.
         threads: Threads of libav's decoder, in addition to the reading thread.
+        only_turned: Whether frames are turned and no more, as earlier versions did.
 
     Returns:
         The video; the caller closes it.
@@ -1235,4 +1350,4 @@ def open_footage(path: str, fps: float = 0.0, limit: float = 0.0, threads: int =
         FootageError: The video cannot be opened, or gives no frame.
         UserError: The package av is not installed.
     """
-    return Footage(path, fps, limit, threads)
+    return Footage(path, fps, limit, threads, only_turned)

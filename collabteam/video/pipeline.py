@@ -297,7 +297,7 @@ class _IngestRun:
             if any(record.id == other.id for other in self.summary.read):
                 continue  # the same video under another name
             self.summary.read.append(record)
-            for fault in record.faults:
+            for fault in [*record.faults, *([record.remark] if record.remark else [])]:
                 self.listener.warn(f"{record.path}: {fault}")
 
     def _skip(self, path: str, record: VideoRecord) -> None:
@@ -416,8 +416,8 @@ def _read_file(
             return _Outcome(path, known=known)
         name = Path(safe_path(path)).name
         record = VideoRecord(
-            video, f"{name}@{video[:8]}", *key, settings=settings_of(config)
-        )  # fmt: skip
+            video, f"{name}@{video[:8]}", *key, settings=settings_of(config), as_shown=True
+        )
         try:
             with open_footage(path, config.fps) as footage, spool.writing(record) as file:
                 start = start_time(name, config.camera.footage, footage.created)
@@ -440,9 +440,10 @@ def _read_file(
         outcome = _Outcome(path, read=[record])
         if config.preview:
             try:
-                to = spool.videos / record.name[-200:]  # file systems take 255 bytes
                 with spool.workspace.publishing() as made:
-                    made += write_preview(path, config.fps, video_run.preview_tracks, to)
+                    made += write_preview(
+                        path, config.fps, video_run.preview_tracks, spool.videos, record.name
+                    )
                 outcome.previews = made
             except Exception as error:  # the preview is optional; the crops are safe
                 outcome.remark = f"no preview could be written: {first_line(error)}"
@@ -479,8 +480,9 @@ def _read_stream(
         video = hashlib.blake2b(f"{path} {began}".encode(), digest_size=12).hexdigest()
         at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(began))
         record = VideoRecord(
-            video, f"{parts.hostname}-{at}@{video[:8]}", address, settings=settings_of(config)
-        )
+            video, f"{parts.hostname}-{at}@{video[:8]}", address, settings=settings_of(config),
+            as_shown=True,
+        )  # fmt: skip
         segment = _Segment(ahead, frames, ahead.seconds + _SEGMENT)
         with spool.writing(record) as file:
             video_run = _VideoRun(config, detector, footage, record, footage.began)
@@ -573,6 +575,7 @@ class _VideoRun:
         tell(first or 0.0, self._note(time.perf_counter() - began))
         self.record.tracks = self.linker.tracks
         self.record.faults += self.footage.faults
+        self.record.remark = self.footage.remark
         took = time.perf_counter() - began
         self.record.seconds = {n: round(s, 2) for n, s in {**self.spent, "total": took}.items()}
 

@@ -19,6 +19,7 @@ from collabteam.video.footage import open_footage
 _WIDTH = 960
 """Width of the clip in pixels; a preview does not need the video's full resolution."""
 _CROPS_PER_LABEL = 48
+_LONGEST_NAME = 200  # bytes; file systems take 255, and a file has a longer name while it is made
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ class PreviewTrack:
     crops: tuple[bytes, ...]
 
 
-def write_preview(path: str, fps: float, tracks: Sequence[PreviewTrack], to: Path) -> list[Path]:
+def write_preview(
+    path: str, fps: float, tracks: Sequence[PreviewTrack], folder: Path, name: str
+) -> list[Path]:
     """Read a video again and draw its tracks.
 
     Each kept object gets a frame in its own colour, with its label and track number. The other
@@ -50,12 +53,13 @@ def write_preview(path: str, fps: float, tracks: Sequence[PreviewTrack], to: Pat
         path: The video.
         fps: Frames per second at which the video was analysed.
         tracks: All tracks of the video.
-        to: Output path without extension.
+        folder: The folder to write to.
+        name: Name of the video; of a long one, the end names the files.
 
     Returns:
         Paths of the clip (``.mp4``) and of one contact sheet per label (``-<label>.png``).
     """
-    clip = to.with_name(f"{to.name}.mp4")
+    clip = folder / _file_name(name, ".mp4")
     _write_clip(path, fps, tracks, clip)
     written = [clip]
     for label in sorted({track.label for track in tracks} - {""}):
@@ -65,10 +69,15 @@ def write_preview(path: str, fps: float, tracks: Sequence[PreviewTrack], to: Pat
             if track.label == label
             for crop in track.crops
         ]
-        sheet = to.with_name(f"{to.name}-{label}.png")
+        sheet = folder / _file_name(name, f"-{label}.png")
         contact_sheet(_spread(crops), sheet)
         written.append(sheet)
     return written
+
+
+def _file_name(name: str, ending: str) -> str:
+    kept = _LONGEST_NAME - len(ending.encode())
+    return name.encode()[-kept:].decode(errors="ignore") + ending
 
 
 def _spread(crops: list[tuple[bytes, str]]) -> list[tuple[bytes, str]]:

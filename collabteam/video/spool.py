@@ -67,6 +67,9 @@ class VideoRecord:
         seconds: Duration of each stage: ``decode`` (waiting for frames), ``detect``, ``track``
             (fusion and linking included), ``crop``, ``total``.
         settings: The settings of the ingest.
+        remark: What the video states about how to show it that was not done; ``""`` for nothing.
+        as_shown: Whether boxes are those of frames as players show them. Versions without this
+            entry turned frames, but neither mirrored them nor made their pixels square.
     """
 
     id: str
@@ -84,6 +87,8 @@ class VideoRecord:
     faults: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    remark: str = ""
+    as_shown: bool = False
 
 
 class Spool:

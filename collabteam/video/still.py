@@ -33,7 +33,9 @@ from collabteam.video.footage import (
     open_container,
     open_footage,
     picture_stream,
+    pixel_aspect,
     upright,
+    view_of,
 )
 from collabteam.video.spool import VideoRecord
 
@@ -109,7 +111,7 @@ class StillExtractor:
                 if Path(record.path).is_file() and now.st_size == record.size:
                     fps = float(record.settings.get("fps", 0.0))
                     content = "" if now.st_mtime_ns == record.changed else record.id
-                    as_read = (not record.faults, record.start, fps)
+                    as_read = (not record.faults, record.start, fps, not record.as_shown)
                     return _Source(record.path, now.st_mtime_ns, content, *as_read)
         return None
 
@@ -126,7 +128,7 @@ class StillExtractor:
                 raise LookupError("the file has been replaced")
             image = None
             with suppress(Exception):  # then the video is read from its beginning
-                image = _decode_from_keyframe(source.path, index, number, seconds, end)
+                image = _decode_from_keyframe(source, index, number, seconds, end)
             if image is None:
                 image = _read_from_start(source, number, end)
             return _encode_still(image, box, self._width)
@@ -143,6 +145,7 @@ class _Source(NamedTuple):
     plain: bool  # whether the ingest found no faults in it
     start: float | None  # when the recording began, in Unix seconds; None if it is not known
     fps: float  # frames per second that were analysed, 0 for all
+    only_turned: bool  # whether an earlier version read it
 
 
 class _FrameIndex(NamedTuple):
@@ -197,7 +200,7 @@ def _index_packets(source: _Source) -> _FrameIndex | None:
 
 
 def _decode_from_keyframe(
-    path: str, index: _FrameIndex, number: int, seconds: float | None, end: float
+    source: _Source, index: _FrameIndex, number: int, seconds: float | None, end: float
 ) -> NDArray[np.uint8] | None:
     """Decode one frame, starting at the keyframe before it; None or an error if in doubt."""
     wanted = int(index.stamps[number])
@@ -209,8 +212,8 @@ def _decode_from_keyframe(
     # Every frame from the keyframe to this one has to be seen, or the seek went elsewhere.
     missing = number - int(np.searchsorted(index.stamps, key))
     begun, sound, latest = False, False, -math.inf
-    with open_container(path) as container:
-        video = picture_stream(path, container)
+    with open_container(source.path) as container:
+        video = picture_stream(source.path, container)
         if place:
             container.seek(begin, stream=video)
         for packet in container.demux(video):
@@ -231,13 +234,15 @@ def _decode_from_keyframe(
                 if frame.pts == key:  # else gradual refresh; a keyframe's type is none or intra
                     sound = frame.key_frame and frame.pict_type in (0, 1)
                 if frame.pts == wanted:
-                    return None if missing or frame.is_corrupt or not sound else upright(frame)
+                    if missing or frame.is_corrupt or not sound:
+                        return None
+                    return upright(frame, view_of(frame, pixel_aspect(video), source.only_turned))
     return None
 
 
 def _read_from_start(source: _Source, number: int, end: float) -> NDArray[np.uint8]:
     """Read a video from its beginning, as the ingest does, up to a frame; raises if not found."""
-    with open_footage(source.path, source.fps) as footage:
+    with open_footage(source.path, source.fps, only_turned=source.only_turned) as footage:
         for frame in footage:
             if frame.number == number:
                 return frame.image

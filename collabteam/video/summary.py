@@ -28,7 +28,8 @@ def footage_table(records: Sequence[VideoRecord]) -> Table:
     table.add_column("remarks", overflow="fold")
     for record in records:
         took = record.seconds.get("total", 0.0)
-        faults = record.faults[:3] + (["..."] if len(record.faults) > 3 else [])
+        faults = [*([record.remark] if record.remark else []), *record.faults]
+        faults = faults[:3] + (["..."] if len(faults) > 3 else [])
         table.add_row(
             Text(plain(record.name.rpartition("@")[0], 200)),
             f"{int(record.duration) // 60}:{record.duration % 60:04.1f}",

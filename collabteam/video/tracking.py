@@ -10,6 +10,7 @@ import logging
 import math
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
@@ -128,6 +129,17 @@ def _silence_boxmot() -> None:
     logging.getLogger("boxmot").setLevel(logging.ERROR)
 
 
+def _ignore_environment() -> None:
+    """Keep variables of the environment out of boxmot's trackers.
+
+    StrongSORT asks for ``GITHUB_ACTIONS``, and where it is ``true``, confirms each box at once.
+    """
+    from boxmot.trackers.box.strongsort import track
+
+    module: Any = track
+    module.os = SimpleNamespace(getenv=lambda name, default=None: default)
+
+
 def _open_appearance(reid: str) -> Appearance:
     if not reid:
         return ColourHistograms()
@@ -190,6 +202,7 @@ class _Boxmot:
         from boxmot.trackers.registry import get_tracker_class
         from boxmot.trackers.specs import TrackerSpec
 
+        _ignore_environment()
         self.max_distance = appearance.max_distance
         self._appearance, self._rate, self._frame = appearance, rate, 0
         known = load_tracker_defaults(name)

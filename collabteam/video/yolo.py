@@ -30,6 +30,8 @@ from collabteam.video.network import Raw
 
 _RUNTIME = {".pt": None, ".onnx": "onnxruntime", ".tflite": "ai-edge-litert"}
 """The package that runs a weights file, by the file's extension."""
+_OF_LAUNCHERS = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
+"""Variables of programs that start others in parallel: ultralytics would take itself for one."""
 _WITH_BOXES = ("detect", "segment", "pose")
 _IMPORT_LOCK = threading.Lock()
 
@@ -151,6 +153,8 @@ def _offline() -> Iterator[None]:
             "YOLO_VERBOSE": "false",
             "YOLO_CONFIG_DIR": settings,
         }
+        for name in _OF_LAUNCHERS:
+            os.environ.pop(name, None)
         os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")
         try:
             yield
