@@ -28,6 +28,7 @@ from collabteam.sources.crops import ingest_source
 from collabteam.storage.workspace import CameraInUse
 
 CAMERAS = ["east", "gate", "north", "south", "west"]
+THREE = CAMERAS[:3]
 ROUND = "round=1"
 
 
@@ -76,41 +77,43 @@ def one_at_a_time(
 ) -> dict[str, dict[str, tuple[int, str]]]:
     """The increments of each camera, trained alone by the sweep's own command without ``-m``."""
     root = tmp_path_factory.mktemp("alone") / "outputs"
-    shutil.copytree(five, root)
-    for camera in CAMERAS:
+    for camera in THREE:
+        shutil.copytree(five / camera, root / camera)
         done = run_alone("train", root, f"camera={camera}", ROUND, *SMALL)
         assert done.returncode == 0, done.stderr
-    found = {camera: increments(root, camera) for camera in CAMERAS}
+    found = {camera: increments(root, camera) for camera in THREE}
     assert any(found.values())
     return found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local", "ray"])
-def test_five_cameras_as_one_at_a_time(
+def test_cameras_as_one_at_a_time(
     five: Path,
     one_at_a_time: dict[str, dict[str, tuple[int, str]]],
     tmp_path: Path,
     launcher: str,
 ) -> None:
-    root = Path(shutil.copytree(five, tmp_path / "outputs"))
+    root = tmp_path / "outputs"
+    for camera in THREE:
+        shutil.copytree(five / camera, root / camera)
     settings = ("camera=glob(*)", ROUND, *SMALL, f"hydra/launcher={launcher}", "runtime.jobs=2")
     done = sweep(root, *settings)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    assert {camera: increments(root, camera) for camera in CAMERAS} == one_at_a_time
-    for camera in CAMERAS:
+    assert {camera: increments(root, camera) for camera in THREE} == one_at_a_time
+    for camera in THREE:
         assert f"{camera} done" in row(done.stdout, camera)
         assert f"{camera}: " in done.stderr  # its line while it ran
-    assert "train: 5 done, 0 skipped, 0 failed" in done.stdout
+    assert "train: 3 done, 0 skipped, 0 failed" in done.stdout
     # Nothing by date, and nothing beside the cameras but the sweep's own folder.
-    assert {path.name for path in root.iterdir()} == {*CAMERAS, ".sweeps"}
+    assert {path.name for path in root.iterdir()} == {*THREE, ".sweeps"}
     assert len(list((root / ".sweeps").glob("train-*"))) == 1
-    before = {camera: fingerprints(root / camera) for camera in CAMERAS}
+    before = {camera: fingerprints(root / camera) for camera in THREE}
     if launcher != "ray":
         again = sweep(root, *settings)
-        assert "train: 0 done, 5 skipped, 0 failed" in again.stdout
-        assert {camera: fingerprints(root / camera) for camera in CAMERAS} == before
+        assert "train: 0 done, 3 skipped, 0 failed" in again.stdout
+        assert {camera: fingerprints(root / camera) for camera in THREE} == before
         assert len(list((root / ".sweeps").glob("train-*"))) == 1
 
 
