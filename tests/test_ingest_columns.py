@@ -334,6 +334,23 @@ def test_a_camera_that_holds_such_times_reports_again(tmp_path: Path, call: Call
     assert ingest_crops(again, tmp_path / "csv", "person").added == len(crops)
 
 
+def test_a_file_that_an_earlier_version_took_adds_nothing(tmp_path: Path) -> None:
+    """It took the times as they were, and the text ``nan`` as the name of a track."""
+    catalog = Catalog.register(tmp_path / "root", "old", ["cat", "dog"])
+    tracks = ["nan", "7", "None", "8"]
+    times = [(NOW + n) * 1000 for n in range(4)]
+    before = [Crop(PICTURES[n], "v", tracks[n], n, float(times[n])) for n in range(4)]
+    catalog._crops.append(crops_to_table(before))
+    path = table(
+        tmp_path / "a.parquet", time=times, track=tracks, video=["v"] * 4, frame=[0, 1, 2, 3]
+    )
+    summary = ingest_crops(catalog, path, "person")
+    assert (summary.added, summary.known, summary.quarantined) == (0, 4, [])
+    assert catalog.index().human.tolist() == ["cat", "dog", "cat", "dog"]
+    new = ingest_crops(Catalog.register(tmp_path / "root", "new"), path, "person")
+    assert (new.added, new.quarantined) == (4, [])
+
+
 # --- one value, one line ---------------------------------------------------------------------
 
 

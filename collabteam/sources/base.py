@@ -77,7 +77,7 @@ class Aside:
         has = []
         if self.links:
             has.append(
-                f"{len(self.links)} links lead out of it and are not followed "
+                f"{len(self.links)} links lead out of the folder and are not followed "
                 f"({', '.join(self.links[:5])}): follow_links=true follows them"
             )
         if self.unreadable:

@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -47,12 +47,15 @@ class Row:
         split: ``train``, ``val``, ``test``, ``held-out`` or ``""``.
         origin: The known ones of ``video``, ``track``, ``frame``, ``time`` and ``box``.
         crop_id: The crop's name; ``""`` if the table has none.
+        before: What earlier versions read differently in the origin: they took times in any unit,
+            and spelled-out missing values as names. A camera may have the crop with that origin.
     """
 
     given: dict[Meaning, str]
     split: str
     origin: dict[str, Any]
     crop_id: str
+    before: dict[str, Any] = field(default_factory=dict)
 
 
 class Columns:
@@ -249,17 +252,42 @@ class Columns:
                 ]
             else:
                 columns[name] = self._texts(batch, name).to_pylist()
+        before = self._read_before(batch, columns)
         for place in range(batch.num_rows):
-            yield self._row({name: column[place] for name, column in columns.items()})
+            yield self._row(
+                {name: column[place] for name, column in columns.items()},
+                {name: was[place] for name, was in before.items() if was[place] is not None},
+            )
 
-    def _row(self, fields: dict[str, Any]) -> Row:
+    def _read_before(
+        self, batch: pa.RecordBatch, columns: Mapping[str, list[Any]]
+    ) -> dict[str, list[Any]]:
+        """Return what earlier versions read, by column; None where it is the same."""
+        before: dict[str, list[Any]] = {}
+        for name in ("video", "track"):
+            if name in columns and "" in columns[name]:
+                raw = self._raw_texts(batch, name).to_pylist()
+                before[name] = [
+                    (was or None) if not now else None
+                    for was, now in zip(raw, columns[name], strict=True)
+                ]
+        if "time" in columns and self._unit(batch) != "seconds":
+            values, known = self._numbers(batch, "time")
+            is_moment = pa.types.is_timestamp(self._flat(batch, "time").type)
+            before["time"] = [
+                float(value) if there and not is_moment else None
+                for value, there in zip(values.tolist(), known.tolist(), strict=True)
+            ]
+        return before
+
+    def _row(self, fields: dict[str, Any], before: dict[str, Any]) -> Row:
         origin = {name: fields[name] for name in ORIGIN if fields.get(name) not in (None, "")}
         sides = fields.get("box") or [fields.get(name) for name in _BOX]
         if all(side is not None for side in sides):
             origin["box"] = tuple(sides)
         return Row(
             self._given(fields), split_of(fields.get("split", "")), origin,
-            fields.get(self._crop, ""),
+            fields.get(self._crop, ""), before,
         )  # fmt: skip
 
     def _given(self, fields: dict[str, Any]) -> dict[Meaning, str]:
@@ -389,12 +417,7 @@ class Columns:
 
     def _times(self, batch: pa.RecordBatch) -> list[float | None]:
         values, known = self._numbers(batch, "time")
-        kind = self._flat(batch, "time").type
-        if pa.types.is_timestamp(kind):
-            unit = _ARROW_UNITS[kind.unit]
-        else:
-            unit = next(iter(self._units), "seconds")
-        factor = UNITS[unit]
+        factor = UNITS[self._unit(batch)]
         if values.dtype == np.float64:
             seconds = values / factor
         elif factor <= 10**6:
@@ -403,6 +426,12 @@ class Columns:
             seconds = values // (factor // 10**6) / 1e6
         pairs = zip(seconds.tolist(), known.tolist(), strict=True)
         return [value if there else None for value, there in pairs]
+
+    def _unit(self, batch: pa.RecordBatch) -> str:
+        kind = self._flat(batch, "time").type
+        if pa.types.is_timestamp(kind):
+            return _ARROW_UNITS[kind.unit]
+        return next(iter(self._units), "seconds")
 
     def _boxes(self, batch: pa.RecordBatch) -> list[list[float] | None]:
         column = self._flat(batch, "box")

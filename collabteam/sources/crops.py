@@ -174,9 +174,11 @@ def open_source(
         raise UserError(f"labels={labels}: expected one of proposed, person, truth")
     source = _open(Path(path), labels, classes, follow_links)
     if labels != "proposed" and not source.answers:
+        none = ", ".join(source.aside.unlabelled)
         raise UserError(
-            f"labels={labels}, but {path} has no labels: expected one subfolder per class, or a "
-            f"column 'label'; labels=proposed accepts crops without labels"
+            f"labels={labels}, but {path} has no labels{none and f' ({none} mean none)'}: expected "
+            "one subfolder per class, or a column 'label'; labels=proposed accepts crops without "
+            "labels"
         )
     return source
 

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from collabteam.catalog.records import Crop
 from collabteam.errors import UserError, first_line
 from collabteam.settings import UNKNOWN
 from collabteam.sources.base import Aside, Item, Labels
-from collabteam.sources.columns import Columns, decoded
+from collabteam.sources.columns import Columns, Row, decoded
 from collabteam.sources.vocabulary import split_of
 
 # Rows that Arrow decodes at a time, because a row group may be as large as the whole file.
@@ -127,7 +128,7 @@ class _Table:
                     f"{self._path} row {number}",
                     image or b"",
                     "no picture" if image is None and (self._pictured or not row.crop_id) else "",
-                    row.given, row.split or self._split, row.origin, row.crop_id,
+                    row.given, row.split or self._split, row.origin, _name(row, image),
                 )  # fmt: skip
                 number += 1
 
@@ -146,6 +147,13 @@ class _Table:
             yield from self._file.iter_batches(rows, columns=list(names))
         except (OSError, ValueError, pa.ArrowException) as error:
             raise UserError(f"path={self._path} is damaged: {first_line(error)}") from error
+
+
+def _name(row: Row, image: bytes | None) -> str:
+    """Return the name under which the catalog may have the crop already, ``""`` if it is new."""
+    if row.before and image:
+        return Crop(image, **{**row.origin, **row.before}).crop_id
+    return row.crop_id
 
 
 def _is_view(kind: pa.DataType) -> bool:
