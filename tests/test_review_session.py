@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score
 
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog.records import REVIEW_PURPOSES
+from collabteam.catalog.texts import Names
 from collabteam.errors import UserError
 from collabteam.events import Listener
 from collabteam.reviewing.agreement import cohen_kappa
 from collabteam.reviewing.queue_order import is_in_share
-from collabteam.reviewing.review_queue import REVIEW_QUEUES, load_queues
+from collabteam.reviewing.queues.unsure import Unsure
+from collabteam.reviewing.review_queue import (
+    REVIEW_QUEUES,
+    QueuedCrops,
+    ReviewState,
+    load_queues,
+)
 from collabteam.reviewing.session import LEASE, Refused, ReviewSession
 from collabteam.settings import CameraConfig, ReviewConfig
 
@@ -203,6 +212,99 @@ def test_answers_that_make_no_sense_change_nothing(
     assert catalog.log_version() == before
     with pytest.raises(Refused, match="no queue"):
         session.page("ana", "a", "sed", 4)
+
+
+def test_a_known_name_is_confirmed_only_for_the_same_commit(catalog: Catalog) -> None:
+    session, _ = opened(catalog)
+    page = session.page("ana", "a", "seed", 4)
+    answers = dict.fromkeys(ids(page), "car")
+    session.commit("ana", "commit-1", "seed", page["page"], answers)
+    before = catalog.log_version()
+    swapped = dict(reversed(answers.items()))
+    first, *rest = answers
+    following = ids(session.page("ana", "a", "seed", 1))[0]
+    for again in (session, opened(catalog)[0]):  # also after a restart
+        assert again.commit("ana", "commit-1", "seed", page["page"], swapped)["stored"] == 4
+        for who, queue, said in (
+            ("ben", "seed", answers),
+            ("ana", "unsure", answers),
+            ("ana", "conflict", answers),
+            ("ana", "seed", {**answers, first: "ship"}),
+            ("ana", "seed", dict.fromkeys(rest, "car")),
+            ("ana", "seed", {**answers, following: "car"}),
+            ("ana", "seed", {**answers, "no such crop": "car"}),
+            ("ana", "seed", {}),
+        ):
+            with pytest.raises(Refused, match="of this name was saved before"):
+                again.commit(who, "commit-1", queue, page["page"], said)
+    assert catalog.log_version() == before
+    assert session.verified()[0] == 4
+    session.undo("ana", "a", "seed", "commit-1")  # a late repetition brings nothing back
+    assert session.commit("ana", "commit-1", "seed", page["page"], answers)["stored"] == 4
+    assert not (catalog.index().human == "car").any()
+
+
+@pytest.mark.parametrize("queue", ["seed", "unsure", "conflict", "test", "audit"])
+def test_crops_that_are_in_no_queue_and_were_never_lent_are_refused(
+    catalog: Catalog, queue: str
+) -> None:
+    index = catalog.index()
+    frozen = str(index.crop_id[39])
+    catalog.append_labels(
+        [LabelEvent.test_mark(frozen), LabelEvent(frozen, "ship", "person", "test", by="ben")]
+    )
+    session, _ = opened(catalog)
+    queued = set(ids(session.page("ana", "a", "seed", 60, hold={"": [frozen]})))
+    queued |= set(ids(session.page("ana", "b", "seed", 60)))
+    free = next(name for name in index.crop_id.tolist() if name not in queued | {frozen})
+    before = catalog.log_version()
+    strangers = [free] if queue == "test" else [free, frozen]
+    for number, crop in enumerate(strangers):
+        with pytest.raises(Refused, match=f"1 of the crops are not in the {queue} queue"):
+            session.commit("ana", f"commit-{number}", queue, "", {crop: "car"})
+    with pytest.raises(Refused, match="not in"):
+        session.commit("ana", "commit-9", queue, "", dict.fromkeys([*queued, free], "car"))
+    assert catalog.log_version() == before
+    assert catalog.index().human[39] == "ship"
+
+
+def test_what_was_lent_is_taken_in_after_its_queue_has_changed(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a round ends while its unsure crops are on a screen; but a test label stays."""
+    rows = [np.arange(4)]
+
+    def crops(self: object, state: ReviewState) -> QueuedCrops:
+        return QueuedCrops(rows[0], ["car"] * len(rows[0]), "", 0)
+
+    monkeypatch.setattr(Unsure, "crops", crops)
+    session, _ = opened(catalog)
+    page = session.page("ana", "a", "unsure", 60)
+    assert len(page["crops"]) == 4
+    rows[0] = np.arange(10, 14)
+    first, second, third, fourth = ids(page)
+    catalog.append_labels([LabelEvent.test_mark(fourth)])
+    session.commit("ana", "commit-1", "unsure", page["page"], {first: "car", second: "ship"})
+    with pytest.raises(Refused, match="1 of the crops are not in the unsure queue"):
+        session.commit("ana", "commit-2", "unsure", page["page"], {third: "car", fourth: "car"})
+    assert catalog.index().human[:4].tolist() == ["car", "ship", "", ""]
+
+
+def test_the_names_of_a_page_are_looked_up_once(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, _ = opened(catalog)
+    page = session.page("ana", "a", "seed", 8)
+    looked: list[int] = []
+    find = Names.find
+
+    def counting(self: Names, names: Sequence[str]) -> NDArray[np.int64]:
+        looked.append(len(names))
+        return find(self, names)
+
+    monkeypatch.setattr(Names, "find", counting)
+    session.commit("ana", "commit-1", "seed", page["page"], dict.fromkeys(ids(page), "car"))
+    assert looked == [8]
 
 
 def test_an_answer_alone_puts_nothing_into_the_test_set(catalog: Catalog) -> None:
@@ -421,10 +523,11 @@ def test_ten_thousand_crops_are_no_burden(tmp_path: Path) -> None:
 def test_undo_leaves_what_others_said_for_other_purposes(catalog: Catalog) -> None:
     """One says it of an unsure crop, another too, a third settles: the second takes back."""
     crop = str(catalog.index().crop_id[0])
-    session, _ = opened(catalog)
     said = [("bob", "unsure", "car"), ("ana", "unsure", "ship"), ("cyd", "conflict", "car")]
     for who, queue, label in said:
-        session.commit(who, f"commit-{who}", queue, "", {crop: label})
+        answer = LabelEvent(crop, label, "person", queue, by=who, commit=f"commit-{who}")
+        catalog.append_labels([answer])
+    session, _ = opened(catalog)
     assert catalog.index().unsure_round[0] == -1  # there was no team yet
     catalog.append_labels([LabelEvent(crop, "car", "person", "unsure", 0, by="bob")])
     session.undo("ana", "t", "unsure", "commit-ana")
@@ -486,8 +589,8 @@ def test_what_is_held_of_another_queue_is_not_lent_in_this_one(catalog: Catalog)
 
 
 def test_a_conflict_is_settled_by_an_import_once(catalog: Catalog) -> None:
-    crop = str(catalog.index().crop_id[0])
     session, _ = opened(catalog)
+    crop = ids(session.page("ana", "a", "seed", 1))[0]
     for who, label in (("ana", "car"), ("ben", "ship")):
         session.commit(who, f"commit-{who}", "seed", "", {crop: label})
     assert session.take_in("conflict", [(crop, "car", "ana")]) == (1, [])

@@ -16,8 +16,9 @@ count of answers skips the events that an undo repeats.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -415,21 +416,26 @@ class Answers:
         self._note_shared(every)
         self._note_agreement(standing, np.unique(row))
 
-    def add(self, events: Iterable[LabelEvent]) -> None:
-        """Take in the events that were added since."""
-        new = []
-        for event in events:
-            counts = not self._purpose or event.purpose == self._purpose or not event.label
-            if event.source in self._sources and counts:
-                new.append(event)
-        if not new:
-            return
-        row = self._names.find([event.crop_id for event in new])
-        new = [event for event, known in zip(new, row >= 0, strict=True) if known]
+    def add(self, events: Sequence[LabelEvent], rows: npt.NDArray[np.int64] | None = None) -> None:
+        """Take in the events that were added since.
+
+        Args:
+            events: The events.
+            rows: Row numbers of their crops, -1 for none, if the caller has looked them up.
+        """
+        if rows is None:
+            rows = self._names.find([event.crop_id for event in events])
+        counts = [
+            row >= 0
+            and event.source in self._sources
+            and (not self._purpose or event.purpose == self._purpose or not event.label)
+            for row, event in zip(rows.tolist(), events, strict=True)
+        ]
+        new = list(itertools.compress(events, counts))
         if not new:
             return
         before = len(self._events)
-        self._events.add(row[row >= 0], events_to_table(new))
+        self._events.add(rows[counts], events_to_table(new))
         added = np.arange(before, len(self._events))
         undone = self._note_pages(added)
         row_of = self._events.row

@@ -225,11 +225,15 @@ class Catalog:
                 self._catch_up()
         return result
 
-    def append_labels(self, events: Sequence[LabelEvent]) -> int:
+    def append_labels(
+        self, events: Sequence[LabelEvent], rows: npt.NDArray[np.int64] | None = None
+    ) -> int:
         """Append events to the log, all of them or none, in one atomic commit.
 
         Args:
             events: In the order in which the log will keep them.
+            rows: Row numbers of their crops, each a crop of this catalog, if the caller has looked
+                them up.
 
         Returns:
             The number of events appended.
@@ -242,7 +246,9 @@ class Catalog:
         if not events:
             return 0
         self.check_labels({event.label for event in events})
-        unknown = self._lacking({event.crop_id for event in events} - {""})
+        unknown = (
+            self._lacking({event.crop_id for event in events} - {""}) if rows is None else set()
+        )
         if unknown:
             raise ValueError(f"{len(unknown)} crops are not in {self.place}: {min(unknown)}, ...")
         self._labels.append_few(events_to_table(events))

@@ -115,6 +115,8 @@ class ReviewSession:
         self._queues = load_queues(config.queue)
         self._pages: dict[str, list[Page]] = {name: [] for name in self._queues}
         self._skipped: dict[tuple[str, str], set[int]] = {}
+        # By queue: every crop that this session has lent, for answers that come late.
+        self._lent: dict[str, set[int]] = {name: set() for name in self._queues}
         # By page: the number of crops, and of those whose answer was the suggestion.
         self._taken_in: dict[str, tuple[int, int]] = {}
         self._load()
@@ -202,17 +204,22 @@ class ReviewSession:
             raise Refused(f"camera {self.catalog.name} has no such crop")
         return row
 
-    def _said(self, events: Sequence[LabelEvent]) -> None:
-        """Append events to the log, and update the session's state with them."""
+    def _said(self, events: Sequence[LabelEvent], rows: NDArray[np.int64]) -> None:
+        """Append events to the log, and update the session's state with them.
+
+        Args:
+            events: The events.
+            rows: Row number of each one's crop: names are looked up once for each request.
+        """
         try:
-            self.catalog.append_labels(events)
+            self.catalog.append_labels(events, rows)
         except ValueError as error:
             raise Refused(str(error)) from error
         after = self.catalog.log_version()
         size = self.catalog.log_size()
         for answers in (self.answers, *self._audited.values()):
-            answers.add(events)
-        rows = np.unique(self.index.crop_id.find([event.crop_id for event in events]))
+            answers.add(events, rows)
+        rows = np.unique(rows)
         for name, queue in self._queues.items():
             self._mark(name, rows)
             queued = self._lines[name].position.keys()
@@ -346,6 +353,7 @@ class ReviewSession:
         page = Page(name, tab, reviewer, asked, crops, round_, self._clock())
         if crops:
             self._pages[queue].append(page)
+            self._lent[queue].update(crops)
         return page
 
     def _suggestion(self, queue: str, crops: Sequence[int]) -> str:
@@ -380,7 +388,8 @@ class ReviewSession:
 
         Args:
             reviewer: The reviewer's name.
-            name: Name of the commit, chosen by the page. A commit of the same name is saved once.
+            name: Name of the commit, chosen by the page. The same commit is saved once; a name that
+                was used for another one is refused.
             queue: Name of a queue.
             page: Name of the page.
             answers: The label of each crop.
@@ -389,7 +398,8 @@ class ReviewSession:
             The response of ``/api/commit``.
 
         Raises:
-            Refused: There is no such queue, crop or label, or there are no answers.
+            Refused: There is no such queue, crop or label, there are no answers, a crop was neither
+                lent nor is it in the queue, or the name belongs to another commit.
             UserError: The disk is full; nothing was saved.
         """
         with self._lock:
@@ -397,8 +407,18 @@ class ReviewSession:
             self._refresh()
             if not _COMMIT.fullmatch(name):
                 raise Refused("the commit has no proper name")
-            rows = self.index.crop_id.find(list(answers)).tolist()
-            if name not in self.answers.pages:
+            found = self.index.crop_id.find(list(answers))
+            rows = found.tolist()
+            purpose = self._lines[queue].purpose
+            if name in self.answers.pages:
+                known = self.answers.page(name)
+                same = dict(zip(rows, answers.values(), strict=True)) == known.answers
+                if not same or (known.by, known.purpose) != (reviewer, purpose):
+                    raise Refused(
+                        "a commit of this name was saved before, with other answers or for another "
+                        "queue or reviewer: nothing was changed"
+                    )
+            else:
                 unknown = rows.count(-1)
                 if unknown or not answers or len(answers) > MOST_CROPS:
                     raise Refused(
@@ -407,10 +427,14 @@ class ReviewSession:
                         f"{unknown}"
                     )
                 strangers = {*rows} - self._lines[queue].position.keys()
-                purpose = self._lines[queue].purpose
-                if purpose in ("test", "audit") and strangers:
-                    # Such an answer would put a crop into the test set permanently, or count in an
-                    # audit whose sample does not have the crop.
+                if purpose not in ("test", "audit"):
+                    # A queue may change while its crops are on a screen. But an answer to a crop
+                    # of the test set would change its label, and for those two purposes it would
+                    # put a crop into the test set permanently, or count in an audit whose sample
+                    # does not have the crop.
+                    shown = self._lent[queue]
+                    strangers = {r for r in strangers if r not in shown or self.index.test[r]}
+                if strangers:
                     raise Refused(f"{len(strangers)} of the crops are not in the {queue} queue")
                 if "" in answers.values():
                     raise Refused("a crop has no label")
@@ -428,7 +452,8 @@ class ReviewSession:
                             time=now,
                         )
                         for crop_id, label in answers.items()
-                    ]
+                    ],
+                    found,
                 )  # fmt: skip
                 line = self._lines[queue]
                 kept = sum(
@@ -471,7 +496,8 @@ class ReviewSession:
             if self.answers.pages.get(name) != (reviewer, self._lines[queue].purpose):
                 raise Refused("there is no such page to take back")
             if name not in self.answers.undone:
-                self._said(self.answers.undoing(name))
+                undoing = self.answers.undoing(name)
+                self._said(undoing, self.index.crop_id.find([one.crop_id for one in undoing]))
             given = self.answers.page(name).answers
             for lent in self._pages[queue]:
                 lent.crops = [row for row in lent.crops if row not in given]
@@ -513,19 +539,21 @@ class ReviewSession:
         with self._lock:
             self._refresh()
             line, now = self._lines[queue], time.time()
-            rows = self.index.crop_id.find([crop_id for crop_id, _, _ in answers]).tolist()
-            foreign, new = [], []
-            for row, (crop_id, label, reviewer) in zip(rows, answers, strict=True):
+            rows = self.index.crop_id.find([crop_id for crop_id, _, _ in answers])
+            foreign, new, places = [], [], []
+            for place, (crop_id, label, reviewer) in enumerate(answers):
+                row = int(rows[place])
                 if row not in line.position:
                     foreign.append(crop_id)
                 elif self._answer(queue, row, reviewer) != label:
+                    places.append(place)
                     new.append(
                         LabelEvent(
                             crop_id, label, "import", line.purpose, line.crops.round, by=reviewer,
                             time=now,
                         )
                     )  # fmt: skip
-            self._said(new)
+            self._said(new, rows[places])
             return len(new), foreign
 
     # -- progress ----------------------------------------------------------------------------

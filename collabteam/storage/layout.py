@@ -175,6 +175,14 @@ class ReviewFiles:
         """The signed-in reviewers."""
         return self.folder / "sessions.json"
 
+    def way_in(self, name: str) -> Path:
+        """A file that leads a browser to the page; only the owner may read it."""
+        return self.folder / f"open-{name}.html"
+
+    def ways_in(self) -> list[Path]:
+        """The files that :meth:`way_in` named and that exist."""
+        return list(self.folder.glob("open-*.html"))
+
 
 class CameraFiles:
     """The files of one camera.

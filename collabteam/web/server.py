@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import hmac
+import html
 import ipaddress
 import json
 import secrets
@@ -28,7 +29,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,9 +40,11 @@ from collabteam.events import Listener
 from collabteam.reviewing.review_queue import REVIEW_QUEUES
 from collabteam.reviewing.session import Refused, ReviewSession
 from collabteam.settings import ReviewConfig
-from collabteam.storage.files import make_folder
+from collabteam.storage.files import make_folder, write_text
+from collabteam.storage.layout import ReviewFiles
 from collabteam.storage.locks import Lock, LockHeld
 from collabteam.video.still import StillExtractor
+from collabteam.web.limits import AnswerPace, LimitedProtocol
 from collabteam.web.sessions import Sessions
 
 _STATIC = Path(__file__).parent / "static"
@@ -157,7 +160,7 @@ def make_app(
     Returns:
         The application.
     """
-    cookie = cookie_name(review.catalog.name)
+    cookie, pace = cookie_name(review.catalog.name), AnswerPace()
 
     def reviewer_of(request: Request) -> str:
         name = sessions.reviewer(request.cookies.get(cookie, ""))
@@ -175,6 +178,8 @@ def make_app(
         return _static("review.html")
 
     def enter(request: Request) -> Response:
+        if request.method == "HEAD":  # as previews of links send it; the address stays usable
+            return Response(media_type="text/html")
         known = sessions.reviewer(request.cookies.get(cookie, "")) is not None
         content = sessions.enter(request.query_params.get("token", ""))
         if content is None and not known:
@@ -200,15 +205,20 @@ def make_app(
         # Forms on other sites can send other types without a preflight request.
         if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
             raise HTTPException(415, "expected application/json")
-        content = b""
-        async for part in request.stream():
-            content += part
-            if len(content) > _MAX_BYTES:
-                raise HTTPException(413, f"expected at most {_MAX_BYTES} bytes")
+        content = bytearray()
         try:
-            body = json.loads(content)
+            async for part in request.stream():
+                content += part
+                if len(content) > _MAX_BYTES:
+                    raise HTTPException(413, f"expected at most {_MAX_BYTES} bytes")
+        except ClientDisconnect as error:
+            raise HTTPException(400, "the connection ended too early") from error
+        try:
+            body = json.loads(content.decode())
+            if b"\\u" in content:  # halves of characters can be written so, and nothing takes them
+                json.dumps(body, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
-            raise HTTPException(400, "expected JSON") from error
+            raise HTTPException(400, "expected JSON in UTF-8, with whole characters") from error
         if not isinstance(body, dict):
             raise HTTPException(400, "expected a JSON object")
         return body
@@ -241,6 +251,10 @@ def make_app(
         if not isinstance(answers, dict):
             raise Refused("expected 'answers', an object of crop and label")
         _texts(list(answers.values()))
+        if not pace.take(name, len(answers)):
+            raise HTTPException(
+                429, "answers come faster than a person gives them: wait a few seconds"
+            )
         return review.commit(
             name, _text(body, "commit"), _text(body, "queue"), _text(body, "page"), answers
         )
@@ -403,9 +417,10 @@ def serve(
     except LockHeld as held:
         # Prepare the queue in this process; the running server reads the result.
         queue.prepare(catalog, config, listener)
-        _request_invitation(held, config, reviewer, listener)
+        _request_invitation(held, config, reviewer, files, listener)
         return None
     try:
+        _forget_ways_in(files)  # of a server that was killed
         with _listen(config) as listening:
             queue.prepare(catalog, config, listener)
             review = ReviewSession(catalog, config)
@@ -427,12 +442,15 @@ def serve(
                     "or given as url=...), but the traffic can be read on the network unless a "
                     "proxy adds TLS (then set url=https://...)"
                 )
-            _print_address(public, sessions.invite(reviewer), config, reviewer, listener)
+            whole = _print_address(public, sessions.invite(reviewer), config, reviewer)
+            if config.open:  # a browser for terminals returns only when it is left
+                threading.Thread(target=_open_browser, args=(whole, files), daemon=True).start()
             listener.say("stop with Ctrl-C; answers are saved in the catalog at once")
             server = uvicorn.Server(
                 uvicorn.Config(
-                    app, log_level="warning", access_log=False, server_header=False,
-                    lifespan="off", ws="none", proxy_headers=False, timeout_graceful_shutdown=2,
+                    app, http=LimitedProtocol, log_level="warning", access_log=False,
+                    server_header=False, lifespan="off", ws="none", proxy_headers=False,
+                    timeout_graceful_shutdown=2,
                 )
             )  # fmt: skip
             with suppress(KeyboardInterrupt):
@@ -442,7 +460,13 @@ def serve(
                 *review.verified(), review.left(config.queue), line["next"], line["agreement"]
             )
     finally:
+        _forget_ways_in(files)
         lock.release()
+
+
+def _forget_ways_in(files: ReviewFiles) -> None:
+    for way in files.ways_in():
+        way.unlink(missing_ok=True)
 
 
 def _listen(config: ReviewConfig) -> socket.socket:
@@ -513,20 +537,32 @@ def _check_not_empty(review: ReviewSession, config: ReviewConfig) -> None:
     )
 
 
-def _print_address(
-    address: str, token: str, config: ReviewConfig, reviewer: str, listener: Listener
-) -> None:
+def _print_address(address: str, token: str, config: ReviewConfig, reviewer: str) -> str:
+    """Print the whole address, and return it."""
     whole = f"{address}/enter?token={token}&queue={quote(config.queue)}"
     print(
         plain(f"{config.camera.name}, queue {config.queue}, for {reviewer}, works in one browser:")
     )
-    print(plain(f"  {whole}"), flush=True)
-    if config.open:
-        threading.Thread(target=webbrowser.open, args=(whole,), daemon=True).start()
+    print(f"  {whole}", flush=True)
+    return whole
+
+
+def _open_browser(address: str, files: ReviewFiles) -> None:
+    """Open an address through a private file: every user can read a browser's arguments."""
+    way = files.way_in(secrets.token_hex(4))
+    target = html.escape(address, quote=True)
+    with suppress(OSError, UserError, webbrowser.Error):  # the address was printed
+        write_text(
+            way,
+            '<!doctype html><meta charset="utf-8"><meta name="referrer" content="no-referrer">'
+            f'<meta http-equiv="refresh" content="0; url={target}">\n',
+            private=True,
+        )
+        webbrowser.open(way.resolve().as_uri())
 
 
 def _request_invitation(
-    held: LockHeld, config: ReviewConfig, reviewer: str, listener: Listener
+    held: LockHeld, config: ReviewConfig, reviewer: str, files: ReviewFiles, listener: Listener
 ) -> None:
     """Ask the running server to invite this reviewer."""
     holder = held.holder
@@ -554,4 +590,6 @@ def _request_invitation(
         f"{config.camera.name} is served already by {held.describe()}; its settings apply (double, "
         "audit_per_class, host, port, url)"
     )
-    _print_address(holder["url"], token, config, reviewer, listener)
+    whole = _print_address(holder["url"], token, config, reviewer)
+    if config.open:
+        _open_browser(whole, files)
