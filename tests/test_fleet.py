@@ -27,6 +27,7 @@ from test_review_page import CHROMIUM, FLAGS
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.labelling.records import EngineCheck, LabelRecord
 from collabteam.monitoring.facts import CameraFacts, Sample, camera_facts
+from collabteam.monitoring.progress import progress
 from collabteam.reporting import figures
 from collabteam.reporting.fleet_page import write_fleet
 from collabteam.reporting.table1 import table1_rows
@@ -416,6 +417,21 @@ def test_label_names_crops_that_show_what_it_says(fleet: Path) -> None:
     coverage = record["test"]["risk_coverage"]["coverage"]
     assert coverage[-1] == pytest.approx(record["test"]["apart"]["coverage"])
     assert len(coverage) <= 101
+
+
+def test_the_list_and_the_page_say_the_same_next_step(fleet: Path, tmp_path: Path) -> None:
+    for name in ("sim", "trained", "crops", "empty"):
+        facts = camera_facts(fleet, name, 0)
+        assert facts.next == f"python -m collabteam.{progress(fleet / name).next}"
+    # Without a frozen test set, both ask for one first.
+    folder = renamed(fleet / "trained", tmp_path, "trained")
+    file = folder / "round-2" / "round.json"
+    record = json.loads(file.read_text()) | {
+        "test_size": 0, "coverage_test": None, "consensus_accuracy_test": None,
+    }  # fmt: skip
+    record["recall"]["test"] = None
+    file.write_text(json.dumps(record))
+    assert progress(folder).next == "review camera=trained queue=test"
 
 
 def test_what_a_person_contradicts_comes_first_and_in_their_name(

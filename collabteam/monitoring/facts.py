@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,12 +28,14 @@ from collabteam.labelling.records import (
     read_label,
 )
 from collabteam.monitoring.drift import find_drift
+from collabteam.monitoring.next_step import Audited, Standing, next_step
 from collabteam.monitoring.windows import TimeWindows, time_windows
 from collabteam.pictures import UndecodablePicture, decode, placeholder
 from collabteam.rounds.records import RoundRecord, read_rounds
 
 Crop = TypeVar("Crop", LabelledSample, UnsureSample, WrongSample)
 
+_PREFIX = "python -m collabteam."
 _SIDE = 96
 """Longest side of a picture on the page, in pixels."""
 
@@ -154,7 +156,7 @@ def _gather(catalog: Catalog, samples: int) -> CameraFacts:
     audited = last_audited(catalog, index)
     drift = find_drift(catalog.workspace, index)
     alarm = drift.alarm if drift else None
-    following, why = next_step(catalog, index, rounds, label, audited, alarm)
+    following, why = next_step(_standing(catalog, index, rounds, label, audited, alarm))
     return CameraFacts(
         catalog.name,
         classes=catalog.classes,
@@ -171,71 +173,50 @@ def _gather(catalog: Catalog, samples: int) -> CameraFacts:
         alarm=alarm,
         newest=drift.since if drift and drift.alarm is not None else None,
         samples=_samples(catalog, index, label, samples) if label and samples else {},
-        next=following,
+        next=f"{_PREFIX}{following}",
         why=why,
     )
 
 
-def next_step(
+def _standing(
     catalog: Catalog,
     index: CropIndex,
     rounds: list[RoundRecord],
     label: LabelRecord | None,
     audited: AuditResult | None,
     alarm: bool | None,
-) -> tuple[str, str]:
-    """Choose the next command for a camera, and give the reason.
-
-    Args:
-        catalog: The camera.
-        index: Its crops.
-        rounds: Its complete rounds.
-        label: ``label.json``; None before the first labelling.
-        audited: Its last audit; None before the first.
-        alarm: Whether its newest stretch is labelled less confidently.
-    """
-    camera = f"camera={catalog.name}"
-
-    def do(name: str, settings: str = "") -> str:
-        return f"python -m collabteam.{name} {camera}{' ' if settings else ''}{settings}"
-
-    if not len(index):
-        return do("ingest", "path=..."), "no crops yet"
-    if not catalog.classes:
-        return do("ingest", "path=... 'camera.classes=[a,b]'"), "no classes are registered"
-    if not rounds:
-        if not index.verified().any():
-            return do("review"), "no crop is verified yet"
-        return do("train", "round=0"), "verified, and not trained yet"
-    if not (index.test & index.verified()).any():
-        return do("review", "queue=test"), "no frozen test set says how good the team is"
-    if alarm:
-        return do(
-            "review", "queue=unsure"
-        ), "the newest crops are labelled less confidently than before"
-    if label is None or label.team != rounds[-1].fingerprint:
-        team = f"the team of round {rounds[-1].round} has not labelled yet"
-        return do("label"), team if label is None else f"{team}, an earlier one has"
-    new = int((index.unverified() & (index.verdict_run != label.run)).sum())
-    if new:
-        return do("label"), f"{new:,} crops came since the last labelling"
+) -> Standing:
+    """How far the camera has come."""
+    standing = Standing(
+        catalog.name,
+        crops=len(index) > 0,
+        classes=bool(catalog.classes),
+        asked=bool(index.verified().any()),
+        round=rounds[-1].round if rounds else -1,
+        tested=bool((index.test & index.verified()).any()),
+        alarm=bool(alarm),
+    )
+    if not rounds or label is None:
+        return standing
+    by_last = label.team == rounds[-1].fingerprint
+    standing = replace(
+        standing,
+        labelled="now" if by_last else "earlier",
+        new=int((index.unverified() & (index.verdict_run != label.run)).sum()),
+    )
     if audited is None:
-        return do("audit"), "the labels are not audited"
-    if audited.certificate is None:
-        rows = audited.classes.values()
-        left = sum(row.sample - row.answered for row in rows if row.passed is None)
-        if left:
-            return do("review", "queue=audit"), f"the audit is open, {left:,} crops are unanswered"
-        return command(audited.record), "the audit is answered, and not judged yet"
-    if not audited.certificate.passed:
-        failed = [name for name, row in audited.classes.items() if row.passed is False]
-        why = (
-            f"the audit refused {', '.join(failed)}: verify more, then train, label and audit again"
+        return standing
+    rows = audited.classes.values()
+    if audited.certificate is not None:
+        passed: Audited = "outdated" if audited.notes else "passed"
+        return replace(
+            standing,
+            audited=passed if audited.certificate.passed else "failed",
+            refused=tuple(name for name, row in audited.classes.items() if row.passed is False),
         )
-        return do("review", "queue=unsure"), why
-    if audited.notes:
-        return do("audit", "new=true"), "the certificate is of an earlier labelling"
-    return do("export", "certified=true to=FOLDER"), "certified"
+    left = sum(row.sample - row.answered for row in rows if row.passed is None)
+    judge = command(audited.record).removeprefix(_PREFIX)
+    return replace(standing, audited="open" if left else "answered", unanswered=left, judge=judge)
 
 
 def _verified(catalog: Catalog) -> list[Verified]:

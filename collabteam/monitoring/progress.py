@@ -6,13 +6,14 @@ It opens no table, so ``collabteam`` can show the progress of every camera under
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from collabteam.audits.records import last_audit, read_certificate
 from collabteam.errors import UserError
 from collabteam.labelling.records import read_label
-from collabteam.rounds.records import read_rounds
+from collabteam.monitoring.next_step import Standing, next_step
+from collabteam.rounds.records import RoundRecord, read_rounds
 from collabteam.storage.layout import CameraFiles
 from collabteam.storage.manifest import read_manifest
 
@@ -44,30 +45,42 @@ def progress(folder: Path) -> Progress:
 
 
 def _progress(files: CameraFiles) -> Progress:
-    read_manifest(files.manifest)
-    camera = f"camera={files.folder.name}"
+    classes = read_manifest(files.manifest)
     crops = files.table_folder("crops")
-    # The tables of a camera in an object store are not on this machine.
-    if crops.exists() and not any(crops.glob("data/*")):
-        return Progress("no crops", f"ingest {camera} path=...")
-    rounds = read_rounds(files)
+    rounds, label = read_rounds(files), read_label(files)
+    number = last_audit(files)
+    certificate = read_certificate(files, number) if number else None
+    standing = Standing(
+        files.folder.name,
+        # The tables of a camera in an object store are not on this machine.
+        crops=not crops.exists() or any(crops.glob("data/*")),
+        classes=bool(classes),
+        asked=files.round(0).sample.exists(),
+        round=rounds[-1].round if rounds else -1,
+        tested=not rounds or rounds[-1].test_size > 0,
+    )
+    if rounds and label is not None:
+        by_last = label.team == rounds[-1].fingerprint
+        standing = replace(standing, labelled="now" if by_last else "earlier")
+    if number and certificate is None:
+        standing = replace(standing, audited="open")
+    elif certificate is not None:
+        standing = replace(standing, audited="passed" if certificate.passed else "failed")
+    return Progress(_state(standing, rounds, number), next_step(standing)[0])
+
+
+def _state(standing: Standing, rounds: list[RoundRecord], number: int) -> str:
+    if not standing.crops:
+        return "no crops"
     if not rounds:
-        if not files.round(0).sample.exists():
-            return Progress("not trained", f"review {camera}")
-        return Progress("i0 is drawn, not trained", f"train {camera} round=0")
-    state = f"round {rounds[-1].round}"
+        return "i0 is drawn, not trained" if standing.asked else "not trained"
+    state = f"round {standing.round}"
     if rounds[-1].coverage is not None:
         state += f", coverage {rounds[-1].coverage:.0%}"
-    label = read_label(files)
-    if label is None or label.team != rounds[-1].fingerprint:
-        return Progress(f"{state}, not labelled by this team", f"label {camera}")
-    state += ", labelled"
-    number = last_audit(files)
-    if not number:
-        return Progress(f"{state}, not audited", f"audit {camera}")
-    certificate = read_certificate(files, number)
-    if certificate is None:
-        return Progress(f"{state}, audit {number} is open", f"review {camera} queue=audit")
-    if not certificate.passed:
-        return Progress(f"{state}, audit {number} failed", f"review {camera} queue=unsure")
-    return Progress(f"{state}, certified", f"export {camera} certified=true to=FOLDER")
+    if standing.labelled != "now":
+        return f"{state}, not labelled by this team"
+    return f"{state}, labelled, " + {
+        "not": "not audited",
+        "open": f"audit {number} is open",
+        "failed": f"audit {number} failed",
+    }.get(standing.audited, "certified")
