@@ -93,7 +93,9 @@ def test_a_split_counts_by_its_meaning(tmp_path: Path) -> None:
     found = [item.split for item in rows(path)]
     assert found == ["train", "test", "test", "test", "val", "", "", "held-out"]
     catalog = Catalog.register(tmp_path / "root", "S1")
-    assert ingest_crops(catalog, path, "person").test == 3
+    summary = ingest_crops(catalog, path, "person")
+    assert summary.test == 3
+    assert summary.aside.remarks == [f"rows of {path} without a split, which may train: 2"]
     index = catalog.index()
     assert index.test.tolist() == [False, True, True, True, False, False, False, False]
     assert index.held_out.tolist() == [False, True, True, True, False, False, False, True]
@@ -387,6 +389,10 @@ def test_a_column_twice(tmp_path: Path) -> None:
         )
         pq.write_table(written, tmp_path / "a.parquet")
         refused(tmp_path / "a.parquet", f"2 columns '{name}'")
+    ours = ["image", "label", "source", "source", "confidence", "round", "team"]
+    columns = [pa.array(PICTURES[:2]), *[pa.array(["a", "b"])] * 6]
+    pq.write_table(pa.Table.from_arrays(columns, names=ours), tmp_path / "a.parquet")
+    refused(tmp_path / "a.parquet", "2 columns 'source'")
 
 
 def test_a_fault_in_the_last_row_leaves_nothing(tmp_path: Path, call: Call) -> None:

@@ -225,7 +225,17 @@ def test_folders_and_files_of_servers_are_passed_over_and_counted(
 
 
 def test_names_that_are_no_servers(put: Put) -> None:
-    for name in ("car", "recycle", "trash", "snapshot", "eaDir", "car@home", "a#1", "Thumbs"):
+    for name in (
+        "car",
+        "recycle",
+        "trash",
+        "snapshot",
+        "eaDir",
+        "car@home",
+        "a#1",
+        "Thumbs",
+        "recycled",
+    ):
         assert not is_foreign(name)
 
 

@@ -12,14 +12,18 @@ import numpy as np
 import pytest
 from conftest import Call, one_line
 
-from collabteam.catalog import Catalog
+from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog.index import CropIndex
 from collabteam.errors import UserError
 from collabteam.exporting.base import EXPORT_FORMATS
 from collabteam.exporting.folder import export_dataset
 from collabteam.exporting.selection import select_labels
 from collabteam.sources.crops import ingest_crops
-from collabteam.testing.labelled_camera import LabelledCamera, make_labelled_camera
+from collabteam.testing.labelled_camera import (
+    LabelledCamera,
+    encoded_picture,
+    make_labelled_camera,
+)
 
 FORMATS = list(EXPORT_FORMATS.names())
 PNG = {"imagefolder": ("GIF8",), "yolo": ("GIF8", "P6")}
@@ -158,6 +162,40 @@ def test_held_out_crops_stay_so_without_their_test_crop(
     selection = select_labels(again, unknown=True)
     exported = set(selection.index.crop_id[selection.rows[selection.split == "held-out"]].tolist())
     assert exported == {c for c, (_, by, _) in labels_of(index).items() if by != "detector"} & found
+
+
+def test_without_its_table_an_export_still_names_its_crops(
+    camera: LabelledCamera, exports: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(camera.catalog.folder, tmp_path / "root" / "S1")
+    same = Catalog.open(tmp_path / "root", "S1")
+    crops = len(same)
+    shutil.copytree(exports / "imagefolder", tmp_path / "cut")
+    (tmp_path / "cut" / "metadata.csv").unlink()
+    for path in (tmp_path / "cut", exports / "imagefolder" / "train", exports / "csv" / "images"):
+        assert ingest_crops(same, path, "proposed").added == 0, path
+    assert len(same) == crops
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_names_that_read_like_nothing_are_names(format: str, tmp_path: Path) -> None:
+    """In a table of somebody else ``nan`` is a missing value; ours say what they mean."""
+    catalog = Catalog.register(tmp_path / "root", "S1", ["None", "test", "nan"])
+    crops = [
+        Crop(encoded_picture(n, "JPEG"), "NA", "nan" if n % 2 else "null", n, 1.5e9 + n)
+        for n in range(6)
+    ]
+    catalog.add_crops(crops)
+    catalog.append_labels(
+        [LabelEvent(crop.crop_id, catalog.classes[n % 3], "person") for n, crop in enumerate(crops)]
+    )
+    selection = select_labels(catalog)
+    export_dataset(catalog, selection, EXPORT_FORMATS.load(format)(), tmp_path / "out")
+    again = Catalog.register(tmp_path / "again", "S2")
+    ingest_crops(again, tmp_path / "out", "person")
+    assert labels_of(again.index()) == labels_of(catalog.index())
+    assert set(again.classes) == {"None", "test", "nan"}
+    assert set(again.index().track.tolist()) == {"NA/nan", "NA/null"}
 
 
 def moves(folder: Path) -> Iterator[tuple[Path, str]]:

@@ -110,7 +110,7 @@ class Columns:
         self._tells_sources = not self.ours and asked == "person" and _OURS.issubset(names)
         self.used = [name for name in dict.fromkeys(names) if name in wanted]
         self.surveyed = [*self.used, *(["source"] if self._tells_sources else [])]
-        for name in [*self.used, "image"]:
+        for name in [*self.surveyed, "image"]:
             if names.count(name) > 1:
                 raise self._error(f" has {names.count(name)} columns {name!r}: keep one of them")
         if asked in names and "label" in names and not self.ours:
@@ -123,6 +123,7 @@ class Columns:
         self._surveyed = 0
         self._of_teams = 0
         self._no_splits: Counter[str] = Counter()
+        self._without_split = 0
         self._units: dict[str, str] = {}
 
     def _error(self, said: str) -> UserError:
@@ -175,6 +176,10 @@ class Columns:
             raise self._error(
                 f": column 'split' has {listed}{more}, expected {SPLITS_EXPECTED}, or nothing"
             )
+        if self._without_split:
+            self._aside.remarks.append(
+                f"rows of {self._path} without a split, which may train: {self._without_split:,}"
+            )
         if len(self._units) > 1:
             listed = " and ".join(f"{unit} ({value})" for unit, value in self._units.items())
             raise self._error(f": column 'time' mixes {listed}: expected one unit")
@@ -201,7 +206,9 @@ class Columns:
     def _survey_splits(self, batch: pa.RecordBatch) -> None:
         for entry in pc.value_counts(self._raw_texts(batch, "split")).to_pylist():
             text = entry["values"] or ""
-            if not is_missing(text) and not split_of(text):
+            if is_missing(text):
+                self._without_split += entry["counts"]
+            elif not split_of(text):
                 self._no_splits[text] += entry["counts"]
 
     def _survey_sources(self, batch: pa.RecordBatch) -> None:

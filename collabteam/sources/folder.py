@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -22,6 +23,8 @@ from collabteam.sources.base import (
 from collabteam.sources.columns import Row
 from collabteam.sources.vocabulary import HELD_OUT, TEST, is_missing, split_of
 from collabteam.sources.walk import Found, is_gone, joined, reason_of
+
+_CROP = re.compile(r"[0-9a-f]{24}")
 
 Parts = tuple[str, ...]
 Layout = Literal["classes", "splits", "classes of splits", "flat"]
@@ -87,15 +90,14 @@ class FolderSource:
             raise UserError(
                 f"path={path} holds no image{told and f': {told}'}; expected .jpg, .png, .webp, ..."
             )
-        known = {*classes, *records.classes, UNKNOWN, UNUSABLE}
+        given = {label for row in records.by_file.values() for label in row.given.values()}
+        known = {*classes, *records.classes, *given, UNKNOWN, UNUSABLE}
         folders = _Folders.of(self._pictures, found)
         self._layout = records.layout if records.name else _layout(path, folders, known)
         self._known = known
         self._check_again(found)
         labelled = [self._label(parts) for parts in self._pictures if not self._row(parts)]
-        self.labels = set(labelled) - {""}
-        for row in records.by_file.values():
-            self.labels |= set(row.given.values())
+        self.labels = (set(labelled) | given) - {""}
         self.answers = bool(self.labels)
         if self.labels:
             self._closed_classes(found)
@@ -207,9 +209,11 @@ class FolderSource:
         label = self._label(parts)
         crop = parts[-1].rpartition(".")[0]
         before = self._records.by_crop.get(crop)
+        # Without its table, an export still names its crops: the catalog may know them.
+        crop = crop if before or _CROP.fullmatch(crop) else ""
         given: dict[Meaning, str] = {self.meaning: label} if label else {}
         if before is None:
-            return Row(given, self._split(parts), {}, "")
+            return Row(given, self._split(parts), {}, crop)
         return Row(given or before.given, self._split(parts) or before.split, before.origin, crop)
 
 

@@ -26,7 +26,7 @@ _SYSTEM = frozenset(
             "$recycle.bin",
             "$extend",
         ),
-        *("recycler", "recycled", "lost+found", "found.000", "__macosx", "icon\r"),
+        *("lost+found", "found.000", "__macosx", "icon\r"),
         *("system volume information", "network trash folder", "temporary items"),
         *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"),
     )
@@ -35,6 +35,8 @@ _SYSTEM = frozenset(
 
 def is_foreign(name: str) -> bool:
     """Whether a file or folder of this name is hidden or a system's, not the user's."""
+    if name in ("RECYCLER", "RECYCLED"):  # of old Windows; in other letters it may be a class
+        return True
     return name.startswith((".", "@")) or name.casefold() in _SYSTEM
 
 
