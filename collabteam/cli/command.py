@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from traceback import walk_tb
 from typing import Any, Literal, NoReturn
@@ -27,6 +27,7 @@ from collabteam.cli.words import (
     given,
     is_pattern,
     only_tells,
+    plain_settings,
     quoted,
     quotes_hint,
     read_words,
@@ -146,10 +147,30 @@ class Command:
             words = self._without_seed(words)
         words = read_words(self.schema, words, options, self.cameras in ("many", "all"))
         self._check_cameras(words)
+        self._check_together(words)
         if self.cameras in ("many", "all"):
             words = self._gather(words)
         sys.argv[1:] = words
         return self._compose_and_run(words)
+
+    def _check_together(self, words: Sequence[str]) -> None:
+        """Raise on settings that cannot go together, as far as that is known without Hydra.
+
+        Raises:
+            UserError: They cannot.
+        """
+        together = getattr(self.schema, "check_together", None)
+        # The files of a recipe also set something, and only Hydra reads them.
+        if together is None or self.experiment:
+            return
+        values = plain_settings(self.schema, words)
+        if values is None or (self.cameras != "all" and not values.get("camera.name")):
+            return
+        config = self.schema()
+        for name, value in values.items():
+            *parts, last = name.split(".")
+            setattr(reduce(getattr, parts, config), last, value)
+        together(config)
 
     def _without_seed(self, words: Sequence[str]) -> list[str]:
         """Leave out ``seed=``: every command once took it, and old scripts still pass it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_origin
 
 from collabteam.errors import UserError
 from collabteam.settings.checks import check_value, expected, nearest, shown, unknown_setting
@@ -143,6 +143,29 @@ def read_words(
         kept.append(word if word.startswith("-") or before in _WITH_VALUE else reader.read(word))
         before = word
     return kept
+
+
+def plain_settings(schema: type, words: Iterable[str]) -> dict[str, Any] | None:
+    """The settings on a command line by dotted name; None if only Hydra can tell all of them.
+
+    Args:
+        schema: The settings of the command.
+        words: From :func:`read_words`.
+    """
+    settings = settings_of(schema)
+    values: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        found = texts(value)
+        if not equals or word.startswith(("-", "~", "+")) or len(found) != 1:
+            return None
+        if name == "camera":
+            values["camera.name"] = found[0]
+        elif (setting := settings.get(name)) is not None and not setting.is_implementation:
+            if get_origin(setting.kind) is list or found[0].lower() == "null":
+                return None
+            values[name] = _check_text(setting, found[0])
+    return values
 
 
 def _flags_apart(words: Sequence[str]) -> list[str]:
@@ -321,11 +344,11 @@ def _unquoted(part: str) -> str:
     return re.sub(r"\\([\\()\[\]{}:=, \t])", r"\1", part)
 
 
-def _check_text(setting: Setting, text: str) -> None:
-    """Raise unless a text without brackets and quotes is a valid value of a setting."""
+def _check_text(setting: Setting, text: str) -> Any:
+    """Return the value that a text gives a setting; raise unless it is valid."""
     kind = setting.kind
     if text.lower() == "null" and (setting.optional or kind is str):
-        return
+        return None
     value: Any = text
     if kind is bool:
         value = {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}.get(text.lower())
@@ -343,3 +366,4 @@ def _check_text(setting: Setting, text: str) -> None:
         wanted = "a list, as in [a,b]" if kind not in (bool, int, float) else expected(setting)
         raise UserError(f"{setting.typed}={shown(text)}: expected {wanted}")
     check_value(setting, value)
+    return value
