@@ -17,7 +17,7 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Any, Literal, NoReturn
 
-from collabteam.cli.endings import complain, ending
+from collabteam.cli.endings import Terminated, complain, ending
 from collabteam.cli.help import help_text
 from collabteam.cli.outcome import Outcome
 from collabteam.cli.words import (
@@ -161,10 +161,10 @@ class Command:
         """
         together = getattr(self.schema, "check_together", None)
         # The files of a recipe also set something, and only Hydra reads them.
-        if together is None or self.experiment:
+        if together is None or self.experiment or self.cameras == "all":
             return
         values = plain_settings(self.schema, words)
-        if values is None or (self.cameras != "all" and not values.get("camera.name")):
+        if values is None or not values.get("camera.name"):
             return
         config = self.schema()
         for name, value in values.items():
@@ -277,7 +277,8 @@ class Command:
             )
         listed = ",".join(quoted(name) for name in dict.fromkeys(names))
         rest = [word for word in words if not word.startswith("camera=")]
-        return [*rest, *([] if every else ["~camera"]), f"cameras=[{listed}]"]
+        # Hydra expects its flags together.
+        return [*([] if every else ["~camera"]), f"cameras=[{listed}]", *rest]
 
     # -- Hydra -----------------------------------------------------------------------------------
 
@@ -400,7 +401,8 @@ class Command:
                 return self.run(config, listener)
         except SystemExit as error:
             # Lightning exits on ^C and SIGTERM during a fit, possibly with code 0.
-            raise KeyboardInterrupt from error
+            by_sigterm = type(error).__name__ == "SIGTERMException"
+            raise (Terminated if by_sigterm else KeyboardInterrupt) from error
 
 
 @dataclass(frozen=True)

@@ -192,6 +192,7 @@ def ended_by_sigterm() -> Iterator[None]:
     """Let SIGTERM end the block as Ctrl-C would, by an exception."""
 
     def end(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not stop the clean-up
         raise Terminated
 
     try:
@@ -201,5 +202,8 @@ def ended_by_sigterm() -> Iterator[None]:
         return
     try:
         yield
+    except SystemExit as error:  # Ray puts a handler of its own in place of ours
+        signal.alarm(0)  # and would abort the process three seconds after the signal
+        raise Terminated from error
     finally:
         signal.signal(signal.SIGTERM, before)
