@@ -119,7 +119,7 @@ def _show(selection: Selection, catalog: Catalog, out: RichConsole) -> None:
 
 
 def _lines(selection: Selection, catalog: Catalog, config: ExportConfig) -> list[str]:
-    from collabteam.exporting.readme import NOT_CERTIFIED
+    from collabteam.exporting.readme import NOT_CERTIFIED, not_certified
 
     lines = [
         f"{catalog.name}: {len(selection)} labelled crops as {config.format} in {config.to}; "
@@ -135,8 +135,10 @@ def _lines(selection: Selection, catalog: Catalog, config: ExportConfig) -> list
         lines.append(f"certified: {' '.join(selection.certificate.statement.split())}")
         lines.append(f"next: read {config.to}/README.md, then hand the folder over")
     elif (selection.source == "team").any():
-        lines.append(NOT_CERTIFIED)
-        lines.append(f"next: {audit}, then export with certified=true")
+        why = not_certified(catalog)
+        again = "" if why == NOT_CERTIFIED else " new=true"
+        lines.append(why)
+        lines.append(f"next: {audit}{again}, then export with certified=true")
     else:
         lines.append(f"next: python -m collabteam.train camera={catalog.name} round=0")
     return lines

@@ -912,6 +912,15 @@ def test_certified_is_what_the_last_certificate_covers(tmp_path: Path, call: Cal
     text = (tmp_path / "all" / "README.md").read_text()
     assert "Not certified as a whole: audit 10 covers a part of the team's labels (ship)" in text
 
+    # And that an audit failed is not kept silent.
+    certify(catalog, 12, frozen, {"ship": False, "car": False, "plane": False})
+    said = call("export", *base, f"to={tmp_path / 'failed'}")
+    assert said.code == 0, said.err
+    for words in (said.out, (tmp_path / "failed" / "README.md").read_text()):
+        assert "ot certified: audit 12 failed (ship, car, plane)" in words
+        assert "not been audited" not in words
+    assert "next: python -m collabteam.audit camera=S1 new=true, then export" in said.out
+
 
 def test_min_confidence_leaves_the_statement_behind(tmp_path: Path, call: Call) -> None:
     catalog, _ = make(tmp_path / "outputs")

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from conftest import SMALL, Call, command, environment, fingerprints, one_line, read_json
 from conftest import run as run_alone
@@ -177,6 +178,48 @@ def test_long_jobs_end_with_their_driver(root: Path, launcher: str) -> None:
         except CameraInUse:
             assert time.monotonic() < end, "its job goes on alone"
         time.sleep(0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local", "ray"])
+def test_sigterm_to_the_driver_alone(root: Path, launcher: str) -> None:
+    """It ends the workers, the idle one too, and the table says what is done."""
+    Catalog.register(root, "bare", ["car", "ship"])
+    process = subprocess.Popen(
+        command("train", f"root={root}", "-m", "camera=bare,sim", "round=0", *SMALL,
+                "optim.epochs=5000", f"hydra/launcher={launcher}", "runtime.jobs=2"),
+        cwd=root.parent, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    _until_training(root, process)
+    while not list(root.glob(".sweeps/*/0.outcome")):
+        time.sleep(0.1)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert workers or launcher == "basic"
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert "Traceback" not in err
+    assert "bare has no crops" in row(out, "bare")
+    assert "continues from there" in row(out, "sim")
+    assert "train: 0 done, 0 skipped, 2 failed; run the same command again" in out
+    assert err.splitlines()[-1].startswith("train: ended by SIGTERM")
+    left = psutil.wait_procs(workers, timeout=10)[1]
+    assert not left, [one.cmdline() for one in left]
+
+
+@pytest.mark.slow
+def test_an_idle_worker_ends_with_a_driver_that_was_killed(root: Path) -> None:
+    Catalog.register(root, "bare", ["car", "ship"])
+    process = _start(root, "camera=bare,sim", "round=0", *SMALL, "optim.epochs=5000",
+                     "hydra/launcher=joblib", "runtime.jobs=2")  # fmt: skip
+    _until_training(root, process)
+    while not list(root.glob(".sweeps/*/0.outcome")):
+        time.sleep(0.1)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    assert not psutil.wait_procs(workers, timeout=15)[1]
 
 
 @pytest.mark.slow

@@ -30,8 +30,8 @@ class MetadataTable:
             crop: The crop.
             file: Path of its picture, relative to the table.
         """
-        values = crop.attributes()
-        for name in ("video", "track"):
-            values[name] = no_formula(values[name])
-        cells = [file, crop.crop_id, *values.values(), *crop.box_sides().values()]
-        self._rows.writerow(["" if cell is None else cell for cell in cells])
+        cells = [file, crop.crop_id, *crop.attributes().values(), *crop.box_sides().values()]
+        self._rows.writerow(
+            "" if cell is None else no_formula(cell) if isinstance(cell, str) else cell
+            for cell in cells
+        )

@@ -137,18 +137,34 @@ def _by_source(selection: Selection) -> Iterable[str]:
 def _certified(catalog: Catalog, selection: Selection) -> list[str]:
     certificate = selection.certificate
     if certificate is None:
-        try:
-            newest = newest_certificate(catalog.workspace)
-        except UserError as error:
-            return [f"Not certified: {error}."]
-        if newest is None:
-            return [f"{NOT_CERTIFIED.capitalize()}."]
-        passed = ", ".join(newest.classes_that(passed=True)) or "no class passed"
-        return [
-            f"Not certified as a whole: audit {newest.audit} covers a part of the team's labels "
-            f"({passed}); `certified=true` exports that."
-        ]
+        why = not_certified(catalog)
+        return [f"{why[0].upper()}{why[1:]}."]
     return [*_statement(certificate), *_since(certificate, selection)]
+
+
+def not_certified(catalog: Catalog) -> str:
+    """Say in one line, without a full stop, what the last audit found about a camera's labels.
+
+    Args:
+        catalog: A camera of which all labels are exported, not only certified ones.
+    """
+    try:
+        newest = newest_certificate(catalog.workspace)
+    except UserError as error:
+        return f"not certified: {error}"
+    if newest is None:
+        return NOT_CERTIFIED
+    passed = newest.classes_that(passed=True)
+    failed = [name for name, found in newest.classes.items() if found.passed is False]
+    if not passed:
+        return (
+            f"not certified: audit {newest.audit} failed ({', '.join(failed) or 'no class passed'})"
+        )
+    but = f", and {', '.join(failed)} failed" if failed else ""
+    return (
+        f"not certified as a whole: audit {newest.audit} covers a part of the team's labels "
+        f"({', '.join(passed)}){but}; certified=true exports that part"
+    )
 
 
 def _statement(certificate: Certificate) -> list[str]:

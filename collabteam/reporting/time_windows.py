@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from collabteam.annotation_tools.spreadsheet import no_formula
 from collabteam.errors import plain
 from collabteam.machine import utc_stamp
 from collabteam.monitoring.windows import TimeWindow, TimeWindows
@@ -33,8 +34,9 @@ def to_csv(found: TimeWindows) -> str:
     text = io.StringIO()
     rows = [*(("time", row) for row in _timed(found)), *(("video", row) for row in found.by_video)]
     records = [{"by": by, "round": found.round, **_record(row)} for by, row in rows]
-    for record in records:
+    for (_, row), record in zip(rows, records, strict=True):
         labels = record.pop("labels")
+        record["name"] = no_formula(row.name)
         record |= {f"label/{name}": count for name, count in labels.items()}
     writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
     writer.writeheader()

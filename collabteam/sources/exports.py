@@ -33,7 +33,7 @@ IMAGES = "images"
 _METADATA, _COCO, _TASKS = ("metadata.csv",), ("annotations.json",), ("tasks.json",)
 _INTERFACE, _ARCHIVE, _LABELS = ("interface.xml",), ("dataset.zip",), ("labels.json",)
 _PARQUET, _DATA = ("crops.parquet",), "data"
-_NAMES = ("video", "track")
+_NAMES = ("proposed", "video", "track")
 # The columns of every table but Parquet's; one row of texts for each picture.
 _COLUMNS = (
     *("crop_id", "label", "split", "source", "confidence", "round", "team", "proposed"),

@@ -17,8 +17,8 @@ class Csv(ExportFormat):
     name = "csv"
     layout = "`metadata.csv` and `images/`"
     notes = (
-        "UTF-8, RFC 4180. A video or track whose name would be a formula in a spreadsheet begins "
-        "with `'`.",
+        "UTF-8, RFC 4180. A `'` stands before whatever in a name a spreadsheet of any language "
+        "would take for a formula.",
         labels_become_a_persons("review import="),
     )
 
