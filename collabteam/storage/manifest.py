@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from collabteam.errors import UserError, plain
 from collabteam.settings import check_classes, is_camera_name
@@ -21,7 +21,8 @@ _DEEPEST = 8
 _MOST_ALIASES = 16
 
 
-class Found(NamedTuple):
+@dataclass(frozen=True)
+class Found:
     """The cameras below a folder.
 
     Attributes:
