@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from collabteam.errors import UserError
 from collabteam.exporting.base import EXPORT_FORMATS
 from collabteam.exporting.folder import export_dataset
 from collabteam.exporting.selection import select_labels
-from collabteam.sources.crops import ingest_crops
+from collabteam.sources.crops import ingest_crops, open_source
 from collabteam.testing.labelled_camera import (
     LabelledCamera,
     encoded_picture,
@@ -232,6 +233,18 @@ def test_a_metadata_table_of_somebody_else_is_none_of_ours(
     for name in ("annotations.json", "tasks.json", "labels.json", "dataset.zip", "crops.parquet"):
         (theirs / name).write_bytes(b'{"broken')
     assert ingest_crops(again, theirs, "person").labelled == {"car": 1}
+
+
+def test_a_pipe_in_place_of_a_table_is_not_waited_for(exports: Path, tmp_path: Path) -> None:
+    for format, name in (("csv", "metadata.csv"), ("parquet", "crops.parquet")):
+        folder = Path(shutil.copytree(exports / format, tmp_path / format))
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+        if format == "csv":
+            assert open_source(folder, "person").labels == {"images"}  # an ordinary folder
+        else:
+            with pytest.raises(UserError, match="holds no image"):
+                open_source(folder, "person")
 
 
 DAMAGE = {

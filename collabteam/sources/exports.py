@@ -73,10 +73,13 @@ def open_export(
     Raises:
         UserError: It is one, and damaged.
     """
-    there = set(found.files)
+    # Only regular files: reading a pipe might never end.
+    there = {
+        parts for parts in found.files if is_table(parts[-1]) and path.joinpath(*parts).is_file()
+    }
     pictures = [parts for parts in found.files if parts[-1].lower().endswith(EXTENSIONS)]
     if not pictures:
-        return _open_packed(path, found, labels, classes, aside)
+        return _open_packed(path, there, labels, classes, aside)
     readers: list[tuple[Parts, Callable[[Path], tuple[_Rows, list[str]] | None]]] = [
         (_METADATA, _read_metadata),
     ]
@@ -97,15 +100,15 @@ def open_export(
 
 
 def _open_packed(
-    path: Path, found: Found, labels: Labels, classes: Collection[str], aside: Aside
+    path: Path, there: set[Parts], labels: Labels, classes: Collection[str], aside: Aside
 ) -> Source | None:
     """Open an export whose pictures are inside of other files."""
-    shards = [p for p in found.files if p[:-1] == (_DATA,) and SHARD.fullmatch(p[-1])]
+    shards = sorted(p for p in there if p[:-1] == (_DATA,) and SHARD.fullmatch(p[-1]))
     if shards:
         return _tables(path, shards, labels, classes, aside)
-    if _PARQUET in found.files:
+    if _PARQUET in there:
         return _tables(path, [_PARQUET], labels, classes, aside)
-    if {_ARCHIVE, _LABELS} <= set(found.files):
+    if {_ARCHIVE, _LABELS} <= there:
         return _Archive(path, labels, classes, aside)
     return None
 
