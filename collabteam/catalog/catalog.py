@@ -66,6 +66,12 @@ class Catalog:
         self._labels = workspace.table("labels")
         self._labels.add_missing_texts(LABEL_SCHEMA)
         workspace.table("truth")  # find damage here, not in the middle of a command
+        self._lost: list[str] = []
+        if len(self._labels) and not len(self._crops):
+            self._crops.refresh()  # another process may have added the first ones meanwhile
+            if not len(self._crops):
+                self._lost = [name for name in self.log(["crop_id"])["crop_id"].to_pylist() if name]
+                self._check_complete()
         self._read = IndexBuilder()
         self._reading = threading.Lock()
 
@@ -148,7 +154,10 @@ class Catalog:
             log = self.log()
             said = pc.is_in(log["source"], pa.array(["team", "rollback", "oracle"]))
             said = pc.and_(said, pc.not_equal(log["purpose"], "test"))
-            labels.append(log.filter(pc.invert(said)))
+            log = log.filter(pc.invert(said))
+            # Crops that came since the table was copied are not in the copy.
+            copied = to.table("crops").read(["crop_id"])["crop_id"]
+            labels.append(log.filter(pc.is_in(log["crop_id"], copied.combine_chunks())))
         to.write_manifest(_manifest(self.name, self.classes))
 
     def set_classes(self, classes: Sequence[str]) -> None:
@@ -311,6 +320,15 @@ class Catalog:
         with self._reading:
             return self._read.annotations()
 
+    def _check_complete(self) -> None:
+        """Raise if the log names crops that are not there."""
+        if self._lost:
+            table = self.workspace.place_of(self.workspace.table_folder("crops"))
+            raise UserError(
+                f"{table} is damaged: the log has {len(self._lost)} events about crops that are "
+                f"not in it, such as {self._lost[0]:.24}: restore it from a backup"
+            )
+
     def _read_log(self) -> None:
         """Read the events and crops that were added since the last read."""
         # The log first: crops are read after it, so they include every crop with an event.
@@ -321,7 +339,8 @@ class Catalog:
             self._read.group()  # before the events are in memory as well
             self._read.reserve(0, events)
             for batch in self._labels.batches(LOG_COLUMNS, self._read.events, events):
-                self._read.add_events(batch)
+                self._lost += self._read.add_events(batch)
+            self._check_complete()
 
     def rows(self, crop_ids: Sequence[str]) -> npt.NDArray[np.int64]:
         """Row numbers of :class:`CropIndex` by name.

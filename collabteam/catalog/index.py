@@ -220,9 +220,16 @@ class IndexBuilder:
         self._time.add(unix_seconds(np.asarray(batch["time"], dtype=np.float64)))
         self.crops += batch.num_rows
 
-    def add_events(self, batch: pa.RecordBatch) -> None:
-        """Add events, with ``LOG_COLUMNS``; events about unknown crops are ignored."""
-        self._events.add(self.names.find(batch["crop_id"]), batch)
+    def add_events(self, batch: pa.RecordBatch) -> list[str]:
+        """Add events, with ``LOG_COLUMNS``.
+
+        Returns:
+            Names that no crop has; their events are ignored.
+        """
+        rows = self.names.find(batch["crop_id"])
+        self._events.add(rows, batch)
+        named = batch["crop_id"].filter(pa.array(rows < 0))
+        return named.filter(pc.not_equal(named, "")).to_pylist()  # type: ignore[no-any-return]
 
     def annotations(self) -> Annotations:
         """Return the annotations of the crops."""

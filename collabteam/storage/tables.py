@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
@@ -13,10 +15,22 @@ import lance
 import pyarrow as pa
 from lance.optimize import Compaction, CompactionOptions
 
-from collabteam.errors import UserError, disk_errors, first_line
+from collabteam.errors import UserError, disk_errors, file_error, first_line
+from collabteam.storage.commits import (
+    Commit,
+    last_commit,
+    manifest_file,
+    manifest_hash,
+    newest_version,
+    note_commit,
+    record_of,
+    shorten,
+)
+from collabteam.storage.files import sync
 from collabteam.storage.layout import TABLES_LOCK
 from collabteam.storage.locks import file_lock
-from collabteam.storage.store import Store, append_once, merge_small
+from collabteam.storage.staging import write_errors
+from collabteam.storage.store import Store, append_once, merge_small, together
 
 Result = TypeVar("Result")
 
@@ -54,9 +68,86 @@ class Table:
         self.path = path
         self._store = store
         self._before_append = before_append
-        with self._damage():
-            address, options = _address(path, self._store)
-            self._data = self._reach(lambda: lance.dataset(address, storage_options=options))
+        # Before the table is opened, because others may commit in between.
+        last = last_commit(path) if store is None else None
+        try:
+            with self._damage():
+                self._data = self._reach(self._open)
+        except UserError as error:
+            self._check_unconfirmed(last, error)
+            raise
+        self._seen = self.version
+        self._synced = self._last_fragment()
+        if last is not None:
+            self._compare(last)
+
+    def _open(self) -> lance.LanceDataset:
+        address, options = _address(self.path, self._store)
+        data = lance.dataset(address, storage_options=options)
+        if data.version < 1:  # what Lance makes of a file of zeros
+            raise ValueError("the file of its newest version is broken")
+        return data
+
+    def _check_unconfirmed(self, last: Commit | None, error: UserError) -> None:
+        """Say so if a power cut broke the file of a commit before anybody was told of it.
+
+        Raises:
+            UserError: Only a commit is broken that was never confirmed.
+        """
+        newest = newest_version(self.path)
+        if last is None or last.rows < 0 or newest <= last.version:
+            return
+        if (broken := manifest_file(self.path, newest)) and manifest_file(self.path, last.version):
+            raise UserError(
+                f"{broken} is damaged ({first_line(error.__cause__ or error)}): delete it; nothing "
+                f"that was confirmed is lost, it is in version {last.version} of the table"
+            ) from error
+
+    def _compare(self, last: Commit) -> None:
+        """Compare the table with the newest commit that was noted.
+
+        Raises:
+            UserError: The table has lost rows, or the file of its version has changed.
+        """
+        version, rows = self.version, len(self)
+        if version < last.version or rows < last.rows:
+            noted = f", {last.rows} rows" if last.rows >= 0 else ""
+            record = record_of(self.path)
+            raise UserError(
+                f"{self.path} is damaged: commits are lost (expected at least version "
+                f"{last.version}{noted}, as {record} says; got version {version}, {rows} rows): "
+                f"restore {self.path} from a backup, or delete {record} to go on without what is "
+                "lost"
+            )
+        is_known = version == last.version and last.manifest.isalnum()
+        if is_known and last.manifest != manifest_hash(self.path, version):
+            raise UserError(
+                f"{manifest_file(self.path, version)} is damaged: it is not what was written; "
+                f"restore {self.path} from a backup"
+            )
+
+    def _check_seen(self) -> None:
+        """Raise if the table has less than this object has seen: files were lost meanwhile."""
+        if self.version < self._seen:
+            raise UserError(
+                f"{_address(self.path, self._store)[0]} is damaged: version {self._seen} was there "
+                f"a moment ago, now there is version {self.version}: restore it from a backup"
+            )
+        self._seen = self.version
+
+    def _latest(self) -> None:
+        self._reach(self._data.checkout_latest)
+        self._check_seen()
+
+    def _last_fragment(self) -> int:
+        return max((part.fragment_id for part in self._data.get_fragments()), default=-1)
+
+    def _settle(self) -> None:
+        """Flush what the last commit made to the disk, then note the commit."""
+        made = [part for part in self._data.get_fragments() if part.fragment_id > self._synced]
+        _flush(self.path, self.version, [path for part in made for path in _data_files(part)])
+        self._synced = self._last_fragment()
+        note_commit(self.path, self.version, int(self._data.count_rows()))
 
     def _reach(self, operation: Callable[[], Result]) -> Result:
         """Run a read operation, with retries while the table's store does not answer."""
@@ -87,6 +178,10 @@ class Table:
         except OSError as error:
             if "already exists" not in str(error):
                 raise
+            return
+        if store is None:
+            _flush(path, 1, [])
+            note_commit(path, 1, 0)
 
     def add_missing_texts(self, schema: pa.Schema) -> None:
         """Add empty text columns that an earlier version's table lacks.
@@ -100,6 +195,9 @@ class Table:
                 self._data.checkout_latest()  # type: ignore[no-untyped-call]
                 if set(missing) - set(self._data.schema.names):  # no other process added them first
                     self._data.add_columns(dict.fromkeys(missing, "''"))
+                    if self._store is None:
+                        self._synced = -1  # each fragment has a new file
+                        self._settle()
 
     @contextmanager
     def _damage(self) -> Iterator[None]:
@@ -113,6 +211,9 @@ class Table:
             if not isinstance(error, lances) and type(error).__name__ != "PanicException":
                 raise
             place, _ = _address(self.path, self._store)
+            if self._store is None and "(os error 13)" in str(error):
+                refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                raise file_error(self.path, refused, "read") from error
             raise UserError(
                 f"{place} cannot be used ({first_line(error)}): if it is damaged, restore it from "
                 f"a backup, or move the folder {place.rpartition('/')[0]} away and ingest again"
@@ -127,6 +228,7 @@ class Table:
         """Read the newest version of the table."""
         # Retried, because the version found may be removed before it is read.
         self._following(self._data.checkout_latest)
+        self._check_seen()
 
     def _following(self, read: Callable[[], Result]) -> Result:
         """Read, and retry with the newest version if a merge removed this one's files.
@@ -140,7 +242,7 @@ class Table:
                     return self._reach(read)
             except UserError:
                 with self._damage():
-                    self._reach(self._data.checkout_latest)
+                    self._latest()
                 if self.version == version:
                     raise
         with self._damage():
@@ -159,11 +261,14 @@ class Table:
         if rows.num_rows == 0:
             return
         self._before_append()
+        self._check_seen()
         with self._merging(shared=True), self._damage(), disk_errors():
             if self._store is None:
                 self._data = lance.write_dataset(rows, self._data, mode="append")
+                self._settle()
             else:
                 self._data = append_once(self._data, rows, self._store)
+        self._seen = self.version
 
     def append_few(self, rows: pa.Table) -> None:
         """Add rows as :meth:`append` does, and merge the commits once there are many small ones.
@@ -178,7 +283,7 @@ class Table:
             self._data = merge_small(self._data, _SMALL_FRAGMENT, self._store)
             return
         # Skipped while others append or if the disk is full: the rows are already safe.
-        unfit = suppress(OSError, ValueError, RuntimeError)
+        unfit = suppress(_Busy, OSError, ValueError, RuntimeError)
         with unfit, self._merging(wait=False):
             self._merge(_SMALL_FRAGMENT)
 
@@ -249,6 +354,8 @@ class Table:
                 advance(sum(unmerged[part.id] for part in task.fragments))
         Compaction.commit(self._data, merged)
         self._data.checkout_latest()  # type: ignore[no-untyped-call]
+        self._settle()
+        shorten(self.path)
 
     @contextmanager
     def _merging(self, shared: bool = False, wait: bool = True) -> Iterator[None]:
@@ -261,8 +368,13 @@ class Table:
             return
         file = self.path.with_name(TABLES_LOCK)
         with ExitStack() as stack:
-            with self._damage(), disk_errors():
-                stack.enter_context(file_lock(file, shared, wait))
+            with write_errors(file), disk_errors():
+                try:
+                    stack.enter_context(file_lock(file, shared, wait))
+                except BlockingIOError as error:
+                    if wait:
+                        raise
+                    raise _Busy from error
             yield
 
     def read(self, columns: Sequence[str]) -> pa.Table:
@@ -312,6 +424,32 @@ class Table:
         if len(rows) and (min(rows) < 0 or max(rows) >= len(self)):
             raise IndexError(f"rows {min(rows)} to {max(rows)} of {len(self)} in {self.path}")
         return self._following(lambda: self._data.take(list(rows), columns=list(columns)))
+
+
+class _Busy(Exception):
+    """Another process holds the lock of the tables."""
+
+
+def _data_files(part: lance.LanceFragment) -> list[str]:
+    return [file.path for file in part.metadata.files]
+
+
+def _flush(path: Path, version: int, files: list[str]) -> None:
+    """Flush a version of a table to the disk: its data, its manifest and their folders.
+
+    Raises:
+        OSError: The disk fails.
+    """
+    manifest = manifest_file(path, version)
+    made = [path / "data" / name for name in files] + ([manifest] if manifest else [])
+    folders = dict.fromkeys(file.parent for file in made)
+
+    def flush(one: Path) -> None:
+        with suppress(FileNotFoundError):  # a merge by another process has replaced it
+            sync(one)
+
+    # At the same time: the disk then writes all of it at once.
+    together(flush, [*made, *folders])
 
 
 def _address(path: Path, store: Store | None) -> tuple[str, dict[str, str] | None]:

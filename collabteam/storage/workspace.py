@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from collabteam.errors import UserError, disk_errors
 from collabteam.settings import check_camera_name, is_camera_name
+from collabteam.storage.commits import RECORD as COMMITS
 from collabteam.storage.files import make_folder, write_bytes, write_text
 from collabteam.storage.layout import MANIFEST, CameraFiles, TableName
 from collabteam.storage.locks import Lock, LockHeld
@@ -295,6 +296,9 @@ class Workspace(CameraFiles):
 
 
 def _link(source: str, to: str) -> None:
+    if Path(source).name == COMMITS:  # it grows
+        shutil.copy2(source, to)
+        return
     try:
         os.link(source, to)
     except OSError:  # another file system, or one without hard links

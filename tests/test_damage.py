@@ -1,0 +1,236 @@
+"""Damage of a camera's files is found, named, and reported before anything is written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import fingerprints
+
+from collabteam.catalog import Catalog, Crop, LabelEvent
+from collabteam.errors import UserError
+from collabteam.storage.commits import last_commit
+from collabteam.storage.tables import Table
+
+# -- tables ----------------------------------------------------------------------------------------
+
+
+def _camera(root: Path, answers: int = 5) -> Catalog:
+    """Crops and as many commits of the log, the last of which is the newest manifest."""
+    catalog = Catalog.register(root, "k", ["car", "ship"])
+    crops = [Crop(b"%d" % number) for number in range(answers)]
+    catalog.add_crops(crops[:2])
+    catalog.add_crops(crops[2:])
+    for crop in crops:
+        catalog.append_labels([LabelEvent(crop.crop_id, "car", "person")])
+    return catalog
+
+
+def _newest(folder: Path) -> Path:
+    return min((folder / "_versions").glob("*.manifest"))
+
+
+def _gone(folder: Path) -> None:
+    _newest(folder).unlink()
+
+
+def _two_gone(folder: Path) -> None:
+    for _ in range(2):
+        _gone(folder)
+
+
+def _all_but_the_first_gone(folder: Path) -> None:
+    for file in sorted((folder / "_versions").glob("*.manifest"))[:-1]:
+        file.unlink()
+
+
+def _zeros(folder: Path) -> None:
+    file = _newest(folder)
+    file.write_bytes(bytes(file.stat().st_size))
+
+
+def _empty(folder: Path) -> None:
+    _newest(folder).write_bytes(b"")
+
+
+def _flipped(folder: Path) -> None:
+    """A bit in the name of a data file: what Lance reads of it, it takes for true."""
+    file = _newest(folder)
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b".lance", b".lancd", 1))
+
+
+def _data_gone(folder: Path) -> None:
+    min((folder / "data").iterdir()).unlink()
+
+
+def _data_zeros(folder: Path) -> None:
+    file = min((folder / "data").iterdir())
+    file.write_bytes(bytes(file.stat().st_size))
+
+
+BREAKS = [_gone, _two_gone, _all_but_the_first_gone, _zeros, _empty, _flipped]
+
+
+@pytest.mark.parametrize("table", ["crops", "labels"])
+@pytest.mark.parametrize("damage", [*BREAKS, _data_gone, _data_zeros])
+def test_a_damaged_table_is_named_before_anything_is_written(
+    tmp_path: Path, table: str, damage: Callable[[Path], None]
+) -> None:
+    folder = _camera(tmp_path).workspace.folder / f"{table}.lance"
+    damage(folder)
+    before = fingerprints(tmp_path)
+    with pytest.raises(UserError, match=f"{table}.lance.*damaged.*restore") as caught:
+        Catalog.open(tmp_path, "k").index()
+    assert "\n" not in str(caught.value)
+    assert fingerprints(tmp_path) == before
+
+
+@pytest.mark.parametrize("table", ["crops", "labels"])
+@pytest.mark.parametrize("damage", [_gone, _all_but_the_first_gone, _zeros])
+def test_a_camera_of_an_earlier_version_has_lances_hint(
+    tmp_path: Path, table: str, damage: Callable[[Path], None]
+) -> None:
+    folder = _camera(tmp_path).workspace.folder / f"{table}.lance"
+    (folder / "commits").unlink()
+    assert len(Catalog.open(tmp_path, "k").log()) == 5
+    damage(folder)
+    with pytest.raises(UserError, match=f"{table}.lance.* damaged"):
+        Catalog.open(tmp_path, "k")
+
+
+def test_a_log_that_names_crops_which_are_not_there(tmp_path: Path) -> None:
+    """Without any note of commits: no crops at all, and some too few."""
+    catalog = _camera(tmp_path)
+    folder = catalog.workspace.folder / "crops.lance"
+    shutil.rmtree(folder)
+    catalog.workspace.create_table("crops", Table(folder.with_name("truth.lance"))._data.schema)
+    shutil.rmtree(folder)
+    other = Catalog.register(tmp_path / "other", "k", ["car", "ship"])
+    shutil.copytree(other.workspace.folder / "crops.lance", folder)
+    with pytest.raises(UserError, match=r"crops\.lance is damaged: the log has 5 events about"):
+        Catalog.open(tmp_path, "k")
+    other.add_crops([Crop(b"%d" % number) for number in range(3)])
+    shutil.rmtree(folder)
+    shutil.copytree(other.workspace.folder / "crops.lance", folder)
+    damaged = Catalog.open(tmp_path, "k")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"crops\.lance is damaged: the log has 2 events about"):
+            damaged.index()
+
+
+def test_the_remedies_help(tmp_path: Path) -> None:
+    """A table that is restored whole opens, and so does one whose loss is accepted."""
+    catalog = _camera(tmp_path)
+    folder = catalog.workspace.folder / "labels.lance"
+    shutil.copytree(folder, tmp_path / "backup")
+    for _ in range(2):
+        catalog.append_labels([LabelEvent(catalog.index().crop_id[0], "ship", "person")])
+    _two_gone(folder)
+    with pytest.raises(UserError, match="commits are lost"):
+        Catalog.open(tmp_path, "k")
+    for _ in range(2):  # the note, then the hint of Lance
+        with pytest.raises(UserError, match="commits are lost") as caught:
+            Catalog.open(tmp_path, "k")
+        Path(str(caught.value).partition("or delete ")[2].partition(" to go on")[0]).unlink()
+    assert len(Catalog.open(tmp_path, "k").log()) == 5
+    shutil.rmtree(folder)
+    shutil.copytree(tmp_path / "backup", folder)
+    assert len(Catalog.open(tmp_path, "k").log()) == 5
+
+
+def test_a_power_cut_in_the_middle_of_a_commit_costs_nothing_that_was_confirmed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file of the version was there, but not its content; nobody was told that it is."""
+    catalog = _camera(tmp_path)
+    monkeypatch.setattr("collabteam.storage.tables.note_commit", lambda *_: None)
+    catalog.append_labels([LabelEvent(catalog.index().crop_id[0], "ship", "person")])
+    broken = _newest(catalog.workspace.folder / "labels.lance")
+    _zeros(broken.parents[1])
+    with pytest.raises(UserError, match="nothing that was confirmed is lost") as caught:
+        Catalog.open(tmp_path, "k")
+    assert str(caught.value).startswith(f"{broken} is damaged")
+    broken.unlink()
+    (broken.with_name("latest_version_hint.json")).unlink()
+    assert len(Catalog.open(tmp_path, "k").log()) == 5
+
+
+def test_a_commit_is_noted_once_it_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = _camera(tmp_path, 3)
+    folder = catalog.workspace.folder / "labels.lance"
+    flushed: list[str] = []
+    monkeypatch.setattr(
+        "collabteam.storage.tables.sync",
+        lambda file: flushed.append(file.relative_to(folder).as_posix()),
+    )
+    before = last_commit(folder)
+    data = set((folder / "data").iterdir())
+    catalog.append_labels([LabelEvent(catalog.index().crop_id[0], "ship", "person")])
+    after = last_commit(folder)
+    assert before is not None
+    assert after is not None
+    assert (after.version, after.rows) == (before.version + 1, before.rows + 1)
+    (new,) = set((folder / "data").iterdir()) - data
+    assert set(flushed) == {
+        "_versions", f"_versions/{_newest(folder).name}", "data", f"data/{new.name}"
+    }  # fmt: skip
+
+
+def test_what_is_noted_outlives_torn_lines_and_merges(tmp_path: Path) -> None:
+    catalog = _camera(tmp_path, 2)
+    folder = catalog.workspace.folder / "labels.lance"
+    noted = folder / "commits"
+    for torn in (b"7 1", b"\0" * 600, b"999 999 00 00000000\n", bytes(range(256))):
+        with noted.open("ab") as file:
+            file.write(torn)
+        catalog.append_labels([LabelEvent(catalog.index().crop_id[0], "ship", "person")])
+        found = last_commit(folder)
+        assert found is not None
+        assert found.rows == catalog.log_size()
+    noted.write_bytes(noted.read_bytes() * 100)
+    for _ in range(70):
+        catalog.append_labels([LabelEvent(catalog.index().crop_id[0], "car", "person")])
+    assert noted.stat().st_size < 20_000
+    catalog.compact()
+    rows = len(Catalog.open(tmp_path, "k").log())
+    assert rows == 2 + 4 + 70
+    _gone(folder)
+    with pytest.raises(UserError, match="damaged"):
+        Catalog.open(tmp_path, "k")
+
+
+def test_a_note_of_nothing_is_damage(tmp_path: Path) -> None:
+    folder = _camera(tmp_path).workspace.folder / "labels.lance"
+    (folder / "commits").write_bytes(b"\0" * 100)
+    with pytest.raises(UserError, match=r"labels\.lance/commits is damaged: .* delete this one"):
+        Catalog.open(tmp_path, "k")
+
+
+def test_a_copy_has_notes_of_its_own(tmp_path: Path) -> None:
+    catalog = _camera(tmp_path / "a")
+    copy = catalog.copy_to(tmp_path / "b")
+    for number in range(3):
+        copy.add_crops([Crop(b"of the copy %d" % number)])
+    assert len(Catalog.open(tmp_path / "a", "k").index()) == 5
+    assert len(Catalog.open(tmp_path / "b", "k").index()) == 8
+    _gone(copy.workspace.folder / "crops.lance")
+    with pytest.raises(UserError, match="damaged"):
+        Catalog.open(tmp_path / "b", "k")
+    assert len(Catalog.open(tmp_path / "a", "k").index()) == 5
+
+
+def test_a_server_notices_that_commits_vanish(tmp_path: Path) -> None:
+    """It keeps saying so, and adds nothing."""
+    catalog = _camera(tmp_path)
+    catalog.index()
+    _two_gone(catalog.workspace.folder / "labels.lance")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"labels\.lance is damaged"):
+            catalog.index()
+    with pytest.raises(UserError, match=r"labels\.lance is damaged"):
+        catalog.append_labels([LabelEvent(Crop(b"0").crop_id, "ship", "person")])
