@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import fingerprints
+from conftest import SMALL, Call, fingerprints, one_line
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
+from collabteam import load_team
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.errors import UserError
+from collabteam.rounds.predictions import read_fold
 from collabteam.storage.commits import last_commit
 from collabteam.storage.tables import Table
 
@@ -234,3 +241,154 @@ def test_a_server_notices_that_commits_vanish(tmp_path: Path) -> None:
             catalog.index()
     with pytest.raises(UserError, match=r"labels\.lance is damaged"):
         catalog.append_labels([LabelEvent(Crop(b"0").crop_id, "ship", "person")])
+
+
+# -- records of rounds -----------------------------------------------------------------------------
+
+
+def _text(content: str) -> Callable[[Path], None]:
+    return lambda file: file.write_text(content, encoding="utf-8") and None
+
+
+def _with(**changes: object) -> Callable[[Path], None]:
+    """The same record with other values; None takes a key away."""
+
+    def change(file: Path) -> None:
+        content = {**json.loads(file.read_text()), **changes}
+        kept = {name: value for name, value in content.items() if value is not None}
+        file.write_text(json.dumps(kept))
+
+    return change
+
+
+DEEP = '{"x": ' + "[" * 20_000 + "]" * 20_000 + "}"
+ANY = {
+    "deep": _text(DEEP), "huge": _text('{"seed": 1' + "0" * 5000 + "}"), "nan": _text('{"a": NaN}'),
+    "infinite": _text('{"a": 1e999}'), "list": _text("[1]"), "empty": _text(""),
+    "zeros": _text("\0" * 50), "latin": lambda file: file.write_bytes(b'{"a": "\xe9"}') and None,
+    "lacking": _text("{}"),
+}  # fmt: skip
+OWN: dict[str, dict[str, Callable[[Path], None]]] = {
+    "round-0/sample.json": {
+        "crops": _with(crops=3), "names": _with(crops=[1, None]), "seed": _with(seed="x"),
+        "reviewer": _with(reviewer=None), "drawn_from": _with(drawn_from=[1]),
+    },
+    "round-2/folds.json": {
+        "text": _text('{"a": "b"}'), "minus": _text('{"a": -1}'), "half": _text('{"a": 0.5}'),
+        "true": _text('{"a": true}'), "none": _text('{"a": null}'),
+    },
+    "round-2/round.json": {
+        "settings": _with(settings={"team": 3}),
+        "size": _with(settings={"team": {}, "data": {"image_size": "x"}}),
+        "large": _with(settings={"data": {"image_size": 10**400}}),
+        "recall": _with(recall={"validation": 3}), "voting": _with(voting={"a": ["x"]}),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("file", OWN)
+def test_a_record_of_right_syntax_and_wrong_content_is_damage(
+    finished: Path, call: Call, file: str
+) -> None:
+    """Deep, huge, lacking keys, of other types: one line, before anything is written."""
+    path = finished / "sim" / file
+    kept = path.read_bytes()
+    record = finished / "sim" / "round-2" / "round.json"
+    if path != record:
+        _with(files={})(record)  # as earlier versions wrote it
+    for what, damage in (ANY | OWN[file]).items():
+        damage(path)
+        before = fingerprints(finished)
+        said = call("train", f"root={finished}", "camera=sim", "round=3", *SMALL)
+        assert file in one_line(said, "restore it"), what
+        assert fingerprints(finished) == before, what
+        assert not (finished / "sim" / "round-3").exists()
+        path.write_bytes(kept)
+
+
+@pytest.mark.parametrize("file", ["round-2/folds.json", "round-2/increment.json", "branches"])
+def test_a_changed_file_of_the_round_before_is_found_by_its_hash(
+    finished: Path, call: Call, file: str
+) -> None:
+    """One flipped bit, of content that is valid for itself."""
+    path = finished / "sim" / file
+    if file == "branches":
+        path = min((finished / "sim" / "round-2" / "branches").iterdir())
+    content = bytearray(path.read_bytes())
+    place = len(content) // 2 if file == "branches" else content.rindex(b"1")
+    content[place] ^= 1
+    path.write_bytes(content)
+    before = fingerprints(finished)
+    for name, words in (("train", ("round=3", *SMALL)), ("label", ("trainer.threads=1",))):
+        said = call(name, f"root={finished}", "camera=sim", *words)
+        one_line(said, path.name, "damaged", "rollback=1")
+    assert fingerprints(finished) == before
+    if file == "branches":
+        with pytest.raises(UserError, match=f"{path.name}.* other bytes than its round recorded"):
+            load_team(Catalog.open(finished, "sim").workspace.round(2))
+
+
+def test_weights_of_an_earlier_version_must_be_numbers(finished: Path) -> None:
+    """Without hashes, what is no number is found; the rest stays usable."""
+    files = Catalog.open(finished, "sim").workspace.round(2)
+    _with(files=None)(files.record)
+    load_team(files)
+    path = min(files.branches.iterdir())
+    weights, metadata = load_file(path), safe_open(path, "pt").metadata()
+    next(one for one in weights.values() if one.is_floating_point()).view(-1)[0] = float("nan")
+    save_file(weights, path, metadata)
+    with pytest.raises(UserError, match=f"{path.name}: expected the weights.*no finite numbers"):
+        load_team(files)
+
+
+ARRAYS = {"prob": np.zeros((2, 3), np.float32), "fingerprint": "00", "seconds": 1.0}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prob": np.zeros((2, 4))}, {"prob": np.zeros(3)}, {"prob": np.full((2, 3), np.nan)},
+        {"prob": np.full((2, 3), 7.0)}, {"prob": np.array([["a"] * 3])}, {"seconds": "x"},
+        {"seconds": [1, 2]}, {"fingerprint": 3}, {"crop_id": ["a"]}, {"crop_id": [1, 2]},
+        {"crop_id": [["a"], ["b"]]}, {"prob": None},
+    ],
+)  # fmt: skip
+def test_arrays_of_a_fold_of_wrong_content_are_damage(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    file = tmp_path / "fold-0.npz"
+    np.savez(file, **ARRAYS)
+    assert read_fold(file, 3).crop_id is None
+    changed = {name: value for name, value in {**ARRAYS, **change}.items() if value is not None}
+    np.savez(file, **changed)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"fold-0\.npz: expected .*; the file is damaged: restore"):
+        read_fold(file, 3)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "(" * 20_000, "{'descr': '<f4', 'fortran_order': False, 'shape': (1" + "0" * 15 + ",)}",
+        "{'descr': '|O', 'fortran_order': False, 'shape': (3,)}", "{}", "\0",
+    ],
+)  # fmt: skip
+def test_a_header_of_an_array_is_not_trusted(tmp_path: Path, header: str) -> None:
+    file = tmp_path / "fold-0.npz"
+    text = header.encode() + b"\n"
+    content = b"\x93NUMPY\x02\x00" + len(text).to_bytes(4, "little") + text
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("prob.npy", content)
+    with pytest.raises(UserError, match=r"fold-0\.npz: expected arrays .* damaged: restore it"):
+        read_fold(file, 3)
+
+
+def test_a_flipped_bit_in_the_arrays_of_a_fold(finished: Path, call: Call) -> None:
+    path = finished / "sim" / "round-2" / "fold-0.npz"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"prob.npy") + 200] ^= 1
+    path.write_bytes(content)
+    before = fingerprints(finished / "sim" / "labels.lance")
+    said = call("label", f"root={finished}", "camera=sim", "trainer.threads=1")
+    assert "fold-0.npz" in said.err
+    assert said.code == 2
+    assert fingerprints(finished / "sim" / "labels.lance") == before

@@ -44,6 +44,7 @@ ROUND: dict[str, Any] = {
         for name in ("car", "bus")
     },
     "voting": {"car": [0], "bus": [1, 2]},
+    "files": {"folds.json": "00112233"},
     "settings": {"team": {"joint": "product"}, "data": {"image_size": 24}},
     "versions": {"python": "3.11.7"},
     "pool_size": 100,
@@ -111,6 +112,7 @@ def test_a_record_is_written_as_it_was_read(tmp_path: Path) -> None:
 
 def test_what_an_early_record_lacks_gets_its_meaning(tmp_path: Path) -> None:
     assert RoundRecord.read(stored(tmp_path, {}, leave_out="train_unsure"), "").train_unsure == 0
+    assert RoundRecord.read(stored(tmp_path, {}, leave_out="files"), "").files == {}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from collabteam.audits.records import AuditRecord, Certificate
 from collabteam.catalog import CropIndex
 from collabteam.catalog.records import labels_hash
 from collabteam.errors import UserError
+from collabteam.storage.files import damaged
 from collabteam.storage.workspace import Workspace
 
 
@@ -59,11 +60,9 @@ def read_release(workspace: Workspace, record: AuditRecord | Certificate) -> pa.
     try:
         table = pq.read_table(file)
         found = labels_hash(table["crop_id"].to_pylist(), table["label"].to_pylist())
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise UserError(
-            f"{file}: expected the labels that were audited, got {error}: restore it from a "
-            "backup, or begin another audit with new=true"
-        ) from error
+    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
+        remedy = "restore it from a backup, or begin another audit with new=true"
+        raise damaged(file, "the labels that were audited", error, remedy) from error
     if found != record.release.hash:
         raise UserError(
             f"{file} is not the release frozen for audit {record.audit} (its hash is {found}): "

@@ -31,7 +31,7 @@ from collabteam.labelling.stages.measure import (
     PickSamples,
 )
 from collabteam.labelling.stages.record import FinishLabelling
-from collabteam.rounds.records import read_rounds
+from collabteam.rounds.records import check_round, read_rounds
 from collabteam.rounds.stages.score import ScorePool
 from collabteam.rounds.state import digest
 from collabteam.settings import LabelConfig, check, risk_of
@@ -76,6 +76,7 @@ def label_pool(config: LabelConfig, listener: Listener | None = None) -> LabelRe
         if not 0 <= number < len(rounds):
             raise UserError(messages.no_round(catalog.name, number))
         set_threads(config.trainer.threads)
+        check_round(catalog.workspace.round(number), rounds[number])
         plan = LabellingPlan(config, catalog, catalog.index(), rounds[number])
         return label_crops(plan, Runner(listener))
 

@@ -43,12 +43,7 @@ def assign_folds(
         UserError: There are more known folds than ``folds``: reassigning their tracks would let
             networks of earlier rounds validate on crops that they were trained on.
     """
-    least = max((known or {}).values(), default=0) + 1
-    if least > folds:
-        raise UserError(
-            f"data.folds={folds}: the rounds before dealt their tracks into at least {least} "
-            "folds; keep those, or start over with rollback=-1"
-        )
+    check_folds(known or {}, folds)
     names, first, group = np.unique(np.asarray(tracks), return_index=True, return_inverse=True)
     sizes = np.bincount(group, minlength=len(names))
     kinds = np.unique(labels)
@@ -66,6 +61,20 @@ def assign_folds(
         fold_of[track] = fold
         row[fold] += sizes[track]
     return fold_of[group]
+
+
+def check_folds(known: Mapping[str, int], folds: int) -> None:
+    """Raise if tracks of earlier rounds have folds that there are none of any more.
+
+    Raises:
+        UserError: See :func:`assign_folds`.
+    """
+    least = max(known.values(), default=0) + 1
+    if least > folds:
+        raise UserError(
+            f"data.folds={folds}: the rounds before dealt their tracks into at least {least} "
+            "folds; keep those, or start over with rollback=-1"
+        )
 
 
 def pool_folds(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +17,11 @@ from collabteam.features.images import Transform
 from collabteam.learners.base import FitEnvironment, FoldTask, Learner, SharedSettings
 from collabteam.settings import LEARNERS, TrainConfig, TrainerConfig, from_record
 from collabteam.settings.checks import resolve_group
+from collabteam.storage.files import damaged, read_json
 from collabteam.storage.layout import RoundFiles
-from collabteam.team.team import Team, load_transform, voter_file
+from collabteam.team.team import Team, check_voter, load_transform, voter_file
 
+_AGAIN = "train that round again ('train ... rollback=K' with K the round before it)"
 _CHUNK = 256
 """Crops per step when the validation fold is scored."""
 
@@ -133,12 +134,22 @@ def load_team(files: RoundFiles, trainer: TrainerConfig | None = None) -> Team:
         UserError: The round is not finished, or a file is missing or broken.
     """
     try:
-        record = json.loads(files.record.read_text())
-    except (OSError, ValueError) as error:
+        record = read_json(files.record)
+    except UserError as error:
         raise UserError(f"{files.folder}: expected a finished round, got {error}") from error
-    learner = learner_of(record["settings"])
+    try:
+        classes, voting = list(record["classes"]), dict(record["voting"])
+        learner = learner_of(record["settings"])
+        voters = voting_files(learner, files, classes, voting)
+        recorded = dict(record.get("files", {}))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged(files.record, "the record of a round", error, _AGAIN) from error
+    for file in voters:
+        digest = recorded.get(file.relative_to(files.folder).as_posix())
+        if digest is not None:
+            check_voter(file, digest)
     device = Device.of(trainer or TrainerConfig())
-    return voting_team(learner, files, record["classes"], record["voting"], device)
+    return voting_team(learner, files, classes, voting, device)
 
 
 def start_transform(

@@ -43,7 +43,7 @@ from scipy.stats import chi2_contingency, norm, rankdata
 from collabteam.catalog import CropIndex
 from collabteam.machine import utc_stamp, utc_time
 from collabteam.monitoring.windows import last_verdicts
-from collabteam.storage.files import read_json
+from collabteam.rounds.initial import read_draw
 from collabteam.storage.workspace import Workspace
 
 ALPHA = 0.01
@@ -286,7 +286,7 @@ def learned_until(workspace: Workspace, index: CropIndex, number: int) -> int:
         UserError: The draw of i0 is broken.
     """
     file = workspace.round(0).sample
-    drawn_from = int(read_json(file).get("drawn_from", 0)) if file.exists() else 0
+    drawn_from = int(read_draw(file).get("drawn_from", 0)) if file.exists() else 0
     trained = (index.increment_round >= 1) & (index.increment_round <= number)
     trained |= (index.unsure_round >= 0) & (index.unsure_round < number)
     return max(drawn_from, int(np.flatnonzero(trained).max(initial=-1)) + 1)

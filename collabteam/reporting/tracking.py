@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import numpy as np
 
 from collabteam.catalog import Catalog, CropIndex
 from collabteam.environment import isolated
+from collabteam.errors import UserError
 from collabteam.events import Fit, Listener
 from collabteam.features.images import letterbox
 from collabteam.learners.teams import learner_of, voting_files
@@ -24,6 +24,7 @@ from collabteam.reporting.wandb_runs import (
     log_metrics,
     log_rounds,
 )
+from collabteam.rounds.predictions import read_fold
 from collabteam.rounds.records import RoundRecord, read_rounds
 from collabteam.settings import UNKNOWN, LoggerConfig
 from collabteam.storage.workspace import Workspace
@@ -117,12 +118,11 @@ def _samples(catalog: Catalog, index: CropIndex, record: RoundRecord) -> list[Sa
     files, classes = catalog.workspace.round(record.round), record.classes
     names, probs = [], []
     for file in files.all_fold_predictions().values():
-        try:
-            with np.load(file) as kept:
-                names.append(kept["crop_id"])
-                probs.append(kept["prob"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            continue
+        with suppress(UserError):  # a logger shows what there is; 'label' names the damage
+            kept = read_fold(file, len(classes))
+            if kept.crop_id is not None:
+                names.append(kept.crop_id)
+                probs.append(kept.prob_VB)
     if not names:
         return []
     rows = index.crop_id.find(np.concatenate(names).tolist())

@@ -33,7 +33,7 @@ from collabteam.errors import UserError
 from collabteam.events import Fit
 from collabteam.rounds.records import ClassIncrement, RoundRecord, mean_of
 from collabteam.settings import LoggerConfig
-from collabteam.storage.files import make_folder, write_json
+from collabteam.storage.files import make_folder, read_json, write_json
 from collabteam.storage.layout import ROUND_RECORD, RoundFiles
 
 if TYPE_CHECKING:
@@ -299,8 +299,8 @@ def is_logged(project: str, workspace: Workspace, record: RoundRecord) -> bool:
         record: The round's record.
     """
     try:
-        mark = json.loads(workspace.round(record.round).logged.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        mark = read_json(workspace.round(record.round).logged)
+    except UserError:
         return False
     return bool(mark == _said(project, record))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collabteam.catalog import Catalog
+from collabteam.rounds.initial import read_draw
 from collabteam.rounds.records import read_rounds
-from collabteam.storage.files import read_json
 
 
 def next_training(catalog: Catalog) -> str:
@@ -18,7 +18,7 @@ def next_training(catalog: Catalog) -> str:
     file = catalog.workspace.round(0).sample
     if not done and file.exists():
         # Name every size: an experiment may set others, and i0 would then be drawn again.
-        drawn = read_json(file)
+        drawn = read_draw(file)
         command += f" seed={drawn['seed']}" if drawn["seed"] else ""
         command += f" seed_per_class={drawn['seed_per_class']} seed_unknown={drawn['seed_unknown']}"
     return command

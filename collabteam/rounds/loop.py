@@ -100,6 +100,7 @@ def make_round(plan: RoundPlan, runner: Runner) -> RoundRecord:
         UserError: Crops have to be verified first, or settings do not fit the round before.
     """
     catalog, config = plan.catalog, plan.config
+    plan.check_before()
     make_folder(plan.files.folder)
     set_threads(config.trainer.threads)
     if plan.number == 0:

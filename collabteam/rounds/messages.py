@@ -143,4 +143,5 @@ def warnings_of_increment(
 
 def broken_fold(file: Path, error: Exception) -> str:
     """Warn that a fold's predictions cannot be read."""
-    return f"{file} is broken ({error}): the fold is trained again"
+    reason = str(error).removeprefix(f"{file}: ").partition("; the file is damaged")[0]
+    return f"{file} is broken ({reason}): the fold is trained again"

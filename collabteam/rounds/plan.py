@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +13,14 @@ from collabteam.errors import UserError
 from collabteam.features.devices import Device
 from collabteam.features.images import Transform
 from collabteam.learners.base import Learner
+from collabteam.learners.folds import check_folds
 from collabteam.learners.teams import learner_for, start_transform
-from collabteam.rounds.initial import initial_rows
-from collabteam.rounds.records import RoundRecord
+from collabteam.rounds.initial import initial_rows, read_sample
+from collabteam.rounds.records import RoundRecord, check_round, read_folds
 from collabteam.rounds.selection import SelectionRule, selection_rule
 from collabteam.settings import TrainConfig, from_record
 from collabteam.storage.layout import RoundFiles
+from collabteam.team.team import voter_file
 from collabteam.team.voting import VotePolicy, team_policy
 
 
@@ -92,6 +95,25 @@ class RoundPlan:
                 + "; use team.init=scratch, or rollback=-1 to start over"
             )
         return self.files_before
+
+    def check_before(self) -> None:
+        """Make sure that what this round reads of the one before is not damaged.
+
+        Raises:
+            UserError: A file is damaged, or its tracks were dealt into more folds.
+        """
+        if self.before is None:
+            return
+        start_from, needed = self.start_from(), list[Path]()
+        if start_from is not None:
+            needed = [
+                voter_file(start_from, self.classes, columns, fold)
+                for columns in self.learner.groups(self.classes)
+                for fold in self.config.data.train_folds
+            ]
+        check_round(self.files_before, self.before, needed)
+        check_folds(read_folds(self.files_before.folds), self.config.data.folds)
+        read_sample(self.catalog.workspace)
 
     def transform(self) -> Transform:
         """The transform from crops to pictures; that of the starting networks, if any."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,10 +14,13 @@ from pydantic import (
     model_validator,
 )
 
-from collabteam.errors import UserError, first_line
-from collabteam.settings import TeamConfig
+from collabteam.errors import UserError, file_error, first_line
+from collabteam.settings import DataConfig, TeamConfig, TrainConfig
+from collabteam.settings.checks import check_value
+from collabteam.settings.fields import UNSET, settings_of
 from collabteam.settings.records import from_record
-from collabteam.storage.layout import ROUND_RECORD, CameraFiles
+from collabteam.storage.files import damaged, file_digest, parse_json, read_json
+from collabteam.storage.layout import ROUND_RECORD, CameraFiles, RoundFiles
 from collabteam.storage.records import (
     ClassName,
     Count,
@@ -214,6 +217,11 @@ class RoundRecord(Record):
         description="Per class, the folds whose networks vote: one with vote_with=best, all "
         "trained ones with vote_with=mean."
     )
+    files: dict[str, Digest] = Field(
+        default_factory=dict,
+        description="Hash of each file of the round that later work reads, by its name in the "
+        "round's folder; empty in rounds of earlier versions.",
+    )
     settings: dict[str, Any] = Field(
         description="Every setting of the run that counts for its results, nested as in the "
         "configuration."
@@ -265,6 +273,7 @@ class RoundRecord(Record):
     def _check(self) -> RoundRecord:
         if self.round == 0 and self.increment:
             raise ValueError("expected no increment in round 0")
+        self._check_settings()
         named: list[tuple[str, dict[str, Any]]] = [
             ("expected_precision", self.expected_precision),
             ("voting", self.voting),
@@ -280,19 +289,46 @@ class RoundRecord(Record):
                 )
         return self
 
+    def _check_settings(self) -> None:
+        """Check the settings that this version knows; others are compared, not used."""
+        for one in settings_of(TrainConfig).values():
+            value: Any = self.settings
+            for name in one.name.split("."):
+                if not isinstance(value, dict):
+                    raise ValueError(f"settings: expected {one.name} in a group, got {value!r:.40}")
+                value = value.get(name, UNSET)
+                if value is UNSET:
+                    break
+            try:
+                if value is not UNSET and not one.is_implementation:
+                    check_value(one, value)
+                elif value is not UNSET and not isinstance(value["name"], str):
+                    raise ValueError(f"settings: {one.name}: expected a name")
+            except (UserError, OverflowError, KeyError, TypeError) as error:
+                raise ValueError(f"settings: {first_line(error)}") from error
+
     @property
     def policy(self) -> VotePolicy:
         """How the team votes: the settings ``team.vote`` and ``team.joint``.
 
         Raises:
-            UserError: The package that holds the policy is not installed.
+            UserError: The package that holds the policy is not installed, or the record is damaged.
         """
-        return team_policy(from_record(TeamConfig, self.settings["team"]))
+        return team_policy(from_record(TeamConfig, self._group("team")))
 
     @property
     def image_size(self) -> int:
         """Side of the letterboxed square, in pixels: the setting ``data.image_size``."""
-        return int(self.settings["data"]["image_size"])
+        return from_record(DataConfig, self._group("data")).image_size
+
+    def _group(self, name: str) -> dict[str, Any]:
+        found = self.settings.get(name)
+        if not isinstance(found, dict):
+            raise UserError(
+                f"the record of round {self.round} of camera {self.camera} is damaged: it has no "
+                f"settings {name}; restore it from a backup, or train that round again"
+            )
+        return found
 
 
 def read_increment(file: Path) -> dict[str, DrawnClass]:
@@ -302,12 +338,74 @@ def read_increment(file: Path) -> dict[str, DrawnClass]:
         UserError: The file is broken.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_bytes())
         return {name: DrawnClass.model_validate(row) for name, row in content.items()}
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(
             f"{file} is broken ({first_line(error)}): delete it, and training draws again"
         ) from error
+
+
+def hashed_files(files: RoundFiles, kept: Sequence[Path]) -> dict[str, str]:
+    """Hash the files of a finished round that later work reads.
+
+    Args:
+        files: The round's files.
+        kept: Its networks that stay.
+    """
+    # Predictions of folds are left out: they hold a time, and their archive has checksums.
+    return {
+        file.relative_to(files.folder).as_posix(): file_digest(file)
+        for file in (files.sample, files.increment, files.folds, *kept)
+        if file.is_file()
+    }
+
+
+def check_round(files: RoundFiles, record: RoundRecord, needed: Sequence[Path] = ()) -> None:
+    """Make sure that a finished round's files are what the round wrote.
+
+    Args:
+        files: The round's files.
+        record: Its record; one of an earlier version has no hashes to compare with.
+        needed: Files that must be there.
+
+    Raises:
+        UserError: A file is damaged, or one that is needed is missing.
+    """
+    remedy = (
+        f"restore it from a backup, or train that round again ('train ... "
+        f"rollback={record.round - 1}')"
+    )
+    for file in needed:
+        if not file.is_file():
+            raise damaged(file, "the weights of a branch", "no file", remedy)
+    for name, digest in record.files.items():
+        file = files.folder / name
+        try:
+            is_same = not file.exists() or file_digest(file) == digest
+        except PermissionError as error:
+            raise file_error(file, error, "read") from error
+        except (OSError, ValueError):
+            is_same = False
+        if not is_same:
+            is_network = file.parent == files.branches
+            expected = "the weights of a branch" if is_network else "what its round wrote"
+            raise damaged(file, expected, "other bytes than its round recorded", remedy)
+
+
+def read_folds(file: Path) -> dict[str, int]:
+    """Read the fold of each track from ``folds.json``.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    remedy = "restore it from a backup, or train that round again"
+    folds = read_json(file, remedy)
+    wrong = [name for name, fold in folds.items() if type(fold) is not int or fold < 0]
+    if wrong or not folds:
+        found = f"{folds[wrong[0]]!r:.40}" if wrong else "no track"
+        raise damaged(file, "the fold of each track", found, remedy)
+    return folds
 
 
 def read_rounds(files: CameraFiles) -> list[RoundRecord]:

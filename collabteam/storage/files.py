@@ -7,6 +7,7 @@ damaged in any way: each fault is one line that names the file and what helps.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from collabteam.errors import UserError, disk_errors, file_error, first_line
 from collabteam.storage.staging import staging_folder, write_errors
+
+_CHUNK = 2**20
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -131,6 +134,26 @@ def read_npz(path: Path, names: Sequence[str], remedy: str) -> dict[str, NDArray
     # Headers, archives and compression each have errors of their own.
     except Exception as error:
         raise damaged(path, "arrays written by an earlier stage", error, remedy) from error
+
+
+def file_digest(path: Path) -> str:
+    """Hash of what a file holds, in hexadecimal; equal networks have equal hashes.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no file of its kind.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        if path.suffix == ".safetensors":
+            # The library writes the entries of the header in any order.
+            size = int.from_bytes(file.read(8), "little")
+            if size > path.stat().st_size:
+                raise ValueError("a header that is longer than the file")
+            digest.update(json.dumps(parse_json(file.read(size)), sort_keys=True).encode())
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def damaged(path: Path, expected: str, error: BaseException | str, remedy: str) -> UserError:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from collabteam.errors import UserError, plain
+from collabteam.errors import UserError, file_error, plain
 from collabteam.settings import check_classes, is_camera_name
 from collabteam.storage.layout import MANIFEST
 
@@ -79,6 +79,8 @@ def read_manifest(path: Path) -> list[str]:
             raise ValueError("classes that are not a list of names")
         if classes:
             check_classes(classes)
+    except PermissionError as error:
+        raise file_error(path, error, "read") from error
     # PyYAML raises all of these for strange scalars, such as '!!int ""' or '2026-02-31'.
     except (
         *(OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from collabteam.catalog import Catalog, CropIndex
 from collabteam.errors import UserError
 from collabteam.events import Listener
-from collabteam.storage.files import read_json, replacing_folder, write_json, write_parquet
+from collabteam.storage.files import damaged, read_json, replacing_folder, write_json, write_parquet
 
 if TYPE_CHECKING:
     # Code that only reads scores need not wait for torch.
@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 
 PART = 4096
 """Crops per file of scores, the most that a kill can lose."""
+
+
+_UNREADABLE = (OSError, KeyError, TypeError, ValueError, pa.ArrowException)
+
+
+def _damaged(file: Path, error: Exception) -> UserError:
+    remedy = "remove it and run this again, its crops are then scored again"
+    return damaged(file, "scores", error, remedy)
 
 
 class Scorer(Protocol):
@@ -54,8 +62,9 @@ class PredictionStore:
         self, folder: Path, fingerprint: str, classes: list[str], index: CropIndex
     ) -> None:
         self.folder, self.classes, self._names = folder, classes, index.crop_id
+        again = f"remove {folder}, and the pool is scored again"
         self.meta = {"team": fingerprint, "classes": ",".join(classes)}
-        if not folder.exists() or read_json(folder / "team.json") != self.meta:
+        if not folder.exists() or read_json(folder / "team.json", again) != self.meta:
             with replacing_folder(folder) as fresh:
                 write_json(fresh / "team.json", self.meta)
         self._rows: dict[Path, NDArray[np.int32]] = {}  # of each part, -1 for crops not here
@@ -63,12 +72,10 @@ class PredictionStore:
         for file in sorted(folder.glob("part-*.parquet")):
             try:
                 names = pq.read_table(file, columns=["crop_id"])["crop_id"].combine_chunks()
-            except (OSError, pa.ArrowException) as error:
-                raise UserError(
-                    f"{file}: expected scores, got {error}: remove it and run this again, its "
-                    "crops are then scored again"
-                ) from error
-            self._note(file, self._names.find(names))
+                rows = self._names.find(names)
+            except _UNREADABLE as error:
+                raise _damaged(file, error) from error
+            self._note(file, rows)
 
     def _note(self, file: Path, rows: NDArray[np.int64]) -> None:
         self._rows[file] = rows.astype(np.int32)
@@ -131,7 +138,13 @@ class PredictionStore:
             at = np.where(part >= 0, place[part], -1)
             if (at < 0).all():
                 continue
-            table = pq.read_table(file, columns=self.classes)
-            values = np.stack([table[name].to_numpy() for name in self.classes], axis=1)
+            try:
+                table = pq.read_table(file, columns=self.classes)
+                columns = [table[name].to_numpy().astype(np.float32) for name in self.classes]
+                values = np.stack(columns, axis=1)
+                if len(values) != len(part) or not np.isfinite(values).all():
+                    raise ValueError("numbers that are not finite")
+            except _UNREADABLE as error:
+                raise _damaged(file, error) from error
             prob[at[at >= 0]] = values[at >= 0]
         return prob

@@ -24,7 +24,7 @@ from collabteam.features.images import (
     decode_rows,
     decoding_threads,
 )
-from collabteam.storage.files import make_folder, replacing_path
+from collabteam.storage.files import damaged, file_digest, make_folder, parse_json, replacing_path
 from collabteam.storage.layout import RoundFiles
 
 
@@ -111,7 +111,9 @@ def load_weights(network: nn.Module, file: Path) -> None:
     try:
         with safe_open(file, framework="pt") as opened:
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+        if not all(tensor.isfinite().all() for tensor in weights.values()):
+            raise ValueError("weights that are no finite numbers")
+    except (OSError, SafetensorError, ValueError) as error:
         raise _broken(file, error) from error
     try:
         network.load_state_dict(weights)
@@ -120,6 +122,19 @@ def load_weights(network: nn.Module, file: Path) -> None:
             f"{file} holds another network than team.backbone, team.attention and team.stem "
             "describe: set them as they were, or team.init=scratch"
         ) from error
+
+
+def check_voter(file: Path, digest: str) -> None:
+    """Compare the file of a voter with the hash that its round recorded.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    try:
+        if file_digest(file) != digest:
+            raise ValueError("other bytes than its round recorded")
+    except (OSError, ValueError) as error:
+        raise _broken(file, error) from error
 
 
 def load_transform(file: Path, image_size: int) -> Transform:
@@ -138,18 +153,18 @@ def load_transform(file: Path, image_size: int) -> Transform:
             metadata = opened.metadata() or {}
         if "transform" not in metadata:
             return Transform(image_size)
-        found = json.loads(metadata["transform"])
-        mean, std = tuple(found["mean"]), tuple(found["std"])
+        found = parse_json(metadata["transform"])
+        mean, std = (tuple(map(float, found[name])) for name in ("mean", "std"))
+        if not (len(mean) == len(std) == 3 and min(std) > 0 and 1 <= found["size"] <= 4096):
+            raise ValueError(f"a transform of {metadata['transform'][:60]}")
         return Transform(found["size"], mean, std, found["interpolation"])
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise _broken(file, error) from error
 
 
 def _broken(file: Path, error: Exception) -> UserError:
-    return UserError(
-        f"{file}: expected the weights of a branch, got {error}: train that round again "
-        "('train ... rollback=K' with K the round before it)"
-    )
+    remedy = "train that round again ('train ... rollback=K' with K the round before it)"
+    return damaged(file, "the weights of a branch", error, remedy)
 
 
 class Engine(ABC):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,7 @@ from collabteam.labelling.calibration import (
     risk_thresholds,
 )
 from collabteam.labelling.plan import LabellingPlan
+from collabteam.rounds.predictions import read_fold
 from collabteam.stages import Stage
 
 
@@ -48,15 +48,18 @@ class ReadOutOfFold(Stage[dict[int, OutOfFold]]):
     name = "calibrate"
 
     def compute(self, listener: Listener) -> dict[int, OutOfFold]:
-        """Return them by fold; none where an earlier version did not save the crops' names."""
+        """Return them by fold; none where an earlier version did not save the crops' names.
+
+        Raises:
+            UserError: A file is damaged.
+        """
         plan, index, found = self.plan, self.plan.index, {}
         for fold, file in plan.files.all_fold_predictions().items():
-            try:
-                with np.load(file) as kept:
-                    names, prob = kept["crop_id"], kept["prob"].astype(np.float64)
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            kept = read_fold(file, len(plan.classes))
+            if kept.crop_id is None:
                 continue
-            rows = index.crop_id.find(names.tolist())
+            prob = kept.prob_VB.astype(np.float64)
+            rows = index.crop_id.find(kept.crop_id.tolist())
             judged = (rows >= 0) & index.judged()[rows]
             found[fold] = OutOfFold(
                 prob[judged],

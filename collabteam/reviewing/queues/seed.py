@@ -9,11 +9,10 @@ from collabteam.events import Listener
 from collabteam.reviewing.next_step import next_training
 from collabteam.reviewing.queue_order import group_by_class
 from collabteam.reviewing.review_queue import QueuedCrops, ReviewQueue, ReviewState
-from collabteam.rounds.initial import initial_rows
+from collabteam.rounds.initial import initial_rows, read_draw
 from collabteam.rounds.stages.sample import DrawSample
 from collabteam.settings import ReviewConfig, TrainConfig
 from collabteam.stages import Runner
-from collabteam.storage.files import read_json
 
 
 class Seed(ReviewQueue):
@@ -60,7 +59,7 @@ def _is_drawn(catalog: Catalog, config: ReviewConfig) -> bool:
         return False
     if files.record.exists():
         return True
-    drawn = read_json(files.sample)
+    drawn = read_draw(files.sample)
     asked = {"seed_per_class": config.seed_per_class, "seed_unknown": config.seed_unknown}
     return drawn["reviewer"] == "person" and all(
         value is None or value == drawn[name] for name, value in asked.items()

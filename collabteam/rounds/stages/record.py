@@ -7,6 +7,7 @@ import resource
 import sys
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 from collabteam.catalog import CropIndex
 from collabteam.events import Listener
@@ -23,6 +24,7 @@ from collabteam.rounds.records import (
     Reviewer,
     RoundRecalls,
     RoundRecord,
+    hashed_files,
 )
 from collabteam.rounds.stages.evaluate import FoldFigures, TestFigures, TruthFigures
 from collabteam.rounds.stages.select import RoundIncrement
@@ -98,6 +100,7 @@ class FinishRound(Stage[RoundRecord]):
                 for name, row in self.increment.report.items()
             },
             voting=self.voting,
+            files=hashed_files(plan.files, _kept(plan, self.voting)),
             settings=result_settings(config),
             versions={
                 "python": platform.python_version(),
@@ -127,9 +130,10 @@ class FinishRound(Stage[RoundRecord]):
 
     def save(self, output: RoundRecord) -> None:
         """Remove networks that neither vote nor start the next round, then write the record."""
-        files = self.plan.files
-        if self.plan.config.team.init == "scratch":
-            _prune(self.plan, self.voting)
+        files, kept = self.plan.files, _kept(self.plan, self.voting)
+        for file in files.all_branches():
+            if file not in kept:
+                file.unlink()
         output.write(files.record)
 
 
@@ -137,11 +141,11 @@ def _recalls(found: evaluation.Recall) -> dict[str, BranchRecall]:
     return {name: BranchRecall(**sides) for name, sides in found.items()}
 
 
-def _prune(plan: RoundPlan, voting: dict[str, list[int]]) -> None:
-    kept = voting_files(plan.learner, plan.files, plan.classes, voting)
-    for file in plan.files.all_branches():
-        if file not in kept:
-            file.unlink()
+def _kept(plan: RoundPlan, voting: dict[str, list[int]]) -> list[Path]:
+    """The networks that vote or start the next round."""
+    if plan.config.team.init != "scratch":
+        return plan.files.all_branches()
+    return voting_files(plan.learner, plan.files, plan.classes, voting)
 
 
 def _peak_memory_mb() -> float:

@@ -12,12 +12,12 @@ from collabteam.catalog import Catalog, CropIndex, LabelEvent
 from collabteam.errors import UserError
 from collabteam.events import Listener
 from collabteam.rounds import messages
-from collabteam.rounds.initial import initial_rows
+from collabteam.rounds.initial import initial_rows, read_draw
 from collabteam.rounds.oracle import oracle_answers
 from collabteam.rounds.selection import sample_initial
 from collabteam.settings import TrainConfig
 from collabteam.stages import Stage
-from collabteam.storage.files import make_folder, read_json, write_json
+from collabteam.storage.files import make_folder, write_json
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ class DrawSample(Stage[Sample]):
         """
         file, key = self.catalog.workspace.round(0).sample, self._key()
         if file.exists():
-            drawn = read_json(file)
+            drawn = read_draw(file)
             if key.items() <= drawn.items():
                 return Sample(drawn)
             listener.say(messages.sample_is_drawn_again(self.catalog.name))
             return None
         key["drawn_from"] = len(self.catalog.index())
         earlier = (files.sample for files in self.catalog.workspace.rolled_back(0))
-        for drawn in (read_json(file) for file in earlier if file.exists()):
+        for drawn in (read_draw(file) for file in earlier if file.exists()):
             if key.items() <= drawn.items():
                 self.save(Sample(drawn))
                 return Sample(drawn)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collabteam.catalog import UNLABELLED
+from collabteam.errors import UserError
 from collabteam.events import Fit, Listener
 from collabteam.features.backbones import BackboneFeatures
 from collabteam.features.images import Pixels
@@ -18,12 +18,12 @@ from collabteam.learners.base import FitEnvironment, FoldTask
 from collabteam.learners.teams import fit_fold
 from collabteam.rounds import evaluation, messages
 from collabteam.rounds.plan import RoundPlan
+from collabteam.rounds.predictions import SavedFold, read_fold, write_fold
 from collabteam.rounds.stages.select import RoundIncrement
 from collabteam.rounds.stages.training_set import PoolCrops, TrainingSet
 from collabteam.rounds.state import digest
 from collabteam.settings import result_settings
 from collabteam.stages import Stage
-from collabteam.storage.files import write_npz
 
 CHECKPOINT_SECONDS = 60.0
 """Seconds of work that a kill may lose while a fold trains."""
@@ -76,13 +76,14 @@ class TrainFold(Stage[FoldPredictions]):
         if not self._file.exists():
             return None
         try:
-            with np.load(self._file) as kept:
-                if str(kept["fingerprint"]) != self.training.fingerprint:
-                    return None
-                return self._predictions(kept["prob"], float(kept["seconds"]))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            kept = read_fold(self._file, len(self.plan.classes))
+        except UserError as error:
             listener.warn(messages.broken_fold(self._file, error))
             return None
+        count = int((self.folds == self.fold).sum())
+        if kept.fingerprint != self.training.fingerprint or len(kept.prob_VB) != count:
+            return None
+        return self._predictions(kept.prob_VB, kept.seconds)
 
     def earlier_seconds(self, output: FoldPredictions) -> float:
         """Return the time of the fit."""
@@ -144,13 +145,9 @@ class TrainFold(Stage[FoldPredictions]):
 
     def save(self, output: FoldPredictions) -> None:
         """Write the predictions and the names of their crops, and delete the checkpoints."""
-        arrays = {
-            "prob": output.prob_VB,
-            "crop_id": self.training.crop_id[self.folds == self.fold],
-            "fingerprint": self.training.fingerprint,
-            "seconds": output.seconds,
-        }
-        write_npz(self._file, arrays)
+        crop_id = self.training.crop_id[self.folds == self.fold]
+        fingerprint, seconds = self.training.fingerprint, output.seconds
+        write_fold(self._file, SavedFold(output.prob_VB, crop_id, fingerprint, seconds))
         shutil.rmtree(self._unfinished, ignore_errors=True)
 
     def _predictions(self, prob_VB: NDArray[np.float32], seconds: float) -> FoldPredictions:

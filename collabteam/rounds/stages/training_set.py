@@ -14,10 +14,11 @@ from collabteam.features.images import CropPixels, Pixels
 from collabteam.learners.folds import assign_folds, pool_folds
 from collabteam.rounds import messages
 from collabteam.rounds.plan import RoundPlan
+from collabteam.rounds.records import read_folds
 from collabteam.rounds.state import digest, training_digest
 from collabteam.settings import result_settings
 from collabteam.stages import Stage
-from collabteam.storage.files import read_json, write_json
+from collabteam.storage.files import write_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +130,7 @@ class AssignFolds(Stage[NDArray[np.int64]]):
         """Return the folds (N,); tracks keep the folds that they had in the round before."""
         plan = self.plan
         data, seed, tracks = plan.config.data, plan.config.seed, self.training.track
-        known: dict[str, int] = read_json(plan.files_before.folds) if plan.number else {}
+        known = read_folds(plan.files_before.folds) if plan.number else {}
         if plan.number and plan.learner.uses_pool:
             # Tracks had a fold as part of the pool before they joined the training set.
             names = sorted(set(map(str, tracks)))
