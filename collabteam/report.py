@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
-from collabteam.errors import UserError
+from collabteam.errors import UserError, foreign_owner
 from collabteam.events import Listener
 from collabteam.reporting.output import console, tell
 from collabteam.settings import MOST_SAMPLES, CommandConfig
@@ -148,6 +149,11 @@ def _camera(config: ReportConfig) -> Outcome:
     if found is not None:
         names += ["stretches.csv", "stretches.png"]
     files = {name: workspace.report(name) for name in names}
+    if not os.access(workspace.folder, os.W_OK) and (whose := foreign_owner(workspace.folder)):
+        if found is not None:
+            time_windows.render(found[0], out)
+        tell((f"no files are written: {whose}",))
+        return Outcome()
     with workspace.publishing(*files.values()):
         write_text(files["table1.csv"], to_csv(rounds))
         write_json(files["table1.json"], content)

@@ -280,7 +280,6 @@ OWN: dict[str, dict[str, Callable[[Path], None]]] = {
     "round-2/round.json": {
         "settings": _with(settings={"team": 3}),
         "size": _with(settings={"team": {}, "data": {"image_size": "x"}}),
-        "large": _with(settings={"data": {"image_size": 10**400}}),
         "recall": _with(recall={"validation": 3}), "voting": _with(voting={"a": ["x"]}),
     },
 }  # fmt: skip

@@ -83,6 +83,7 @@ class Catalog:
             UserError: There is no such camera under ``root``, or one of its files is damaged.
         """
         workspace = Workspace.at(root, camera)
+        workspace.check_reachable()
         workspace.refresh()
         if not workspace.manifest.is_file():
             known = list(registered(root))
@@ -111,6 +112,7 @@ class Catalog:
         workspace = Workspace.at(root, camera)
         if classes:
             check_classes(list(classes))
+        workspace.check_reachable()
         workspace.refresh()
         if not workspace.manifest.is_file():
             workspace.prepare()

@@ -341,7 +341,8 @@ def _launch(launch: Callable[[], None], plan: Plan) -> str:
             f"no Ray cluster answers at {plan.cluster}: start one ('ray start --head'), or leave "
             "the address out, and one of this machine alone is used"
         )
-    if plan.cluster and (Path.home() / ".ray" / "auth_token").is_file():
+    # A process may have no home folder, and then Path.home() raises.
+    if plan.cluster and Path(os.path.expanduser("~/.ray/auth_token")).is_file():  # noqa: PTH111
         # Ray 2.60 reads its token for address=auto, but for an address only if told to.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:

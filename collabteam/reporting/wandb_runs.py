@@ -17,9 +17,11 @@ the camera's folder, from where ``wandb sync`` can upload them later.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -139,6 +141,13 @@ def _begin(
     )
 
 
+def _give_home() -> None:
+    """W&B looks for settings in the home folder, and fails in a process that has none."""
+    if os.path.expanduser("~") == "~":  # noqa: PTH111 - Path.home() raises then
+        os.environ["HOME"] = tempfile.mkdtemp()
+        atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
+
+
 def _set(name: str, value: str) -> None:
     if name not in _USERS:
         os.environ[name] = value
@@ -198,6 +207,7 @@ def refusals(what: str, advice: str) -> Iterator[None]:
     with isolated():
         # wandb and its service process read these once, so they must be set before the import.
         os.environ |= {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
+        _give_home()
         import wandb
         from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 from pydantic import (
     ConfigDict,
@@ -16,8 +16,7 @@ from pydantic import (
 
 from collabteam.errors import UserError, file_error, first_line
 from collabteam.settings import DataConfig, TeamConfig, TrainConfig
-from collabteam.settings.checks import check_value
-from collabteam.settings.fields import UNSET, settings_of
+from collabteam.settings.fields import UNSET, Setting, settings_of
 from collabteam.settings.records import from_record
 from collabteam.storage.files import damaged, file_digest, parse_json, read_json
 from collabteam.storage.layout import ROUND_RECORD, CameraFiles, RoundFiles
@@ -299,13 +298,8 @@ class RoundRecord(Record):
                 value = value.get(name, UNSET)
                 if value is UNSET:
                     break
-            try:
-                if value is not UNSET and not one.is_implementation:
-                    check_value(one, value)
-                elif value is not UNSET and not isinstance(value["name"], str):
-                    raise ValueError(f"settings: {one.name}: expected a name")
-            except (UserError, OverflowError, KeyError, TypeError) as error:
-                raise ValueError(f"settings: {first_line(error)}") from error
+            if value is not UNSET and not _may_be(value, one):
+                raise ValueError(f"settings: {one.name} cannot be {value!r:.40}")
 
     @property
     def policy(self) -> VotePolicy:
@@ -329,6 +323,18 @@ class RoundRecord(Record):
                 f"settings {name}; restore it from a backup, or train that round again"
             )
         return found
+
+
+def _may_be(value: Any, one: Setting) -> bool:
+    """Whether a setting may have a value of this kind; its range may have been another once."""
+    if one.is_implementation:
+        return isinstance(value, dict) and isinstance(value.get("name"), str)
+    if value is None and one.optional:
+        return True
+    kind = get_origin(one.kind) or one.kind
+    if kind is float:
+        return type(value) in (int, float)
+    return type(value) is kind or kind not in (bool, int, str, list)
 
 
 def read_increment(file: Path) -> dict[str, DrawnClass]:

@@ -73,7 +73,7 @@ def last_commit(table: Path) -> Commit | None:
 def record_of(table: Path) -> Path:
     """The file that :func:`last_commit` reads."""
     record = table / RECORD
-    return record if record.is_file() else table / "_versions" / _HINT
+    return record if os.path.lexists(record) else table / "_versions" / _HINT
 
 
 def _hinted(table: Path) -> Commit | None:
@@ -128,13 +128,15 @@ def shorten(table: Path) -> None:
 def manifest_file(table: Path, version: int) -> Path | None:
     """The file of a version; None if it is gone."""
     names = (f"{_LAST - version:020}.manifest", f"{version}.manifest")
-    files = (table / "_versions" / name for name in names)
-    return next((file for file in files if file.is_file()), None)
+    files = (str(table / "_versions" / name) for name in names)
+    return next((Path(file) for file in files if os.path.isfile(file)), None)  # noqa: PTH113
 
 
 def newest_version(table: Path) -> int:
     """Number of the newest version that has a file, broken or not; 0 if there is none."""
-    names = [file.stem for file in (table / "_versions").glob("*.manifest")]
+    names: list[str] = []
+    with suppress(OSError):
+        names = [file.stem for file in (table / "_versions").glob("*.manifest")]
     numbers = [int(name) for name in names if name.isdecimal()]
     return max((_LAST - n if n > _LAST // 2 else n for n in numbers), default=0)
 

@@ -40,8 +40,24 @@ def find_manifests(folder: Path) -> Found:
 
     Args:
         folder: A root on this machine, which need not exist.
+
+    Raises:
+        UserError: The root belongs to somebody else and cannot be read.
     """
     found = Found({}, {})
+    try:
+        with os.scandir(folder) as entries:
+            closed = [
+                entry.name
+                for entry in entries
+                if is_camera_name(entry.name) and entry.is_dir() and not _may_look(entry.path)
+            ]
+    except PermissionError as error:
+        raise file_error(folder, error, "read") from error
+    except OSError:
+        return found
+    # What is in them only their owners know; who asks for one by name is told so.
+    found.cameras.update((name, folder / name / MANIFEST) for name in sorted(closed))
     for file in sorted(folder.glob(f"*/{MANIFEST}")):
         name = file.parent.name
         if name.startswith("."):  # a copy that is being made
@@ -53,7 +69,11 @@ def find_manifests(folder: Path) -> Found:
                 f"{file.parent}: passed over, because {name!r} is not a camera's name: move it "
                 f"elsewhere if it is a copy, or rename it, also in its {MANIFEST}"
             )
-    return found
+    return Found(dict(sorted(found.cameras.items())), found.passed_over)
+
+
+def _may_look(folder: str) -> bool:
+    return os.access(folder, os.R_OK | os.X_OK)
 
 
 def read_manifest(path: Path) -> list[str]:

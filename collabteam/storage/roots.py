@@ -6,13 +6,20 @@ import os
 import re
 from pathlib import Path
 
+from collabteam.errors import UserError
 from collabteam.settings import check_root, home_path
 
 
 def cache_folder() -> Path:
     """The folder of this machine's copies of cameras in object stores."""
     home = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(home) if home else Path.home() / ".cache") / "collabteam"
+    try:
+        return (Path(home) if home else Path.home() / ".cache") / "collabteam"
+    except RuntimeError as error:  # no HOME, and no entry in the user table
+        raise UserError(
+            "this process has no home folder for the copy of a camera in an object store: name a "
+            "folder with XDG_CACHE_HOME=..."
+        ) from error
 
 
 def store_address(root: str | Path) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from collabteam.errors import UserError, disk_errors
+from collabteam.errors import UserError, disk_errors, file_error
 from collabteam.settings import check_camera_name, is_camera_name
 from collabteam.storage.commits import RECORD as COMMITS
 from collabteam.storage.files import make_folder, write_bytes, write_text
@@ -178,6 +178,19 @@ class Workspace(CameraFiles):
         yield made
         if self._mirror is not None:
             self._mirror.publish(*made)
+
+    def check_reachable(self) -> None:
+        """Raise if the folder belongs to somebody else and may not be read.
+
+        Raises:
+            UserError: Says who owns it.
+        """
+        try:
+            self.manifest.stat()
+        except PermissionError as error:
+            raise file_error(self.manifest, error, "read") from error
+        except OSError:
+            pass
 
     def refresh(self) -> None:
         """Download the files that others have made in the meantime.
