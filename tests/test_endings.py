@@ -109,6 +109,39 @@ def test_an_interrupt_has_a_code_of_its_own(root: Path, call: Call, broken: Brok
     )  # fmt: skip
 
 
+def test_nothing_can_be_written_but_the_root(
+    root: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def without_folder() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv("TMPDIR", "/none")
+    monkeypatch.setenv("MPLCONFIGDIR", "/none")
+    monkeypatch.setattr("tempfile.gettempdir", without_folder)
+    monkeypatch.setattr("atexit.register", lambda remove, folder, **_: made.append(folder))
+    assert call("compact", "camera=sim", f"root={root}").code == 0
+    assert [Path(folder).parent for folder in made] == [root]
+    assert os.environ["TMPDIR"] == made[0]
+    nowhere = call("compact", "camera=sim", f"root={root}/none")
+    assert "no camera 'sim'" in nowhere.err
+
+
+def test_no_folder_for_temporary_files(root: Path, call: Call, broken: Broken) -> None:
+    broken(FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"))
+    said = call("compact", "camera=sim", f"root={root}")
+    assert (said.code, len(said.err.splitlines())) == (2, 1)
+    assert "set TMPDIR to a folder" in said.err
+
+
+def test_a_launcher_for_what_does_not_take_one(root: Path, call: Call) -> None:
+    said = call("compact", "-m", "camera=sim", f"root={root}", "hydra/launcher=joblib")
+    assert said.code == 2
+    assert "hydra/launcher=joblib: the jobs of compact follow one another" in said.err
+
+
 # --- output ------------------------------------------------------------------------------------
 
 

@@ -364,6 +364,13 @@ class Command:
                     ConfigStore.instance().store(group="hydra/launcher", name=launcher, node=node)
                 known = sorted(every.known)
                 plan = sweep.plan(self.name, self.varies, words, known, every.passed_over)
+                if plan.launcher != "basic" and not any(
+                    part.name == "runtime" for part in groups(self.schema)
+                ):
+                    raise UserError(
+                        f"hydra/launcher={shown(plan.launcher)}: the jobs of {self.name} follow "
+                        "one another: leave it out"
+                    )
                 if not CONFIG & set(words):
                     sys.argv[1:] = plan.arguments
                     return sweep.run(plan, self.name, compose)

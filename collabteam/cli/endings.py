@@ -14,11 +14,13 @@ code   meaning
 
 from __future__ import annotations
 
+import atexit
 import errno
 import io
 import os
 import platform
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -71,6 +73,7 @@ def ending(command: str, words: Sequence[str], work: Callable[[Sequence[str]], i
     """
     guard_outlets()
     try:
+        _have_temporary_folder(words)
         with disk_errors():
             code = work(words)
             sys.stdout.flush()
@@ -90,8 +93,24 @@ def ending(command: str, words: Sequence[str], work: Callable[[Sequence[str]], i
         return FAULT
 
 
+def _have_temporary_folder(words: Sequence[str]) -> None:
+    """Make a folder for temporary files under the root, if the system has none to write in."""
+    with suppress(FileNotFoundError):
+        tempfile.gettempdir()
+        return
+    for root in _folders(words):
+        with suppress(OSError):
+            made = tempfile.mkdtemp(prefix=".temporary-", dir=Path(root).absolute())
+            os.environ["TMPDIR"] = tempfile.tempdir = made
+            os.environ.setdefault("MPLCONFIGDIR", made)
+            atexit.register(shutil.rmtree, made, ignore_errors=True)
+            return
+
+
 def outer_reason(error: BaseException) -> str:
     """Why the machine, and not collabteam, is the cause of an exception; ``""`` if it is not."""
+    if isinstance(error, FileNotFoundError) and "temporary directory" in str(error):
+        return f"{error.strerror}: set TMPDIR to a folder that can be written"
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return f"the memory does not suffice: {first_line(error)}"
     if isinstance(error, OSError) and error.errno in _ENVIRONMENT:

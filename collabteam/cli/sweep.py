@@ -394,7 +394,7 @@ def _logged(job: Job, command: str, work: Callable[[Listener], Outcome], log: Te
         try:
             return work(Listeners(Terminal(), StatusFile(job.file("status"))))
         except UserError as error:
-            print(f"{command}: {error}")
+            print(plain(f"{command}: {error}"))
             return Outcome(str(error), "failed", 2)
         except Exception as error:
             traceback.print_exc()
