@@ -7,6 +7,7 @@ a crop asks this module, so a person sees what the team sees, and other programs
 from __future__ import annotations
 
 import io
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from collabteam.errors import UserError
+
+# Pillow warns of metadata that it passes over; what cannot be decoded raises.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 GROUND = (124, 116, 104)
 """Colour behind transparent parts, RGB, 0 to 255: ImageNet's mean."""
@@ -179,11 +183,12 @@ def _decoded(opened: ImageFile.ImageFile) -> Image.Image:
 
 
 def _orientation(opened: Image.Image) -> int:
+    """Read how the picture is turned; 0 if that is damaged, in a picture that may be sound."""
     try:
         value = opened.getexif().get(_ORIENTATION, 1)
-    except Exception:  # metadata that is damaged, in a picture that may be sound
-        return 1
-    return value if isinstance(value, int) else 1
+    except Exception:  # of many types
+        return 0
+    return value if isinstance(value, int) else 0
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
@@ -259,4 +264,4 @@ def _is_plain(opened: ImageFile.ImageFile, image: bytes) -> bool:
 
 
 def _is_upright_png(opened: Image.Image, image: bytes) -> bool:
-    return b"acTL" not in image and _orientation(opened) not in _TURNS
+    return b"acTL" not in image and _orientation(opened) == 1

@@ -10,6 +10,7 @@ import http.server
 import re
 import shutil
 import threading
+import webbrowser
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from reviewing import Client, Server, serving, start, visitor
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.settings import CameraConfig, CutConfig, IngestConfig
 from collabteam.video.pipeline import ingest_footage
+from collabteam.web.server import _open_browser
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -516,6 +518,21 @@ def test_another_reviewer_in_the_same_browser_takes_nobodys_work(
 
 
 # --- nobody else gets in -------------------------------------------------------------------------
+
+
+def test_the_file_that_is_opened_leads_to_the_page(
+    root: Path, context: BrowserContext, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    address = f"http://127.0.0.1:{server.port}{server.way_in}"
+    _open_browser(address, Catalog(root / "sim").workspace.review)
+    assert opened[0].startswith("file://")
+    page = context.new_page()
+    page.goto(opened[0])
+    ready(page)
+    assert cells(page)
+    assert "token" not in page.url
 
 
 def test_a_wrong_address_shows_nothing(context: BrowserContext, server: Server) -> None:

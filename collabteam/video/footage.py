@@ -81,7 +81,7 @@ _MAX_HELD = 500
 _KEYFRAMES_TO_TRUST = 3
 # Players may be asked for any shape of pixels; these are those of cameras and recorders.
 _LARGEST_ASPECT = 4.0
-_LARGEST_SIDE = 16384
+_LARGEST_SIDE = 8192
 # Pixels that are closer to a square than this are taken for squares.
 _SQUARE = 0.01
 # Frames of which analogue recorders keep every second line or column.

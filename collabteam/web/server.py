@@ -448,7 +448,7 @@ def serve(
             listener.say("stop with Ctrl-C; answers are saved in the catalog at once")
             server = uvicorn.Server(
                 uvicorn.Config(
-                    app, http=LimitedProtocol, log_level="warning", access_log=False,
+                    app, http=LimitedProtocol, log_level="error", access_log=False,
                     server_header=False, lifespan="off", ws="none", proxy_headers=False,
                     timeout_graceful_shutdown=2,
                 )
