@@ -20,6 +20,8 @@ from collabteam.errors import UserError
 from collabteam.rounds.predictions import read_fold
 from collabteam.storage.commits import last_commit
 from collabteam.storage.tables import Table
+from collabteam.storage.workspace import Workspace
+from collabteam.video.spool import Spool, VideoRecord
 
 # -- tables ----------------------------------------------------------------------------------------
 
@@ -391,3 +393,29 @@ def test_a_flipped_bit_in_the_arrays_of_a_fold(finished: Path, call: Call) -> No
     assert "fold-0.npz" in said.err
     assert said.code == 2
     assert fingerprints(finished / "sim" / "labels.lance") == before
+
+
+# -- records of videos -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        DEEP, "[]", "{}", '{"id": 3, "name": "a", "path": "b"}', '{"id": "a", "name": "a"}',
+        '{"id": "a", "name": "a", "path": "b", "frames": "many"}',
+        '{"id": "a", "name": "a", "path": "b", "seconds": {"total": "x"}}',
+        '{"id": "a", "name": "a", "path": "b", "objects": [1]}',
+        '{"id": "a", "name": "a", "path": "b", "start": true}',
+        '{"id": "a", "name": "a", "path": "b", "duration": NaN}',
+        '{"id": "a", "name": "a", "path": "b", "faults": [[]]}',
+    ],
+)  # fmt: skip
+def test_a_record_of_a_video_of_wrong_content_is_damage(tmp_path: Path, content: str) -> None:
+    spool = Spool(Workspace(tmp_path / "k"))
+    good = VideoRecord("a", "a", "b", start=1.5, duration=3, faults=["late"])
+    spool.note(good)
+    assert spool.record("a") == good
+    (spool.videos / "a.json").write_text(content)
+    with pytest.raises(UserError, match=r"a\.json is damaged .*: remove it") as caught:
+        spool.record("a")
+    assert "\n" not in str(caught.value)

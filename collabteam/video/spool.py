@@ -14,7 +14,7 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,7 +27,7 @@ from collabteam.errors import UserError
 from collabteam.settings import UNKNOWN
 from collabteam.sources.base import Aside, Item, Labels
 from collabteam.sources.crops import ingest_source
-from collabteam.storage.files import make_folder, replacing, write_json
+from collabteam.storage.files import make_folder, parse_json, replacing, write_json
 from collabteam.storage.locks import Lock, LockHeld
 from collabteam.storage.workspace import Workspace
 
@@ -44,6 +44,7 @@ _SCHEMA = pa.schema(
 )
 _ROWS = 256
 _RECORD = b"collabteam.video"
+_TABLES = {"objects": dict, "faults": list, "seconds": dict, "settings": dict}
 
 
 @dataclass
@@ -108,10 +109,10 @@ class Spool:
         """Return a video's record by its id; None if the video is not in the catalog yet."""
         file = self.videos / f"{video}.json"
         try:
-            return VideoRecord(**json.loads(file.read_text(encoding="utf-8")))
+            return parse_record(file.read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise UserError(
                 f"{file} is damaged ({error}): remove it, and the video is read again; crops that "
                 "are in the catalog already are recognised if the settings are the same"
@@ -231,6 +232,37 @@ class SpoolFile:
             self._writer.close()
 
 
+def parse_record(text: bytes) -> VideoRecord:
+    """Read a record from its JSON.
+
+    Raises:
+        ValueError: It is no record of a video.
+    """
+    content = parse_json(text)
+    if not isinstance(content, dict):
+        raise ValueError(f"a {type(content).__name__}")
+    try:
+        record = VideoRecord(**content)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+    for one in fields(VideoRecord):
+        value, plain = getattr(record, one.name), type(one.default)
+        if one.name in _TABLES:
+            plain = _TABLES[one.name]
+        elif one.name == "start":
+            plain = type(None) if value is None else float
+        elif one.default is MISSING:
+            plain = str
+        if type(value) is not plain and not (plain is float and type(value) is int):
+            raise ValueError(f"{one.name}: {value!r:.40}")
+    numbers = [*record.objects.values(), *record.seconds.values()]
+    if not all(type(number) in (int, float) for number in numbers):
+        raise ValueError("objects and seconds that are no numbers")
+    if not all(type(fault) is str for fault in record.faults):
+        raise ValueError("faults that are no texts")
+    return record
+
+
 def read_record(file: Path) -> VideoRecord:
     """Read the record inside a sealed file.
 
@@ -240,7 +272,7 @@ def read_record(file: Path) -> VideoRecord:
     """
     try:
         metadata = pq.read_metadata(file).metadata
-        return VideoRecord(**json.loads(metadata[_RECORD]))
+        return parse_record(metadata[_RECORD])
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:

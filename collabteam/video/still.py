@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import json
 import math
 import re
 import threading
@@ -37,7 +36,7 @@ from collabteam.video.footage import (
     upright,
     view_of,
 )
-from collabteam.video.spool import VideoRecord
+from collabteam.video.spool import parse_record
 
 TIMEOUT = 10.0
 """Seconds that a still may wait for a free slot, and again that it may take to extract."""
@@ -104,7 +103,7 @@ class StillExtractor:
         for file in self._folder.glob(f"{digits}*.json"):
             # Skip files that are not valid records, such as damaged ones.
             with suppress(OSError, ValueError, TypeError):
-                record = VideoRecord(**json.loads(file.read_text(encoding="utf-8")))
+                record = parse_record(file.read_bytes())
                 if record.name != video or is_stream(record.path):
                     continue
                 now = Path(record.path).stat()
