@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SMALL, Call, environment, one_line, read_json, records
+from conftest import CLASSES, SMALL, Call, environment, one_line, read_json, records
 from safetensors.torch import load_file
 
 from collabteam.catalog import Catalog
@@ -35,6 +35,10 @@ def test_one_network_for_all_classes_goes_through_the_commands(root: Path, call:
     assert labelled.code == 0, labelled.err
     index = Catalog.open(root, "sim").index()
     assert (index.verdict_round == 1).sum() > 300
+    audited = call("audit", f"root={root}", "camera=sim", "reviewer=oracle", "precision=0.6")
+    assert audited.code in (0, 1), audited.err
+    certificate = read_json(root / "sim" / "audits" / "1" / "certificate.json")
+    assert set(certificate["classes"]) == set(CLASSES)
     exported = call("export", f"root={root}", "camera=sim", f"to={root.parent / 'out'}")
     assert exported.code == 0, exported.err
 
