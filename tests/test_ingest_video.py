@@ -544,7 +544,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(
         (["path=clip.avi", "camera.footage.mask=no.png"], ["no.png"]),
         (["path=clip.avi", "camera.footage.start=%Q"], ["%Q"]),
         (["path=clip.avi", "camera.footage.region=[[0,0],[1,1]]"], ["has 2 corners"]),
-        (["path=clip (1).avi"], ["quotes of its own"]),
+        (["path=clip (1).avi"], ["path=clip (1).avi does not exist"]),
         (["path=clip.avi", "fps=-1"], ["fps=-1"]),
         (["path=clip.avi", "cut.jpeg_quality=0"], ["jpeg_quality=0"]),
         (["path=clip.avi", "workers=0"], ["workers=0"]),

@@ -150,8 +150,8 @@ def test_drift_darkens_the_last_hours_and_no_drift_does_not() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"crops": 0}, "crops=0: expected 1 or more"),
-        ({"crops": 2.5}, "crops=2.5: expected a whole number, 1 or more"),
+        ({"crops": 0}, "crops=0: expected 1 to 100000000"),
+        ({"crops": 2.5}, "crops=2.5: expected a whole number, 1 to 100000000"),
         ({"hours": 0.0}, "hours=0.0: expected 0.01 to 10000"),
         ({"drift": float("nan")}, "drift=nan: expected 0 to 1"),
         ({"test_share": "x"}, "test_share=x: expected a number, 0 to 0.9"),

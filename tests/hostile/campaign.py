@@ -584,7 +584,11 @@ class Doors:
             ]
         )
         body = rng.choice([None, {"queue": "seed", "tab": "t"}, b"{", b""])
-        return Client(self.server.port, cookie).send(method, self._path(rng), body, headers).status
+        path = self._path(rng)
+        answer = Client(self.server.port, cookie).send(method, path, body, headers)
+        if method == "HEAD" and path.startswith("/enter") and "set-cookie" not in answer.headers:
+            return 0  # a preview of the link: it says nothing about the token, and lets nobody in
+        return answer.status
 
     def _site(self, rng: random.Random) -> int:
         headers = rng.choice(
