@@ -81,10 +81,17 @@ def main() -> int:
         finally:
             store.kill()
 
-    table = Table("kind", "tried", "fell", "seconds", "how they ended")
+    table = Table("kind", "tried", "kills", "fell", "seconds", "how they ended")
     for kind, tally in tallies.items():
         ended = ", ".join(f"{name} {count}" for name, count in tally.ended.most_common())
-        table.add_row(kind, str(tally.tried), str(len(tally.fell)), f"{spent[kind]:.0f}", ended)
+        table.add_row(
+            kind,
+            str(tally.tried),
+            str(tally.kills),
+            str(len(tally.fell)),
+            f"{spent[kind]:.0f}",
+            ended,
+        )
     Console().print(table)
     for kind, tally in tallies.items():
         for fell in tally.fell:

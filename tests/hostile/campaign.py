@@ -63,9 +63,10 @@ TEXTS = (
 
 @dataclass
 class Tally:
-    """What was tried of one kind, how it ended, and what fell."""
+    """What was tried of one kind, how it ended, what fell, and how often a process was killed."""
 
     tried: int = 0
+    kills: int = 0
     ended: Counter[str] = field(default_factory=Counter)
     fell: list[str] = field(default_factory=list)
 
@@ -475,7 +476,10 @@ class Kills:
         return str(root)
 
     def _digest(self, name: str, base: Path, root: str) -> str:
-        exported = files_digest(base / "to") if name == "export" else ""
+        exported = ""
+        if name == "export":
+            (base / "to" / "README.md").unlink()  # it says when
+            exported = files_digest(base / "to")
         return camera_digest(root) + exported
 
     def _run(self, name: str, base: Path, root: str, after: float | None) -> float:
@@ -688,9 +692,10 @@ def campaign(
     table = drawn_table(base / "crops.parquet")
     for kind in kinds:
         tally = Tally()
-        with _attempts(kind, base, trained, table, store) as attempt:
+        with _attempts(kind, base, trained, table, store) as those:
             while not until(kind, tally.tried):
-                ended, fell = attempt(first + tally.tried)
+                ended, fell = those.attempt(first + tally.tried)
+                tally.kills = those.kills if isinstance(those, Kills) else 0
                 tally.tried += 1
                 tally.ended[ended] += 1
                 if fell:
@@ -701,15 +706,15 @@ def campaign(
 @contextlib.contextmanager
 def _attempts(
     kind: str, base: Path, trained: Path, table: Path, store: str
-) -> Iterator[Callable[[int], tuple[str, str]]]:
-    """What makes an attempt of a kind, given its number."""
+) -> Iterator[Inputs | Kills | Doors]:
+    """What makes the attempts of a kind."""
     if kind == "inputs":
-        yield Inputs(base, trained).attempt
+        yield Inputs(base, trained)
     elif kind == "doors":
         doors = Doors(Path(shutil.copytree(trained, base / "doors")))
         try:
-            yield doors.attempt
+            yield doors
         finally:
             doors.close()
     else:
-        yield Kills(base, trained, table, store if kind == "store kills" else "").attempt
+        yield Kills(base, trained, table, store if kind == "store kills" else "")
