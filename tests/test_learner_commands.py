@@ -51,6 +51,24 @@ def test_a_learner_that_is_not_there_is_answered_by_near_names(root: Path, call:
     one_line(said, "learner", "sofmax", "softmax")
 
 
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("optim.lr=1e300", ("fold 0: training diverged", "optim.lr")),
+        ("trainer.threads=1000", ("trainer.threads=1000: expected 0 to ",)),
+    ],
+)
+def test_training_that_cannot_end_well_is_one_line(
+    root: Path, call: Call, setting: str, expected: tuple[str, ...]
+) -> None:
+    said = call("train", f"root={root}", "camera=sim", *SMALL, "optim.epochs=1", setting)
+    assert said.code == 2, said.err
+    last = said.err.strip().splitlines()[-1]
+    assert all(text in last for text in expected)
+    assert not list(root.rglob("*.safetensors"))
+    assert not list(root.rglob("round.json"))
+
+
 KILLED = """
 import os, sys
 from contextlib import contextmanager

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import torch
 
 from collabteam.errors import UserError
+from collabteam.machine import processors
 from collabteam.settings import TrainerConfig
+
+_A_PROCESSOR = 16
+"""Most threads a processor: settings of a larger machine work, a typing error does not."""
 
 
 def set_threads(threads: int) -> int:
@@ -19,9 +22,17 @@ def set_threads(threads: int) -> int:
 
     Returns:
         The number that was set.
+
+    Raises:
+        UserError: That many threads would only take memory.
     """
-    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    count = threads or mine or 1
+    mine = processors()
+    if threads > _A_PROCESSOR * mine:
+        raise UserError(
+            f"trainer.threads={threads}: expected 0 to {_A_PROCESSOR * mine} for the {mine} "
+            "processors that this process may use; 0 is one for each"
+        )
+    count = threads or mine
     torch.set_num_threads(count)
     return count
 

@@ -69,9 +69,17 @@ def fit_fold(
 
     Returns:
         The out-of-fold probabilities.
+
+    Raises:
+        UserError: Training diverged; no file is written then.
     """
     began = time.perf_counter()
     voters = learner.fit(task, env)
+    if not all(one.isfinite().all() for voter in voters for one in voter.parameters()):
+        raise UserError(
+            f"{env.title}: training diverged, the weights are no numbers any more: lower the "
+            "learning rate (optim.lr)"
+        )
     transform = task.pixels.transform
     learner.save(voters, files, task.classes, task.fold, transform)
     # The code that scores the pool scores these crops, too, so that the numbers are comparable.

@@ -20,10 +20,11 @@ import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -780,7 +781,8 @@ def pixel_aspect(video: VideoStream) -> float:
     return 0.0
 
 
-class View(NamedTuple):
+@dataclass(frozen=True)
+class View:
     """How players show a decoded picture: scaled, then transposed, then mirrored.
 
     Attributes:
