@@ -81,7 +81,7 @@ def file_error(path: Path, error: OSError, done: str = "written") -> UserError:
     Args:
         path: The file or folder.
         error: What the system says.
-        done: What cannot be done: ``written``, ``read``, ``made``.
+        done: What cannot be done: ``written``, ``read``, ``made``, ``used``.
     """
     reason = error.strerror or first_line(error)
     if error.errno == errno.ELOOP:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
@@ -45,6 +46,8 @@ _BLOCK = 65_536
 _OVERTAKEN = 5
 # Age from which no commit in a store builds on a version: commits are retried for minutes at most.
 _SETTLED = timedelta(hours=1)
+# What the system refuses. Moving the folder away would be the wrong advice.
+_NOT_DAMAGE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.EIO)
 
 
 class Table:
@@ -211,9 +214,10 @@ class Table:
             if not isinstance(error, lances) and type(error).__name__ != "PanicException":
                 raise
             place, _ = _address(self.path, self._store)
-            if self._store is None and "(os error 13)" in str(error):
-                refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-                raise file_error(self.path, refused, "read") from error
+            number = re.search(r"\(os error (\d+)\)", str(error))
+            if self._store is None and number and int(number[1]) in _NOT_DAMAGE:
+                refused = OSError(int(number[1]), os.strerror(int(number[1])))
+                raise file_error(self.path, refused, "used") from error
             raise UserError(
                 f"{place} cannot be used ({first_line(error)}): if it is damaged, restore it from "
                 f"a backup, or move the folder {place.rpartition('/')[0]} away and ingest again"
