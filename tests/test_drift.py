@@ -108,11 +108,13 @@ def day(
     return crops
 
 
+DRAW = {"crops": [], "seed": 0, "seed_per_class": 0, "seed_unknown": 0, "reviewer": "oracle"}
+"""A draw of i0, of no crops."""
+
+
 def folder_with(path: Path, drawn_from: int) -> Path:
     (path / "round-0").mkdir(parents=True)
-    (path / "round-0" / "sample.json").write_text(
-        json.dumps({"drawn_from": drawn_from, "crops": []})
-    )
+    (path / "round-0" / "sample.json").write_text(json.dumps(DRAW | {"drawn_from": drawn_from}))
     return path
 
 
@@ -668,7 +670,7 @@ def camera(tmp_path: Path) -> Catalog:
     catalog = Catalog.register(tmp_path / "outputs", "S1", CLASSES)
     rounds = [record | {"camera": "S1"} for record in plain_rounds(3, CLASSES)]
     write(catalog.folder, rounds)
-    (catalog.folder / "round-0" / "sample.json").write_text('{"drawn_from": 400, "crops": []}')
+    (catalog.folder / "round-0" / "sample.json").write_text(json.dumps(DRAW | {"drawn_from": 400}))
     return catalog
 
 
