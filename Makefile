@@ -25,7 +25,7 @@ demo: .venv/core
 	$(BIN)/python -m collabteam.report camera=demo
 
 test: .venv/dev
-	$(BIN)/python -m pytest --numprocesses logical --dist loadfile
+	$(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 
 lint: .venv/dev
 	$(BIN)/ruff check .

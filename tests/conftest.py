@@ -42,6 +42,18 @@ SMALL = (
 """A team that is trained within two seconds a round and is sure enough to draw increments."""
 
 
+SLOWEST = (
+    "test_sweep.py", "test_train.py", "test_store.py", "test_campaign.py", "test_resume.py",
+    "test_docs.py", "test_frozen.py", "test_review.py", "test_engine.py", "test_tracked_rounds.py",
+)  # fmt: skip
+"""Files that take a minute or more, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files: the last one to begin keeps one process busy alone."""
+    items.sort(key=lambda item: SLOWEST.index(item.path.name) if item.path.name in SLOWEST else 99)
+
+
 def environment() -> dict[str, str]:
     """Of a command: nothing of the user's W&B."""
     clean = {name: text for name, text in os.environ.items() if not name.startswith("WANDB_")}
