@@ -206,7 +206,8 @@ def refusals(what: str, advice: str) -> Iterator[None]:
     """
     with isolated():
         # wandb and its service process read these once, so they must be set before the import.
-        os.environ |= {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
+        mine = {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
+        os.environ |= mine
         _give_home()
         import wandb
         from wandb.sdk.lib.service.service_connection import WandbApiFailedError
@@ -222,6 +223,9 @@ def refusals(what: str, advice: str) -> Iterator[None]:
         except (wandb.Error, WandbApiFailedError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{what}: W&B says '{reason}': {advice}") from error
+        finally:
+            for name in mine:
+                os.environ.pop(name, None)
 
 
 def log_metrics(logger: Logger | None, round_: int, values: Mapping[str, float]) -> None:
