@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 
 from collabteam.errors import UserError
 from collabteam.machine import processors, utc_stamp, utc_time
+from collabteam.storage import staging
 from collabteam.storage.files import (
     read_json,
     replacing,
@@ -302,14 +304,32 @@ def test_what_a_kill_left_goes_and_what_somebody_has_stays(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder somebody else's")
-def test_what_another_user_left_stays(tmp_path: Path) -> None:
+def test_what_another_user_left_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left = _killed(tmp_path / "out")
     os.chown(left, 1234, 1234)
     _stage(tmp_path / "out")
     assert left.exists()
     os.chown(left, 0, 0)
+    monkeypatch.setattr(staging, "_cleaned", set())  # as in the next process
     _stage(tmp_path / "out")
     assert not left.exists()
+
+
+def test_a_process_looks_through_a_folder_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder with a file for each of many videos would be read for each of them."""
+    looked: list[object] = []
+    scandir = os.scandir
+
+    def counted(place: Any = ".") -> Any:
+        looked.append(place)
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    for number in range(5):
+        write_text(tmp_path / f"{number}.json", "{}")
+    assert looked.count(tmp_path) == 1
 
 
 def test_a_name_of_255_bytes_has_a_staging_folder(tmp_path: Path) -> None:

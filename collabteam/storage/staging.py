@@ -24,6 +24,8 @@ _MARK = ".collabteam-staging"
 _SAYS = "collabteam makes this output here. It removes the folder if the command was killed.\n"
 _LONGEST = 200
 """Bytes of the target's name in that of the folder: names on disk have at most 255."""
+_cleaned: set[Path] = set()
+"""Folders in which this process has looked for what killed calls left."""
 
 
 @contextmanager
@@ -43,7 +45,8 @@ def write_errors(to: Path) -> Iterator[None]:
 def staging_folder(to: Path, alone: bool = False) -> Iterator[Path]:
     """A hidden folder for this call alone, beside its output: deleted at the end.
 
-    What killed calls left beside the output is deleted, too.
+    What killed calls left beside the output is deleted, too; each process looks once in a folder,
+    because a folder of a camera may hold a file for each of many thousand videos.
 
     Args:
         to: The output. Its folder must be there.
@@ -59,8 +62,10 @@ def staging_folder(to: Path, alone: bool = False) -> Iterator[Path]:
     with ExitStack() as stack:
         folder = _make(stack, to)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        if _clean(folder, to.name) and alone:
-            raise UserError(f"another command is writing {to}: wait for it")
+        if alone or to.parent not in _cleaned:
+            _cleaned.add(to.parent)
+            if _clean(folder, to.name) and alone:
+                raise UserError(f"another command is writing {to}: wait for it")
         yield folder
 
 
