@@ -23,6 +23,7 @@ HONOURED = {
     "COLUMNS": "width of tables and progress, where there is no terminal",
     "HF_HOME, HF_HUB_*, HF_TOKEN": "cache and access of the hub that pretrained weights come from",
     "HTTP_PROXY, HTTPS_PROXY, NO_PROXY": "proxies",
+    "KMP_DUPLICATE_LIB_OK": "whether two copies of OpenMP may meet in one process",
     "MPLCONFIGDIR": "cache of the plotting library",
     "NO_COLOR, FORCE_COLOR, TERM": "colours in the terminal",
     "OMP_NUM_THREADS": "threads of a library before trainer.threads applies",

@@ -166,3 +166,21 @@ def test_the_python_api_hides_and_restores(monkeypatch: pytest.MonkeyPatch) -> N
         assert rank_zero_only.rank == 0
     assert {name: os.environ[name] for name in hidden} == hidden
     assert rank_zero_only.rank == 3
+
+
+def test_a_fit_from_python_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No command has cleaned the environment here."""
+    from collabteam.settings import LEARNERS
+    from collabteam.testing import learners as checks
+
+    softmax = LEARNERS.load("softmax")
+
+    def fit() -> list[dict[str, Any]]:
+        learner = checks.Case(softmax, softmax.Settings(), checks.SMALL).make()
+        voters = checks._fit(learner, checks.draw_task(learner, pool=0))
+        return [{name: one.sum().item() for name, one in v.state_dict().items()} for v in voters]
+
+    expected = fit()
+    for name, value in {**CLUSTERS, "PL_TRAINER_FAST_DEV_RUN": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert fit() == expected
