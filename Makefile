@@ -49,7 +49,7 @@ licences: .venv/dev .venv/supply
 	.venv/supply-tools/bin/pip-licenses --python $(BIN)/python --with-system --format json | $(BIN)/python docs/licences.py
 
 audit: .venv/supply
-	.venv/supply-tools/bin/pip-audit --require-hashes --disable-pip --requirement requirements-dev.lock
+	.venv/supply-tools/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements-dev.lock
 
 clean:
 	rm -rf .venv docs/_build docs/api .pytest_cache .mypy_cache .ruff_cache
