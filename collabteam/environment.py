@@ -14,8 +14,10 @@ cluster gives its variables anew.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 HONOURED = {
     "AWS_*": "credentials, region and endpoint of an object store",
@@ -27,6 +29,7 @@ HONOURED = {
     "MPLCONFIGDIR": "cache of the plotting library",
     "NO_COLOR, FORCE_COLOR, TERM": "colours in the terminal",
     "OMP_NUM_THREADS": "threads of a library before trainer.threads applies",
+    "ORT_DISABLE_TELEMETRY": "0 lets onnxruntime report its use to its makers",
     "PYTORCH_CUDA_ALLOC_CONF, PYTORCH_ALLOC_CONF": "the allocator of GPU memory",
     "RAY_*": "the cluster that hydra/launcher=ray joins",
     "SBATCH_*, SLURM_CONF": "defaults of hydra/launcher=submitit_slurm",
@@ -99,13 +102,14 @@ def isolated() -> Iterator[None]:
     Lightning also keeps the process's number from its import on, and would write no metrics in a
     process that is not the first: the number is 0 inside.
     """
-    from lightning.fabric.utilities.rank_zero import rank_zero_only
-
+    # Whoever does not use Lightning, as footage, need not wait for its import.
+    lightning = sys.modules.get("lightning.fabric.utilities.rank_zero")
+    kept = SimpleNamespace() if lightning is None else lightning.rank_zero_only
     hidden = {name: os.environ.pop(name) for name in _ignored()}
-    rank = getattr(rank_zero_only, "rank", 0)
-    rank_zero_only.rank = 0  # type: ignore[attr-defined]
+    rank = getattr(kept, "rank", 0)
+    kept.rank = 0
     try:
         yield
     finally:
-        rank_zero_only.rank = rank  # type: ignore[attr-defined]
+        kept.rank = rank
         os.environ |= hidden

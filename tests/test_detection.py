@@ -419,13 +419,15 @@ for weights in sys.argv[1:]:
         image = np.random.default_rng(seed).integers(0, 255, (120, 160, 3), np.uint8)
         detector.detect([image, image])
     print([one == other for one, other in zip(before, state())])
+from ultralytics.utils import LOCAL_RANK, RANK
+print(RANK, LOCAL_RANK)
 """
 
 
 @WITH_YOLO
 @pytest.mark.slow
 def test_yolo_leaves_no_trace(tmp_path: Path) -> None:
-    """Offline, quiet, nothing written, and the process as it was."""
+    """Offline, quiet, nothing written, the process as it was, no launcher's variable seen."""
     work, home, temporary = folders = [tmp_path / name for name in ("work", "home", "tmp")]
     for folder in folders:
         folder.mkdir()
@@ -435,6 +437,7 @@ def test_yolo_leaves_no_trace(tmp_path: Path) -> None:
         weights[-1].write_bytes(onnx())
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("YOLO_", "ORT_", "PYTEST_"))}
     own = {"HOME": str(home), "TMPDIR": str(temporary), "PYTHONPATH": str(REPOSITORY)}
+    own |= {"WORLD_SIZE": "8", "RANK": "3", "LOCAL_RANK": "3"}
     done = subprocess.run(
         [sys.executable, "-c", _QUIET, *map(str, weights)],
         cwd=work,
@@ -446,6 +449,6 @@ def test_yolo_leaves_no_trace(tmp_path: Path) -> None:
     )
     assert done.stderr == ""
     assert done.returncode == 0
-    assert done.stdout == "[True, True, True, True]\n" * 2 * len(weights)
+    assert done.stdout == "[True, True, True, True]\n" * 2 * len(weights) + "-1 -1\n"
     for folder in folders:
         assert [path for path in folder.rglob("*") if path.is_file()] == []

@@ -24,6 +24,7 @@ from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.catalog.records import crops_to_table
 from collabteam.catalog.times import END, UNITS, unix_seconds
 from collabteam.errors import UserError
+from collabteam.simulator import SimulationConfig, simulate
 from collabteam.sources.crops import ingest_crops, open_source
 from collabteam.sources.parquet import ParquetSource
 from collabteam.sources.vocabulary import is_missing, split_of
@@ -99,6 +100,18 @@ def test_a_split_counts_by_its_meaning(tmp_path: Path) -> None:
     index = catalog.index()
     assert index.test.tolist() == [False, True, True, True, False, False, False, False]
     assert index.held_out.tolist() == [False, True, True, True, False, False, False, True]
+
+
+def test_what_the_simulator_calls_its_splits_is_known(tmp_path: Path) -> None:
+    """A crop outside the test set is of the ``pool``: the word of our own simulator."""
+    splits = [crop.split for crop in simulate(SimulationConfig(crops=40), seed=0, workers=1)]
+    splits = ["test", *splits[:6], "Pool"]
+    assert set(splits) == {"test", "pool", "Pool"}
+    path = table(tmp_path / "a.parquet", 8, split=splits)
+    catalog = Catalog.register(tmp_path / "root", "S1")
+    summary = ingest_crops(catalog, path, "person")
+    assert summary.test == splits.count("test")
+    assert summary.aside.remarks == []
 
 
 def test_other_splits_are_refused_with_their_counts(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from collabteam.catalog.times import END, UNITS, units
 from collabteam.errors import UserError
 from collabteam.settings import UNKNOWN, UNUSABLE
 from collabteam.sources.base import Aside, Labels, Meaning, shown
-from collabteam.sources.vocabulary import SPLITS_EXPECTED, is_missing, split_of
+from collabteam.sources.vocabulary import SPLITS_EXPECTED, is_missing, split_of_cell
 
 LABELS = ("label", "proposed", "truth")
 ORIGIN = ("video", "track", "frame", "time")
@@ -44,7 +44,7 @@ class Row:
 
     Attributes:
         given: Labels by meaning.
-        split: ``train``, ``val``, ``test``, ``held-out`` or ``""``.
+        split: ``train``, ``val``, ``test``, ``held-out``, ``pool`` or ``""``.
         origin: The known ones of ``video``, ``track``, ``frame``, ``time`` and ``box``.
         crop_id: The crop's name; ``""`` if the table has none.
         before: What earlier versions read differently in the origin: they took times in any unit,
@@ -208,7 +208,7 @@ class Columns:
             text = entry["values"] or ""
             if is_missing(text):
                 self._without_split += entry["counts"]
-            elif not split_of(text):
+            elif not split_of_cell(text):
                 self._no_splits[text] += entry["counts"]
 
     def _survey_sources(self, batch: pa.RecordBatch) -> None:
@@ -293,7 +293,7 @@ class Columns:
         if all(side is not None for side in sides):
             origin["box"] = tuple(sides)
         return Row(
-            self._given(fields), split_of(fields.get("split", "")), origin,
+            self._given(fields), split_of_cell(fields.get("split", "")), origin,
             fields.get(self._crop, ""), before,
         )  # fmt: skip
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
-TRAIN, VAL, TEST, HELD_OUT = "train", "val", "test", "held-out"
+TRAIN, VAL, TEST, HELD_OUT, POOL = "train", "val", "test", "held-out", "pool"
 
-SPLITS_EXPECTED = "train, val, test or held-out"
+SPLITS_EXPECTED = "train, val, test, held-out or pool"
 """The splits, for messages; spellings such as ``Validation`` or ``testing`` are understood."""
 
 _SPLITS = {
@@ -19,6 +19,8 @@ _SPLITS = {
     # either sense these crops must not train.
     **dict.fromkeys(("held-out", "heldout", "hold-out", "holdout"), HELD_OUT),
 }
+# Not in _SPLITS: a folder called pool may well be the class of swimming pools.
+_SPLITS_OF_CELLS = _SPLITS | {POOL: POOL}
 # What pandas reads as missing, and what Python, SQL and Arrow print for it.
 _MISSING = frozenset(
     (
@@ -29,14 +31,26 @@ _MISSING = frozenset(
 
 
 def split_of(text: str) -> str:
-    """Return the split that a word means, ``""`` if it means none.
+    """Return the split that the name of a folder or file means, ``""`` if it means none.
 
     Case, blanks and punctuation do not count, nor does ``set`` or a year at the end: ``Test``,
     ``"test "``, ``TESTING``, ``test_set`` and ``test2017`` are the test set.
     """
+    return _meaning(text, _SPLITS)
+
+
+def split_of_cell(text: str) -> str:
+    """Return the split that a cell of a column ``split`` means, ``""`` if it means none.
+
+    As :func:`split_of`; ``pool`` are the crops outside the test set, which may train.
+    """
+    return _meaning(text, _SPLITS_OF_CELLS)
+
+
+def _meaning(text: str, splits: dict[str, str]) -> str:
     word = unicodedata.normalize("NFKC", text).casefold()
     word = re.sub(r"[\W_]+", "-", word).strip("-")
-    return _SPLITS.get(word) or _SPLITS.get(re.sub(r"-?(set|split|(19|20)\d\d)$", "", word), "")
+    return splits.get(word) or splits.get(re.sub(r"-?(set|split|(19|20)\d\d)$", "", word), "")
 
 
 def is_missing(text: str) -> bool:

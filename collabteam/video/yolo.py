@@ -24,14 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from collabteam.environment import isolated
 from collabteam.errors import UserError, first_line
 from collabteam.settings import DetectorConfig
 from collabteam.video.network import Raw
 
 _RUNTIME = {".pt": None, ".onnx": "onnxruntime", ".tflite": "ai-edge-litert"}
 """The package that runs a weights file, by the file's extension."""
-_OF_LAUNCHERS = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
-"""Variables of programs that start others in parallel: ultralytics would take itself for one."""
 _WITH_BOXES = ("detect", "segment", "pose")
 _IMPORT_LOCK = threading.Lock()
 
@@ -139,6 +138,7 @@ def _offline() -> Iterator[None]:
     # One thread at a time: two that restored the state in parallel would mix it up.
     with (
         _IMPORT_LOCK,
+        isolated(),  # with a launcher's variables, ultralytics would take itself for one of several
         tempfile.TemporaryDirectory() as settings,
         np.printoptions(),
         warnings.catch_warnings(),
@@ -153,8 +153,6 @@ def _offline() -> Iterator[None]:
             "YOLO_VERBOSE": "false",
             "YOLO_CONFIG_DIR": settings,
         }
-        for name in _OF_LAUNCHERS:
-            os.environ.pop(name, None)
         os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "1")
         try:
             yield
