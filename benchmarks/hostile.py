@@ -71,7 +71,7 @@ def main() -> int:
             task = progress.add_task("training a camera", total=None)
             trained = trained_camera(base / "trained")
             for kind, tally in campaign(
-                base / "tries", trained, kinds, is_done, given.first, "s3://cameras"
+                base / "tries", trained, kinds, is_done, given.first, "s3://cameras", 12
             ):
                 tallies[kind] = tally
                 total = given.count or budget[kind]

@@ -37,8 +37,8 @@ from conftest import (
     records,
     said_of_crops,
 )
-from obstore.store import S3Store
 from PIL import Image
+from stores import BUCKET, bring, objects
 
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.errors import UserError
@@ -49,8 +49,6 @@ from collabteam.storage import store as store_module
 from collabteam.storage.files import write_json
 from collabteam.storage.workspace import CameraInUse, Workspace, registered
 from collabteam.video.spool import Spool, VideoRecord, commit
-
-BUCKET = "cameras"
 
 
 @dataclass
@@ -129,22 +127,10 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Elsewhere:
     return lambda name: monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
 
 
-def objects(root: str) -> S3Store:
-    return S3Store(BUCKET, prefix=root.split("/", 3)[3], client_options={"allow_http": True})
-
-
 def names(root: str) -> set[str]:
     """What is in the store but for the tables."""
     found = {str(meta["path"]) for meta in obstore.list(objects(root)).collect()}
     return {name for name in found if ".lance/" not in name}
-
-
-def bring(local: Path, root: str) -> None:
-    """Copy a root on disk into the store, as any tool for S3 would."""
-    to = objects(root)
-    for file in sorted(local.rglob("*")):
-        if file.is_file() and file.name != "lock" and not file.name.endswith(".lock"):
-            obstore.put(to, file.relative_to(local).as_posix(), file)
 
 
 def start(name: str, root: str, *settings: str) -> subprocess.Popen[str]:

@@ -46,6 +46,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from conftest import SMALL, command, environment
 from reviewing import Client, Server, start, visitor
+from stores import bring
 
 from collabteam.catalog import Catalog
 from collabteam.storage.workspace import registered
@@ -115,6 +116,7 @@ def camera_digest(root: str) -> str:
     keep = ("crop_id", "label", "source", "purpose", "round", "confidence")
     log = [tuple(event[name] for name in keep) for event in catalog.log().to_pylist()]
     records: list[object] = []
+    catalog.workspace.refresh()
     folder = catalog.workspace.folder
     for file in sorted([*folder.glob("round-*/round.json"), *folder.glob("label.json")]):
         record = json.loads(file.read_text(encoding="utf-8"))
@@ -454,8 +456,9 @@ class Inputs:
 class Kills:
     """Attempts with kills: a command that is killed again and again, and then runs to its end."""
 
-    def __init__(self, base: Path, trained: Path, table: Path, store: str = "") -> None:
+    def __init__(self, base: Path, trained: Path, table: Path, store: str, most: int) -> None:
         self.base, self.trained, self.table, self.store = base, trained, table, store
+        self._most = most
         self._expected: dict[str, tuple[str, float]] = {}
         self.kills = 0
 
@@ -472,6 +475,9 @@ class Kills:
         root = base / "outputs"
         if name == "ingest":
             return f"{self.store}/{base.name}" if self.store else str(root)
+        if self.store:
+            bring(self.trained, f"{self.store}/{base.name}")
+            return f"{self.store}/{base.name}"
         shutil.copytree(self.trained, root)
         return str(root)
 
@@ -504,7 +510,7 @@ class Kills:
     def attempt(self, number: int) -> tuple[str, str]:
         """How an attempt ended, and what fell; empty if nothing did."""
         rng = random.Random(f"kills {number}")
-        names = ["ingest"] if self.store else list(self._words(self.base))
+        names = list(self._words(self.base))
         name = names[number % len(names)]
         where = "store" if self.store else "disk"
         try:
@@ -519,7 +525,7 @@ class Kills:
             moments: list[float | None] = [
                 # Most of a short command is the start of Python: moments near its end matter more.
                 took * rng.betavariate(3, 1.5)
-                for _ in range(rng.randrange(1, 5))
+                for _ in range(rng.randint(1, self._most))
             ]
             for moment in [*moments, None]:
                 # A dataset appears whole; the same export again would refuse to replace it.
@@ -674,7 +680,7 @@ def trained_camera(base: Path) -> Path:
 
 def campaign(
     base: Path, trained: Path, kinds: Sequence[str], until: Callable[[str, int], bool],
-    first: int = 0, store: str = "",
+    first: int = 0, store: str = "", most: int = 4,
 ) -> Iterator[tuple[str, Tally]]:  # fmt: skip
     """Try one after the other of each kind.
 
@@ -685,6 +691,7 @@ def campaign(
         until: Whether a kind is done, given its name and the attempts so far.
         first: Number of the first attempt.
         store: Address in an object store, for ``store kills``.
+        most: Kills within one attempt, at most.
 
     Yields:
         After every attempt, its kind and that kind's tally so far.
@@ -692,7 +699,7 @@ def campaign(
     table = drawn_table(base / "crops.parquet")
     for kind in kinds:
         tally = Tally()
-        with _attempts(kind, base, trained, table, store) as those:
+        with _attempts(kind, base, trained, table, store, most) as those:
             while not until(kind, tally.tried):
                 ended, fell = those.attempt(first + tally.tried)
                 tally.kills = those.kills if isinstance(those, Kills) else 0
@@ -705,7 +712,7 @@ def campaign(
 
 @contextlib.contextmanager
 def _attempts(
-    kind: str, base: Path, trained: Path, table: Path, store: str
+    kind: str, base: Path, trained: Path, table: Path, store: str, most: int
 ) -> Iterator[Inputs | Kills | Doors]:
     """What makes the attempts of a kind."""
     if kind == "inputs":
@@ -717,4 +724,4 @@ def _attempts(
         finally:
             doors.close()
     else:
-        yield Kills(base, trained, table, store if kind == "store kills" else "")
+        yield Kills(base, trained, table, store if kind == "store kills" else "", most)
