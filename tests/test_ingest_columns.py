@@ -8,6 +8,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,7 @@ def test_other_splits_are_refused_with_their_counts(tmp_path: Path) -> None:
 
 def test_nan_and_its_kin_are_no_label(tmp_path: Path) -> None:
     kin = ["nan", "NaN", "None", "null", "NA", "<NA>", "", " ", "N/A", "NaT", "NULL", "-nan"]
+    kin += ["np.nan", "pd.NA", "(null)", "\\N", "\ufeffnan", "\u200b", "None\u00a0"]
     for word in kin:
         assert is_missing(word), word
         path = table(tmp_path / "a.parquet", label=["cat", word, "dog", "cat"])
@@ -143,6 +145,21 @@ def test_a_number_that_is_not_one_is_no_label(tmp_path: Path, kind: pa.DataType)
     assert [item.given.get("person") for item in rows(path)] == ["0", None, "1", None]
 
 
+def test_labels_are_text_or_whole_numbers(tmp_path: Path) -> None:
+    """Scores, shares and lengths of time would each become a class of their own."""
+    day = datetime.date(2025, 6, 15)
+    for label, expected in (
+        ([0.5, 1.0, 0.0, 1.0], "0.5 in row 0, expected text or whole numbers"),
+        ([0.0, 1.0, math.inf, math.nan], "inf in row 2, expected text or whole numbers"),
+        ([Decimal("1.5")] * 4, "1.5 in row 0"),
+        (pa.array([1, 2, 1, 2], pa.duration("s")), "'label' is duration[s], expected text"),
+        ([day] * 4, "'label' is date32[day], expected text"),
+    ):
+        refused(table(tmp_path / "a.parquet", label=label), expected)
+    path = table(tmp_path / "a.parquet", label=[Decimal("1.00"), Decimal("2.00")] * 2)
+    assert open_source(path, "person").labels == {"1", "2"}
+
+
 def test_a_class_that_the_camera_has_is_a_label_however_it_reads(tmp_path: Path) -> None:
     path = table(tmp_path / "a.parquet", label=["None", "nan", "car", "None"])
     assert open_source(path, "person").labels == {"car"}
@@ -150,10 +167,15 @@ def test_a_class_that_the_camera_has_is_a_label_however_it_reads(tmp_path: Path)
 
 
 def test_missing_tracks_are_not_one_track(tmp_path: Path) -> None:
-    path = table(tmp_path / "a.parquet", track=["nan", "<NA>", "7", "None"], video=["v"] * 4)
-    catalog = Catalog.register(tmp_path / "root", "S1")
-    ingest_crops(catalog, path, "person")
-    assert len(set(catalog.index().track.tolist())) == 4
+    for number, tracks in enumerate((["nan", "<NA>", "7", "None"], [-1, -1, 7, -1])):
+        path = table(tmp_path / "a.parquet", track=tracks, video=["v"] * 4)
+        catalog = Catalog.register(tmp_path / "root", f"S{number}")
+        ingest_crops(catalog, path, "person")
+        assert len(set(catalog.index().track.tolist())) == 4
+        # An earlier version took the words for names: the same file adds nothing there.
+        before = Catalog.register(tmp_path / "root", f"before{number}")
+        before.add_crops([Crop(p, "v", str(t)) for p, t in zip(PICTURES, tracks, strict=False)])
+        assert ingest_crops(before, path, "person").added == 0
 
 
 def test_class_numbers_of_hugging_face(tmp_path: Path) -> None:
@@ -406,6 +428,35 @@ def test_a_column_twice(tmp_path: Path) -> None:
     columns = [pa.array(PICTURES[:2]), *[pa.array(["a", "b"])] * 6]
     pq.write_table(pa.Table.from_arrays(columns, names=ours), tmp_path / "a.parquet")
     refused(tmp_path / "a.parquet", "2 columns 'source'")
+
+
+@pytest.mark.parametrize("name", ["Split", "SPLIT", " split", "split ", "\uff53plit", "Time"])
+def test_a_column_in_another_spelling_is_not_left_out(
+    name: str, tmp_path: Path, call: Call
+) -> None:
+    """The rows of a test set would train."""
+    path = table(tmp_path / "a.parquet", **{name: ["test"] * 4})
+    meant = "time" if name == "Time" else "split"
+    one_line(
+        call("ingest", f"root={tmp_path / 'root'}", "camera=S1", f"path={path}"),
+        f"a column {name!r}, which is not read: call it {meant!r}, or drop it",
+    )
+    assert not (tmp_path / "root" / "S1").exists()
+
+
+def test_columns_that_are_not_read_are_told(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.parquet", subset=["test"] * 4, **{"a\nb": [1] * 4})
+    told = open_source(path, "person").aside.remarks
+    assert told == [f"columns of {path} that are not read: 'subset', 'a\\nb'"]
+
+
+@pytest.mark.parametrize("name", ["test.parquet", "test-00000-of-00001.parquet", "Testing.parquet"])
+def test_a_table_that_is_called_like_a_split(name: str, tmp_path: Path) -> None:
+    path = table(tmp_path / name)
+    (told,) = open_source(path, "person").aside.remarks
+    assert "is called like the split test" in told
+    assert open_source(table(path, split=["train"] * 4), "person").aside.remarks == []
+    assert open_source(table(tmp_path / "train.parquet"), "person").aside.remarks == []
 
 
 def test_a_fault_in_the_last_row_leaves_nothing(tmp_path: Path, call: Call) -> None:

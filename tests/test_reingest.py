@@ -220,6 +220,53 @@ def test_a_picture_that_was_moved_has_the_class_of_its_folder(
     assert [found[crop] for crop in moved] == [("0", "person", "train"), ("0", "person", "test")]
 
 
+def test_a_moved_picture_of_the_same_class_keeps_who_labelled_it(
+    camera: LabelledCamera, exports: Path, again: Catalog, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(exports / "imagefolder", tmp_path / "renamed"))
+    (folder / "train").rename(folder / "Training")
+    ingest_crops(again, folder, "person")
+    assert sorted(labels_of(again.index()).values()) == sorted(expected(camera).values())
+
+
+@pytest.mark.parametrize("part", ["imagefolder/train", "imagefolder/test", "csv/images"])
+def test_a_part_of_an_export_is_no_work_of_a_person(
+    part: str, exports: Path, tmp_path: Path, call: Call
+) -> None:
+    settings = (f"root={tmp_path / 'root'}", "camera=S2", f"path={exports / part}", "labels=person")
+    whole = (exports / part).parent
+    one_line(call("ingest", *settings), f"a part of the export {whole}", f"ingest path={whole}")
+    assert not (tmp_path / "root" / "S2").exists()
+
+
+def test_crops_that_the_table_lost_are_no_work_of_a_person(
+    exports: Path, again: Catalog, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(exports / "imagefolder", tmp_path / "cut"))
+    table = folder / "metadata.csv"
+    lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
+    table.write_text("".join(lines[:-3]), encoding="utf-8")
+    with pytest.raises(UserError, match=r"metadata\.csv has no row for \d+ crops"):
+        ingest_crops(again, folder, "person")
+    table.write_text("".join(lines), encoding="utf-8")
+    shutil.copy(next(folder.glob("train/0/*")), folder / "train" / "0" / "mine.png")
+    assert ingest_crops(again, folder, "person").aside.remarks == [
+        "pictures that metadata.csv does not name: 1"
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_table_that_a_spreadsheet_rewrote_is_named(
+    encoding: str, exports: Path, again: Catalog, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(exports / "imagefolder", tmp_path / "rewritten"))
+    table = folder / "metadata.csv"
+    text = table.read_text(encoding="utf-8").replace(",", ";" if encoding == "utf-8" else ",")
+    table.write_text(text, encoding=encoding)
+    with pytest.raises(UserError, match=r"metadata\.csv is not as export wrote it"):
+        ingest_crops(again, folder, "person")
+
+
 def test_a_metadata_table_of_somebody_else_is_none_of_ours(
     again: Catalog, exports: Path, tmp_path: Path
 ) -> None:

@@ -26,7 +26,7 @@ from collabteam.catalog.records import (
     events_to_table,
 )
 from collabteam.catalog.times import is_time, unix_seconds
-from collabteam.errors import UserError
+from collabteam.errors import UserError, plain
 from collabteam.settings import UNKNOWN, UNUSABLE, check_classes
 from collabteam.storage.layout import TableName
 from collabteam.storage.manifest import read_manifest
@@ -437,7 +437,7 @@ def check_labels(camera: str, classes: Sequence[str], labels: Iterable[str]) -> 
     foreign = sorted(set(labels) - {*classes, UNKNOWN, UNUSABLE, ""})
     if foreign:
         raise UserError(
-            f"camera {camera} has no class {', '.join(foreign[:5])}"
+            f"camera {camera} has no class {', '.join(plain(label, 80) for label in foreign[:5])}"
             f"{', ...' if len(foreign) > 5 else ''}: its classes are "
             f"{', '.join(classes)}, and '{UNKNOWN}' and '{UNUSABLE}' are allowed"
         )

@@ -58,16 +58,20 @@ def check_classes(classes: list[str]) -> None:
     if len(classes) < 2:
         raise UserError(
             f"a team needs at least 2 classes, got {len(classes)} "
-            f"({', '.join(classes) or 'none'}): name them with 'camera.classes=[a,b]'"
+            f"({', '.join(plain(name, 80) for name in classes) or 'none'}): name them with "
+            "'camera.classes=[a,b]'"
         )
     counts = Counter(classes)
     for name in classes:
         if counts[name] > 1:
-            raise UserError(f"class {name!r} is named twice in camera.classes")
+            raise UserError(f"class {plain(name, 80)!r} is named twice in camera.classes")
         if name in (UNKNOWN, UNUSABLE):
             raise UserError(f"class name {name!r} is reserved: it means 'none of the classes'")
         if not _NAME.fullmatch(name):
-            raise UserError(f"class {name!r}: expected letters, digits, '_', '.' or '-'")
+            raise UserError(
+                f"class {plain(repr(name), 80)}: expected letters, digits, '_', '.' or '-', at "
+                "most 64, the first a letter or digit"
+            )
 
 
 def home_path(path: str) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from collabteam.errors import plain
+from collabteam.sources.vocabulary import HELD_OUT, TEST, split_of
 
 Labels = Literal["proposed", "person", "truth"]
 """The meanings that a user can give to the labels of a source."""
@@ -109,6 +111,21 @@ class Source(Protocol):
 
     def items(self) -> Iterator[Item]:
         """Yield the pictures, always in the same order."""
+
+
+def called_like_a_split(path: Path, name: str) -> list[str]:
+    """Say that a source without splits is called like one that does not train.
+
+    Args:
+        path: The source, for the message.
+        name: Its name.
+    """
+    if (split := split_of(name)) not in (TEST, HELD_OUT):
+        return []
+    return [
+        f"{path} is called like the split {split}, but nothing in it says so: its pictures may "
+        "train; the folder above the splits, or a column 'split', sets them apart"
+    ]
 
 
 def shown(text: str, most: int = 60) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -118,6 +119,8 @@ class Columns:
                 f" has the columns 'label' and {asked!r}, which mean the same with "
                 f"labels={asked}: drop one"
             )
+        if not self.ours:
+            self._check_names(names, wanted)
         self.labels: set[str] = set()
         self.answers = False
         self._surveyed = 0
@@ -125,6 +128,24 @@ class Columns:
         self._no_splits: Counter[str] = Counter()
         self._without_split = 0
         self._units: dict[str, str] = {}
+
+    def _check_names(self, names: Sequence[str], wanted: Collection[str]) -> None:
+        """Refuse names that are ours but for their spelling; tell which columns are not read.
+
+        Raises:
+            UserError: There is one: its content must not be lost in silence.
+        """
+        others = [name for name in names if name not in (*wanted, *self.surveyed, "image")]
+        for name in others:
+            meant = unicodedata.normalize("NFKC", name).strip().casefold()
+            if meant in wanted or meant == "image":
+                raise self._error(
+                    f" has a column {shown(name)}, which is not read: call it {meant!r}, or drop it"
+                )
+        if others:
+            listed = ", ".join(shown(name, 40) for name in others[:8])
+            more = f" and {len(others) - 8} more" if len(others) > 8 else ""
+            self._aside.remarks.append(f"columns of {self._path} that are not read: {listed}{more}")
 
     def _error(self, said: str) -> UserError:
         return UserError(f"path={self._path}{said}")
@@ -327,8 +348,10 @@ class Columns:
             column = _named(column, names)
         elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
             column = pc.cast(column, pa.large_binary())
-        elif pa.types.is_nested(kind):
+        elif pa.types.is_nested(kind) or (name in LABELS and pa.types.is_temporal(kind)):
             raise self._error(f": column {name!r} is {kind}, expected text")
+        elif name in LABELS and (pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+            column = pc.cast(self._whole(column, name), pa.large_string())
         elif not pa.types.is_large_string(kind):
             try:
                 column = pc.cast(column, pa.large_string())
@@ -341,6 +364,16 @@ class Columns:
         except pa.ArrowException:  # the file says that it is text, and Arrow believes it
             return self._decoded(column.view(pa.large_binary()), name)
         return column
+
+    def _whole(self, column: pa.Array, name: str) -> pa.Array:
+        """Check numbers that are labels: scores and shares are none."""
+        numbers = pc.cast(column, pa.float64())
+        known = numbers.fill_null(math.nan).to_numpy(zero_copy_only=False)
+        wrong = ~np.isnan(known) & (known != np.floor(known)) | np.isinf(known)
+        if (places := np.flatnonzero(wrong)).size:
+            place = int(places[0])
+            raise self._bad(name, str(known[place]), place, "text or whole numbers")
+        return numbers
 
     def _decoded(self, column: pa.Array, name: str) -> pa.Array:
         texts: list[str | None] = []
@@ -361,6 +394,8 @@ class Columns:
     def _is_none(self, name: str, text: str) -> bool:
         if self.ours:  # a name in it is a name, however it reads
             return not text
+        if name == "track" and text == "-1":  # so trackers number what is in no track
+            return True
         if name in LABELS and text in self._classes:
             return False
         return is_missing(text) or (name in self._class_names and text.startswith(_NO_CLASS))
@@ -380,7 +415,8 @@ class Columns:
             if (place := large.index(True).as_py()) >= 0:
                 raise self._bad(name, str(column[place]), place, "a smaller number")
         elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-            raise self._error(f": column {name!r} is {kind}, expected numbers")
+            expected = "numbers or timestamps" if name == "time" else "numbers"
+            raise self._error(f": column {name!r} is {kind}, expected {expected}")
         known = pc.is_valid(column).to_numpy(zero_copy_only=False)
         values: _Numbers = np.zeros(len(column), dtype=np.int64)
         if pa.types.is_floating(column.type):

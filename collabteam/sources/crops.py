@@ -41,6 +41,7 @@ from collabteam.storage.staging import write_errors
 
 LARGEST_SIDE = 4096
 SMALLEST_SIDE = 4
+_NO_SPLIT = "none"
 
 # Source and purpose of the label event of each meaning; truth is kept in its own table.
 _EVENT: dict[Meaning, tuple[str, str]] = {
@@ -139,6 +140,11 @@ def ingest_source(
         with disk_errors():
             ingest.run(source, progress)
         source.aside.unreadable += ingest.unreadable
+        if twice := ingest.in_two_splits:
+            source.aside.remarks.append(
+                f"pictures in two splits, which count as test or held out: {len(twice)}, such as "
+                f"{twice[0]}"
+            )
         return IngestSummary(
             **ingest.counts,
             conflicts=ingest.conflicts,
@@ -228,7 +234,7 @@ def check_new_camera(name: str, classes: list[str], source: Source) -> None:
         check_labels(name, classes, source.labels)
     elif seen := _classes_of(source):
         try:
-            check_classes(seen)
+            _check_found(seen, source)
         except UserError as error:
             raise UserError("; ".join([str(error), *source.aside.instead()])) from error
     first: tuple[str, str] | None = None
@@ -248,12 +254,40 @@ def _classes_of(source: Source) -> list[str]:
     return source.classes or sorted(source.labels - {UNKNOWN, UNUSABLE})
 
 
+def _check_found(classes: list[str], source: Source) -> None:
+    """Check the labels of a source that become a camera's classes.
+
+    Raises:
+        UserError: They cannot make a team, or one is ``unknown`` or ``unusable`` in other letters
+            and nobody has named it as a class.
+    """
+    check_classes(classes)
+    for name in [] if source.classes else classes:
+        if (meant := name.casefold()) in (UNKNOWN, UNUSABLE):
+            raise UserError(
+                f"the label {name!r} would become a class: write {meant!r} if it means that, or "
+                f"name all classes: 'camera.classes=[{name},...]'"
+            )
+
+
+def _twins(classes: list[str]) -> list[str]:
+    """Say which classes may be one and the same."""
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        spellings[name.casefold()].append(name)
+    twins = [" and ".join(names) for names in spellings.values() if len(names) > 1]
+    told = f"classes that differ in capital letters alone: {', '.join(twins[:5])}"
+    return [told] if twins else []
+
+
 def _register_classes(catalog: Catalog, source: Source) -> None:
     if catalog.classes:
         catalog.check_labels(source.labels)
     elif classes := _classes_of(source):
-        check_classes(classes)
+        _check_found(classes, source)
         catalog.set_classes(classes)
+        if not source.classes:
+            source.aside.remarks += _twins(classes)
 
 
 def _fault(item: Item) -> str:
@@ -294,7 +328,8 @@ class _Ingest:
         self.unreadable: list[tuple[str, str]] = []
         self.labelled: Counter[str] = Counter()
         self.others: Counter[Meaning] = Counter()
-        # By row: the crops of this run, and their labels in the source, by meaning.
+        self.in_two_splits: list[str] = []
+        # By row: the splits of this run's crops, and their labels in the source, by meaning.
         self._seen = LabelsByRow()
         self._given: dict[Meaning, LabelsByRow] = defaultdict(LabelsByRow)
         # By row: the labels in the catalog, including those that this run added.
@@ -350,11 +385,13 @@ class _Ingest:
         events: list[LabelEvent] = []
         truth: list[tuple[str, str]] = []
         for item, (crop_id, is_new), row in zip(good, identified, rows, strict=True):
-            if self._seen[row]:
+            if before := self._seen[row]:
                 self.counts["duplicates"] += 1
+                if before != (item.split or _NO_SPLIT) and {before, item.split} & {TEST, HELD_OUT}:
+                    self.in_two_splits.append(item.where)
             else:
                 self.counts["added" if is_new else "known"] += 1
-            self._seen[row] = "seen"
+                self._seen[row] = item.split or _NO_SPLIT
             for meaning, label in item.given.items():
                 given = self._given[meaning]
                 if given[row]:

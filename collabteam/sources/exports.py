@@ -24,7 +24,7 @@ from collabteam.errors import UserError, first_line
 from collabteam.settings import UNKNOWN, UNUSABLE
 from collabteam.sources.base import EXTENSIONS, LARGEST_FILE, Aside, Item, Labels, Source
 from collabteam.sources.columns import Columns, Row
-from collabteam.sources.folder import FolderSource, Layout, Parts, Records
+from collabteam.sources.folder import CROP_NAME, FolderSource, Layout, Parts, Records
 from collabteam.sources.parquet import SHARD, ParquetSource
 from collabteam.sources.walk import Found
 from collabteam.storage.files import parse_json
@@ -96,7 +96,25 @@ def open_export(
         named = [name for name in named if name not in (UNKNOWN, UNUSABLE)]
         records = Records(by_file, by_crop, layout, named, table[0])
         return FolderSource(path, found, labels, classes, aside, records)
+    if labels == "person":
+        _check_is_whole(path, pictures)
     return None
+
+
+def _check_is_whole(path: Path, pictures: Sequence[Parts]) -> None:
+    """Refuse a part of an export: without the table, the team's labels would become a person's.
+
+    Raises:
+        UserError: It is one.
+    """
+    if not all(CROP_NAME.fullmatch(parts[-1].rpartition(".")[0]) for parts in pictures):
+        return
+    for above in list(path.resolve().parents)[:2]:
+        if above.joinpath(*_METADATA).is_file() and _read_metadata(above) is not None:
+            raise UserError(
+                f"path={path} is a part of the export {above}, whose {_METADATA[0]} says who gave "
+                f"each label and what is the test set: ingest path={above}"
+            )
 
 
 def _open_packed(
@@ -148,6 +166,11 @@ def _read_metadata(path: Path) -> tuple[_Rows, list[str]] | None:
         with file.open("rb") as stream:
             head = stream.readline(2**16)
         if not {b"file_name", b"crop_id", b"source"} <= set(head.strip(_BOM).split(b",")):
+            if b"crop_id" in head.replace(b"\0", b"").lower():  # a spreadsheet's
+                raise UserError(
+                    f"{file} is not as export wrote it: expected cells with commas in between, in "
+                    "UTF-8, below the names of export: write it so, or export again"
+                )
             return None  # somebody else's, in whatever encoding
         with file.open(encoding="utf-8-sig", newline="") as stream:
             table = csv.DictReader(stream)

@@ -19,12 +19,14 @@ from collabteam.sources.base import (
     Item,
     Labels,
     Meaning,
+    called_like_a_split,
 )
 from collabteam.sources.columns import Row
-from collabteam.sources.vocabulary import HELD_OUT, TEST, is_missing, split_of
+from collabteam.sources.vocabulary import HELD_OUT, TEST, TRAIN, is_missing, split_of, splits_in
 from collabteam.sources.walk import Found, is_gone, joined, reason_of
 
-_CROP = re.compile(r"[0-9a-f]{24}")
+CROP_NAME = re.compile(r"[0-9a-f]{24}")
+"""Name of a crop, by which exports call its picture."""
 
 Parts = tuple[str, ...]
 Layout = Literal["classes", "splits", "classes of splits", "flat"]
@@ -86,10 +88,14 @@ class FolderSource:
         self.aside.ignored = len(found.files) - len(self._pictures)
         if not self._pictures:
             others = [f"it has {aside.ignored} files of other kinds"] if aside.ignored else []
+            if tables := [parts for parts in found.files if parts[-1].endswith(".parquet")]:
+                others = [f"name one of its tables, such as {joined(tables[0])}"]
             told = "; ".join([*others, *aside.instead()])
             raise UserError(
                 f"path={path} holds no image{told and f': {told}'}; expected .jpg, .png, .webp, ..."
             )
+        if records.name:
+            self._check_table()
         given = {label for row in records.by_file.values() for label in row.given.values()}
         known = {*classes, *records.classes, *given, UNKNOWN, UNUSABLE}
         folders = _Folders.of(self._pictures, found)
@@ -105,6 +111,27 @@ class FolderSource:
         self.total = len(self._pictures)
         extra = sorted(self.labels - {*records.classes, UNKNOWN, UNUSABLE})
         self.classes = [*records.classes, *extra] if records.classes else []
+
+    def _check_table(self) -> None:
+        """Refuse an export whose table lost crops; tell what somebody has put beside them.
+
+        Raises:
+            UserError: It is one.
+        """
+        others = [
+            parts[-1].rpartition(".")[0] for parts in self._pictures if self._row(parts) is None
+        ]
+        added = [name for name in others if name not in self._records.by_crop]
+        if lost := [name for name in added if CROP_NAME.fullmatch(name)]:
+            raise UserError(
+                f"path={self._path}: {self._records.name} has no row for {len(lost):,} crops, such "
+                f"as {lost[0]}, and does not say who labelled them: export again, or remove it to "
+                "take all labels from the folders"
+            )
+        if added:
+            self.aside.remarks.append(
+                f"pictures that {self._records.name} does not name: {len(added):,}"
+            )
 
     # -- where the label and the split stand -----------------------------------------------------
 
@@ -163,6 +190,8 @@ class FolderSource:
                 "folders of splits: "
                 + ", ".join(f"{count} pictures of {name}" for name, count in sorted(counts.items()))
             )
+        if self._layout not in ("classes of splits", "splits") and not self._records.name:
+            tell += called_like_a_split(self._path, self._path.resolve().name)
         loose = sum(len(parts) == 1 for parts in self._pictures)
         if loose and self.labels and not self._records.name:
             tell.append(f"without a label, beside the folders of classes: {loose} pictures")
@@ -210,11 +239,13 @@ class FolderSource:
         crop = parts[-1].rpartition(".")[0]
         before = self._records.by_crop.get(crop)
         # Without its table, an export still names its crops: the catalog may know them.
-        crop = crop if before or _CROP.fullmatch(crop) else ""
+        crop = crop if before or CROP_NAME.fullmatch(crop) else ""
         given: dict[Meaning, str] = {self.meaning: label} if label else {}
         if before is None:
             return Row(given, self._split(parts), {}, crop)
-        return Row(given or before.given, self._split(parts) or before.split, before.origin, crop)
+        if label in ("", *before.given.values()):  # it still is what the table says of it
+            given = before.given
+        return Row(given, self._split(parts) or before.split, before.origin, crop)
 
 
 @dataclass
@@ -264,19 +295,24 @@ def _layout(path: Path, folders: _Folders, known: Collection[str]) -> Layout:
             if inner:
                 raise _mixture(path, inner, splits, "inside folders of splits")
             return "splits"
-    if undecided := [name for name in splits if name not in known]:
+    undecided = [name for name in splits if name not in known] or _spelled_out(tops, known)
+    if undecided:
         others = [name for name in tops if name not in undecided]
-        raise _mixture(path, undecided, others, "beside others")
+        raise _mixture(path, undecided, others, "beside others" if others else "at the top")
     inner = sorted(name for name in seconds if split_of(name))
     if not inner:
+        if spelled_out := _spelled_out(sorted(seconds), known):
+            others = sorted(seconds.difference(spelled_out))
+            raise _mixture(path, spelled_out, others, "in folders of classes")
         return "classes"
     if len(inner) == len(seconds) and not folders.loose and all(folders.below.values()):
-        if folders.deep:
+        # A single class makes no team, but a dataset often lies in a single folder.
+        if folders.deep or (len(tops) == 1 and tops[0] not in known):
             at = Path(path, tops[0])
             raise UserError(
                 f"path={path}: {', '.join(map(plain, tops[:5]))} hold folders of splits "
-                f"({', '.join(map(plain, inner[:5]))}) with folders in them, so they are no "
-                f"classes: name the folder above the splits, such as path={plain(str(at))}"
+                f"({', '.join(map(plain, inner[:5]))}) and are no classes: name the folder above "
+                f"the splits, such as path={plain(str(at))}"
             )
         return "classes of splits"
     if any(split_of(name) in (TEST, HELD_OUT) for name in inner):
@@ -284,12 +320,19 @@ def _layout(path: Path, folders: _Folders, known: Collection[str]) -> Layout:
     return "classes"
 
 
+def _spelled_out(names: list[str], known: Collection[str]) -> list[str]:
+    """Return the names that hold words of splits, if these set training and test pictures apart."""
+    found = {name: splits_in(name) for name in names if name not in known}
+    apart = set().union(*found.values()) if found else set()
+    return [name for name in found if found[name]] if {TRAIN, TEST} <= apart else []
+
+
 def _mixture(path: Path, splits: list[str], others: list[str], where: str) -> UserError:
     first = plain(splits[0])
     named = ", ".join(map(plain, splits[:5]))
-    beside = ", ".join(map(plain, others[:5])) or "pictures"
+    beside = f" ({', '.join(map(plain, others[:5]))})" if others else ""
     return UserError(
-        f"path={path}: folders called like splits ({named}) {where} ({beside}): expected "
+        f"path={path}: folders called like splits ({named}) {where}{beside}: expected "
         "CLASS/*.jpg, or train/CLASS/*.jpg and test/CLASS/*.jpg below the path; if "
         f"{first} is a class, name the classes: 'camera.classes=[{first},...]'"
     )

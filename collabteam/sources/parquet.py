@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from collabteam.catalog.records import Crop
 from collabteam.errors import UserError, first_line
 from collabteam.settings import UNKNOWN
-from collabteam.sources.base import Aside, Item, Labels
+from collabteam.sources.base import Aside, Item, Labels, called_like_a_split
 from collabteam.sources.columns import Columns, Row, decoded
 from collabteam.sources.vocabulary import split_of
 
@@ -90,6 +90,8 @@ class _Table:
         # Our shards of a Hugging Face dataset are called by their split.
         shard = SHARD.fullmatch(path.name)
         self._split = split_of(shard[1]) if shard and self.columns.ours else ""
+        if not self._split and "split" not in names:
+            aside.remarks += called_like_a_split(path, shard[1] if shard else path.stem)
         # A table that is not ours and names crops means those of the catalog.
         self._pictured = "image" in names and (self.columns.ours or "crop_id" not in names)
         if self._pictured:

@@ -26,6 +26,8 @@ _MISSING = frozenset(
     (
         *("", "nan", "-nan", "+nan", "none", "null", "nil", "nat", "na", "n/a", "<na>"),
         *("#na", "#n/a", "#n/a n/a", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"),
+        *("(null)", "[null]", "<null>", "<none>", "<nan>", "\\n"),  # SQL writes \N
+        *("np.nan", "numpy.nan", "pd.na", "pd.nat"),
     )
 )
 
@@ -47,6 +49,16 @@ def split_of_cell(text: str) -> str:
     return _meaning(text, _SPLITS_OF_CELLS)
 
 
+def splits_in(text: str) -> set[str]:
+    """Return the splits whose words occur in the name of a folder.
+
+    ``train_images``, ``02-test`` and ``trainA`` have such a word, ``trainer`` has none.
+    """
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", unicodedata.normalize("NFKC", text)).casefold()
+    words = re.sub(r"[\W\d_]+", "-", words)
+    return {split for word, split in _SPLITS.items() if f"-{word}-" in f"-{words}-"}
+
+
 def _meaning(text: str, splits: dict[str, str]) -> str:
     word = unicodedata.normalize("NFKC", text).casefold()
     word = re.sub(r"[\W_]+", "-", word).strip("-")
@@ -55,4 +67,6 @@ def _meaning(text: str, splits: dict[str, str]) -> str:
 
 def is_missing(text: str) -> bool:
     """Whether a text is the spelling of a missing value: empty, ``nan``, ``None``, ``<NA>``."""
+    if not text.isascii():  # marks of byte order and zero width are not seen
+        text = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
     return text.strip().casefold() in _MISSING

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,16 +27,20 @@ _SYSTEM = frozenset(
             "$recycle.bin",
             "$extend",
         ),
-        *("lost+found", "found.000", "__macosx", "icon\r"),
+        *("lost+found", "__macosx", "icon\r"),
         *("system volume information", "network trash folder", "temporary items"),
         *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"),
+        *("lost.dir", "trashbox", "_gsdata_"),
     )
 )
+_FOUND = re.compile(r"found\.\d{3}", re.IGNORECASE)  # what a check of the disk put together again
 
 
 def is_foreign(name: str) -> bool:
     """Whether a file or folder of this name is hidden or a system's, not the user's."""
     if name in ("RECYCLER", "RECYCLED"):  # of old Windows; in other letters it may be a class
+        return True
+    if _FOUND.fullmatch(name):
         return True
     return name.startswith((".", "@")) or name.casefold() in _SYSTEM
 
@@ -124,7 +129,8 @@ def walk(top: Path, wanted: Callable[[str], bool], follow_links: bool) -> Found:
                 try:
                     is_folder = entry.is_dir()
                 except OSError as error:
-                    if not is_gone(error) and not leads_out:
+                    # The name of a picture says that it is no folder; who reads it says the rest.
+                    if not is_gone(error) and not leads_out and not wanted(entry.name):
                         found.unreadable.append((below, reason_of(error)))
                         continue
                     is_folder = False  # links that lead to themselves
