@@ -7,13 +7,15 @@ a crop asks this module, so a person sees what the team sees, and other programs
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from collabteam.errors import UserError
 
@@ -31,7 +33,11 @@ FORMATS = tuple(_EXTENSIONS)
 """Formats that are opened. Not all that Pillow knows: opening an EPS file starts Ghostscript."""
 _USUAL = (".jpg", ".png", ".webp")
 
-_ORIENTATION, _BITS, _SAMPLES, _WHITE = 0x0112, 258, 339, 262
+_ORIENTATION, _BITS, _SAMPLES, _WHITE, _PLANES = 0x0112, 258, 339, 262, 284
+_COMMON = ("raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "jpeg")
+_GAMMA = 1 / 2.2
+_VISIBLE = 4  # shades, of 255
+_PNG_END = b"IEND\xaeB`\x82"
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -75,7 +81,8 @@ def decode(image: bytes, side: int = 0) -> Image.Image:
     """Decode a picture as upright RGB of 8 bits; of several frames, the first.
 
     16-bit shades keep their upper 8 bits. Shades of 32 bits and fractions are read on the smallest
-    usual scale that holds them all: up to 1 (fractions), 255, 65,535, or the full range.
+    usual scale that holds them all: up to 1 (fractions), 255, 65,535, or the full range. Fractions
+    may exceed their scale by a half, as filters make them, and are cut off.
     Transparent parts get :data:`GROUND`.
 
     Args:
@@ -126,7 +133,7 @@ def portable(image: bytes) -> PortablePicture:
                 # Pillow reports a JPEG that holds further pictures as MPO.
                 extension = _EXTENSIONS.get(str(opened.format), ".jpg")
                 if extension not in _USUAL:
-                    opened.load()  # a format of export may have to convert it
+                    _load(opened)  # a format of export may have to convert it
                 return PortablePicture(image, extension, *opened.size)
             picture = _decoded(opened)
     except Exception as error:  # decoders raise many types on damaged pictures
@@ -174,12 +181,21 @@ def _png(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _decoded(opened: ImageFile.ImageFile) -> Image.Image:
+def _load(opened: ImageFile.ImageFile) -> None:
+    tags: Any = getattr(opened, "tag_v2", {})
+    if _first(tags, _PLANES, 1) == 2 and _first(tags, _BITS, 8) > 8 and len(opened.getbands()) > 1:
+        raise ValueError("a TIFF of 16 bits whose colours lie apart")  # Pillow mixes them up
     opened.load()
+
+
+def _decoded(opened: ImageFile.ImageFile) -> Image.Image:
+    _load(opened)
     # TIFF's decoder turns the picture itself, and then removes the entry.
     turn = _TURNS.get(_orientation(opened))
     picture = _rgb(opened)
-    return picture if turn is None else picture.transpose(turn)
+    picture = picture if turn is None else picture.transpose(turn)
+    picture.info = {}  # a profile of its colours would be saved again
+    return picture
 
 
 def _orientation(opened: Image.Image) -> int:
@@ -229,8 +245,8 @@ def _first(tags: Any, tag: int, otherwise: int) -> int:
 def _fractions(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     most = float(values.max(initial=0.0))
-    scale = next((scale for scale in (1.0, 255.0, 65535.0) if most <= scale), most)
-    return np.rint(values.clip(0, None) * (255 / scale)).astype(np.uint8)
+    scale = next((scale for scale in (1.0, 255.0, 65535.0) if most <= 1.5 * scale), most)
+    return np.rint(values.clip(0, scale) * (255 / scale)).astype(np.uint8)
 
 
 def _integers(values: NDArray[np.int32], bits: int, unsigned: bool) -> NDArray[np.uint8]:
@@ -249,18 +265,47 @@ def _is_plain(opened: ImageFile.ImageFile, image: bytes) -> bool:
         return False
     if opened.mode == "1" and opened.format != "PNG":
         return False
-    if any(";16" in str(tile.args) for tile in opened.tile):  # more than Pillow keeps
+    if any(re.search(";1[56]", str(tile.args)) for tile in opened.tile):
+        return False  # more bits than Pillow keeps, or fewer than it shows
+    if _has_other_colours(opened):
         return False
     if opened.format == "PPM" and opened.tile[0].codec_name != "raw":  # as text, or of other depth
         return False
     if opened.format == "PNG":  # looked for in the bytes, because asking Pillow decodes the picture
         marks = (b"eXIf", b"acTL", b"XML:com.adobe.xmp", b"Raw profile type")
-        return not any(mark in image for mark in marks) or _is_upright_png(opened, image)
+        is_upright = not any(mark in image for mark in marks) or _is_upright_png(opened, image)
+        return is_upright and _PNG_END in image  # others than Pillow miss it
     if opened.format != "MPO" and getattr(opened, "is_animated", False):
+        return False
+    if opened.format == "TIFF" and opened.info.get("compression", "raw") not in _COMMON:
         return False
     return _orientation(opened) == 1 and (
         opened.format != "TIFF" or getattr(opened, "tag_v2", {}).get(_ORIENTATION, 1) == 1
     )
+
+
+def _has_other_colours(opened: ImageFile.ImageFile) -> bool:
+    """Whether programs that follow profiles of colours, such as browsers, show other colours."""
+    if profile := opened.info.get("icc_profile"):
+        return _is_other_profile(profile, "L" if opened.mode in ("1", "L") else "RGB")
+    gamma = opened.info.get("gamma", _GAMMA)  # of a PNG
+    return "srgb" not in opened.info and abs(gamma / _GAMMA - 1) > 0.05
+
+
+@lru_cache(64)
+def _is_other_profile(profile: bytes, mode: str) -> bool:
+    """Whether a profile changes colours visibly; one that is damaged changes nothing."""
+    steps = np.arange(0, 256, 51, dtype=np.uint8)
+    colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(36, 6, 3)
+    plain = Image.fromarray(colours).convert(mode)
+    try:
+        stated = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        usual = ImageCms.createProfile("sRGB")
+        shown = ImageCms.profileToProfile(plain, stated, usual, outputMode="RGB")
+    except (ImageCms.PyCMSError, ImportError, OSError, ValueError, TypeError):
+        return False
+    off = np.asarray(shown, dtype=np.int16) - np.asarray(plain.convert("RGB"), dtype=np.int16)
+    return int(np.abs(off).max()) > _VISIBLE
 
 
 def _is_upright_png(opened: Image.Image, image: bytes) -> bool:

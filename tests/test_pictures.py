@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Call
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 
 from collabteam import LabelledCrops
 from collabteam.catalog import Catalog, Crop, LabelEvent
@@ -113,6 +113,15 @@ def _tiff(rows: NDArray[Any], order: str, turn: int, white: int = 1) -> bytes:
     return head + data + table + struct.pack(f"{order}I", 0)
 
 
+def _bmp(colours: Pixels) -> bytes:
+    """A BMP of five bits a colour."""
+    five = colours.astype(np.uint16) >> 3
+    rows = (five[..., 0] << 10 | five[..., 1] << 5 | five[..., 2]).astype("<u2")[::-1].tobytes()
+    height, width = colours.shape[:2]
+    about = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 16, 0, len(rows), 0, 0, 0, 0)
+    return b"BM" + struct.pack("<IHHI", 54 + len(rows), 0, 0, 54) + about + rows
+
+
 def _saved(picture: Image.Image, kind: str, turn: int = 1, **options: Any) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = turn
@@ -198,8 +207,13 @@ def variants() -> Iterator[tuple[str, bytes, Pixels, int]]:
     yield "PPM", b"P6\n" + size + b"\n255\n" + colours.tobytes(), colours, 0
     wide = (colours.astype(np.uint16) * 257).astype(">u2").tobytes()
     yield "PPM 16-bit", b"P6\n" + size + b"\n65535\n" + wide, colours, 1
+    for name, most in (("1.004", 1 / 254), ("256", 1.004), ("65600", 257.3)):
+        yield f"TIFF up to {name}", _tiff((grey() * most).astype(np.float32), "<", 1), shades, 1
     yield "PFM", _pfm((grey() / 255).astype(np.float32)), shades, 1
     picture = Image.fromarray(colours)
+    yield "PNG without end", _saved(picture, "PNG")[:-12], colours, 0
+    yield "TIFF LZMA", _saved(picture, "TIFF", compression="lzma"), colours, 0
+    yield "BMP of 15 bits", _bmp(colours), colours, 8
     yield "BMP", _saved(picture, "BMP"), colours, 0
     yield "GIF", _saved(picture.quantize(16), "GIF"), colours, 4
     frames = [Image.fromarray(np.roll(colours, k, 1)) for k in range(3)]
@@ -275,6 +289,69 @@ def test_ordinary_pictures_stay_as_they_are() -> None:
                  "WEBP RGB 1", "BMP", "GIF", "PPM", "PGM", "TIFF RGB 1"):  # fmt: skip
         encoded, _, _ = VARIANTS[name]
         assert portable(encoded).image == encoded, name
+
+
+def _profile(swapped: bool) -> bytes:
+    """The profile of sRGB, or one by which red is blue."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    if swapped:
+        count = int.from_bytes(profile[128:132], "big")
+        place = {bytes(profile[at : at + 4]): at for at in range(132, 132 + 12 * count, 12)}
+        red, blue = place[b"rXYZ"], place[b"bXYZ"]
+        profile[red : red + 4], profile[blue : blue + 4] = b"bXYZ", b"rXYZ"
+    return bytes(profile)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_a_profile_of_colours_that_only_some_programs_follow(kind: str) -> None:
+    """Browsers follow it; the team, cv2 and most loaders do not."""
+    for mode in ("RGB", "RGBA"):
+        for swapped in (False, True):
+            if kind == "JPEG" and mode == "RGBA":
+                continue
+            colours = scene() if mode == "RGB" else np.dstack([scene(), alpha()])
+            picture = Image.fromarray(colours)
+            encoded = _saved(picture, kind, icc_profile=_profile(swapped))
+            given = portable(encoded)
+            assert given.converted == (swapped or mode == "RGBA")
+            with Image.open(io.BytesIO(given.image)) as opened:
+                assert ("icc_profile" in opened.info) != given.converted
+                close(opened.convert("RGB"), np.asarray(decode(encoded)), 0, kind)
+
+
+@pytest.mark.parametrize(("gamma", "converted"), [(100_000, True), (45_455, False)])
+def test_a_png_whose_shades_are_no_usual_ones(gamma: int, converted: bool) -> None:
+    encoded = _png(scene(), 2, 8, (b"gAMA", struct.pack(">I", gamma)))
+    given = portable(encoded)
+    assert given.converted == converted
+    with Image.open(io.BytesIO(given.image)) as opened:
+        assert ("gamma" in opened.info) != converted
+    marked = _png(scene(), 2, 8, (b"gAMA", struct.pack(">I", gamma)), (b"sRGB", b"\0"))
+    assert not portable(marked).converted  # as usual, it says
+
+
+def test_a_tiff_that_the_decoder_mixes_up_is_refused() -> None:
+    """Pillow reads 16-bit colours that lie apart as noise, without a word."""
+    planes = np.moveaxis(scene().astype(np.uint16) * 257, 2, 0)
+    data = planes.tobytes()
+    each, end = len(data) // 3, 8 + len(data)
+    lists = {258: [16] * 3, 273: [8, 8 + each, 8 + 2 * each], 279: [each] * 3}
+    packed = {tag: struct.pack(f"<3{'H' if tag == 258 else 'I'}", *at) for tag, at in lists.items()}
+    table, places = b"".join(packed.values()), {}
+    for tag, content in packed.items():
+        places[tag] = end
+        end += len(content)
+    entries = [
+        (256, 4, 1, WIDTH), (257, 4, 1, HEIGHT), (258, 3, 3, places[258]), (259, 3, 1, 1),
+        (262, 3, 1, 2), (273, 4, 3, places[273]), (277, 3, 1, 3), (278, 4, 1, HEIGHT),
+        (279, 4, 3, places[279]), (284, 3, 1, 2),
+    ]  # fmt: skip
+    head = struct.pack("<2sHI", b"II", 42, end)
+    ifd = struct.pack("<H", len(entries))
+    ifd += b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    for call in (decode, portable):
+        with pytest.raises(UndecodablePicture, match="16 bits whose colours lie apart"):
+            call(head + data + table + ifd)
 
 
 def test_the_team_sees_it(camera: tuple[Catalog, dict[str, str]]) -> None:
