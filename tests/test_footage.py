@@ -187,6 +187,17 @@ def test_videos_of_a_folder(folder: Path) -> None:
     assert find_videos(str(folder)) == [str(folder / name) for name in names]
 
 
+def test_files_that_are_no_videos_by_their_names_are_told(tmp_path: Path) -> None:
+    for name in ("a.mp4", "a.SRT", "b.srt", "day.braw", "README"):
+        (tmp_path / name).write_bytes(b"")
+    for path in (str(tmp_path), f"{tmp_path}/*"):
+        aside = Aside()
+        assert find_videos(path, aside=aside) == [str(tmp_path / "a.mp4")]
+        (told,) = aside.remarks
+        assert told.startswith("passed over, no videos by their names: 4 files (2 x .srt, ")
+        assert "1 x .braw" in told
+
+
 @pytest.fixture
 def closed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A day of footage that this process may not read, whoever runs the tests."""
@@ -818,6 +829,51 @@ def test_frames_are_mirrored_and_turned_as_players_do(
         assert footage.remark == ""
 
 
+def filtered(path: Path, source: Path, how: str) -> Path:
+    """A copy of an H.264 video that a filter of libav has changed."""
+    av = libav()
+    with av.open(str(source)) as read_, av.open(str(path), "w") as written:
+        (before,) = read_.streams.video
+        after = written.add_stream_from_template(before)
+        changed = av.BitStreamFilterContext(f"h264_metadata={how}", before, after)
+        for packet in read_.demux(before):
+            for ready in changed.filter(packet) if packet.size else ():
+                ready.stream = after
+                written.mux(ready)
+    return path
+
+
+@pytest.mark.parametrize("container", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize(
+    ("how", "shown"),
+    [
+        ("flip=horizontal", lambda a: a[:, ::-1]),
+        ("rotate=180", lambda a: a[::-1, ::-1]),
+        ("rotate=90", lambda a: np.rot90(a)),
+    ],
+)
+def test_a_turn_that_keyframes_tell_holds_for_all_frames(
+    tmp_path: Path, how: str, shown: Callable[[Any], Any], container: str
+) -> None:
+    """H.264 says it at keyframes, of all frames up to the next one."""
+    how = f"display_orientation=insert:{how}"  # libav inserts it once
+    source = write(tmp_path / "a.mp4", 20, "libx264", gop=100, between=2, draw=corner)
+    path = filtered(tmp_path / f"b.{container}", source, how)
+    seen = shown(corner(0, SIZE))
+    for fps in (0.0, 3.0):
+        frames, faults = read(path, fps)
+        assert faults == []
+        assert len(frames) == (20 if fps == 0 else 6)
+        for frame in frames:
+            assert frame.image.shape == seen.shape
+            assert np.abs(frame.image.astype(int) - seen).mean() < 5
+    # Where only the first keyframe says it, nobody can know what holds afterwards.
+    source = write(tmp_path / "c.mp4", 20, "libx264", gop=6, draw=corner)
+    with open_footage(str(filtered(tmp_path / f"d.{container}", source, how))) as footage:
+        assert len(list(footage)) == 20
+        assert "turned in several ways" in footage.remark
+
+
 @pytest.mark.parametrize(
     ("stored", "aspect", "shown"),
     [
@@ -950,6 +1006,29 @@ def test_what_gives_no_frame(
     with pytest.raises(FootageError, match=words) as caught:
         open_footage(str(path))
     assert str(caught.value) == f"{path}: {caught.value.reason}"
+
+
+@pytest.mark.parametrize("name", ["list.mp4", "list.m3u8"])
+def test_a_list_of_videos_is_none(tmp_path: Path, name: str) -> None:
+    """What it shows may change, and its hash does not."""
+    write(tmp_path / "a.ts", 10, "libx264")
+    lists = {
+        "list.mp4": "ffconcat version 1.0\nfile a.ts\nfile a.ts\n",
+        "list.m3u8": "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\na.ts\n"
+        "#EXT-X-ENDLIST\n",
+    }
+    (tmp_path / name).write_text(lists[name])
+    with pytest.raises(FootageError, match="is a list of videos and none itself"):
+        read(tmp_path / name)
+
+
+def test_packets_that_give_no_frame_are_told(tmp_path: Path) -> None:
+    """libav's decoder raises no error for some of them."""
+    source = write(tmp_path / "a.mp4", 40, "libx264", gop=100)
+    path = filtered(tmp_path / "b.mp4", source, "sample_aspect_ratio=65535/1")
+    frames, faults = read(path)
+    assert len(frames) < 20
+    assert faults == [f"40 frames gave {len(frames)} pictures"]
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mkv", "mpeg4"), ("a.avi", "mjpeg")])

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from collabteam.catalog.times import END
-from collabteam.errors import UserError, first_line
+from collabteam.errors import UserError, first_line, plain
 from collabteam.settings import FootageConfig
 from collabteam.sources.base import Aside
 from collabteam.sources.walk import is_foreign, is_gone, reason_of, walk
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 EXTENSIONS = (
     *(".mp4", ".m4v", ".mov", ".3gp", ".avi", ".mkv", ".webm", ".flv", ".wmv", ".asf", ".ogv"),
     *(".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".m2v", ".vob", ".mxf", ".dav", ".mjpeg", ".mjpg"),
-    *(".h264", ".264", ".h265", ".265", ".hevc"),
+    *(".h264", ".264", ".h265", ".265", ".hevc", ".3g2", ".f4v", ".divx", ".qt", ".trp"),
 )
 """Extensions of files that count as videos."""
 STREAMS = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp")
@@ -64,6 +64,8 @@ READ_TIMEOUT = 15.0
 QUEUE = 4
 """Number of frames that are decoded ahead."""
 
+# Formats of files that name other files: their content says nothing of what is shown.
+_PLAYLISTS = ("concat", "dash", "hls", "imf", "sdp")
 # Live streams: the source does not wait for the reader.
 _LIVE = ("rtsp", "rtmp", "udp")
 # Seconds by which timestamps may go back and still count as disorder rather than a jump.
@@ -177,11 +179,16 @@ def find_videos(path: str, follow_links: bool = False, aside: Aside | None = Non
     except OSError as error:
         raise UserError(f"path={path} cannot be read: {error.strerror}") from error
     videos = sorted({name for name in there if _is_video(name)})
-    if videos:
-        return videos
-    kinds = Counter(Path(name).suffix.lower() or "without extension" for name in there)
+    others = [Path(name).suffix.lower() for name in there if not _is_video(name)]
+    kinds = Counter(plain(kind, 20) or "without extension" for kind in others)
     seen = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(3))
     seen += f" and {len(kinds) - 3} kinds more" if len(kinds) > 3 else ""
+    if videos:
+        if others:
+            aside.remarks.append(
+                f"passed over, no videos by their names: {len(others)} files ({seen})"
+            )
+        return videos
     verb = "holds" if what == "folder" else "fits"
     but = f", but {seen}" if seen else " and nothing else"
     instead = "".join(f"; {told}" for told in aside.instead())
@@ -733,6 +740,9 @@ def open_container(path: str) -> InputContainer:
         raise FootageError(path, reason) from error
     except (av.error.FFmpegError, OSError) as error:
         raise FootageError(path, f"cannot be opened: {_reason(error)}", True) from error
+    if not stream and container.format.name in _PLAYLISTS:
+        container.close()
+        raise FootageError(path, "is a list of videos and none itself: name the videos")
     return container
 
 
@@ -808,25 +818,49 @@ class View:
         return sides[::-1] if self.transposed else sides
 
 
-def view_of(picture: VideoFrame, aspect: float, only_turned: bool = False) -> View:
-    """Determine how a decoded picture is shown.
+class Views:
+    """How the pictures of a video are shown, asked in their order.
+
+    A container says of every picture how it is turned; H.264 and HEVC may say it at a keyframe, of
+    all pictures up to the next one.
 
     Args:
-        picture: The decoded picture.
-        aspect: See :func:`pixel_aspect`.
         only_turned: Whether pictures are turned and no more, as earlier versions did.
-
-    Returns:
-        Its view: pixels are made square by enlarging the picture, never by shrinking it.
     """
-    width, height = picture.width, picture.height
-    if only_turned:
-        return View(width, height, *_TURNED[round(picture.rotation / 90) % 4])
-    remarks = []
-    stated: Any = picture.side_data.get("DISPLAYMATRIX")
+
+    def __init__(self, only_turned: bool = False) -> None:
+        self._only_turned = only_turned
+        self._matrix: bytes | None = None
+        self._differ = False
+
+    def of(self, picture: VideoFrame, aspect: float) -> View:
+        """Return the view of the next picture.
+
+        Args:
+            picture: The decoded picture.
+            aspect: See :func:`pixel_aspect`.
+
+        Returns:
+            Its view: pixels are made square by enlarging the picture, never by shrinking it.
+        """
+        if self._only_turned:
+            turned = _TURNED[round(picture.rotation / 90) % 4]
+            return View(picture.width, picture.height, *turned)
+        before = self._matrix
+        stated: Any = picture.side_data.get("DISPLAYMATRIX")
+        if stated is not None:
+            self._matrix = bytes(stated)
+        elif picture.key_frame:
+            self._matrix = b""
+        self._differ |= before is not None and before != self._matrix
+        remarks = ["its frames are turned in several ways"] if self._differ else []
+        return _view(picture.width, picture.height, aspect, self._matrix or b"", remarks)
+
+
+def _view(width: int, height: int, aspect: float, matrix: bytes, remarks: list[str]) -> View:
     turned = (False, False, False)
-    if stated is not None:
-        turned, is_exact = _turned(np.frombuffer(bytes(stated), np.int32)[:9])
+    if matrix:
+        turned, is_exact = _turned(np.frombuffer(matrix, np.int32)[:9])
         if not is_exact:
             remarks.append("it is turned by no multiple of 90 degrees")
     if aspect > 0 and abs(aspect - 1) > _SQUARE:
@@ -862,7 +896,7 @@ def upright(
 
     Args:
         picture: The decoded picture.
-        view: See :func:`view_of`.
+        view: See :class:`Views`.
         converter: A converter to reuse; without it, each call sets up a new one.
 
     Returns:
@@ -896,7 +930,7 @@ class _Decoder:
         self.faults = _FaultLog()
         self.decoded = 0
         self.remark = ""
-        self._fps, self._threads, self._only_turned = fps, threads, only_turned
+        self._fps, self._threads, self._views = fps, threads, Views(only_turned)
         self._limit = limit if self.stream and limit > 0 else math.inf
         self._live = self.stream and path.lower().startswith(_LIVE)
         self._opened = math.inf
@@ -906,6 +940,7 @@ class _Decoder:
         self._end = 0.0  # end of the data that was read, in seconds
         self._lost = ""  # why reading stopped early
         self._packets = 0
+        self._asked_for = 0  # frames that should come out of the decoder, which tells no error
         self._limited = False
         self._changed = threading.Condition()
         self._queue: deque[Frame] = deque()
@@ -1006,9 +1041,8 @@ class _Decoder:
             if seconds >= self._limit:
                 self._limited = True
                 return
-            view = view_of(picture, pixel_aspect(video), self._only_turned)
-            if view.remark:
-                self.remark = view.remark
+            view = self._views.of(picture, pixel_aspect(video))
+            self.remark = view.remark or self.remark
             sides = view.sides
             if size not in (None, sides):
                 what = "{}x{} to {}x{}".format(*(size or ()), *sides)
@@ -1199,7 +1233,10 @@ class _Decoder:
                     keys.update([packet.pts] * packet.is_keyframe)
                     damaged.update([packet.pts] * packet.is_corrupt)
                 video.codec_context.skip_frame = "DEFAULT" if due else "NONREF"
-            for frame in self._decoded(video, packet, at) or ():
+            frames = self._decoded(video, packet, at)
+            if packet is not None and due and frames is not None and not packet.is_discard:
+                self._asked_for += 1
+            for frame in frames or ():
                 number = numbering.number(frame.pts)
                 seconds = None if frame.pts is None else self._since(frame.pts)
                 if frame.pts in keys:
@@ -1238,6 +1275,8 @@ class _Decoder:
             # Demuxers of other formats raise an error on broken data; AVI's skips it silently.
             lost = (self.frames or 0) - self._packets
             self.faults.add("gone", f"{lost} of {self.frames} frames are missing")
+        if 2 * self.decoded < self._asked_for:  # some kinds of packets are no frame by themselves
+            self.faults.add("few", f"{self._asked_for} frames gave {self.decoded} pictures")
 
 
 def _reason(error: BaseException) -> str:

@@ -295,7 +295,8 @@ class _IngestRun:
         self.summary.previews += outcome.previews
         for record in outcome.read:
             if any(record.id == other.id for other in self.summary.read):
-                continue  # the same video under another name
+                self.summary.known.append(record)  # the same video under another name
+                continue
             self.summary.read.append(record)
             for fault in [*record.faults, *([record.remark] if record.remark else [])]:
                 self.listener.warn(f"{record.path}: {fault}")

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from collabteam.video.footage import (
+    Views,
     content_hash,
     has_timestamps,
     is_stream,
@@ -34,7 +35,6 @@ from collabteam.video.footage import (
     picture_stream,
     pixel_aspect,
     upright,
-    view_of,
 )
 from collabteam.video.spool import parse_record
 
@@ -211,6 +211,7 @@ def _decode_from_keyframe(
     # Every frame from the keyframe to this one has to be seen, or the seek went elsewhere.
     missing = number - int(np.searchsorted(index.stamps, key))
     begun, sound, latest = False, False, -math.inf
+    views = Views(source.only_turned)
     with open_container(source.path) as container:
         video = picture_stream(source.path, container)
         if place:
@@ -232,10 +233,11 @@ def _decode_from_keyframe(
                 latest = frame.pts
                 if frame.pts == key:  # else gradual refresh; a keyframe's type is none or intra
                     sound = frame.key_frame and frame.pict_type in (0, 1)
+                view = views.of(frame, pixel_aspect(video))
                 if frame.pts == wanted:
                     if missing or frame.is_corrupt or not sound:
                         return None
-                    return upright(frame, view_of(frame, pixel_aspect(video), source.only_turned))
+                    return upright(frame, view)
     return None
 
 
