@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -35,9 +36,10 @@ _USUAL = (".jpg", ".png", ".webp")
 
 _ORIENTATION, _BITS, _SAMPLES, _WHITE, _PLANES = 0x0112, 258, 339, 262, 284
 _COMMON = ("raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "jpeg")
+_EXIF_HEAD = 512  # bytes, where the entry about the orientation stands
 _GAMMA = 1 / 2.2
 _VISIBLE = 4  # shades, of 255
-_PNG_END = b"IEND\xaeB`\x82"
+_PNG = b"\x89PNG\r\n\x1a\n"
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -135,7 +137,9 @@ def portable(image: bytes) -> PortablePicture:
                 if extension not in _USUAL:
                     _load(opened)  # a format of export may have to convert it
                 return PortablePicture(image, extension, *opened.size)
-            picture = _decoded(opened)
+        picture = decode(image)  # opened anew, because the look at it may have moved it on
+    except UndecodablePicture:
+        raise
     except Exception as error:  # decoders raise many types on damaged pictures
         raise _undecodable(error) from error
     return PortablePicture(_png(picture), ".png", *picture.size, converted=True)
@@ -152,6 +156,25 @@ def stored_size(image: bytes) -> tuple[int, int]:
             return opened.size
     except Exception as error:  # decoders raise many types on damaged pictures
         raise _undecodable(error) from error
+
+
+def png_damage(image: bytes) -> str:
+    """Say what is wrong with the parts of a PNG; ``""`` for nothing and for other formats.
+
+    Pillow passes over wrong checksums of the pixels, and shows noise.
+    """
+    at = len(_PNG)
+    while image.startswith(_PNG):
+        end = at + 8 + int.from_bytes(image[at : at + 4])
+        kind = image[at + 4 : at + 8]
+        if len(image) < end + 4:
+            return "its end is missing"
+        if zlib.crc32(image[at + 4 : end]) != int.from_bytes(image[end : end + 4]):
+            return f"the checksum of its part {kind!r} is wrong"
+        if kind == b"IEND":
+            break
+        at = end + 4
+    return ""
 
 
 def placeholder(side: int) -> Image.Image:
@@ -201,9 +224,12 @@ def _decoded(opened: ImageFile.ImageFile) -> Image.Image:
 def _orientation(opened: Image.Image) -> int:
     """Read how the picture is turned; 0 if that is damaged, in a picture that may be sound."""
     try:
-        value = opened.getexif().get(_ORIENTATION, 1)
+        value = opened.getexif().get(_ORIENTATION)
     except Exception:  # of many types
         return 0
+    if value is None:  # others read an entry of a wrong type or number, too
+        head = opened.info.get("exif", b"")[:_EXIF_HEAD]
+        return 0 if b"\x01\x12" in head or b"\x12\x01" in head else 1
     return value if isinstance(value, int) else 0
 
 
@@ -274,8 +300,11 @@ def _is_plain(opened: ImageFile.ImageFile, image: bytes) -> bool:
     if opened.format == "PNG":  # looked for in the bytes, because asking Pillow decodes the picture
         marks = (b"eXIf", b"acTL", b"XML:com.adobe.xmp", b"Raw profile type")
         is_upright = not any(mark in image for mark in marks) or _is_upright_png(opened, image)
-        return is_upright and _PNG_END in image  # others than Pillow miss it
-    if opened.format != "MPO" and getattr(opened, "is_animated", False):
+        return is_upright and not png_damage(image)  # others than Pillow refuse it
+    try:
+        if opened.format != "MPO" and getattr(opened, "is_animated", False):
+            return False
+    except Exception:  # the second frame of a GIF is damaged
         return False
     if opened.format == "TIFF" and opened.info.get("compression", "raw") not in _COMMON:
         return False

@@ -103,6 +103,21 @@ def test_a_split_counts_by_its_meaning(tmp_path: Path) -> None:
     assert index.held_out.tolist() == [False, True, True, True, False, False, False, True]
 
 
+def test_crops_that_earlier_rounds_may_have_trained_on_are_told(tmp_path: Path) -> None:
+    catalog = Catalog.register(tmp_path / "root", "S1")
+    ingest_crops(catalog, table(tmp_path / "a.parquet", 4), "person")
+    first = ["test", "train", "train", "train"]
+    ingested = ingest_crops(catalog, table(tmp_path / "a.parquet", split=first), "person")
+    assert (ingested.test, ingested.aside.remarks) == (1, [])
+    (catalog.folder / "round-0").mkdir()
+    again = ingest_crops(catalog, table(tmp_path / "a.parquet", split=["test"] * 4), "person")
+    assert again.test == 3
+    assert again.aside.remarks == [
+        "known before, and in the test set from now on: 3 crops; the teams of earlier rounds may "
+        "have trained on them"
+    ]
+
+
 def test_what_the_simulator_calls_its_splits_is_known(tmp_path: Path) -> None:
     """A crop outside the test set is of the ``pool``: the word of our own simulator."""
     splits = [crop.split for crop in simulate(SimulationConfig(crops=40), seed=0, workers=1)]
@@ -428,6 +443,14 @@ def test_a_column_twice(tmp_path: Path) -> None:
     columns = [pa.array(PICTURES[:2]), *[pa.array(["a", "b"])] * 6]
     pq.write_table(pa.Table.from_arrays(columns, names=ours), tmp_path / "a.parquet")
     refused(tmp_path / "a.parquet", "2 columns 'source'")
+
+
+def test_class_names_of_hugging_face_that_are_no_text(tmp_path: Path) -> None:
+    about = b'{"info": {"features": {"label": {"names": ["\\ud800", "b"]}}}}'
+    written = pa.table({"image": PICTURES[:2], "label": [0, 1]})
+    path = tmp_path / "a.parquet"
+    pq.write_table(written.replace_schema_metadata({"huggingface": about}), path)
+    assert open_source(path, "person").labels == {"\\ud800", "b"}
 
 
 @pytest.mark.parametrize("name", ["Split", "SPLIT", " split", "split ", "\uff53plit", "Time"])

@@ -245,6 +245,11 @@ def close(found: Any, seen: Pixels, loss: int, name: str) -> None:
     assert off <= loss, f"{name}: a shade is off by {off}"
 
 
+def portable_pixels(image: bytes) -> Pixels:
+    with Image.open(io.BytesIO(portable(image).image)) as opened:
+        return np.asarray(opened.convert("RGB"))
+
+
 def shown(image: bytes) -> tuple[Pixels, Pixels]:
     """A picture as two other programs show it: neither asks for the orientation of its own."""
     with Image.open(io.BytesIO(image)) as opened:
@@ -480,6 +485,47 @@ def test_damaged_metadata_costs_no_picture() -> None:
         )
         close(decode(file.getvalue()), scene(), 8, repr(junk))
         assert (portable(file.getvalue()).width, portable(file.getvalue()).height) == (40, 24)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG"])
+@pytest.mark.parametrize("entry", [(0x0112, 155, 1), (0x0112, 3, 99)])
+def test_an_orientation_that_only_others_read_is_not_handed_on(
+    kind: str, entry: tuple[int, int, int]
+) -> None:
+    """Of a type or number that is wrong: cv2 takes it, Pillow does not."""
+    exif = b"MM\0*\0\0\0\x08\0\x01" + struct.pack(">HHIHH", *entry, 6, 0) + bytes(4)
+    file = io.BytesIO()
+    options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {"lossless": True}
+    Image.fromarray(scene()).save(file, kind, exif=b"Exif\0\0" + exif, **options)
+    for found in shown(portable(file.getvalue()).image):
+        close(found, scene(), 8, kind)
+
+
+def test_a_png_whose_checksums_are_wrong_is_set_aside(tmp_path: Path) -> None:
+    """Pillow shows noise."""
+    sound = _saved(Image.fromarray(scene()), "PNG")
+    at = sound.index(b"IDAT") + 4 + int.from_bytes(sound[sound.index(b"IDAT") - 4 :][:4])
+    broken = sound[:at] + b"\0\0\0\0" + sound[at + 4 :]
+    for name, image in (("0.png", broken), ("1.png", sound), ("2.png", sound[:-12])):
+        (tmp_path / name).write_bytes(image)
+    summary = ingest_crops(Catalog.register(tmp_path / "root", "S1"), tmp_path, "proposed")
+    assert [(Path(where).name, fault) for where, fault in summary.quarantined] == [
+        ("0.png", "damaged: the checksum of its part b'IDAT' is wrong")
+    ]
+    assert summary.added == 2
+    for image in (broken, sound[:-12]):  # an older version let it in
+        for found in shown(portable(image).image):
+            close(found, scene(), 0, "converted")
+
+
+def test_a_second_frame_that_is_damaged_costs_no_picture() -> None:
+    frames = [Image.fromarray(np.roll(scene(), k, 1)).quantize(16) for k in range(2)]
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    whole = file.getvalue()
+    second = whole.rindex(b"!\xf9\x04")
+    for damaged in (whole[: second + 3], whole[: second + 1], whole[:second] + b",\0\0;"):
+        close(portable_pixels(damaged), np.asarray(decode(damaged)), 0, "second frame")
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"%!PS-Adobe-3.0 EPSF-3.0\n"])

@@ -16,7 +16,20 @@ from collabteam.monitoring.windows import TimeWindow, TimeWindows
 from collabteam.reporting.time_windows import to_csv
 
 SIGNS = "=+-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212"
-BEFORE = ("", " ", "\xa0", "\u3000", '"', "'", "\ufeff")
+BEFORE = (
+    "",
+    " ",
+    "\xa0",
+    "\u3000",
+    '"',
+    "'",
+    "\ufeff",
+    "\xad",
+    "\u061c",
+    "\u180e",
+    "\u2066",
+    "\u3164",
+)
 FORMULAS = [
     *(f"{before}{sign}1+1" for sign in SIGNS for before in BEFORE),
     *("\tx", "\rx", "\nx", " \t=1", "a;=1+1", "a; =1+1", "a\t=1", "a,\"=1", "a|@x", "a\n-1", ";=1"),
@@ -24,7 +37,8 @@ FORMULAS = [
 
 
 def begins_formula(cell: str) -> bool:
-    return cell.lstrip(' \xa0\u3000\ufeff"').startswith((*SIGNS, "\t", "\r", "\n"))
+    unseen = "".join(BEFORE).replace("'", "")
+    return cell.lstrip(unseen).startswith((*SIGNS, "\t", "\r", "\n"))
 
 
 @pytest.mark.parametrize("text", FORMULAS)

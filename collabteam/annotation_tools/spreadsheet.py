@@ -6,8 +6,11 @@ import re
 
 # Signs that begin a formula, also the wide and small ones of East Asian keyboards.
 _SIGN = r"=+\-@\u2212\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b"
-# Some spreadsheets pass over these before they look for a sign.
-_SKIPPED = r"[\s\x00-\x20\"'\u200b-\u200f\u2060\ufeff]*"
+# What is not seen: some spreadsheets pass over it before they look for a sign.
+_SKIPPED = (
+    r"[\s\x00-\x20\"'\xad\u034f\u061c\u115f\u1160\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    r"\ufe00-\ufe0f\ufeff\uffa0]*"
+)
 # Which of these separates cells depends on the language of the system.
 _SEPARATOR = r"[;,|\t\r\n]"
 _BEGINS = rf"\A(?={_SKIPPED}[{_SIGN}\t\r\n])|(?<={_SEPARATOR})(?={_SKIPPED}[{_SIGN}])"

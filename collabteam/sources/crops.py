@@ -20,7 +20,7 @@ from collabteam.catalog.records import Crop, LabelEvent
 from collabteam.catalog.texts import LabelsByRow
 from collabteam.catalog.truth import append_truth, read_truth
 from collabteam.errors import UserError, disk_errors
-from collabteam.pictures import UndecodablePicture, decode, stored_size
+from collabteam.pictures import UndecodablePicture, decode, png_damage, stored_size
 from collabteam.settings import UNKNOWN, UNUSABLE, check_classes
 from collabteam.sources.base import (
     EXTENSIONS,
@@ -144,6 +144,11 @@ def ingest_source(
             source.aside.remarks.append(
                 f"pictures in two splits, which count as test or held out: {len(twice)}, such as "
                 f"{twice[0]}"
+            )
+        if ingest.late_tests and catalog.workspace.round_numbers():
+            source.aside.remarks.append(
+                f"known before, and in the test set from now on: {ingest.late_tests} crops; the "
+                "teams of earlier rounds may have trained on them"
             )
         return IngestSummary(
             **ingest.counts,
@@ -308,7 +313,8 @@ def _fault(item: Item) -> str:
         decode(item.image)
     except UndecodablePicture as error:
         return str(error)
-    return ""
+    damage = png_damage(item.image)
+    return f"damaged: {damage}" if "checksum" in damage else ""
 
 
 class _Ingest:
@@ -329,6 +335,7 @@ class _Ingest:
         self.labelled: Counter[str] = Counter()
         self.others: Counter[Meaning] = Counter()
         self.in_two_splits: list[str] = []
+        self.late_tests = 0  # crops that the catalog had outside the test set
         # By row: the splits of this run's crops, and their labels in the source, by meaning.
         self._seen = LabelsByRow()
         self._given: dict[Meaning, LabelsByRow] = defaultdict(LabelsByRow)
@@ -410,6 +417,7 @@ class _Ingest:
                     self._count(meaning, label)
             if item.split == TEST and row not in self._in_test:
                 self._in_test.add(row)
+                self.late_tests += not before and not is_new
                 events.append(LabelEvent.test_mark(crop_id))
                 self.counts["test"] += 1
             elif item.split == HELD_OUT and self._is_new_held_out(row):

@@ -169,7 +169,10 @@ def _declared(schema: pa.Schema) -> tuple[dict[str, list[str]], list[str]]:
     try:
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
         numbered = {
-            name: [str(text) for text in feature["names"]]
+            # JSON may hold halves of letters, which are no text.
+            name: [
+                str(text).encode("utf-8", "backslashreplace").decode() for text in feature["names"]
+            ]
             for name, feature in features.items()
             if isinstance(feature, dict) and isinstance(feature.get("names"), list)
         }
