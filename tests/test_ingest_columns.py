@@ -319,6 +319,15 @@ def test_nothing_outside_1970_to_2100_enters(tmp_path: Path, call: Call) -> None
         assert not (root / name).exists()
 
 
+def test_times_that_their_type_has_rounded_are_told(tmp_path: Path) -> None:
+    for factor, expected in ((1, "128"), (1000, "131")):
+        times = pa.array(np.arange(4, dtype=np.float32) + np.float32(NOW * factor))
+        told = open_source(table(tmp_path / "a.parquet", time=times), "person").aside.remarks
+        assert f"hold a time to {expected} seconds" in told[-1]
+    seconds = pa.array(np.arange(4, dtype=np.float32))
+    assert open_source(table(tmp_path / "a.parquet", time=seconds), "person").aside.remarks == []
+
+
 def test_unknown_times_stay_unknown_and_0_is_0_in_every_unit(tmp_path: Path) -> None:
     path = table(tmp_path / "a.parquet", time=[0.0, math.nan, NOW * 1e3, None])
     assert [item.origin.get("time") for item in rows(path)] == [0.0, None, float(NOW), None]

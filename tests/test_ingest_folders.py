@@ -107,6 +107,8 @@ def test_folders_of_splits_are_splits(put: Put, tmp_path: Path, call: Call) -> N
         ("bounding_box_train/0.png", "bounding_box_test/0.png", "query/0.png"),
         ("01 Training/0.png", "02 Testing/0.png"),
         ("car/day_train/0.png", "car/day_test/0.png", "truck/day_test/0.png"),
+        ("car/day/train/0.png", "car/day/test/0.png", "truck/0.png"),
+        ("train/car/0.png", "train/car/new/Test/0.png", "train/truck/0.png"),
     ],
 )
 def test_a_mixture_is_refused_with_the_layout(
@@ -184,6 +186,10 @@ def test_a_folder_that_is_called_like_a_split_itself(put: Put, tmp_path: Path, c
     path = put("test/car/0.png", "test/truck/0.png", "train/car/0.png", "train/truck/0.png")
     (told,) = open_source(path / "test", "person").aside.remarks
     assert f"{path}/test is called like the split test" in told
+    for link, target in (("data", "test"), ("tests", "train")):
+        (path.parent / link).symlink_to(path / target)
+        (told,) = open_source(path.parent / link, "person").aside.remarks
+        assert f"{path.parent}/{link} is called like the split test" in told
     assert open_source(path / "train", "person").aside.remarks == []
 
 

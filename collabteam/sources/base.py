@@ -113,14 +113,15 @@ class Source(Protocol):
         """Yield the pictures, always in the same order."""
 
 
-def called_like_a_split(path: Path, name: str) -> list[str]:
+def called_like_a_split(path: Path, *names: str) -> list[str]:
     """Say that a source without splits is called like one that does not train.
 
     Args:
         path: The source, for the message.
-        name: Its name.
+        names: Its names.
     """
-    if (split := split_of(name)) not in (TEST, HELD_OUT):
+    split = next((split_of(name) for name in names if split_of(name) in (TEST, HELD_OUT)), "")
+    if not split:
         return []
     return [
         f"{path} is called like the split {split}, but nothing in it says so: its pictures may "

@@ -128,6 +128,7 @@ class Columns:
         self._no_splits: Counter[str] = Counter()
         self._without_split = 0
         self._units: dict[str, str] = {}
+        self._steps = 0.0  # between two times that a column of 32-bit fractions can hold
 
     def _check_names(self, names: Sequence[str], wanted: Collection[str]) -> None:
         """Refuse names that are ours but for their spelling; tell which columns are not read.
@@ -213,6 +214,11 @@ class Columns:
         for unit in self._units:
             if unit != "seconds":
                 self._aside.remarks.append(f"column 'time' of {self._path} was read as {unit}")
+            if (steps := self._steps / UNITS[unit]) > 1:
+                self._aside.remarks.append(
+                    f"column 'time' of {self._path} has 32-bit fractions, which hold a time to "
+                    f"{steps:.0f} seconds: write 64-bit ones"
+                )
 
     def _survey_labels(self, batch: pa.RecordBatch, name: str) -> None:
         raw = self._raw_texts(batch, name)
@@ -250,6 +256,8 @@ class Columns:
         else:
             found = np.zeros(len(values), dtype=np.int64)
             found[places] = units(values[places].astype(np.float64))
+            if pa.types.is_float32(column.type) and places.size:
+                self._steps = max(self._steps, float(np.spacing(np.float32(values.max()))))
         for code in np.unique(found[places]).tolist():
             place = int(places[found[places] == code][0])
             value = str(values[place])

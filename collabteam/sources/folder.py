@@ -191,7 +191,9 @@ class FolderSource:
                 + ", ".join(f"{count} pictures of {name}" for name, count in sorted(counts.items()))
             )
         if self._layout not in ("classes of splits", "splits") and not self._records.name:
-            tell += called_like_a_split(self._path, self._path.resolve().name)
+            tell += called_like_a_split(
+                self._path, self._path.absolute().name, self._path.resolve().name
+            )
         loose = sum(len(parts) == 1 for parts in self._pictures)
         if loose and self.labels and not self._records.name:
             tell.append(f"without a label, beside the folders of classes: {loose} pictures")
@@ -255,7 +257,7 @@ class _Folders:
     Attributes:
         below: By name of the folder at the top: the names of the folders in it.
         loose: Folders at the top with pictures directly in them.
-        deep: Folders at the top with folders below those of the second level.
+        deep: Names of the folders below those of the second level.
     """
 
     below: dict[str, set[str]] = field(default_factory=dict)
@@ -274,8 +276,7 @@ class _Folders:
                 below.add(parts[1])
             elif parts[1]:
                 folders.loose.add(parts[0])
-            if len(parts) > 3:
-                folders.deep.add(parts[0])
+            folders.deep.update(name for name in parts[2:-1] if name)
         return folders
 
 
@@ -294,6 +295,7 @@ def _layout(path: Path, folders: _Folders, known: Collection[str]) -> Layout:
             inner = sorted(name for name in seconds if split_of(name) and name not in known)
             if inner:
                 raise _mixture(path, inner, splits, "inside folders of splits")
+            _check_deep(path, folders, known)
             return "splits"
     undecided = [name for name in splits if name not in known] or _spelled_out(tops, known)
     if undecided:
@@ -304,6 +306,7 @@ def _layout(path: Path, folders: _Folders, known: Collection[str]) -> Layout:
         if spelled_out := _spelled_out(sorted(seconds), known):
             others = sorted(seconds.difference(spelled_out))
             raise _mixture(path, spelled_out, others, "in folders of classes")
+        _check_deep(path, folders, known)
         return "classes"
     if len(inner) == len(seconds) and not folders.loose and all(folders.below.values()):
         # A single class makes no team, but a dataset often lies in a single folder.
@@ -318,6 +321,17 @@ def _layout(path: Path, folders: _Folders, known: Collection[str]) -> Layout:
     if any(split_of(name) in (TEST, HELD_OUT) for name in inner):
         raise _mixture(path, inner, sorted(seconds - {*inner}), "in folders of classes")
     return "classes"
+
+
+def _check_deep(path: Path, folders: _Folders, known: Collection[str]) -> None:
+    """Refuse test pictures so deep in the folders that they would train.
+
+    Raises:
+        UserError: There are some.
+    """
+    names = sorted(folders.deep.difference(known))
+    if apart := [name for name in names if split_of(name) in (TEST, HELD_OUT)]:
+        raise _mixture(path, apart, [], "deep in folders of classes")
 
 
 def _spelled_out(names: list[str], known: Collection[str]) -> list[str]:
