@@ -27,7 +27,7 @@ from PIL import Image
 av = pytest.importorskip("av", reason="needs the extra 'footage'")
 
 from drawn import Actor, Colours, film, rider, walker  # noqa: E402
-from test_footage import write  # noqa: E402
+from test_footage import filtered, write  # noqa: E402
 
 from collabteam.catalog import Catalog  # noqa: E402
 from collabteam.settings import CameraConfig, CutConfig, FootageConfig, IngestConfig  # noqa: E402
@@ -174,6 +174,17 @@ def test_rotated_videos_are_upright(tmp_path: Path, rotation: int) -> None:
 
 
 MIRRORED = (-65536, 0, 0, 65536)
+
+
+def test_stills_are_turned_where_only_the_keyframe_tells_it(tmp_path: Path) -> None:
+    def mirrored(number: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        return np.ascontiguousarray(numbered(number, size)[:, ::-1])
+
+    source = write(
+        tmp_path / "source.mp4", 30, "libx264", gop=100, between=3, size=SIZE, draw=mirrored
+    )
+    how = "display_orientation=insert:flip=horizontal"
+    assert check_all(tmp_path, filtered(tmp_path / "a.mp4", source, how)) == 30
 
 
 @pytest.mark.parametrize("container", ["mp4", "mkv"])  # the latter does not keep the matrix
