@@ -208,6 +208,13 @@ def _load(opened: ImageFile.ImageFile) -> None:
     tags: Any = getattr(opened, "tag_v2", {})
     if _first(tags, _PLANES, 1) == 2 and _first(tags, _BITS, 8) > 8 and len(opened.getbands()) > 1:
         raise ValueError("a TIFF of 16 bits whose colours lie apart")  # Pillow mixes them up
+    key, stored = opened.info.get("transparency"), str(opened.tile[0].args if opened.tile else "")
+    if (
+        isinstance(key, tuple) and ";16" in stored
+    ):  # Pillow scales colours to 8 bits, but not the key
+        opened.info["transparency"] = tuple(part >> 8 for part in key)
+    elif isinstance(key, int) and opened.mode == "L":
+        opened.info["transparency"] = key * (85 if ";2" in stored else 17 if ";4" in stored else 1)
     opened.load()
 
 

@@ -79,14 +79,16 @@ def on_ground(colours: Pixels) -> Pixels:
     return np.rint(colours * a + np.array(GROUND) * (1 - a)).astype(np.uint8)
 
 
-def _png(rows: NDArray[Any], kind: int, depth: int, *chunks: tuple[bytes, bytes]) -> bytes:
+def _png(
+    rows: NDArray[Any], kind: int, depth: int, *chunks: tuple[bytes, bytes], width: int = 0
+) -> bytes:
     """A PNG that Pillow cannot write: of 16 bits, or with chunks of ours."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         size, crc = struct.pack(">I", len(content)), zlib.crc32(name + content)
         return size + name + content + struct.pack(">I", crc)
 
-    height, width = rows.shape[:2]
+    height, width = rows.shape[0], width or rows.shape[1]
     lines = b"".join(b"\0" + np.ascontiguousarray(row).tobytes() for row in rows)
     head = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
     parts = [(b"IHDR", head), *chunks, (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
@@ -229,6 +231,16 @@ def variants() -> Iterator[tuple[str, bytes, Pixels, int]]:
     key[alpha() == 0] = (1, 2, 3)
     encoded = _png(key, 2, 8, (b"tRNS", struct.pack(">3H", 1, 2, 3)))
     yield "PNG colour key", encoded, keyed, 0
+    deep_key = np.where(
+        alpha()[..., None] == 0, (5 << 8, 6 << 8, 7 << 8), key.astype(np.uint16) * 257
+    )
+    marked = (b"tRNS", struct.pack(">3H", 5 << 8, 6 << 8, 7 << 8))
+    yield "PNG 16-bit RGB key", _png(deep_key.astype(">u2"), 2, 16, marked), keyed, 1
+    two = np.where(alpha() == 0, 1, np.where(grey() > 100, 3, 0)).astype(np.uint8)
+    packed = (two.reshape(HEIGHT, -1, 4) << np.array([6, 4, 2, 0], np.uint8)).sum(2, dtype=np.uint8)
+    seen = np.repeat((two * 85)[..., None], 3, axis=2)
+    seen[two == 1] = GROUND
+    yield "PNG 2-bit key", _png(packed, 0, 2, (b"tRNS", b"\0\x01"), width=WIDTH), seen, 0
     of_grey = np.where(alpha() == 0, 7, deep).astype(">u2")
     seen = shades.copy()
     seen[alpha() == 0] = GROUND
