@@ -16,13 +16,14 @@ PAGES = [page for page in PAGES if "_build" not in page.parts and "api" not in p
 
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    """Every page and docstring is read, and every link resolved; HTML would take twice as long."""
     built = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html",
+        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "dummy",
          "-d", str(tmp_path / "doctrees"), str(ROOT / "docs"), str(tmp_path / "site")],
         capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
     assert built.returncode == 0, built.stderr
-    assert "Registry" in (tmp_path / "site/api/collabteam.registry.html").read_text()
+    assert b"Registry" in (tmp_path / "doctrees/api/collabteam.registry.doctree").read_bytes()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -162,10 +162,10 @@ def after_what_is_new():
     writes(wrap)
 
 base = Path(sys.argv[1])
-if sys.argv[4] == "each":
-    number, finished = -1, False
+if step := int(sys.argv[4]):
+    number, finished = 1 - step, False
     while not finished:
-        number += 2
+        number += step
         root = base / f"before-{number}"
         shutil.copytree(base / "start", root)
         finished = train(root, lambda: before(number))
@@ -180,10 +180,13 @@ print(number)
 """
 
 
-def die_again_and_again(base: Path, number: int, rollback: str, how: str) -> int:
-    """Train in ``base``; returns how often it was begun."""
+def die_again_and_again(base: Path, number: int, rollback: str, step: int) -> int:
+    """Train in ``base``, killed before every ``step``-th write, or after each new one if it is 0.
+
+    Returns the number of the write that was never made, or how often it was begun.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", DYING, str(base), str(number), rollback, how],
+        [sys.executable, "-c", DYING, str(base), str(number), rollback, str(step)],
         cwd=REPOSITORY, env=environment(), capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -193,16 +196,16 @@ def die_again_and_again(base: Path, number: int, rollback: str, how: str) -> int
 @pytest.mark.slow
 def test_killed_at_any_write_it_ends_as_if_undisturbed(simulated: Path, tmp_path: Path) -> None:
     shutil.copytree(simulated, tmp_path / "start")
-    count = die_again_and_again(tmp_path, 1, "none", "each")
+    count = die_again_and_again(tmp_path, 1, "none", 3)
     # Of two rounds: the draw and its labels, folds, three networks, the fold, scores, the record.
     assert count > 18
     undisturbed = everything(tmp_path / f"before-{count}" / "sim")
     assert sum(row["taken"] for row in undisturbed["records"][1]["increment"].values()) > 0
-    for number in range(1, count, 2):
+    for number in range(1, count, 3):
         assert everything(tmp_path / f"before-{number}" / "sim") == undisturbed, number
-    # That was every other write, each on a camera of its own; now all of them on one, whose every
+    # That was every third write, each on a camera of its own; now all of them on one, whose every
     # attempt dies right after the first thing that is new.
-    assert die_again_and_again(tmp_path, 1, "none", "after") > 18
+    assert die_again_and_again(tmp_path, 1, "none", 0) > 18
     assert everything(tmp_path / "after-each" / "sim") == undisturbed
 
 
@@ -210,7 +213,7 @@ def test_killed_at_any_write_it_ends_as_if_undisturbed(simulated: Path, tmp_path
 def test_killed_amid_a_rollback_it_is_repeated(finished: Path, tmp_path: Path) -> None:
     """Three rounds are moved, then the log is told; each may be the last thing done."""
     finished.rename(tmp_path / "start")
-    count = die_again_and_again(tmp_path, 0, "-1", "each")
+    count = die_again_and_again(tmp_path, 0, "-1", 2)
     undisturbed = everything(tmp_path / f"before-{count}" / "sim")
     (record,) = undisturbed["records"]
     assert record["round"] == 0
