@@ -33,6 +33,10 @@ class UndecodableCrops(UserError):
         super().__init__(f"the picture of crop {crop_id} cannot be opened: {reason}{more}")
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM; what cleans up after Ctrl-C cleans up after it as well."""
+
+
 def fault_lines(faults: Mapping[str, str]) -> list[str]:
     """Name crops whose picture cannot be opened, in lines for the user; of many, the first.
 

@@ -55,6 +55,7 @@ VALUES = [
 WORDS = [
     *("=", "==", "x", "x=", "+=", "++", "~", "~x", "~camera", "~optim", "~root", "~experiment"),
     *("--cfg", "--cfg=job", "--info", "-m", "--multirun", "-x", "--", "-", "--root=a", "-c"),
+    *("~hydra/launcher", "~hydra", "~hydra.job", "hydra.sweeper.max_batch_size=0"),
     *("hydra=1", "hydra/launcher=1", "hydra/launcher=[a]", "hydra/launcher=nothing"),
     *("hydra.verbose=1", "hydra.run.dir=[]", "hydra.job.name={}", "hydra/output=x", "hydra.x=1"),
     *("hydra.sweeper.max_batch_size=x", "hydra.launcher.n_jobs=x", "hydra.sweep.dir=x"),

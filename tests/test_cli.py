@@ -439,7 +439,7 @@ def test_a_broken_record_of_a_round(finished: Path, call: Call, content: str) ->
     before = fingerprints(finished)
     for name, settings in (("train", ("round=2", *SMALL)), ("report", ())):
         said = call(name, f"root={finished}", "camera=sim", *settings)
-        one_line(said, "round-1/round.json is broken")
+        one_line(said, "round-1/round.json is damaged")
     assert fingerprints(finished) == before
 
 

@@ -366,6 +366,24 @@ def test_arrays_of_a_fold_of_wrong_content_are_damage(
         read_fold(file, 3)
 
 
+def test_predictions_of_folds_are_held_by_a_hash(finished: Path, call: Call) -> None:
+    """They decide on thresholds: valid ones of another fit, or none, are damage as well."""
+    (file, *_) = sorted((finished / "sim" / "round-2").glob("fold-*.npz"))
+    kept = file.read_bytes()
+    with np.load(file) as found:
+        arrays = dict(found)
+    np.savez(file, **{**arrays, "seconds": 1e6})  # type: ignore[arg-type]
+    assert call("label", f"root={finished}", "camera=sim", "trainer.threads=1").code == 0
+    np.savez(file, **{**arrays, "prob": arrays["prob"][::-1]})  # type: ignore[arg-type]
+    before = fingerprints(finished)
+    words = (f"root={finished}", "camera=sim", "trainer.threads=1")
+    one_line(call("label", *words), file.name, "damaged", "rollback=1")
+    assert fingerprints(finished) == before
+    file.unlink()
+    one_line(call("label", *words), file.name, "no file", "damaged", "rollback=1")
+    file.write_bytes(kept)
+
+
 @pytest.mark.parametrize(
     "header",
     [

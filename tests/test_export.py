@@ -949,11 +949,11 @@ def test_certificates_that_do_not_serve(tmp_path: Path, call: Call) -> None:
     good = (folder / "certificate.json").read_text()
     for broken in ("", "{", "[]", "{}", good.replace('"statement"', '"stated"'), '{"classes": 3}'):
         (folder / "certificate.json").write_text(broken)
-        one_line(call("export", *base, "certified=true"), "certificate.json is broken")
+        one_line(call("export", *base, "certified=true"), "certificate.json is damaged")
     assert not to.exists()
     # Who asks for none gets the labels all the same.
     assert call("export", *base).code == 0
-    assert "certificate.json is broken" in (to / "README.md").read_text()
+    assert "certificate.json is damaged" in (to / "README.md").read_text()
     (folder / "certificate.json").write_text(good)
     shutil.rmtree(to)
     certify(catalog, 3, {"0" * 24: "ship"}, {"ship": True})

@@ -191,7 +191,7 @@ def test_every_state_of_a_camera_has_a_next_command(page: Path) -> None:
     assert "python -m collabteam.ingest camera=empty path=..." in following["empty"]
     assert "python -m collabteam.label camera=trained" in following["trained"]
     assert re.search(r"collabteam\.(export|review|audit) camera=sim", following["sim"])
-    assert "round-1/round.json is broken" in following["torn"]
+    assert "round-1/round.json is damaged" in following["torn"]
     assert "train again with round=1" in following["torn"]
     assert "<script>alert(1)</script>" in following["wild"]  # as text, see below
     assert rows["trained"][6][1] == "not audited"
@@ -253,9 +253,9 @@ def test_records_of_another_kind_leave_the_other_cameras_alone(
     assert "4 cameras, 1 with a team, damaged: b, c, d" in said.out
     rows = read(tmp_path / "r.html").rows
     assert rows["a"][1][1] == "2"
-    assert "b/label.json is broken" in rows["b"][8][1]
+    assert "b/label.json is damaged" in rows["b"][8][1]
     assert "'python -m collabteam.label camera=c' writes it again" in rows["c"][8][1]
-    assert "certificate.json is broken (no classes.cyclist" in rows["d"][8][1]
+    assert "certificate.json is damaged (no classes.cyclist" in rows["d"][8][1]
 
 
 def test_what_an_earlier_version_labelled_says_how_to_have_the_curves(

@@ -124,12 +124,12 @@ def test_what_an_early_record_lacks_gets_its_meaning(tmp_path: Path) -> None:
             {"reviewer": ROUND["reviewer"] | {"age": 3}},
             "made by a newer version of collabteam (expected no key reviewer.age)",
         ),
-        ({"schema": "1"}, "broken (schema '1', expected a number up to 1): try"),
-        ({"train_size": "10"}, "broken (train_size: expected a valid integer, got '10'): try"),
+        ({"schema": "1"}, "damaged (schema '1', expected a number up to 1): try"),
+        ({"train_size": "10"}, "damaged (train_size: expected a valid integer, got '10'): try"),
         ({"coverage": 1.5}, "coverage: expected less than or equal to 1, got 1.5"),
         ({"classes": ["car", "van"]}, "expected the classes car, van, got car, bus"),
         ({"round": 0}, "expected no increment in round 0"),
-        ({"recall": {}}, "broken (no recall.validation, recall.human, recall.folds"),
+        ({"recall": {}}, "damaged (no recall.validation, recall.human, recall.folds"),
     ],
 )
 def test_a_record_that_cannot_be_read_says_why(
@@ -147,7 +147,7 @@ def test_a_record_that_cannot_be_read_says_why(
 def test_what_is_no_record_says_so(tmp_path: Path, text: str) -> None:
     file = tmp_path / "round.json"
     file.write_text(text)
-    with pytest.raises(UserError, match=r"round\.json is broken \(.*\): restore it$"):
+    with pytest.raises(UserError, match=r"round\.json is damaged \(.*\): restore it$"):
         RoundRecord.read(file, "restore it")
 
 

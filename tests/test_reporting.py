@@ -244,7 +244,7 @@ def test_broken_rounds_are_answered_in_one_line(tmp_path: Path) -> None:
         assert "\n" not in message
         assert "train again with round=1" in message
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match="is broken"):
+    with pytest.raises(UserError, match="is damaged"):
         read_rounds(Workspace(tmp_path))
 
 

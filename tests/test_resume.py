@@ -236,7 +236,23 @@ def test_a_broken_fold_is_trained_again(trained: Trained, root: Path, call: Call
     (folder / "fold-0.npz").write_bytes(content[: len(content) // 2])
     said = call("train", *settings)
     assert said.code == 0, said.err
-    assert "fold-0.npz is broken" in said.err
+    assert "fold-0.npz is damaged" in said.err
+    assert records(root / "sim") == records(trained.folder)[:1]
+
+
+def test_nothing_is_left_of_folds_that_were_dropped(
+    trained: Trained, root: Path, call: Call
+) -> None:
+    """Their predictions would decide on thresholds, their checkpoints stay for ever."""
+    settings = (f"root={root}", "camera=sim", *SMALL)
+    assert call("train", *settings).code == 0
+    folder = root / "sim" / "round-0"
+    (folder / "round.json").unlink()
+    shutil.copy(folder / "fold-0.npz", folder / "fold-3.npz")
+    (folder / ".fold-3-0123abcd").mkdir()
+    (folder / ".fold-3-0123abcd" / "fit.ckpt").write_bytes(b"x")
+    assert call("train", *settings).code == 0
+    assert not list(folder.glob(".fold-*")) + list(folder.glob("fold-3.*"))
     assert records(root / "sim") == records(trained.folder)[:1]
 
 

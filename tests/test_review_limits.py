@@ -286,6 +286,19 @@ def test_a_body_that_breaks_off_is_no_failure_of_the_server(root: Path) -> None:
     assert "Traceback" not in err
 
 
+def test_sigterm_ends_the_page_and_leaves_no_way_in(root: Path) -> None:
+    server = start(root, camera="sim")
+    way = root / "sim" / "review" / "open-0123abcd.html"
+    way.write_text("the token of an invitation")
+    server.process.terminate()
+    _, err = server.process.communicate(timeout=30)
+    assert server.process.returncode == 143, err
+    assert (
+        err.splitlines()[-1] == "review: ended by SIGTERM; run the same command again to continue"
+    )
+    assert not way.exists()
+
+
 def test_the_browsers_arguments_do_not_hold_the_token(simulated: Path, tmp_path: Path) -> None:
     """Every user of a machine can read them; the file that they name only its owner."""
     root = Path(shutil.copytree(simulated, tmp_path / "outputs"))

@@ -475,6 +475,10 @@ def test_a_sweep_over_rounds_is_one_job(root: Path, call: Call) -> None:
         (["camera=sim", "epochs=1,2"], ["epochs"]),
         (["camera=sim", "round=[1"], ["round"]),
         (["camera=sim", "hydra/launcher=slurm"], ["slurm", "submitit_slurm"]),
+        (["camera=sim", "hydra/launcher=1"], ["launcher=1", "expected one of basic", "joblib"]),
+        (["camera=sim", "hydra/launcher=basic,joblib"], ["expected one value"]),
+        (["camera=sim", "hydra/sweeper=1"], ["must be a string"]),
+        (["camera=sim", "hydra.job_logging.root=1"], ["root logger"]),
     ],
 )
 def test_a_sweep_that_cannot_be_composed(
@@ -483,6 +487,13 @@ def test_a_sweep_that_cannot_be_composed(
     said = call("train", "-m", f"root={root}", "reviewer=oracle", *settings)
     one_line(said, *expected)
     assert said.out == ""
+
+
+@pytest.mark.parametrize("name", ["joblib", "1", "nothing"])
+def test_a_launcher_without_a_sweep(root: Path, call: Call, name: str) -> None:
+    """It would have no effect."""
+    said = call("train", f"root={root}", "camera=sim", f"hydra/launcher={name}")
+    one_line(said, f"hydra/launcher={name}", "add -m")
 
 
 def test_no_camera_is_meant(root: Path, call: Call) -> None:

@@ -14,16 +14,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial, reduce
 from pathlib import Path
-from traceback import walk_tb
 from typing import Any, Literal, NoReturn
 
-from collabteam.cli.endings import Terminated, complain, ending
+from collabteam.cli.endings import complain, ending
 from collabteam.cli.help import help_text
 from collabteam.cli.outcome import Outcome
 from collabteam.cli.words import (
     CONFIG,
     NOT_OURS,
     SWEEP,
+    check_option,
+    from_hydra,
     given,
     is_pattern,
     only_tells,
@@ -35,7 +36,7 @@ from collabteam.cli.words import (
     texts,
 )
 from collabteam.environment import settle
-from collabteam.errors import UserError, disk_errors
+from collabteam.errors import Terminated, UserError, disk_errors
 from collabteam.events import Listener
 from collabteam.settings import check, check_camera_name
 from collabteam.settings.checks import expand_home, nearest, shown
@@ -43,6 +44,7 @@ from collabteam.settings.fields import groups, settings_of
 from collabteam.storage.manifest import Found, find_manifests, read_manifest
 from collabteam.storage.roots import root_folder, store_address
 
+_LAUNCHER = "hydra/launcher"
 _CAMERA_HELP = {
     "one": "the camera, which is registered ('ingest' registers one); several with -m: a,b or "
     "'camera=glob(S10-*)'",
@@ -361,9 +363,11 @@ class Command:
                 # The plugins register their own defaults first; ours then replace them.
                 Plugins.instance()
                 for launcher, node in sweep.LAUNCHERS.items():
-                    ConfigStore.instance().store(group="hydra/launcher", name=launcher, node=node)
+                    ConfigStore.instance().store(group=_LAUNCHER, name=launcher, node=node)
+                launchers = [Path(file).stem for file in ConfigStore.instance().list(_LAUNCHER)]
                 known = sorted(every.known)
                 plan = sweep.plan(self.name, self.varies, words, known, every.passed_over)
+                check_option(_LAUNCHER, plan.launcher, sorted(launchers))
                 if plan.launcher != "basic" and not any(
                     part.name == "runtime" for part in groups(self.schema)
                 ):
@@ -399,7 +403,7 @@ class Command:
         expand_home(config)
         check(config)
         if runtime := getattr(config, "runtime", None):
-            aside = HydraConfig.get().runtime.choices["hydra/launcher"] != "basic"
+            aside = HydraConfig.get().runtime.choices.get(_LAUNCHER, "basic") != "basic"
             trainer = getattr(config, "trainer", None)
             if aside and trainer is not None and trainer.threads == 0:
                 trainer.threads = runtime.cpus
@@ -408,7 +412,9 @@ class Command:
                 return self.run(config, listener)
         except SystemExit as error:
             # Lightning exits on ^C and SIGTERM during a fit, possibly with code 0.
-            by_sigterm = type(error).__name__ == "SIGTERMException"
+            by_sigterm = isinstance(error.__context__, Terminated) or (
+                type(error).__name__ == "SIGTERMException"
+            )
             raise (Terminated if by_sigterm else KeyboardInterrupt) from error
 
 
@@ -507,20 +513,9 @@ def _readable() -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        from hydra.errors import HydraException
-        from omegaconf.errors import OmegaConfBaseException
-
-        theirs = isinstance(error, HydraException | OmegaConfBaseException)
-        # Both also let exceptions of other kinds through, such as RecursionError.
-        places = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
-        parts = [name.split(".")[0] for name in places]
-        last = next((part for part in reversed(parts) if part in (*_READERS, "collabteam")), "")
-        if theirs or last in _READERS:
+        if from_hydra(error):
             raise UserError(_one_line(error)) from error
         raise
-
-
-_READERS = ("hydra", "omegaconf", "antlr4")
 
 
 def _one_line(error: BaseException) -> str:

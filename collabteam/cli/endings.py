@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from collabteam.cli.words import roots
-from collabteam.errors import UserError, disk_errors, first_line, plain
+from collabteam.errors import Terminated, UserError, disk_errors, first_line, plain
 from collabteam.machine import utc_stamp
 from collabteam.storage.roots import work_folder
 
@@ -47,10 +47,6 @@ _ENVIRONMENT = {
 _VERSIONS = ("collabteam", "hydra-core", "lightning", "numpy", "pyarrow", "pylance", "torch")
 _SECRET = re.compile(r"(?<=//)[^/@\s'\"]+(?=@)|(?<=[?&](?:key|sig|pwd)=)[^&\s'\"]+|"
                      r"(?<=[?&]token=)[^&\s'\"]+|(?<=[?&]password=)[^&\s'\"]+")  # fmt: skip
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM; what cleans up after Ctrl-C cleans up after it as well."""
 
 
 def complain(command: str, text: str) -> None:
@@ -74,7 +70,7 @@ def ending(command: str, words: Sequence[str], work: Callable[[Sequence[str]], i
     guard_outlets()
     try:
         _have_temporary_folder(words)
-        with disk_errors():
+        with ended_by_sigterm(), disk_errors():
             code = work(words)
             sys.stdout.flush()
         return code
@@ -221,8 +217,5 @@ def ended_by_sigterm() -> Iterator[None]:
         return
     try:
         yield
-    except SystemExit as error:  # Ray puts a handler of its own in place of ours
-        signal.alarm(0)  # and would abort the process three seconds after the signal
-        raise Terminated from error
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -12,6 +12,7 @@ import itertools
 import multiprocessing
 import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -26,13 +27,12 @@ from typing import Any, TextIO
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 
 from collabteam.catalog import Catalog
-from collabteam.cli.endings import FAULT, ended_by_sigterm, outer_reason
+from collabteam.cli.endings import FAULT, outer_reason
 from collabteam.cli.outcome import Outcome
-from collabteam.cli.words import SWEEP, quoted, quotes_hint, texts
-from collabteam.errors import UserError, first_line, plain
+from collabteam.cli.words import SWEEP, from_hydra, quoted, quotes_hint, texts
+from collabteam.errors import Terminated, UserError, first_line, plain
 from collabteam.events import Listener, Listeners
 from collabteam.machine import processors
 from collabteam.reporting.terminal import StatusFile, SweepMonitor, Terminal, read_status
@@ -206,6 +206,8 @@ def plan(
             values[name], part = found, f"camera={','.join(found)}"
         elif not override.is_sweep_override():
             values[name] = [str(meant)]
+        elif name.startswith(("hydra.", "hydra/")):
+            raise UserError(f"{shown(part)}: expected one value: one launcher runs all jobs")
         elif not override.is_discrete_sweep():
             raise UserError(f"{part}: expected a list of values, as in {name}=a,b")
         else:
@@ -280,7 +282,7 @@ def run(plan: Plan, command: str, launch: Callable[[], None]) -> int:
     """
     jobs, folder = plan.jobs, plan.jobs[0].folder
     # A launcher that is told by an exception ends its own workers, also those without work.
-    with ended_by_sigterm(), _only_one(folder, command):
+    with _rays_exit(), _only_one(folder, command):
         for job in jobs:
             for kind in ("status", "outcome", "log"):
                 job.file(kind).unlink(missing_ok=True)
@@ -302,8 +304,8 @@ def run(plan: Plan, command: str, launch: Callable[[], None]) -> int:
                     if not any(_missing(job) for job in jobs):
                         break
                     trouble = _launch(launch, plan)
-        except (HydraException, OmegaConfBaseException):  # nothing has begun
-            refused = True
+        except Exception as error:
+            refused = from_hydra(error)  # nothing has begun
             raise
         finally:
             for job in [] if refused else jobs:
@@ -354,7 +356,7 @@ def _launch(launch: Callable[[], None], plan: Plan) -> str:
                 f"hydra/launcher={plan.launcher} is not installed: pip install "
                 f"'collabteam[{extra}]', or leave it out, and one job follows the other"
             )
-        if isinstance(error, HydraException | OmegaConfBaseException):
+        if from_hydra(error):
             raise
         # If a worker dies, the launcher loses its results, but the jobs' files remain.
         while any(_runs(job) for job in plan.jobs):
@@ -453,6 +455,16 @@ def _causes(error: BaseException) -> list[BaseException]:
     while cause := found[-1].__cause__ or found[-1].__context__:
         found.append(cause)
     return found
+
+
+@contextmanager
+def _rays_exit() -> Iterator[None]:
+    """Take the exit of Ray for SIGTERM: it puts a handler of its own in place of ours."""
+    try:
+        yield
+    except SystemExit as error:
+        signal.alarm(0)  # Ray would abort the process three seconds after the signal
+        raise Terminated from error
 
 
 @contextmanager

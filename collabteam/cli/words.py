@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from traceback import walk_tb
 from typing import Any, get_origin
 
 from collabteam.errors import UserError
@@ -49,6 +50,8 @@ _PART = re.compile(
 )
 # What Hydra reads as the same text, and not as a number, a truth value or the like.
 _BARE = re.compile(r"(?!(?:null|true|false|inf|nan)\Z)\.{0,2}[A-Za-z_/][\w./+@%*-]*", re.I | re.A)
+_READERS = ("hydra", "omegaconf", "antlr4")
+_OTHERS = ("collabteam", "hydra_plugins")
 _TRUE = {"true", "yes", "on", "y", "1"}
 _FALSE = {"false", "no", "off", "n", "0"}
 
@@ -101,6 +104,15 @@ def only_tells(words: Sequence[str]) -> bool:
 def is_pattern(value: str) -> bool:
     """Whether Hydra expands a value, such as ``glob(*)`` or ``choice(a,b)``."""
     return "${" in value or _CALL.fullmatch(value) is not None
+
+
+def from_hydra(error: BaseException) -> bool:
+    """Whether Hydra cannot read the words, as opposed to a launcher or the work that failed."""
+    # OmegaConf lets exceptions of other kinds through as well, such as RecursionError.
+    places = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    parts = [name.split(".")[0] for name in (*places, type(error).__module__)]
+    last = next((part for part in reversed(parts) if part in (*_READERS, *_OTHERS)), "")
+    return last in _READERS
 
 
 def quotes_hint(name: str) -> str:
@@ -233,6 +245,10 @@ class _Reader:
         name = name.lstrip("+")
         if name in NOT_OURS and not (name == "hydra.job.chdir" and value.lower() in _FALSE):
             raise UserError(f"{shown(word)}: {NOT_OURS[name]}: leave it out")
+        if name == "hydra/launcher" and not self.sweeps and value != "basic":
+            raise UserError(
+                f"{shown(word)}: a launcher runs the jobs of a sweep: add -m, or leave it out"
+            )
         if name.startswith(("hydra.", "hydra/")) or "@" in name:
             return word
         if not equals:

@@ -76,7 +76,10 @@ def label_pool(config: LabelConfig, listener: Listener | None = None) -> LabelRe
         if not 0 <= number < len(rounds):
             raise UserError(messages.no_round(catalog.name, number))
         set_threads(config.trainer.threads)
-        check_round(catalog.workspace.round(number), rounds[number])
+        files = catalog.workspace.round(number)
+        trained = (files.fold_predictions(one.fold) for one in rounds[number].recall.folds)
+        needed = [file for file in trained if file.name in rounds[number].files]
+        check_round(files, rounds[number], needed)
         plan = LabellingPlan(config, catalog, catalog.index(), rounds[number])
         return label_crops(plan, Runner(listener))
 

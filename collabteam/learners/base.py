@@ -250,7 +250,7 @@ class Learner(ABC):
             fold: The fold that it did not train on.
 
         Raises:
-            UserError: The file is missing or broken, or belongs to another network.
+            UserError: The file is missing or damaged, or belongs to another network.
         """
         voter = self.build(classes, columns, fetch=False)
         load_weights(voter.network, voter_file(files, classes, columns, fold))

@@ -285,13 +285,13 @@ def fit_module(
 
 
 def _is_readable(file: Path, env: FitEnvironment) -> bool:
-    """Whether there is a checkpoint to continue from; deletes a broken one."""
+    """Whether there is a checkpoint to continue from; deletes a damaged one."""
     if not file.exists():
         return False
     try:
         torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
-        env.listener.warn(f"{file} is broken ({error}): {env.title} starts over")
+        env.listener.warn(f"{file} is damaged ({error}): {env.title} starts over")
         file.unlink()
         return False
     return True

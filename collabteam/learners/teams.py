@@ -108,7 +108,7 @@ def voting_team(
         device: Where to compute.
 
     Raises:
-        UserError: A file is missing or broken, or belongs to another network.
+        UserError: A file is missing or damaged, or belongs to another network.
     """
     voters = [
         learner.load(files, classes, columns, fold)
@@ -139,7 +139,7 @@ def load_team(files: RoundFiles, trainer: TrainerConfig | None = None) -> Team:
         trainer: Device and arithmetic; the defaults if None.
 
     Raises:
-        UserError: The round is not finished, or a file is missing or broken.
+        UserError: The round is not finished, or a file is missing or damaged.
     """
     try:
         record = read_json(files.record)

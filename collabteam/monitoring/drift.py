@@ -243,7 +243,7 @@ def find_drift(workspace: Workspace, index: CropIndex, seed: int = 0) -> Drift |
         The finding; None without verdicts.
 
     Raises:
-        UserError: The draw of i0 is broken.
+        UserError: The draw of i0 is damaged.
     """
     verdicts = last_verdicts(index)
     if not verdicts.any():
@@ -283,7 +283,7 @@ def learned_until(workspace: Workspace, index: CropIndex, number: int) -> int:
         0 (nothing is known) to N.
 
     Raises:
-        UserError: The draw of i0 is broken.
+        UserError: The draw of i0 is damaged.
     """
     file = workspace.round(0).sample
     drawn_from = int(read_draw(file).get("drawn_from", 0)) if file.exists() else 0

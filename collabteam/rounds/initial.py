@@ -27,7 +27,7 @@ def initial_rows(workspace: Workspace, index: CropIndex) -> NDArray[np.int64]:
     """Rows of the crops of i0, ascending.
 
     Raises:
-        UserError: i0 is not drawn, or the draw's file is broken.
+        UserError: i0 is not drawn, or the draw's file is damaged.
     """
     rows = index.crop_id.find(read_sample(workspace)["crops"])
     return np.unique(rows[rows >= 0])

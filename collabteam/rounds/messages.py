@@ -141,7 +141,7 @@ def warnings_of_increment(
         yield f"round {number} adds nothing: the team is sure of no crop"
 
 
-def broken_fold(file: Path, error: Exception) -> str:
+def damaged_fold(file: Path, error: Exception) -> str:
     """Warn that a fold's predictions cannot be read."""
     reason = str(error).removeprefix(f"{file}: ").partition("; the file is damaged")[0]
-    return f"{file} is broken ({reason}): the fold is trained again"
+    return f"{file} is damaged ({reason}): the fold is trained again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from collabteam.storage.files import damaged, read_npz, write_npz
+
+_REMEDY = "restore it from a backup, or train that round again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +51,7 @@ def read_fold(file: Path, classes: int) -> SavedFold:
     Raises:
         UserError: The file is missing or damaged.
     """
-    remedy = "restore it from a backup, or train that round again"
-    found = read_npz(file, ("prob", "crop_id", "fingerprint", "seconds"), remedy)
+    found = read_npz(file, ("prob", "crop_id", "fingerprint", "seconds"), _REMEDY)
     problem = ""
     for name, kinds, shape in (
         ("prob", "f", (None, classes)), ("fingerprint", "U", ()), ("seconds", "fiu", ()),
@@ -71,7 +73,20 @@ def read_fold(file: Path, classes: int) -> SavedFold:
     if not problem and "crop_id" in found and len(found["crop_id"]) != len(found["prob"]):
         problem = f"{len(found['crop_id'])} crops with {len(found['prob'])} probabilities"
     if problem:
-        raise damaged(file, "out-of-fold predictions", problem, remedy)
+        raise damaged(file, "out-of-fold predictions", problem, _REMEDY)
     return SavedFold(
         found["prob"], found.get("crop_id"), str(found["fingerprint"]), float(found["seconds"])
     )
+
+
+def fold_digest(file: Path) -> str:
+    """Hash of the predictions in a fold's file, in hexadecimal; the time of the fit is left out.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name, array in read_npz(file, ("prob", "crop_id", "fingerprint"), _REMEDY).items():
+        digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

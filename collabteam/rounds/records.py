@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from collabteam.errors import UserError, file_error, first_line
+from collabteam.rounds.predictions import fold_digest
 from collabteam.settings import DataConfig, TeamConfig, TrainConfig
 from collabteam.settings.fields import UNSET, Setting, settings_of
 from collabteam.settings.records import from_record
@@ -341,30 +342,35 @@ def read_increment(file: Path) -> dict[str, DrawnClass]:
     """Read a round's draw per class from ``increment.json``.
 
     Raises:
-        UserError: The file is broken.
+        UserError: The file is damaged.
     """
     try:
         content = parse_json(file.read_bytes())
         return {name: DrawnClass.model_validate(row) for name, row in content.items()}
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{file} is broken ({first_line(error)}): delete it, and training draws again"
+            f"{file} is damaged ({first_line(error)}): delete it, and training draws again"
         ) from error
 
 
-def hashed_files(files: RoundFiles, kept: Sequence[Path]) -> dict[str, str]:
+def hashed_files(files: RoundFiles, kept: Sequence[Path], folds: Sequence[int]) -> dict[str, str]:
     """Hash the files of a finished round that later work reads.
 
     Args:
         files: The round's files.
         kept: Its networks that stay.
+        folds: The folds that it trained.
     """
-    # Predictions of folds are left out: they hold a time, and their archive has checksums.
+    predictions = map(files.fold_predictions, folds)
     return {
-        file.relative_to(files.folder).as_posix(): file_digest(file)
-        for file in (files.sample, files.increment, files.folds, *kept)
+        file.relative_to(files.folder).as_posix(): _digest(file)
+        for file in (files.sample, files.increment, files.folds, *predictions, *kept)
         if file.is_file()
     }
+
+
+def _digest(file: Path) -> str:
+    return fold_digest(file) if file.suffix == ".npz" else file_digest(file)
 
 
 def check_round(files: RoundFiles, record: RoundRecord, needed: Sequence[Path] = ()) -> None:
@@ -384,19 +390,22 @@ def check_round(files: RoundFiles, record: RoundRecord, needed: Sequence[Path] =
     )
     for file in needed:
         if not file.is_file():
-            raise damaged(file, "the weights of a branch", "no file", remedy)
+            raise damaged(file, _expected(files, file), "no file", remedy)
     for name, digest in record.files.items():
         file = files.folder / name
         try:
-            is_same = not file.exists() or file_digest(file) == digest
+            is_same = not file.exists() or _digest(file) == digest
         except PermissionError as error:
             raise file_error(file, error, "read") from error
-        except (OSError, ValueError):
+        except (OSError, ValueError, UserError):
             is_same = False
         if not is_same:
-            is_network = file.parent == files.branches
-            expected = "the weights of a branch" if is_network else "what its round wrote"
-            raise damaged(file, expected, "other bytes than its round recorded", remedy)
+            found = "other bytes than its round recorded"
+            raise damaged(file, _expected(files, file), found, remedy)
+
+
+def _expected(files: RoundFiles, file: Path) -> str:
+    return "the weights of a branch" if file.parent == files.branches else "what its round wrote"
 
 
 def read_folds(file: Path) -> dict[str, int]:
@@ -442,6 +451,6 @@ def read_rounds(files: CameraFiles) -> list[RoundRecord]:
         elif rounds and record.classes != rounds[0].classes:
             problem = f"classes {record.classes!r}, expected {rounds[0].classes!r} as in round 0"
         if problem:
-            raise UserError(f"{path} is broken ({problem}): {remedy}")
+            raise UserError(f"{path} is damaged ({problem}): {remedy}")
         rounds.append(record)
     return rounds

@@ -133,7 +133,7 @@ def manifest_file(table: Path, version: int) -> Path | None:
 
 
 def newest_version(table: Path) -> int:
-    """Number of the newest version that has a file, broken or not; 0 if there is none."""
+    """Number of the newest version that has a file, damaged or not; 0 if there is none."""
     names: list[str] = []
     with suppress(OSError):
         names = [file.stem for file in (table / "_versions").glob("*.manifest")]

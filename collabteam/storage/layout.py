@@ -7,6 +7,7 @@ so none of them may change.
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -98,9 +99,15 @@ class RoundFiles:
         """Folder of the checkpoints of a fit; hidden, so it stays on this machine."""
         return self.folder / f".fold-{fold}-{fingerprint}"
 
-    def unfinished_fits(self, fold: int) -> list[Path]:
-        """The existing folders of checkpoints of a fold, with any fingerprint."""
-        return sorted(self.folder.glob(f".fold-{fold}-*"))
+    def remove_unfinished_fits(self, but: str = "") -> None:
+        """Remove the checkpoints of fits that no command will continue.
+
+        Args:
+            but: Fingerprint of those that stay.
+        """
+        for fit in self.folder.glob(".fold-*-*"):
+            if not but or not fit.name.endswith(f"-{but}"):
+                shutil.rmtree(fit, ignore_errors=True)
 
     def scores(self, engine: str = "") -> Path:
         """Folder of the team's probabilities for the pool.
@@ -250,6 +257,7 @@ class CameraFiles:
         moved = [number for number in reversed(self.round_numbers()) if number > after]
         for number in moved:
             self.attic.mkdir(exist_ok=True)
+            self.round(number).remove_unfinished_fits()
             attempt = len(list(self.attic.glob(f"{ROUND}{number}.*")))
             self.round(number).folder.replace(self.attic / f"{ROUND}{number}.{attempt}")
         return moved

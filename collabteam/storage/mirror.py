@@ -423,7 +423,7 @@ def _now() -> float:
 
 
 def _content(text: bytes) -> dict[str, Any]:
-    """The lock's content; a broken lock has no holder."""
+    """The lock's content; a damaged lock has no holder."""
     try:
         content = parse_json(text)
     except ValueError:

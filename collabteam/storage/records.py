@@ -71,7 +71,7 @@ class Record(Part):
 
         Args:
             file: The file.
-            remedy: Advice for the user if it is broken.
+            remedy: Advice for the user if it is damaged.
 
         Raises:
             UserError: The file cannot be read, is not such a record, or a newer version made it.
@@ -82,7 +82,7 @@ class Record(Part):
             raise file_error(file, error, "read") from error
         except (OSError, ValueError) as error:
             problem = " ".join(str(error).split())
-            raise UserError(f"{file} is broken ({problem}): {remedy}") from error
+            raise UserError(f"{file} is damaged ({problem}): {remedy}") from error
         return cls.from_json(content, file, remedy)
 
     @classmethod
@@ -92,20 +92,20 @@ class Record(Part):
         Args:
             content: Its parsed JSON.
             file: The file, for messages.
-            remedy: Advice for the user if it is broken.
+            remedy: Advice for the user if it is damaged.
 
         Raises:
             UserError: It is not such a record, or a newer version made it.
         """
-        broken = "{} is broken ({}): {}"
+        damaged = "{} is damaged ({}): {}"
         if not isinstance(content, dict):
             problem = f"expected an object, got {type(content).__name__}"
-            raise UserError(broken.format(file, problem, remedy))
+            raise UserError(damaged.format(file, problem, remedy))
         version = content.get("schema")
         if type(version) is not int or version < 1:
             said = "no schema" if version is None else f"schema {version!r:.40}"
             problem = f"{said}, expected a number up to {cls.SCHEMA}"
-            raise UserError(broken.format(file, problem, remedy))
+            raise UserError(damaged.format(file, problem, remedy))
         newer = "{} was made by a newer version of collabteam ({}): update collabteam"
         if version > cls.SCHEMA:
             problem = f"schema {version}, expected up to {cls.SCHEMA}"
@@ -122,7 +122,7 @@ class Record(Part):
             if len(unknown) == len(problems):
                 names = ", ".join(_place(one["loc"]) for one in unknown)
                 raise UserError(newer.format(file, f"expected no key {names}")) from error
-            raise UserError(broken.format(file, _problem(problems), remedy)) from error
+            raise UserError(damaged.format(file, _problem(problems), remedy)) from error
 
     def write(self, file: Path) -> None:
         """Write the record atomically, safe against a power cut."""

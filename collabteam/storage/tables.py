@@ -88,21 +88,21 @@ class Table:
         address, options = _address(self.path, self._store)
         data = lance.dataset(address, storage_options=options)
         if data.version < 1:  # what Lance makes of a file of zeros
-            raise ValueError("the file of its newest version is broken")
+            raise ValueError("the file of its newest version is damaged")
         return data
 
     def _check_unconfirmed(self, last: Commit | None, error: UserError) -> None:
         """Say so if a power cut broke the file of a commit before anybody was told of it.
 
         Raises:
-            UserError: Only a commit is broken that was never confirmed.
+            UserError: Only a commit is damaged that was never confirmed.
         """
         newest = newest_version(self.path)
         if last is None or last.rows < 0 or newest <= last.version:
             return
-        if (broken := manifest_file(self.path, newest)) and manifest_file(self.path, last.version):
+        if (unread := manifest_file(self.path, newest)) and manifest_file(self.path, last.version):
             raise UserError(
-                f"{broken} is damaged ({first_line(error.__cause__ or error)}): delete it; nothing "
+                f"{unread} is damaged ({first_line(error.__cause__ or error)}): delete it; nothing "
                 f"that was confirmed is lost, it is in version {last.version} of the table"
             ) from error
 

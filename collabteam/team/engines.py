@@ -75,7 +75,7 @@ def open_engine(
             each time. Called only when bf16 or int8 is prepared for the first time.
 
     Raises:
-        UserError: The round is not finished or broken, a package is missing, the processor lacks
+        UserError: The round is not finished or damaged, a package is missing, the processor lacks
             the arithmetic, or there are no crops to calibrate on.
     """
     if precision == "auto":
@@ -115,7 +115,7 @@ class OpenVino(Engine):
 
     Raises:
         UserError: The processor has no bf16, there are no crops to calibrate on, or the kept files
-            are broken.
+            are damaged.
     """
 
     kind = "openvino"

@@ -55,7 +55,7 @@ class PredictionStore:
         index: The camera's N crops.
 
     Raises:
-        UserError: A part is broken.
+        UserError: A part is damaged.
     """
 
     def __init__(

@@ -106,7 +106,7 @@ def load_weights(network: nn.Module, file: Path) -> None:
     """Put the weights of a voter into a network of the same kind.
 
     Raises:
-        UserError: The file is missing or broken, or the weights belong to another network.
+        UserError: The file is missing or damaged, or the weights belong to another network.
     """
     try:
         with safe_open(file, framework="pt") as opened:
@@ -114,7 +114,7 @@ def load_weights(network: nn.Module, file: Path) -> None:
         if not all(tensor.isfinite().all() for tensor in weights.values()):
             raise ValueError("weights that are no finite numbers")
     except (OSError, SafetensorError, ValueError) as error:
-        raise _broken(file, error) from error
+        raise _damaged(file, error) from error
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
@@ -134,7 +134,7 @@ def check_voter(file: Path, digest: str) -> None:
         if file_digest(file) != digest:
             raise ValueError("other bytes than its round recorded")
     except (OSError, ValueError) as error:
-        raise _broken(file, error) from error
+        raise _damaged(file, error) from error
 
 
 def load_transform(file: Path, image_size: int) -> Transform:
@@ -146,7 +146,7 @@ def load_transform(file: Path, image_size: int) -> Transform:
             networks took pictures normalised with ImageNet's mean and deviation.
 
     Raises:
-        UserError: The file is missing or broken.
+        UserError: The file is missing or damaged.
     """
     try:
         with safe_open(file, framework="pt") as opened:
@@ -159,10 +159,10 @@ def load_transform(file: Path, image_size: int) -> Transform:
             raise ValueError(f"a transform of {metadata['transform'][:60]}")
         return Transform(found["size"], mean, std, found["interpolation"])
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise _broken(file, error) from error
+        raise _damaged(file, error) from error
 
 
-def _broken(file: Path, error: Exception) -> UserError:
+def _damaged(file: Path, error: Exception) -> UserError:
     remedy = "train that round again ('train ... rollback=K' with K the round before it)"
     return damaged(file, "the weights of a branch", error, remedy)
 

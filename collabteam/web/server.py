@@ -35,7 +35,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from collabteam.catalog import Catalog
-from collabteam.errors import UserError, first_line, plain
+from collabteam.errors import Terminated, UserError, first_line, plain
 from collabteam.events import Listener
 from collabteam.reviewing.review_queue import REVIEW_QUEUES
 from collabteam.reviewing.session import Refused, ReviewSession
@@ -453,8 +453,12 @@ def serve(
                     timeout_graceful_shutdown=2,
                 )
             )  # fmt: skip
-            with suppress(KeyboardInterrupt):
+            try:
                 server.run(sockets=[listening])
+            except Terminated:
+                raise
+            except KeyboardInterrupt:
+                pass
             line = review.state(reviewer, "", config.queue)
             return ReviewSummary(
                 *review.verified(), review.left(config.queue), line["next"], line["agreement"]

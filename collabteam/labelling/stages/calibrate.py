@@ -54,7 +54,10 @@ class ReadOutOfFold(Stage[dict[int, OutOfFold]]):
             UserError: A file is damaged.
         """
         plan, index, found = self.plan, self.plan.index, {}
-        for fold, file in plan.files.all_fold_predictions().items():
+        for fold in (one.fold for one in plan.team.recall.folds):
+            file = plan.files.fold_predictions(fold)
+            if not file.exists():  # those that the record has a hash of are there
+                continue
             kept = read_fold(file, len(plan.classes))
             if kept.crop_id is None:
                 continue

@@ -100,7 +100,7 @@ class FinishRound(Stage[RoundRecord]):
                 for name, row in self.increment.report.items()
             },
             voting=self.voting,
-            files=hashed_files(plan.files, _kept(plan, self.voting)),
+            files=hashed_files(plan.files, _kept(plan, self.voting), config.data.train_folds),
             settings=result_settings(config),
             versions={
                 "python": platform.python_version(),
@@ -129,11 +129,18 @@ class FinishRound(Stage[RoundRecord]):
         )
 
     def save(self, output: RoundRecord) -> None:
-        """Remove networks that neither vote nor start the next round, then write the record."""
+        """Remove networks that neither vote nor start the next round, then write the record.
+
+        What is left of folds that an earlier command trained and this one does not goes, too.
+        """
         files, kept = self.plan.files, _kept(self.plan, self.voting)
         for file in files.all_branches():
             if file not in kept:
                 file.unlink()
+        for fold, file in files.all_fold_predictions().items():
+            if fold not in self.plan.config.data.train_folds:
+                file.unlink()
+        files.remove_unfinished_fits()
         output.write(files.record)
 
 

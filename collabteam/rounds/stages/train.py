@@ -78,7 +78,7 @@ class TrainFold(Stage[FoldPredictions]):
         try:
             kept = read_fold(self._file, len(self.plan.classes))
         except UserError as error:
-            listener.warn(messages.broken_fold(self._file, error))
+            listener.warn(messages.damaged_fold(self._file, error))
             return None
         count = int((self.folds == self.fold).sum())
         if kept.fingerprint != self.training.fingerprint or len(kept.prob_VB) != count:
@@ -138,10 +138,8 @@ class TrainFold(Stage[FoldPredictions]):
         )
 
     def discard(self) -> None:
-        """Remove the remains of an unfinished fit of other inputs."""
-        for folder in self.plan.files.unfinished_fits(self.fold):
-            if folder != self._unfinished:
-                shutil.rmtree(folder)
+        """Remove the remains of unfinished fits of other inputs."""
+        self.plan.files.remove_unfinished_fits(but=self.training.fingerprint)
 
     def save(self, output: FoldPredictions) -> None:
         """Write the predictions and the names of their crops, and delete the checkpoints."""
