@@ -41,12 +41,15 @@ from PIL import Image
 from stores import BUCKET, bring, objects
 
 from collabteam.catalog import Catalog, Crop, LabelEvent
+from collabteam.cli.command import find_cameras
 from collabteam.errors import UserError
 from collabteam.reviewing.session import ReviewSession
 from collabteam.settings import CameraConfig, ReviewConfig
 from collabteam.storage import mirror, tables
 from collabteam.storage import store as store_module
+from collabteam.storage.commits import Commit, StoredRecord
 from collabteam.storage.files import write_json
+from collabteam.storage.store import Store
 from collabteam.storage.workspace import CameraInUse, Workspace, registered
 from collabteam.video.spool import Spool, VideoRecord, commit
 
@@ -240,6 +243,68 @@ def test_cameras_of_a_store_are_known_by_name(
     assert said.code == 0, said.err
     assert "2 cameras" in said.out
     assert not list(tmp_path.glob("s3:*"))
+
+
+def test_a_folder_that_is_no_camera_of_a_store_is_named(call: Call, root: str) -> None:
+    Catalog.register(root, "dock", CLASSES)
+    for name in ("k (1)", ".hidden", "k,old"):
+        obstore.put(objects(root), f"{name}/camera.yaml", b"name: k")
+    obstore.put(objects(root), "notes (1)/a.txt", b"")
+    found = find_cameras(root)
+    assert list(found.cameras) == ["dock"]
+    assert list(found.passed_over) == ["k (1)", "k,old"]
+    assert found.passed_over["k (1)"].startswith(f"{root}/k (1): passed over")
+    said = call("report", f"root={root}", "-m", "camera=glob(*)")
+    assert f"{root}/k (1): passed over" in "".join(said.err.splitlines())
+
+
+def test_marks_of_empty_folders_are_no_files(root: str, machine: Elsewhere, server: Server) -> None:
+    """Consoles and mounted buckets make objects whose names end in a slash."""
+    camera(root)
+    for name in ("", "dock/", "dock/round-0/", "dock/rolled-back/", "dock/labels.lance/"):
+        server.ask(f"/{root.removeprefix('s3://')}/{name}", method="PUT")
+    machine("there")
+    catalog = Catalog.open(root, "dock")
+    with catalog.workspace.transaction("test"):
+        (catalog.workspace.round(0).folder).mkdir()
+        catalog.workspace.round(0).sample.write_text("{}")
+    assert "dock/round-0/sample.json" in names(root)
+    assert len(catalog) == 3
+
+
+def test_a_commit_that_a_store_lost_is_seen(root: str) -> None:
+    catalog, crop_ids = camera(root)
+    for crop_id in crop_ids:
+        catalog.append_labels(_said(crop_id, "a"))
+    versions = [
+        str(meta["path"])
+        for meta in obstore.list(objects(root), "dock/labels.lance/_versions").collect()
+    ]
+    newest = min(name for name in versions if name.endswith(".manifest"))
+    content = obstore.get(objects(root), newest).bytes()
+    obstore.delete(objects(root), newest)
+    address = f"{root}/dock/labels.lance"
+    with pytest.raises(UserError, match=f"{address} is damaged: .* delete {address}/commits to go"):
+        Catalog.open(root, "dock").log()
+    obstore.put(objects(root), newest, bytes(content))
+    assert len(Catalog.open(root, "dock").log()) == 3
+    # Cameras of earlier versions have no note.
+    obstore.delete(objects(root), "dock/labels.lance/commits")
+    obstore.delete(objects(root), newest)
+    assert len(Catalog.open(root, "dock").log()) == 2
+
+
+def test_a_note_of_a_commit_never_goes_back(root: str) -> None:
+    """Of two writers, the one that committed first may note it last."""
+    slow, fast = StoredRecord(Store(f"{root}/t")), StoredRecord(Store(f"{root}/t"))
+    assert slow.last_commit() is None
+    slow.note(1, 1)
+    fast.note(3, 3)
+    slow.note(2, 2)
+    assert fast.last_commit() == Commit(3, 3, "-")
+    obstore.put(objects(root), "t/commits", b"3 3 - 00000000")
+    with pytest.raises(UserError, match=f"{root}/t/commits is damaged: .* delete this one file"):
+        slow.last_commit()
 
 
 def test_a_page_on_the_cameras_of_a_store(call: Call, root: str, tmp_path: Path) -> None:

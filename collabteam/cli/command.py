@@ -449,9 +449,9 @@ def find_cameras(root: str) -> Found:
     """
     if not store_address(root):
         return find_manifests(root_folder(root))
-    from collabteam.storage.workspace import registered
+    from collabteam.storage.workspace import find_stored
 
-    return Found({name: workspace.manifest for name, workspace in registered(root).items()}, {})
+    return find_stored(root)
 
 
 def _no_camera(name: str, root: str, known: Sequence[str]) -> UserError:

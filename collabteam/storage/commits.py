@@ -5,6 +5,10 @@ opened, and everything that was added since has vanished without a word. So each
 on a disk is noted in a file beside its versions, once it is on the disk: the number of the version,
 its rows, and a hash of its manifest. A table that has less than its record says is damaged.
 
+In an object store, the record is one small object beside the table's, with the newest commit alone:
+a conditional put after each commit, and a get when the table is opened. It has no hash, because a
+store checks its objects itself.
+
 The record lies in the table's folder, so a folder that is restored as a whole is right again. A
 table without a record, as earlier versions made it, is compared with Lance's own hint of the newest
 version. A kill between a commit and its note leaves a note of an earlier version, which is right,
@@ -22,12 +26,15 @@ from pathlib import Path
 
 from collabteam.errors import UserError
 from collabteam.storage.files import open_own, parse_json, write_bytes
+from collabteam.storage.store import Conflict, Store
 
 RECORD = "commits"
 _HINT = "latest_version_hint.json"
 _TAIL = 4096
 _LARGE = 65_536
 _LAST = 2**64 - 1
+# Notes of others that may overtake one in a store; the last of them is later.
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -61,10 +68,14 @@ def last_commit(table: Path) -> Commit | None:
             lines = file.read().splitlines()
     except OSError:
         return _hinted(table)
+    return _newest(lines, str(table))
+
+
+def _newest(lines: list[bytes], table: str) -> Commit:
     found = [commit for commit in map(_parse, lines) if commit is not None]
     if not found:
         raise UserError(
-            f"{table / RECORD} is damaged: it names no commit of the table; restore {table} from a "
+            f"{table}/{RECORD} is damaged: it names no commit of the table; restore {table} from a "
             "backup, or delete this one file if the table is known to be whole"
         )
     return max(found, key=lambda commit: (commit.version, commit.rows))
@@ -103,8 +114,7 @@ def note_commit(table: Path, version: int, rows: int) -> None:
         version: Its version.
         rows: Its rows.
     """
-    content = f"{version} {rows} {manifest_hash(table, version)}".encode()
-    line = content + b" %08x\n" % zlib.crc32(content)
+    line = _line(Commit(version, rows, manifest_hash(table, version)))
     # The commit stands in any case. An older note is right, too: it only shows less.
     with (
         suppress(OSError),
@@ -112,6 +122,47 @@ def note_commit(table: Path, version: int, rows: int) -> None:
     ):
         # On a line of its own, whatever a power cut left of the last one.
         file.write(b"\n" + line)
+
+
+def _line(commit: Commit) -> bytes:
+    content = f"{commit.version} {commit.rows} {commit.manifest}".encode()
+    return content + b" %08x\n" % zlib.crc32(content)
+
+
+class StoredRecord:
+    """The record of a table in an object store.
+
+    Args:
+        store: The table's objects.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._etag: str | None = None
+
+    def last_commit(self) -> Commit | None:
+        """Read the newest commit that was noted; None if none was.
+
+        Raises:
+            UserError: The record is damaged, or the store does not answer.
+        """
+        found = self._store.read(RECORD)
+        self._etag = found.etag if found else None
+        return _newest(found.content.splitlines(), self._store.url) if found else None
+
+    def note(self, version: int, rows: int) -> None:
+        """Note a commit that stands, unless a later one is noted."""
+        line = _line(Commit(version, rows, "-"))
+        # The commit stands in any case. An older note is right, too: it only shows less.
+        with suppress(UserError):
+            for _ in range(_ATTEMPTS):
+                try:
+                    self._etag = self._store.write(RECORD, line, self._etag)
+                    return
+                except Conflict:
+                    last = self.last_commit()
+                    if last is not None and last.version >= version:
+                        return
 
 
 def shorten(table: Path) -> None:

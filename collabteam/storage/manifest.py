@@ -65,11 +65,21 @@ def find_manifests(folder: Path) -> Found:
         if is_camera_name(name):
             found.cameras[name] = file
         else:
-            found.passed_over[name] = (
-                f"{file.parent}: passed over, because {name!r} is not a camera's name: move it "
-                f"elsewhere if it is a copy, or rename it, also in its {MANIFEST}"
-            )
+            found.passed_over[name] = no_cameras_name(str(file.parent), name)
     return Found(dict(sorted(found.cameras.items())), found.passed_over)
+
+
+def no_cameras_name(place: str, name: str) -> str:
+    """Say why a folder with a manifest is passed over.
+
+    Args:
+        place: Its path or address.
+        name: Its name.
+    """
+    return (
+        f"{place}: passed over, because {name!r} is not a camera's name: move it elsewhere if it "
+        f"is a copy, or rename it, also in its {MANIFEST}"
+    )
 
 
 def _may_look(folder: str) -> bool:

@@ -186,6 +186,11 @@ class Store:
             raise UserError(self._no_conditions()) from error
         if status in (408, 429) or status >= 500 or (not status and _AWAY.search(text)):
             return True
+        if "invalid path" in text:
+            raise UserError(
+                f"{self.url} holds an object whose name no file can have ({_short(error)}): delete "
+                "it, or move it elsewhere"
+            ) from error
         if isinstance(error, BaseError):
             raise UserError(f"{self.url} cannot be used{self._at()} ({_short(error)})") from error
         return False
@@ -273,12 +278,17 @@ class Store:
             found.update((meta["path"], (meta["e_tag"] or "", meta["size"])) for meta in inside)
 
         together(below, [name for name in top["common_prefixes"] if not name.endswith(TABLE)])
-        return found
+        return without_folder_marks(found)
 
-    def copy(self, name: str, to: Store) -> None:
+    def copy(self, name: str, to: Store, but: str) -> None:
         """Copy the objects below a name to the same name elsewhere in the bucket.
 
         The data does not pass through this machine. Existing objects are replaced.
+
+        Args:
+            name: The name.
+            to: The objects of the other place.
+            but: The end of the path of an object that is left out.
         """
         bucket = Store(self.bucket)
         source, target = (one.url.removeprefix(f"{self.bucket}/") for one in (self, to))
@@ -289,7 +299,7 @@ class Store:
                 lambda: obstore.copy(bucket._objects, f"{source}/{path}", f"{target}/{path}")
             )
 
-        together(copy_one, [meta["path"] for meta in found])
+        together(copy_one, [meta["path"] for meta in found if not meta["path"].endswith(but)])
 
     def sizes(self, name: str) -> list[int]:
         """Bytes of every object below a name."""
@@ -305,6 +315,25 @@ class Store:
         """The time by the store's own clock, in whole seconds."""
         self.patiently(lambda: obstore.put(self._objects, ".clock", os.urandom(8)))
         return self.patiently(lambda: obstore.head(self._objects, ".clock"))["last_modified"]
+
+
+def without_folder_marks(found: dict[str, tuple[str, int]]) -> dict[str, tuple[str, int]]:
+    """Leave out the objects that consoles and file systems make to show an empty folder.
+
+    Their names end in a slash, which the client drops.
+
+    Args:
+        found: Etag and size by name.
+    """
+    folders = {""}
+    for name in found:
+        while name := name.rpartition("/")[0]:
+            folders.add(name)
+    return {
+        name: (etag, size)
+        for name, (etag, size) in found.items()
+        if name not in folders and (size or "." in name.rpartition("/")[2])
+    }
 
 
 def say(text: str) -> None:

@@ -18,7 +18,9 @@ from lance.optimize import Compaction, CompactionOptions
 
 from collabteam.errors import UserError, disk_errors, file_error, first_line
 from collabteam.storage.commits import (
+    RECORD,
     Commit,
+    StoredRecord,
     last_commit,
     manifest_file,
     manifest_hash,
@@ -72,12 +74,14 @@ class Table:
         self._store = store
         self._before_append = before_append
         # Before the table is opened, because others may commit in between.
-        last = last_commit(path) if store is None else None
+        self._record = None if store is None else StoredRecord(store)
+        last = last_commit(path) if self._record is None else self._record.last_commit()
         try:
             with self._damage():
                 self._data = self._reach(self._open)
         except UserError as error:
-            self._check_unconfirmed(last, error)
+            if store is None:
+                self._check_unconfirmed(last, error)
             raise
         self._seen = self.version
         self._synced = self._last_fragment()
@@ -115,14 +119,14 @@ class Table:
         version, rows = self.version, len(self)
         if version < last.version or rows < last.rows:
             noted = f", {last.rows} rows" if last.rows >= 0 else ""
-            record = record_of(self.path)
+            place, _ = _address(self.path, self._store)
+            record = record_of(self.path) if self._store is None else f"{place}/{RECORD}"
             raise UserError(
-                f"{self.path} is damaged: commits are lost (expected at least version "
+                f"{place} is damaged: commits are lost (expected at least version "
                 f"{last.version}{noted}, as {record} says; got version {version}, {rows} rows): "
-                f"restore {self.path} from a backup, or delete {record} to go on without what is "
-                "lost"
+                f"restore {place} from a backup, or delete {record} to go on without what is lost"
             )
-        is_known = version == last.version and last.manifest.isalnum()
+        is_known = self._store is None and version == last.version and last.manifest.isalnum()
         if is_known and last.manifest != manifest_hash(self.path, version):
             raise UserError(
                 f"{manifest_file(self.path, version)} is damaged: it is not what was written; "
@@ -147,6 +151,9 @@ class Table:
 
     def _settle(self) -> None:
         """Flush what the last commit made to the disk, then note the commit."""
+        if self._record is not None:
+            self._record.note(self.version, int(self._data.count_rows()))
+            return
         made = [part for part in self._data.get_fragments() if part.fragment_id > self._synced]
         _flush(self.path, self.version, [path for part in made for path in _data_files(part)])
         self._synced = self._last_fragment()
@@ -185,6 +192,8 @@ class Table:
         if store is None:
             _flush(path, 1, [])
             note_commit(path, 1, 0)
+        else:
+            StoredRecord(store).note(1, 0)
 
     def add_missing_texts(self, schema: pa.Schema) -> None:
         """Add empty text columns that an earlier version's table lacks.
@@ -198,9 +207,8 @@ class Table:
                 self._data.checkout_latest()  # type: ignore[no-untyped-call]
                 if set(missing) - set(self._data.schema.names):  # no other process added them first
                     self._data.add_columns(dict.fromkeys(missing, "''"))
-                    if self._store is None:
-                        self._synced = -1  # each fragment has a new file
-                        self._settle()
+                    self._synced = -1  # each fragment has a new file
+                    self._settle()
 
     @contextmanager
     def _damage(self) -> Iterator[None]:
@@ -269,9 +277,9 @@ class Table:
         with self._merging(shared=True), self._damage(), disk_errors():
             if self._store is None:
                 self._data = lance.write_dataset(rows, self._data, mode="append")
-                self._settle()
             else:
                 self._data = append_once(self._data, rows, self._store)
+            self._settle()
         self._seen = self.version
 
     def append_few(self, rows: pa.Table) -> None:
@@ -285,6 +293,7 @@ class Table:
             return
         if self._store is not None:
             self._data = merge_small(self._data, _SMALL_FRAGMENT, self._store)
+            self._settle()
             return
         # Skipped while others append or if the disk is full: the rows are already safe.
         unfit = suppress(_Busy, OSError, ValueError, RuntimeError)
@@ -310,6 +319,7 @@ class Table:
             if self._store is not None:
                 self._reach(self._data.checkout_latest)
                 self._data = merge_small(self._data, rows, self._store, advance)
+                self._settle()
                 self._reach(lambda: self._clean(_SETTLED, everything=False))
                 return
             self._merge(rows, advance)

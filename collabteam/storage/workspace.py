@@ -23,7 +23,7 @@ from collabteam.storage.commits import RECORD as COMMITS
 from collabteam.storage.files import make_folder, write_bytes, write_text
 from collabteam.storage.layout import MANIFEST, CameraFiles, TableName
 from collabteam.storage.locks import Lock, LockHeld
-from collabteam.storage.manifest import find_manifests
+from collabteam.storage.manifest import Found, find_manifests, no_cameras_name
 from collabteam.storage.mirror import Mirror, address_of
 from collabteam.storage.roots import root_folder, store_address
 from collabteam.storage.staging import staging_folder, write_errors
@@ -291,7 +291,8 @@ class Workspace(CameraFiles):
             )
         if mine is not None and theirs is not None:
             for name in names:
-                mine.store.copy(self.table_folder(name).name, theirs.store)
+                # Others may commit meanwhile: their note would tell of a version that is left out.
+                mine.store.copy(self.table_folder(name).name, theirs.store, f"/{COMMITS}")
             finish(to)
             return
         make_folder(to.folder.parent)
@@ -327,20 +328,38 @@ def registered(root: str | Path) -> dict[str, Workspace]:
     Raises:
         UserError: The root cannot be used, or the store does not answer or refuses access.
     """
+    address = store_address(root)
+    found = find_stored(root) if address else find_manifests(root_folder(root))
+    return {
+        name: Workspace(file.parent, f"{address}/{name}" if address else "")
+        for name, file in found.cameras.items()
+    }
+
+
+def find_stored(root: str | Path) -> Found:
+    """Find the cameras below an address, and bring their manifests to this machine.
+
+    Args:
+        root: ``s3://bucket/prefix``.
+
+    Raises:
+        UserError: The root cannot be used, or the store does not answer or refuses access.
+    """
     folder, address = root_folder(root), store_address(root)
-    if not address:
-        found_here = find_manifests(folder).cameras
-        return {name: Workspace(file.parent, "") for name, file in found_here.items()}
     store = Store(address)
-    found: dict[str, Workspace] = {}
+    found = Found({}, {})
 
     def look(name: str) -> None:
-        if manifest := store.read(f"{name}/{MANIFEST}"):
-            camera = found[name] = Workspace(folder / name, f"{address}/{name}")
-            file = camera.manifest
-            if not file.exists() or file.read_bytes() != manifest.content:
-                make_folder(file.parent)
-                write_bytes(file, manifest.content)
+        manifest = store.read(f"{name}/{MANIFEST}")
+        if manifest is None:
+            return
+        if not is_camera_name(name):
+            found.passed_over[name] = no_cameras_name(f"{address}/{name}", name)
+            return
+        file = found.cameras[name] = folder / name / MANIFEST
+        if not file.exists() or file.read_bytes() != manifest.content:
+            make_folder(file.parent)
+            write_bytes(file, manifest.content)
 
-    together(look, filter(is_camera_name, store.folders()))
-    return dict(sorted(found.items()))
+    together(look, (name for name in store.folders() if not name.startswith(".")))
+    return Found(dict(sorted(found.cameras.items())), dict(sorted(found.passed_over.items())))
