@@ -7,9 +7,13 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import SMALL, Call, fingerprints, one_line
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -17,11 +21,18 @@ from safetensors.torch import load_file, save_file
 from collabteam import load_team
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.errors import UserError
+from collabteam.events import Listener
+from collabteam.features.devices import Device
+from collabteam.learners.base import FitEnvironment
+from collabteam.learners.supervised import _STATE, _is_readable
+from collabteam.reporting.terminal import read_status
 from collabteam.rounds.predictions import read_fold
+from collabteam.settings import TrainerConfig
 from collabteam.storage.commits import last_commit
 from collabteam.storage.tables import Table
 from collabteam.storage.workspace import Workspace
-from collabteam.video.spool import Spool, VideoRecord
+from collabteam.video.spool import Spool, VideoRecord, commit
+from collabteam.web.sessions import Sessions
 
 # -- tables ----------------------------------------------------------------------------------------
 
@@ -413,6 +424,19 @@ def test_a_flipped_bit_in_the_arrays_of_a_fold(finished: Path, call: Call) -> No
     assert fingerprints(finished / "sim" / "labels.lance") == before
 
 
+def test_a_draw_of_other_classes_is_damage_before_the_round_goes_on(
+    finished: Path, call: Call
+) -> None:
+    folder = finished / "sim" / "round-2"
+    (folder / "round.json").unlink()
+    content = json.loads((folder / "increment.json").read_text())
+    for changed in ([*content][1:], [*content, "x"]):
+        rows = {name: content.get(name, next(iter(content.values()))) for name in changed}
+        (folder / "increment.json").write_text(json.dumps(rows))
+        said = call("train", f"root={finished}", "camera=sim", "round=2", *SMALL)
+        one_line(said, "increment.json is damaged", "the classes", "delete it")
+
+
 # -- records of videos -----------------------------------------------------------------------------
 
 
@@ -437,3 +461,79 @@ def test_a_record_of_a_video_of_wrong_content_is_damage(tmp_path: Path, content:
     with pytest.raises(UserError, match=r"a\.json is damaged .*: remove it") as caught:
         spool.record("a")
     assert "\n" not in str(caught.value)
+
+
+def test_a_sealed_file_of_other_columns_is_damage(tmp_path: Path) -> None:
+    catalog = Catalog.register(tmp_path, "k", ["car", "ship"])
+    spool = Spool(catalog.workspace)
+    metadata = {b"collabteam": json.dumps({"id": "a", "name": "a", "path": "b"}).encode()}
+    file = spool.incoming / "a.parquet"
+    names = {"video": "a", "track": "1", "frame": 1, "time": 1.0, "proposed": "car", "image": b"x"}
+    for change in ({"box": None}, {"box": [1, 2, 3, 4], "frame": None}):
+        row = {**names, **change}
+        kept = {name: [row[name]] for name in row if row[name] is not None or name == "box"}
+        pq.write_table(pa.table(kept).replace_schema_metadata(metadata), file)
+        with pytest.raises(UserError, match=r"a\.parquet is damaged .*: remove it"):
+            commit(catalog, spool)
+    assert len(catalog) == 0
+
+
+# -- what commands keep for themselves -------------------------------------------------------------
+
+
+def test_a_comparison_of_engines_that_is_damaged_is_made_again(finished: Path, call: Call) -> None:
+    words = ("label", f"root={finished}", "camera=sim", "engine=openvino", "precision=fp32")
+    assert call(*words).code == 0
+    (file,) = (finished / "sim" / "round-2").glob("scores*-check.json")
+    good = json.loads(file.read_text())
+    for content in ("{", json.dumps({**good, "disagreement": 7}), json.dumps({**good, "x": [1]})):
+        file.write_text(content)
+        said = call(*words)
+        assert said.code == 0, said.err
+        assert f"{file.name}: expected" in said.err
+        assert "damaged: the engine is compared again" in said.err
+        assert json.loads(file.read_text()) == good
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"e\u00e9": ["ana", 1e12]}, {"a": [3, 1e12]}, {"a": ["x" * 999, 1e12]}, {"a": ["ana", "1"]}],
+)
+def test_sessions_that_cannot_be_are_none(tmp_path: Path, content: dict[str, list[Any]]) -> None:
+    file = tmp_path / "sessions.json"
+    kept = {name: {"reviewer": who, "expires": at} for name, (who, at) in content.items()}
+    file.write_text(json.dumps(kept, ensure_ascii=False), encoding="utf-8")
+    sessions = Sessions(file)
+    assert sessions.reviewer("x") is None
+    assert (cookie := sessions.enter(sessions.invite("ana")))
+    assert Sessions(file).reviewer(cookie) == "ana"
+
+
+@pytest.mark.parametrize("content", [{"done": "x"}, {"total": [1]}, {"left": 1e400}, {"rate": 3}])
+def test_a_status_that_cannot_be_is_none(tmp_path: Path, content: dict[str, Any]) -> None:
+    file = tmp_path / "0.status"
+    good = {"stage": "s", "done": 1.0, "total": 2, "rate": "1/s", "left": 3.0, "time": 4.0}
+    file.write_text(json.dumps(good))
+    assert read_status(file)
+    file.write_text(json.dumps({**good, **content}))
+    assert read_status(file) is None
+
+
+def test_a_checkpoint_with_a_flipped_bit_is_not_continued(tmp_path: Path) -> None:
+    """torch reads the weights without a look at their checksums."""
+    file = tmp_path / "fit.ckpt"
+    said: list[str] = []
+    listener = Listener()
+    listener.warn = said.append  # type: ignore[method-assign]
+    env = FitEnvironment(Device.of(TrainerConfig()), tmp_path, "fold 0", listener)
+    state = dict.fromkeys(_STATE, 1) | {"state_dict": {"w": torch.ones(5000)}}
+    torch.save(state, file)
+    assert _is_readable(file, env)
+    content = bytearray(file.read_bytes())
+    content[content.index(torch.ones(9).numpy().tobytes()) + 14] ^= 64
+    file.write_bytes(content)
+    assert not _is_readable(file, env)
+    torch.save({"x": 1}, file)
+    assert not _is_readable(file, env)
+    assert [text.partition(" is damaged")[0] for text in said] == [str(file)] * 2
+    assert not file.exists()

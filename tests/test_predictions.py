@@ -81,6 +81,17 @@ def test_a_broken_part_says_what_to_do(index: CropIndex, tmp_path: Path) -> None
         PredictionStore(folder, "team", CLASSES, index)
 
 
+@pytest.mark.parametrize("value", [2.0, -0.5, float("nan"), float("inf")])
+def test_numbers_that_are_no_probabilities_are_damage(
+    index: CropIndex, tmp_path: Path, value: float
+) -> None:
+    store = PredictionStore(tmp_path / "scores", "team", CLASSES, index)
+    rows = np.arange(2)
+    store.add(rows, np.float32([[0.5, 0.5], [value, 0.5]]))
+    with pytest.raises(UserError, match=r"part-00000\.parquet.* damaged"):
+        store.of(rows)
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.lists(st.integers(0, 8), min_size=1, unique=True), max_size=4), st.data())
 def test_what_was_added_comes_back_by_row(

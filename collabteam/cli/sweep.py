@@ -434,9 +434,13 @@ def _missing(job: Job) -> bool:
 def _outcome(job: Job) -> Outcome:
     file, remedy = job.file("outcome"), "remove it, and the sweep does this job again"
     try:
-        return Outcome(**read_json(file, remedy))
+        found = Outcome(**read_json(file, remedy))
     except TypeError as error:
         raise damaged(file, "the outcome of a job", error, remedy) from error
+    kinds = [type(value) for value in asdict(found).values()]
+    if kinds[:3] != [str, str, int] or kinds[3] not in (int, float):
+        raise damaged(file, "the outcome of a job", f"{asdict(found)!r:.80}", remedy)
+    return found
 
 
 def _state(job: Job) -> tuple[str, str]:

@@ -6,6 +6,8 @@ import logging
 import math
 import time
 import warnings
+import zipfile
+import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -284,13 +286,24 @@ def fit_module(
         )
 
 
+_STATE = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch"}
+
+
 def _is_readable(file: Path, env: FitEnvironment) -> bool:
     """Whether there is a checkpoint to continue from; deletes a damaged one."""
     if not file.exists():
         return False
     try:
-        torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
+        with zipfile.ZipFile(file) as archive:  # torch does not compare the checksums
+            if (torn := archive.testzip()) is not None:
+                raise ValueError(f"another checksum of {torn}")
+        kept = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        if not isinstance(kept, dict) or not kept.keys() >= _STATE:
+            raise ValueError("not the state of a fit")
+    except (
+        *(OSError, RuntimeError, EOFError, ValueError, UnpicklingError),
+        *(zipfile.BadZipFile, zlib.error, NotImplementedError),
+    ) as error:
         env.listener.warn(f"{file} is damaged ({error}): {env.title} starts over")
         file.unlink()
         return False

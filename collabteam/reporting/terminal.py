@@ -62,8 +62,10 @@ class Status:
 def read_status(file: Path) -> Status | None:
     """Read the file of a :class:`StatusFile`; None if there is none yet."""
     try:
-        return Status(**read_json(file))
-    except (UserError, TypeError):
+        status = Status(**read_json(file))
+        status.in_words()
+        return status
+    except (UserError, TypeError, ValueError, OverflowError):
         return None
 
 

@@ -338,16 +338,22 @@ def _may_be(value: Any, one: Setting) -> bool:
     return type(value) is kind or kind not in (bool, int, str, list)
 
 
-def read_increment(file: Path) -> dict[str, DrawnClass]:
+def read_increment(file: Path, classes: Sequence[str]) -> dict[str, DrawnClass]:
     """Read a round's draw per class from ``increment.json``.
+
+    Args:
+        file: The file.
+        classes: The team's classes.
 
     Raises:
         UserError: The file is damaged.
     """
     try:
         content = parse_json(file.read_bytes())
+        if set(content) != set(classes):
+            raise ValueError(f"the classes {', '.join(map(str, content))}")
         return {name: DrawnClass.model_validate(row) for name, row in content.items()}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"{file} is damaged ({first_line(error)}): delete it, and training draws again"
         ) from error

@@ -142,8 +142,9 @@ class PredictionStore:
                 table = pq.read_table(file, columns=self.classes)
                 columns = [table[name].to_numpy().astype(np.float32) for name in self.classes]
                 values = np.stack(columns, axis=1)
-                if len(values) != len(part) or not np.isfinite(values).all():
-                    raise ValueError("numbers that are not finite")
+                # The mean of several networks may leave 0 to 1 by what it rounds.
+                if len(values) != len(part) or not ((values > -0.001) & (values < 1.001)).all():
+                    raise ValueError("probabilities that are none")
             except _UNREADABLE as error:
                 raise _damaged(file, error) from error
             prob[at[at >= 0]] = values[at >= 0]

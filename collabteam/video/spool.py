@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from collabteam.catalog import Catalog, Crop
 from collabteam.catalog.times import is_time
-from collabteam.errors import UserError
+from collabteam.errors import UserError, first_line
 from collabteam.settings import UNKNOWN
 from collabteam.sources.base import Aside, Item, Labels
 from collabteam.sources.crops import ingest_source
@@ -306,9 +306,10 @@ class SpooledSource:
                     for batch in file.iter_batches(_ROWS):
                         for row in batch.to_pylist():
                             yield _item(path, row)
-            except (OSError, pa.ArrowException) as error:
+            except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
                 raise UserError(
-                    f"{path} is damaged ({error}): remove it, and its video is read again"
+                    f"{path} is damaged ({first_line(error)}): remove it, and its video is read "
+                    "again"
                 ) from error
 
 

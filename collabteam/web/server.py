@@ -11,9 +11,11 @@ import errno
 import hashlib
 import hmac
 import html
+import http.client
 import ipaddress
 import json
 import secrets
+import signal
 import socket
 import threading
 import urllib.request
@@ -453,12 +455,7 @@ def serve(
                     timeout_graceful_shutdown=2,
                 )
             )  # fmt: skip
-            try:
-                server.run(sockets=[listening])
-            except Terminated:
-                raise
-            except KeyboardInterrupt:
-                pass
+            _run(server, listening)
             line = review.state(reviewer, "", config.queue)
             return ReviewSummary(
                 *review.verified(), review.left(config.queue), line["next"], line["agreement"]
@@ -466,6 +463,32 @@ def serve(
     finally:
         _forget_ways_in(files)
         lock.release()
+
+
+def _run(server: uvicorn.Server, listening: socket.socket) -> None:
+    """Serve until ^C, which is the usual end.
+
+    Raises:
+        Terminated: SIGTERM came.
+    """
+    ends: list[int] = []
+
+    def end(number: int, frame: object) -> None:
+        # An exception amid the start of the server would leave it half made.
+        ends.append(number)
+        server.should_exit = True
+
+    try:
+        before = {one: signal.signal(one, end) for one in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread
+        before = {}
+    try:
+        server.run(sockets=[listening])
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    if signal.SIGTERM in ends:
+        raise Terminated
 
 
 def _forget_ways_in(files: ReviewFiles) -> None:
@@ -584,8 +607,8 @@ def _request_invitation(
         # Without a proxy, because the address is on this machine.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=5) as answer:
-            token = json.loads(answer.read())["token"]
-    except (KeyError, ValueError, OSError) as error:
+            token, url = str(json.loads(answer.read())["token"]), str(holder["url"])
+    except (KeyError, ValueError, TypeError, OSError, http.client.HTTPException) as error:
         raise UserError(
             f"camera {config.camera.name} is being reviewed by {held.describe()}, which this "
             f"command cannot reach ({error}): run the command on that machine, or stop that process"
@@ -594,6 +617,6 @@ def _request_invitation(
         f"{config.camera.name} is served already by {held.describe()}; its settings apply (double, "
         "audit_per_class, host, port, url)"
     )
-    whole = _print_address(holder["url"], token, config, reviewer)
+    whole = _print_address(url, token, config, reviewer)
     if config.open:
         _open_browser(whole, files)

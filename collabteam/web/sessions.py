@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from collabteam.errors import UserError
+from collabteam.settings import is_reviewer
 from collabteam.storage.files import read_json, write_text
 
 INVITATION = 3600.0
@@ -50,8 +51,11 @@ class Sessions:
         try:
             kept = read_json(file)
             self._open = {digest: Session(**session) for digest, session in kept.items()}
-            if any(type(one.expires) is not float for one in self._open.values()):
-                raise TypeError("expires")
+            for digest, one in self._open.items():
+                if not digest.isascii() or type(one.expires) is not float:
+                    raise TypeError("digest or expires")
+                if type(one.reviewer) is not str or not is_reviewer(one.reviewer):
+                    raise TypeError("reviewer")
         except (UserError, TypeError):
             # Reviewers have to open a new address; nothing else is lost.
             self._open = {}

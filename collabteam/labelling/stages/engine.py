@@ -7,14 +7,16 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
+from collabteam.errors import UserError
 from collabteam.events import Listener
 from collabteam.labelling import messages
 from collabteam.labelling.plan import LabellingPlan
 from collabteam.labelling.records import EngineCheck
 from collabteam.learners.teams import load_team
 from collabteam.stages import Stage
-from collabteam.storage.files import read_json, write_json
+from collabteam.storage.files import damaged, read_json, write_json
 from collabteam.team.engines import check_engine, open_engine
 from collabteam.team.team import Engine
 
@@ -89,8 +91,19 @@ class CompareEngine(Stage[EngineCheck]):
     def saved(self, listener: Listener) -> EngineCheck | None:
         """Return the result of an earlier comparison of this team and engine."""
         file = self.plan.files.scores_check(self.opened.scores)
-        if file.exists() and (known := read_json(file)).items() >= self._key().items():
-            return EngineCheck.model_validate(known)
+        if not file.exists():
+            return None
+        again = "the engine is compared again"
+        try:
+            known = read_json(file, again)
+            return (
+                EngineCheck.model_validate(known) if known.items() >= self._key().items() else None
+            )
+        except UserError as error:
+            listener.warn(str(error))
+        except ValidationError as error:
+            found = f"{error.error_count()} wrong values"
+            listener.warn(str(damaged(file, "the comparison of an engine", found, again)))
         return None
 
     def compute(self, listener: Listener) -> EngineCheck:

@@ -51,7 +51,7 @@ class Select(Stage[RoundIncrement]):
         is_drawn = (index.increment_round == self.plan.number).any()
         if not is_drawn or self._is_stale(index):
             return None
-        return RoundIncrement(read_increment(self._file))
+        return RoundIncrement(read_increment(self._file, self.plan.classes))
 
     def discard(self) -> None:
         """Void labels that another team or a lost round drew."""
