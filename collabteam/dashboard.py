@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from collabteam.cli.command import Command
 from collabteam.cli.outcome import Outcome
-from collabteam.errors import UserError
+from collabteam.errors import UserError, first_line
 from collabteam.events import Listener
 from collabteam.reporting.output import tell
 from collabteam.settings.fields import setting
@@ -54,7 +54,7 @@ def run(config: DashboardConfig, listener: Listener) -> Outcome:
     from collabteam.reporting import wandb_workspace as workspace
     from collabteam.storage.roots import root_folder
 
-    cameras = _cameras(config)
+    cameras = _cameras(config, listener)
     entity = workspace.sign_in() if config.publish else ""
     built = workspace.build(cameras, config.project, entity)
     file = root_folder(config.root) / "dashboard.json"
@@ -76,7 +76,7 @@ def run(config: DashboardConfig, listener: Listener) -> Outcome:
     return Outcome(lines[0])
 
 
-def _cameras(config: DashboardConfig) -> dict[str, list[RoundRecord]]:
+def _cameras(config: DashboardConfig, listener: Listener) -> dict[str, list[RoundRecord]]:
     """Finished rounds of the requested cameras that logged to the project."""
     from collabteam.reporting.wandb_runs import is_logged
     from collabteam.rounds.records import read_rounds
@@ -86,8 +86,12 @@ def _cameras(config: DashboardConfig) -> dict[str, list[RoundRecord]]:
     for name, workspace in registered(config.root).items():
         if not any(fnmatchcase(name, pattern) for pattern in config.cameras):
             continue
-        workspace.refresh()
-        rounds = read_rounds(workspace)
+        try:
+            workspace.refresh()
+            rounds = read_rounds(workspace)
+        except (UserError, OSError) as error:
+            listener.warn(f"{name} is left out: {first_line(error)}")
+            continue
         if rounds := [one for one in rounds if is_logged(config.project, workspace, one)]:
             found[name] = rounds
     if not found:

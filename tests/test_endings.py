@@ -85,7 +85,10 @@ def test_no_folder_takes_the_report(
     [
         (MemoryError("Unable to allocate 9 TiB"), "the memory does not suffice: Unable to"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: x"), "memory"),
-        (OSError(errno.EROFS, "Read-only file system", "/mnt/x"), "/mnt/x: Read-only file system"),
+        (
+            OSError(errno.EROFS, "Read-only file system", "/mnt/x"),
+            "/mnt/x cannot be used: Read-only file system",
+        ),
         (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
         (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
     ],
@@ -162,6 +165,11 @@ def test_a_reader_that_goes_away(root: Path) -> None:
     # The work goes on when the reader of its progress has gone.
     done = shell(f"{COMMAND} compact camera=sim 2>&1 | true; echo ${{PIPESTATUS[0]}}", root.parent)
     assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_a_failure_of_standard_error_changes_no_exit_code(root: Path) -> None:
+    done = shell(f"{COMMAND} compact camera=none 2> /dev/full", root.parent)
+    assert done.returncode == 2
 
 
 def test_a_full_disk_for_the_output_is_an_error(root: Path) -> None:

@@ -15,6 +15,8 @@ from conftest import SMALL, Trained, environment
 
 from collabteam.catalog import Catalog
 from collabteam.errors import UserError, file_error
+from collabteam.monitoring.facts import camera_facts
+from collabteam.monitoring.progress import progress
 from collabteam.storage.roots import cache_folder
 
 AS_NOBODY = """
@@ -152,6 +154,24 @@ def test_a_copy_of_a_store_needs_a_home(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(Path, "home", home)
     with pytest.raises(UserError, match=r"no home folder .* XDG_CACHE_HOME"):
         cache_folder()
+
+
+def test_a_closed_folder_of_a_round_stops_no_other_camera(
+    simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user's round, which this one may not look into."""
+    root = Path(shutil.copytree(simulated, tmp_path / "o"))
+    is_file = Path.is_file
+
+    def closed(path: Path) -> bool:
+        if path.parent.name == "round-0":
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", closed)
+    assert "round-0/round.json cannot be read: Permission denied" in progress(root / "sim").state
+    facts = camera_facts(root, "sim", 0)
+    assert "round-0/round.json cannot be read: Permission denied" in facts.problem
 
 
 @as_root

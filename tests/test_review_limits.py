@@ -301,7 +301,7 @@ def test_sigterm_ends_the_page_and_leaves_no_way_in(
     _, err = server.process.communicate(timeout=30)
     assert server.process.returncode == 143, err
     assert err.splitlines()[-1].startswith("review: ended by SIGTERM; run the same command")
-    assert len(err.splitlines()) <= 2, err
+    assert not re.search("Traceback|Exception ignored|RuntimeWarning", err)
     assert not way.exists()
 
 

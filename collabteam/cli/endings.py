@@ -32,7 +32,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from collabteam.cli.words import roots
-from collabteam.errors import Terminated, UserError, disk_errors, first_line, plain
+from collabteam.errors import (
+    Terminated,
+    UserError,
+    disk_errors,
+    file_error,
+    first_line,
+    plain,
+)
 from collabteam.machine import utc_stamp
 from collabteam.storage.roots import work_folder
 
@@ -110,8 +117,9 @@ def outer_reason(error: BaseException) -> str:
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return f"the memory does not suffice: {first_line(error)}"
     if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
-        named = f"{error.filename}: " if error.filename else ""
-        return f"{named}{error.strerror or first_line(error)}"
+        if isinstance(error.filename, str | bytes | os.PathLike) and error.filename:
+            return str(file_error(Path(os.fsdecode(error.filename)), error, "used"))
+        return error.strerror or first_line(error)
     return ""
 
 
@@ -167,7 +175,8 @@ class _Outlet(io.FileIO):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
-            if not isinstance(error, BrokenPipeError):
+            # Of a failure of standard error nobody can be told.
+            if not isinstance(error, BrokenPipeError) and self.fileno() != 2:
                 raise
             return len(memoryview(content).cast("B"))
 

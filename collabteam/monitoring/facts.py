@@ -19,7 +19,7 @@ from collabteam.audits.audit import AuditResult, last_audited
 from collabteam.audits.records import AuditRecord, Certificate, JudgedClass
 from collabteam.audits.statement import command
 from collabteam.catalog import Catalog, CropIndex
-from collabteam.errors import UserError
+from collabteam.errors import UserError, file_error
 from collabteam.labelling.records import (
     LabelledSample,
     LabelRecord,
@@ -146,7 +146,9 @@ def camera_facts(root: str | Path, name: str, samples: int) -> CameraFacts:
     """
     try:
         return _gather(Catalog.open(root, name), samples)
-    except UserError as error:
+    except (UserError, OSError) as error:  # it must not stop the others
+        if isinstance(error, OSError):
+            error = file_error(Path(error.filename or Path(root, name)), error, "read")
         return CameraFacts(name, problem=str(error))
 
 

@@ -6,11 +6,12 @@ It opens no table, so ``collabteam`` can show the progress of every camera under
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from collabteam.audits.records import last_audit, read_certificate
-from collabteam.errors import UserError
+from collabteam.errors import UserError, file_error
 from collabteam.labelling.records import read_label
 from collabteam.monitoring.next_step import Standing, next_step
 from collabteam.rounds.records import RoundRecord, read_rounds
@@ -42,6 +43,8 @@ def progress(folder: Path) -> Progress:
         return _progress(CameraFiles(folder))
     except UserError as error:
         return Progress(f"damaged: {error}", "")
+    except OSError as error:  # a folder of somebody else that cannot be looked into
+        return Progress(str(file_error(Path(error.filename or folder), error, "read")), "")
 
 
 def _progress(files: CameraFiles) -> Progress:
@@ -53,7 +56,8 @@ def _progress(files: CameraFiles) -> Progress:
     standing = Standing(
         files.folder.name,
         # The tables of a camera in an object store are not on this machine.
-        crops=not crops.exists() or any(crops.glob("data/*")),
+        # Those of somebody else may be closed, which does not mean that there are none.
+        crops=not os.access(crops / "data", os.R_OK | os.X_OK) or any(crops.glob("data/*")),
         classes=bool(classes),
         asked=files.round(0).sample.exists(),
         round=rounds[-1].round if rounds else -1,
