@@ -149,7 +149,8 @@ def _camera(config: ReportConfig) -> Outcome:
     if found is not None:
         names += ["stretches.csv", "stretches.png"]
     files = {name: workspace.report(name) for name in names}
-    if not os.access(workspace.folder, os.W_OK) and (whose := foreign_owner(workspace.folder)):
+    if not os.access(workspace.folder, os.W_OK):
+        whose = foreign_owner(workspace.folder) or f"{workspace.folder} cannot be written"
         if found is not None:
             time_windows.render(found[0], out)
         tell((f"no files are written: {whose}",))

@@ -1185,3 +1185,10 @@ def test_the_formats_need_no_torch() -> None:
         "assert not {'torch', 'lightning'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], env=environment(), check=True, timeout=60)
+
+
+def test_a_folder_whose_name_is_no_text_is_refused(finished: Path, call: Call) -> None:
+    to = finished / "a\udcff"
+    said = call("export", f"root={finished}", "camera=sim", "format=csv", f"to={to}")
+    one_line(said, "expected a name in UTF-8")
+    assert not to.exists()

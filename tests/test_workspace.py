@@ -332,6 +332,15 @@ def test_a_process_looks_through_a_folder_once(
     assert looked.count(tmp_path) == 1
 
 
+def test_a_pipe_in_place_of_a_mark_is_not_waited_for(tmp_path: Path) -> None:
+    folder = tmp_path / ".a.txt.0123456789abcdef.part"
+    folder.mkdir()
+    os.mkfifo(folder / ".collabteam-staging")
+    with staging_folder(tmp_path / "a.txt", alone=True):
+        pass
+    assert folder.is_dir()
+
+
 def test_a_name_of_255_bytes_has_a_staging_folder(tmp_path: Path) -> None:
     for name in ("x" * 255, "é" * 127):
         write_text(tmp_path / name, "x")

@@ -51,6 +51,8 @@ def export_dataset(
     """
     if to.name in ("", ".."):
         raise UserError(f"to={to}: expected the name of a folder to make")
+    if any("\ud800" <= letter <= "\udfff" for letter in to.name):
+        raise UserError(f"to={to}: expected a name in UTF-8, which the files can repeat")
     if not len(selection):
         raise UserError(_nothing(catalog, selection))
     written = format.arrange(selection, seed)

@@ -119,7 +119,8 @@ def _clean_one(entry: os.DirEntry[str], name: str) -> bool:
     if not os.path.lexists(mark):
         mark.parent.rmdir()  # killed before it had a mark; fails unless the folder is empty
         return False
-    descriptor = os.open(mark, os.O_RDONLY | os.O_NOFOLLOW)
+    # Without O_NONBLOCK, a pipe of that name would be waited for.
+    descriptor = os.open(mark, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         said = os.read(descriptor, 4096).decode("utf-8", "surrogateescape")
     finally:
