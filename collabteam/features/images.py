@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -153,6 +153,39 @@ def decode_rows(
                     f"'{UNUSABLE}' with the command review, and repeat this command"
                 ) from error
         raise
+
+
+def decoded_batches(
+    reader: ImageReader, rows: NDArray[np.int64], transform: Transform, batch_size: int
+) -> Iterator[Tensor]:
+    """Decode crops as a stream: the next batch is read and decoded while this one is used.
+
+    Memory holds two batches, whatever the number of rows.
+
+    Args:
+        reader: Returns encoded crops by row.
+        rows: N rows.
+        transform: How to decode them.
+        batch_size: Crops per batch.
+
+    Yields:
+        (n, 3, S, S) uint8, the next ``n <= batch_size`` rows.
+
+    Raises:
+        UserError: A picture cannot be decoded.
+    """
+    batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+    with decoding_threads() as pool, ThreadPoolExecutor(1) as ahead:
+        coming = [
+            ahead.submit(decode_rows, reader, batch, transform, pool) for batch in batches[:1]
+        ]
+        for following in [*batches[1:], None]:
+            if not coming:
+                return
+            images = coming.pop().result()
+            if following is not None:
+                coming.append(ahead.submit(decode_rows, reader, following, transform, pool))
+            yield images
 
 
 def decoding_threads() -> ThreadPoolExecutor:

@@ -32,11 +32,13 @@ from collabteam.labelling.stages.measure import (
 )
 from collabteam.labelling.stages.record import FinishLabelling
 from collabteam.rounds.records import check_round, read_rounds
+from collabteam.rounds.stages.features import ComputeFeatures
 from collabteam.rounds.stages.score import ScorePool
 from collabteam.rounds.state import digest
 from collabteam.settings import LabelConfig, check, risk_of
 from collabteam.stages import Runner
 from collabteam.team.engines import Disagreement
+from collabteam.team.team import Team
 from collabteam.team.voting import Verdicts
 
 
@@ -102,6 +104,8 @@ def label_crops(plan: LabellingPlan, runner: Runner) -> LabelResult:
     wanted = index.unverified() | index.test_set()
     opened, compared = _engine(plan, runner, np.flatnonzero(wanted))
     engine = opened.engine
+    if isinstance(engine, Team) and engine.backbone is not None:
+        runner.run(ComputeFeatures(plan.catalog, engine.backbone))
     scored = runner.run(
         ScorePool(
             plan.catalog, index, wanted, plan.files.scores(opened.scores), plan.team.fingerprint,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,7 +20,7 @@ from collabteam.catalog.records import UNLABELLED
 from collabteam.events import Listener
 from collabteam.features.devices import Device
 from collabteam.features.images import Pixels, Transform
-from collabteam.settings import DataConfig, OptimConfig, TeamConfig
+from collabteam.settings import DataConfig, OptimConfig, TeamConfig, result_settings
 from collabteam.storage.layout import RoundFiles
 from collabteam.team.team import Voter, load_weights, save_voter, voter_file
 
@@ -149,9 +149,11 @@ class Learner(ABC):
 
     Attributes:
         uses_pool: Whether the learner wants unlabelled crops.
+        continues: Whether a fit depends on ``start_from``.
     """
 
     uses_pool: ClassVar[bool] = False
+    continues: ClassVar[bool] = True
 
     @dataclass(frozen=True)
     class Settings:
@@ -175,6 +177,11 @@ class Learner(ABC):
     def transform(self) -> Transform:
         """The transform from crops to pictures; a fit that starts from voters uses theirs."""
         return Transform(self.shared.data.image_size)
+
+    @property
+    def frozen(self) -> Backbone | None:
+        """The frozen backbone whose features the voters take; None if they take pictures."""
+        return None
 
     @abstractmethod
     def groups(self, classes: Sequence[str]) -> list[tuple[int, ...]]:
@@ -233,7 +240,7 @@ class Learner(ABC):
             fold: The fold that they did not train on.
             transform: The transform of the pictures that they were trained on.
         """
-        made_by = {"team": json.dumps(asdict(self.shared.team), sort_keys=True)}
+        made_by = {"team": json.dumps(result_settings(self.shared.team), sort_keys=True)}
         for voter in voters:
             to = voter_file(files, classes, voter.columns, fold)
             save_voter(voter, to, classes, transform, made_by)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collabteam.errors import UserError
+from collabteam.features.backbones import FrozenBackbone
 from collabteam.features.devices import Device
 from collabteam.features.images import Transform
 from collabteam.learners.base import FitEnvironment, FoldTask, Learner, SharedSettings
@@ -19,7 +20,7 @@ from collabteam.settings import LEARNERS, TrainConfig, TrainerConfig, from_recor
 from collabteam.settings.checks import resolve_group
 from collabteam.storage.files import damaged, read_json
 from collabteam.storage.layout import RoundFiles
-from collabteam.team.team import Team, check_voter, load_transform, voter_file
+from collabteam.team.team import Team, check_backbone, check_voter, load_transform, voter_file
 
 _AGAIN = "train that round again ('train ... rollback=K' with K the round before it)"
 _CHUNK = 256
@@ -85,9 +86,16 @@ def fit_fold(
     # The code that scores the pool scores these crops, too, so that the numbers are comparable.
     team = Team(task.classes, voters, transform, env.device)
     rows = task.rows[task.validates]
+    frozen = learner.frozen
+    features = None if frozen is None else task.features(frozen)
     prob = [np.zeros((0, len(task.classes)), np.float32)]
     for start in range(0, len(rows), _CHUNK):
-        prob.append(team.score(task.pixels[rows[start : start + _CHUNK]]))
+        here = rows[start : start + _CHUNK]
+        prob.append(
+            team.score_features(features[here])
+            if features is not None
+            else team.score(task.pixels[here])
+        )
     return FoldOutcome(np.concatenate(prob), time.perf_counter() - began)
 
 
@@ -117,7 +125,11 @@ def voting_team(
     ]
     first, *_ = voting_files(learner, files, classes, voting)
     transform = load_transform(first, learner.shared.data.image_size)
-    return Team(classes, voters, transform, device)
+    backbone = None
+    if learner.frozen is not None:
+        backbone = FrozenBackbone(learner.frozen, device)
+        check_backbone(first, backbone.digest)
+    return Team(classes, voters, transform, device, backbone)
 
 
 def voting_files(

@@ -24,6 +24,7 @@ from collabteam.rounds.stages.evaluate import (
     EvaluateTest,
     VerifyTest,
 )
+from collabteam.rounds.stages.features import ComputeFeatures
 from collabteam.rounds.stages.record import FinishRound
 from collabteam.rounds.stages.sample import DrawSample, VerifySample
 from collabteam.rounds.stages.score import ScorePool
@@ -111,11 +112,14 @@ def make_round(plan: RoundPlan, runner: Runner) -> RoundRecord:
         increment = runner.run(Select(plan))
     index = catalog.index()
     training = runner.run(GatherTrainingSet(plan, index))
+    features = None
+    if (frozen := plan.frozen()) is not None:
+        features = runner.run(ComputeFeatures(catalog, frozen))
     pixels = runner.run(ReadPictures(plan, training.rows))
     folds = runner.run(AssignFolds(plan, training))
     pool = runner.run(GatherPool(plan, index, training, folds))
     predictions = [
-        runner.run(TrainFold(plan, training, pool, pixels, folds, fold, increment))
+        runner.run(TrainFold(plan, training, pool, pixels, features, folds, fold, increment))
         for fold in config.data.train_folds
     ]
     del pixels  # the largest of all inputs; no later stage needs it

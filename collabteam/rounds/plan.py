@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from collabteam.catalog import Catalog, CropIndex
 from collabteam.errors import UserError
+from collabteam.features.backbones import FrozenBackbone
 from collabteam.features.devices import Device
 from collabteam.features.images import Transform
 from collabteam.learners.base import Learner
@@ -20,7 +21,7 @@ from collabteam.rounds.records import RoundRecord, check_round, read_folds
 from collabteam.rounds.selection import SelectionRule, selection_rule
 from collabteam.settings import TrainConfig, from_record
 from collabteam.storage.layout import RoundFiles
-from collabteam.team.team import voter_file
+from collabteam.team.team import check_backbone, voter_file
 from collabteam.team.voting import VotePolicy, team_policy
 
 
@@ -114,6 +115,21 @@ class RoundPlan:
         check_round(self.files_before, self.before, needed)
         check_folds(read_folds(self.files_before.folds), self.config.data.folds)
         read_sample(self.catalog.workspace)
+
+    def frozen(self) -> FrozenBackbone | None:
+        """The frozen backbone that the learner builds on; None if it trains whole networks.
+
+        Raises:
+            UserError: Its weights cannot be had, or are others than in the round before.
+        """
+        backbone = self.learner.frozen
+        if backbone is None:
+            return None
+        found = FrozenBackbone(backbone, self.device)
+        if self.before is not None:
+            columns, fold = self.learner.groups(self.classes)[0], self.config.data.train_folds[0]
+            check_backbone(voter_file(self.files_before, self.classes, columns, fold), found.digest)
+        return found
 
     def transform(self) -> Transform:
         """The transform from crops to pictures; that of the starting networks, if any."""

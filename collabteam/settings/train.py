@@ -90,7 +90,19 @@ class TeamConfig:
         always_recorded=True,
         help="the first layers",
     )
-    pretrained: bool = setting(False, help="start from timm's weights, which are downloaded")
+    pretrained: bool = setting(
+        False,
+        help="start from pretrained weights: team.weights, a package's, or timm's hub's",
+    )
+    weights: str = setting(
+        "",
+        affects="place",
+        metavar="FILE",
+        is_path=True,
+        when_absent="",
+        help="file or folder with pretrained weights, as timm saves them; by default those of an "
+        "installed package, or else of timm's hub",
+    )
     init: str = setting(
         "scratch",
         choices={

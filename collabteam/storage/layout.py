@@ -10,9 +10,11 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NewType
 
-TableName = Literal["crops", "labels", "truth"]
+FeatureTable = NewType("FeatureTable", str)
+"""Name of a table of features, see :func:`feature_table`."""
+TableName = Literal["crops", "labels", "truth"] | FeatureTable
 TABLES: tuple[TableName, ...] = ("crops", "labels", "truth")
 
 MANIFEST = "camera.yaml"
@@ -299,6 +301,11 @@ class CameraFiles:
     def report(self, name: str) -> Path:
         """A figure or table for people; no command reads it."""
         return self.folder / name
+
+
+def feature_table(key: str) -> FeatureTable:
+    """Name the table with the features of one backbone and transform."""
+    return FeatureTable(f"features-{key}")
 
 
 def is_shared(name: str) -> bool:

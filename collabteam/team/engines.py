@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from collabteam.errors import UserError, disk_errors
+from collabteam.features.backbones import FrozenBackbone
 from collabteam.features.devices import set_threads
 from collabteam.features.images import ImageReader, Transform, decoding_threads
 from collabteam.settings import MOST_DISAGREEMENT, TrainerConfig
@@ -263,13 +264,23 @@ class _Compiled:
 class _Probabilities(nn.Module):
     """(N, 3, S, S) uint8 to (N, B) probabilities, as :meth:`Team.score` computes them."""
 
-    def __init__(self, voters: Sequence[Voter], transform: Transform, classes: int) -> None:
+    def __init__(
+        self,
+        voters: Sequence[Voter],
+        transform: Transform,
+        classes: int,
+        backbone: FrozenBackbone | None,
+    ) -> None:
         super().__init__()
         self.voters, self.transform, self.classes = nn.ModuleList(voters), transform, classes
+        self.frozen = backbone.network if backbone is not None else None
 
     def forward(self, images: Tensor) -> Tensor:
         voters: Any = self.voters
-        return probabilities(voters, self.transform.normalize(images), self.classes)
+        inputs = self.transform.normalize(images)
+        if self.frozen is not None:
+            inputs = self.frozen(inputs)
+        return probabilities(voters, inputs, self.classes)
 
 
 def _convert(openvino: Any, team: Team) -> Any:
@@ -282,7 +293,7 @@ def _convert(openvino: Any, team: Team) -> Any:
         warnings.simplefilter("ignore")
         # The model owns its weights: the team's may be freed or trained further.
         return openvino.convert_model(
-            _Probabilities(team.voters, team.transform, len(team.classes)).eval(),
+            _Probabilities(team.voters, team.transform, len(team.classes), team.backbone).eval(),
             example_input=example,
             input=openvino.PartialShape([-1, 3, side, side]),
             share_weights=False,
@@ -351,6 +362,8 @@ def _fingerprint(team: Team, made_by: Sequence[str]) -> str:
     # ImageNet's transform is left out, so that networks prepared by earlier versions stay valid.
     other = [] if transform == Transform(transform.size) else [asdict(transform)]
     found.update(json.dumps([team.classes, transform.size, *made_by, *other]).encode())
+    if team.backbone is not None:
+        found.update(team.backbone.digest.encode())
     for voter in team.voters:
         for name, tensor in voter.network.state_dict().items():
             found.update(f"{voter.columns[0]} {name} {tuple(tensor.shape)}".encode())

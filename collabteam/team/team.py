@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,14 +15,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from collabteam.catalog import Catalog
 from collabteam.errors import UserError
+from collabteam.features.backbones import FrozenBackbone
 from collabteam.features.devices import Device
-from collabteam.features.images import (
-    ImageReader,
-    Transform,
-    decode_rows,
-    decoding_threads,
-)
+from collabteam.features.images import ImageReader, Transform, decoded_batches
+from collabteam.features.store import FeatureStore
 from collabteam.storage.files import damaged, file_digest, make_folder, parse_json, replacing_path
 from collabteam.storage.layout import RoundFiles
 
@@ -63,6 +60,26 @@ class OneOfMany(Voter):
         return outputs.softmax(dim=1)[:, : len(self.columns)]
 
 
+class OneVsRestHeads(Voter):
+    """Linear heads, one for each class, on the features of a frozen backbone.
+
+    It takes features (N, D) where other voters take pictures.
+
+    Args:
+        dim: Length D of a feature vector.
+        columns: The classes that it votes on.
+        digest: Hash of the backbone, as :class:`collabteam.features.backbones.FrozenBackbone` has
+            it; ``""`` until it is trained.
+    """
+
+    def __init__(self, dim: int, columns: Sequence[int], digest: str = "") -> None:
+        super().__init__(nn.Linear(dim, len(columns)), columns)
+        self.digest = digest
+
+    def probabilities(self, outputs: Tensor) -> Tensor:  # noqa: D102
+        return outputs.sigmoid()
+
+
 def voter_file(
     files: RoundFiles, classes: Sequence[str], columns: Sequence[int], fold: int
 ) -> Path:
@@ -96,6 +113,8 @@ def save_voter(
         "transform": json.dumps(asdict(transform), sort_keys=True),
         **made_by,
     }
+    if isinstance(voter, OneVsRestHeads):
+        metadata["backbone"] = voter.digest
     tensors = {name: tensor.contiguous() for name, tensor in voter.network.state_dict().items()}
     make_folder(to.parent)
     with replacing_path(to) as part:
@@ -135,6 +154,28 @@ def check_voter(file: Path, digest: str) -> None:
             raise ValueError("other bytes than its round recorded")
     except (OSError, ValueError) as error:
         raise _damaged(file, error) from error
+
+
+def check_backbone(file: Path, digest: str) -> None:
+    """Compare the frozen backbone that voters were trained on with the one that there is now.
+
+    Args:
+        file: The voters' file.
+        digest: Hash of the present backbone.
+
+    Raises:
+        UserError: They differ, or the file is missing or broken.
+    """
+    try:
+        with safe_open(file, framework="pt") as opened:
+            recorded = (opened.metadata() or {}).get("backbone", "")
+    except (OSError, SafetensorError) as error:
+        raise _broken(file, error) from error
+    if recorded != digest:
+        raise UserError(
+            f"{file} was trained on features of other weights than there are now: set "
+            "team.weights to the file that it was trained with, or start over with rollback=-1"
+        )
 
 
 def load_transform(file: Path, image_size: int) -> Transform:
@@ -203,20 +244,8 @@ class Engine(ABC):
         Yields:
             (n, B) probabilities of the next ``n <= batch_size`` rows.
         """
-        batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-
-        def load(batch: NDArray[np.int64], pool: ThreadPoolExecutor) -> Tensor:
-            return decode_rows(reader, batch, self.transform, pool)
-
-        with decoding_threads() as pool, ThreadPoolExecutor(1) as ahead:
-            coming = [ahead.submit(load, batch, pool) for batch in batches[:1]]
-            for following in [*batches[1:], None]:
-                if not coming:
-                    return
-                images = coming.pop().result()
-                if following is not None:
-                    coming.append(ahead.submit(load, following, pool))
-                yield self.score(images)
+        for images in decoded_batches(reader, rows, self.transform, batch_size):
+            yield self.score(images)
 
 
 class Team(Engine):
@@ -229,6 +258,7 @@ class Team(Engine):
         voters: The voters, ordered by their classes; each class needs one or more.
         transform: The transform from crops to their input.
         device: Where to compute.
+        backbone: The frozen backbone, for voters that take its features.
     """
 
     kind = "torch"
@@ -239,19 +269,47 @@ class Team(Engine):
         voters: Sequence[Voter],
         transform: Transform,
         device: Device,
+        backbone: FrozenBackbone | None = None,
     ) -> None:
         self.classes, self.transform, self.device = list(classes), transform, device
-        self.precision = "bf16" if device.bf16 else "fp32"
+        self.backbone = backbone
+        self.precision = "bf16" if device.bf16 and backbone is None else "fp32"
         self.voters = [
             voter.eval().to(device.torch).to(memory_format=torch.channels_last) for voter in voters
         ]
 
-    @torch.inference_mode()
     def score(self, images: Tensor) -> NDArray[np.float32]:  # noqa: D102
-        pixels = self.transform.normalize(images.to(self.device.torch))
-        with torch.autocast(self.device.torch.type, torch.bfloat16, enabled=self.device.bf16):
-            prob = probabilities(self.voters, pixels, len(self.classes))
+        if self.backbone is not None:
+            return self.score_features(self.backbone(images))
+        with torch.inference_mode():
+            pixels = self.transform.normalize(images.to(self.device.torch))
+            with torch.autocast(self.device.torch.type, torch.bfloat16, enabled=self.device.bf16):
+                prob = probabilities(self.voters, pixels, len(self.classes))
+            return prob.cpu().numpy()
+
+    @torch.inference_mode()
+    def score_features(self, features: Tensor) -> NDArray[np.float32]:
+        """Probability of *true* from features of the frozen backbone.
+
+        Args:
+            features: (N, D) float32.
+
+        Returns:
+            (N, B) float32, 0 to 1.
+        """
+        prob = probabilities(self.voters, features.to(self.device.torch), len(self.classes))
         return prob.cpu().numpy()
+
+    def score_rows(  # noqa: D102
+        self, reader: ImageReader, rows: NDArray[np.int64], batch_size: int
+    ) -> Iterator[NDArray[np.float32]]:
+        if self.backbone is not None and isinstance(reader, Catalog):
+            store = FeatureStore(reader, self.backbone)
+            if not store.missing:
+                for start in range(0, len(rows), batch_size):
+                    yield self.score_features(store[rows[start : start + batch_size]])
+                return
+        yield from super().score_rows(reader, rows, batch_size)
 
 
 def probabilities(voters: Sequence[Voter], pixels: Tensor, classes: int) -> Tensor:
@@ -259,7 +317,7 @@ def probabilities(voters: Sequence[Voter], pixels: Tensor, classes: int) -> Tens
 
     Args:
         voters: The voters.
-        pixels: (N, 3, S, S) normalised pictures.
+        pixels: (N, 3, S, S) normalised pictures, or (N, D) features.
         classes: Number of classes B.
 
     Returns:

@@ -1,0 +1,114 @@
+"""Features of a camera's crops, computed once for each backbone and kept with the camera."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from collabteam.catalog import Catalog
+from collabteam.events import Listener
+from collabteam.features.backbones import FrozenBackbone
+from collabteam.features.images import decoded_batches
+from collabteam.settings import UNUSABLE
+from collabteam.storage.layout import feature_table
+from collabteam.storage.tables import Table
+
+PART = 1024
+"""Crops whose features are written at once, the most that a kill can lose."""
+_COLUMN = "vector"
+
+
+class FeatureStore:
+    """Feature vectors by row, in a table beside the camera's crops.
+
+    Row *n* of the table belongs to row *n* of the catalog. Vectors are appended as crops come, in
+    half precision: 2.5 kB a crop for 1,280 features. Another backbone, other weights or another
+    picture size has a table of its own. The caller holds the camera's lock.
+
+    Args:
+        catalog: The camera.
+        backbone: The frozen backbone.
+
+    Attributes:
+        dim: Length D of a feature vector.
+        backbone: The backbone.
+        digest: Hash of its weights and transform, in hexadecimal.
+    """
+
+    def __init__(self, catalog: Catalog, backbone: FrozenBackbone) -> None:
+        self._catalog, self._frozen = catalog, backbone
+        self._name = feature_table(backbone.digest)
+        self.backbone, self.digest = backbone.backbone, backbone.digest
+        self.dim = self.backbone.dim
+
+    @cached_property
+    def _table(self) -> Table:
+        schema = pa.schema([(_COLUMN, pa.list_(pa.float16(), self.dim))])
+        self._catalog.workspace.create_table(self._name, schema)
+        return self._catalog.workspace.table(self._name)
+
+    @property
+    def missing(self) -> int:
+        """Number of crops without features."""
+        return max(0, len(self._catalog) - len(self._table))
+
+    @property
+    def size(self) -> int:
+        """Bytes that the features take."""
+        return self._catalog.workspace.table_size(self._name).bytes
+
+    def fill(self, listener: Listener) -> None:
+        """Compute the features of all crops that have none.
+
+        A killed call leaves whole parts behind, and the next one continues after them.
+
+        Args:
+            listener: Where progress goes.
+
+        Raises:
+            UserError: A picture cannot be decoded, or the disk is full.
+        """
+        if not self.missing:
+            return
+        index = self._catalog.index()
+        rows = np.arange(len(self._table), len(index))
+        # A picture that a person called unusable may be one that cannot be decoded.
+        usable = index.human[rows] != UNUSABLE
+        title = f"features of {len(rows):,} crops, {self.backbone.name}"
+        with listener.stage(title, len(rows), "crops") as advance:
+            for start in range(0, len(rows), PART):
+                here = slice(start, start + PART)
+                wanted = rows[here][usable[here]]
+                found = torch.zeros(len(rows[here]), self.dim)
+                parts = [torch.zeros(0, self.dim)]
+                for images in decoded_batches(
+                    self._catalog, wanted, self.backbone.transform, PART // 4
+                ):
+                    parts.append(self._frozen(images))
+                    advance(len(images))
+                found[torch.from_numpy(usable[here])] = torch.cat(parts)
+                self._append(found)
+                advance(len(found) - len(wanted))
+
+    def _append(self, vectors: Tensor) -> None:
+        flat = pa.array(vectors.numpy().astype(np.float16).ravel())
+        column = pa.FixedSizeListArray.from_arrays(flat, self.dim)
+        self._table.append_few(pa.table({_COLUMN: column}))
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Tensor:
+        """Features (n, D) float32 of these rows, in this order, on the processor.
+
+        Raises:
+            UserError: The table is damaged.
+            IndexError: A row has no features yet; call :meth:`fill` first.
+        """
+        if not len(rows):
+            return torch.zeros(0, self.dim)
+        column = self._table.take(rows.tolist(), [_COLUMN])[_COLUMN].combine_chunks()
+        flat = column.flatten().to_numpy(zero_copy_only=False)
+        return torch.from_numpy(flat.astype(np.float32).reshape(len(rows), self.dim))

@@ -1,0 +1,175 @@
+"""Linear heads on the features of a frozen backbone, one for each class against the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor, nn
+
+from collabteam.errors import UserError
+from collabteam.features.backbones import Backbone
+from collabteam.features.images import Transform
+from collabteam.learners.base import FitEnvironment, FoldTask, Learner
+from collabteam.settings.fields import setting
+from collabteam.team.team import OneVsRestHeads, Voter
+
+_PENALTIES = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
+"""Penalties that are tried, the strongest first."""
+
+
+class ProbeLearner(Learner):
+    """Logistic regression of each class against the rest, on features that never change.
+
+    The sum of the class-balanced logistic loss and ``penalty / 2 * |w|^2``, on standardised
+    features that are scaled to a length of about 1, is minimised by L-BFGS. The fit takes seconds,
+    and depends neither on the number of threads nor on where it stops: it is convex, and computes
+    on one thread.
+    """
+
+    continues = False
+
+    @dataclass(frozen=True)
+    class Settings(Learner.Settings):
+        """Settings of ``learner=probe``."""
+
+        penalty: float = setting(
+            0.0,
+            ge=0,
+            le=1000,
+            help="strength of the L2 penalty; 0 chooses it, by the loss on one of the training "
+            "folds",
+        )
+
+    @property
+    def frozen(self) -> Backbone:  # noqa: D102
+        return Backbone(self.shared.team, self.shared.data.image_size)
+
+    @property
+    def transform(self) -> Transform:  # noqa: D102
+        return self.frozen.transform
+
+    def check(self, classes: Sequence[str]) -> None:  # noqa: D102
+        if not self.shared.team.pretrained:
+            raise UserError(
+                "learner=probe needs pretrained weights, because it does not change the backbone: "
+                "set team.pretrained=true"
+            )
+        super().check(classes)
+
+    def groups(self, classes: Sequence[str]) -> list[tuple[int, ...]]:  # noqa: D102
+        return [tuple(range(len(classes)))]
+
+    def build(  # noqa: D102
+        self, classes: Sequence[str], columns: tuple[int, ...], fetch: bool = True
+    ) -> Voter:
+        return OneVsRestHeads(self.frozen.dim, columns)
+
+    def fit(self, task: FoldTask, env: FitEnvironment) -> list[Voter]:  # noqa: D102
+        trains = np.flatnonzero(task.trains)
+        with env.listener.stage(f"{env.title}: {len(trains)} crops", None, "crops"), _one_thread():
+            known = task.features(self.frozen)
+            features = known[task.rows[trains]]
+            targets = _targets(task.labels[trains], len(task.classes))
+            weights = torch.from_numpy(task.weights[trains])
+            penalty = self.settings.penalty or self._choose(
+                features, targets, weights, task.folds[trains]
+            )
+            weight, bias = fit_heads(features, targets, weights, [penalty])[penalty]
+        voter = OneVsRestHeads(known.dim, tuple(range(len(task.classes))), known.digest)
+        voter.network.load_state_dict({"weight": weight, "bias": bias})
+        return [voter]
+
+    def _choose(
+        self, features: Tensor, targets: Tensor, weights: Tensor, folds: NDArray[np.int64]
+    ) -> float:
+        """Choose the penalty with the smallest loss on the largest of the training folds."""
+        names, counts = np.unique(folds, return_counts=True)
+        if len(names) < 2:
+            return _PENALTIES[2]
+        held = torch.from_numpy(folds == names[counts.argmax()])
+        found = fit_heads(features[~held], targets[~held], weights[~held], _PENALTIES)
+        balance = _balanced(targets[held], weights[held])
+        losses = {
+            penalty: float(_loss(features[held] @ weight.T + bias, targets[held], balance))
+            for penalty, (weight, bias) in found.items()
+        }
+        return min(losses, key=lambda penalty: losses[penalty])
+
+
+def fit_heads(
+    features: Tensor, targets: Tensor, weights: Tensor, penalties: Sequence[float]
+) -> dict[float, tuple[Tensor, Tensor]]:
+    """Fit linear heads for several penalties, each from the solution of the one before.
+
+    Args:
+        features: (N, D) float32.
+        targets: (N, K) float32, 1 where a crop is of the head's class, else 0.
+        weights: (N,) float32, how much a crop counts.
+        penalties: Strengths of the L2 penalty, above 0.
+
+    Returns:
+        By penalty, weight (K, D) and bias (K,) float32 on the features as they are given.
+    """
+    count, dim = features.shape
+    middle, scale = features.mean(dim=0), features.std(dim=0, correction=0)
+    scale = scale.where(scale > 1e-6, torch.ones(())) * dim**0.5
+    scaled = (features - middle) / scale
+    # With fewer crops than features, the solution lies in the space that the crops span.
+    basis = torch.linalg.qr(scaled.T)[0] if count < dim else None
+    inputs = scaled if basis is None else scaled @ basis
+    balance = _balanced(targets, weights)
+    shape = (inputs.shape[1] + 1, targets.shape[1])
+    found, start = {}, np.zeros(shape[0] * shape[1])
+    for penalty in penalties:
+
+        def objective(
+            flat: NDArray[np.float64], penalty: float = penalty
+        ) -> tuple[float, NDArray[np.float64]]:
+            both = torch.from_numpy(flat.astype(np.float32)).view(shape)
+            outputs = inputs @ both[:-1] + both[-1]
+            loss = _loss(outputs, targets, balance) + penalty / 2 * both[:-1].square().sum()
+            slope = balance * (outputs.sigmoid() - targets)
+            rise = torch.cat([inputs.T @ slope + penalty * both[:-1], slope.sum(0, keepdim=True)])
+            return float(loss), rise.flatten().double().numpy()
+
+        start = minimize(
+            objective, start, jac=True, method="L-BFGS-B",
+            options={"maxiter": 200, "maxcor": 20, "ftol": 1e-8, "gtol": 1e-5},
+        ).x  # fmt: skip
+        both = torch.from_numpy(start.astype(np.float32)).view(shape)
+        weight = (both[:-1] if basis is None else basis @ both[:-1]) / scale[:, None]
+        found[penalty] = (weight.T.contiguous(), both[-1] - middle @ weight)
+    return found
+
+
+def _targets(labels: NDArray[np.int64], classes: int) -> Tensor:
+    return torch.from_numpy((labels[:, None] == np.arange(classes)).astype(np.float32))
+
+
+def _balanced(targets: Tensor, weights: Tensor) -> Tensor:
+    """Weights (N, K) that give the crops of a class and all others half of the loss each."""
+    weights = weights[:, None]
+    of_class = (targets * weights).sum(0).clamp_min(1e-12)
+    others = ((1 - targets) * weights).sum(0).clamp_min(1e-12)
+    return weights * torch.where(targets > 0, 0.5 / of_class, 0.5 / others)
+
+
+def _loss(outputs: Tensor, targets: Tensor, balance: Tensor) -> Tensor:
+    return (balance * (nn.functional.softplus(outputs) - targets * outputs)).sum()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread, so that sums have the same order on every machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
