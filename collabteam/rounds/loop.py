@@ -104,6 +104,7 @@ def make_round(plan: RoundPlan, runner: Runner) -> RoundRecord:
     plan.check_before()
     make_folder(plan.files.folder)
     set_threads(config.trainer.threads)
+    frozen = plan.frozen()  # other weights are refused before anything is drawn
     if plan.number == 0:
         runner.run(DrawSample(catalog, config))
         runner.run(VerifySample(catalog, config))
@@ -112,9 +113,7 @@ def make_round(plan: RoundPlan, runner: Runner) -> RoundRecord:
         increment = runner.run(Select(plan))
     index = catalog.index()
     training = runner.run(GatherTrainingSet(plan, index))
-    features = None
-    if (frozen := plan.frozen()) is not None:
-        features = runner.run(ComputeFeatures(catalog, frozen))
+    features = runner.run(ComputeFeatures(catalog, frozen)) if frozen is not None else None
     pixels = runner.run(ReadPictures(plan, training.rows))
     folds = runner.run(AssignFolds(plan, training))
     pool = runner.run(GatherPool(plan, index, training, folds))

@@ -1,0 +1,285 @@
+"""Features that are computed once and kept with the camera, and the learner that uses them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CLASSES, Call, command, environment, one_line, probabilities, read_json
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from collabteam.catalog import Catalog, LabelEvent
+from collabteam.events import Listener
+from collabteam.features import store as store_module
+from collabteam.features.backbones import Backbone, FrozenBackbone
+from collabteam.features.devices import Device
+from collabteam.features.images import decode_rows, decoding_threads
+from collabteam.features.store import FeatureStore
+from collabteam.learners.methods.probe import fit_heads
+from collabteam.settings import UNUSABLE, SimulationConfig, TeamConfig
+from collabteam.simulator.source import SimulatedSource
+from collabteam.sources.crops import ingest_source
+
+PROBE = (
+    "reviewer=oracle", "learner=probe", "team.backbone=tf_efficientnet_lite0",
+    "team.attention=none", "team.pretrained=true", "team.vote_with=mean", "data.image_size=48",
+    "seed_per_class=40", "increment_per_class=4", "quantile=0.5", "trainer.threads=1",
+    "logger=none",
+)  # fmt: skip
+TINY = Backbone(TeamConfig(backbone="test_resnet", attention="none"), 24)
+
+
+def frozen() -> FrozenBackbone:
+    return FrozenBackbone(TINY, Device(torch.device("cpu"), bf16=False))
+
+
+def drawn(root: Path, crops: int, seed: int = 0) -> Catalog:
+    catalog = Catalog.register(root, "sim")
+    ingest_source(catalog, SimulatedSource(SimulationConfig(crops=crops), seed), lambda *_: None)
+    return catalog
+
+
+def expected(catalog: Catalog, rows: np.ndarray) -> torch.Tensor:
+    with decoding_threads() as pool:
+        return frozen()(decode_rows(catalog, rows, TINY.transform, pool))
+
+
+def test_row_n_is_crop_n_and_later_crops_are_appended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "PART", 16)
+    catalog = drawn(tmp_path, 40)
+    store = FeatureStore(catalog, frozen())
+    assert store.missing == len(catalog)
+    store.fill(Listener())
+    assert store.missing == 0
+    first = store[np.arange(len(catalog))]
+    torch.testing.assert_close(first, expected(catalog, np.arange(40)), atol=2e-3, rtol=2e-3)
+
+    catalog = drawn(tmp_path, 25, seed=1)
+    grown = FeatureStore(catalog, frozen())
+    assert grown.missing == len(catalog) - 40 > 0
+    grown.fill(Listener())
+    rows = np.array([len(catalog) - 1, 3, 41, 3])
+    torch.testing.assert_close(grown[rows], expected(catalog, rows), atol=2e-3, rtol=2e-3)
+    assert torch.equal(grown[np.arange(40)], first)
+    assert grown[np.zeros(0, np.int64)].shape == (0, store.dim)
+    assert 0 < grown.size < 100_000
+    with pytest.raises(IndexError):
+        grown[np.array([len(catalog)])]
+
+
+def test_another_backbone_has_a_table_of_its_own(tmp_path: Path) -> None:
+    catalog = drawn(tmp_path, 12)
+    FeatureStore(catalog, frozen()).fill(Listener())
+    larger = Backbone(TeamConfig(backbone="test_resnet", attention="none"), 32)
+    other = FeatureStore(catalog, FrozenBackbone(larger, Device(torch.device("cpu"), False)))
+    assert other.missing == len(catalog)
+    other.fill(Listener())
+    tables = list((tmp_path / "sim").glob("features-*.lance"))
+    assert len(tables) == 2
+
+
+def test_a_picture_called_unusable_is_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = drawn(tmp_path, 12)
+    name = str(catalog.index().crop_id[5])
+    catalog.append_labels([LabelEvent(name, UNUSABLE, "person")])
+    asked: list[int] = []
+    images = Catalog.images
+
+    def watched(self: Catalog, rows: np.ndarray) -> list[bytes]:
+        asked.extend(rows.tolist())
+        return images(self, rows)
+
+    monkeypatch.setattr(Catalog, "images", watched)
+    store = FeatureStore(catalog, frozen())
+    store.fill(Listener())
+    assert sorted(asked) == [row for row in range(len(catalog)) if row != 5]
+    assert not store[np.array([5])].any()
+    assert store[np.array([4, 6])].any()
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import test_features as here
+from collabteam.events import Listener
+from collabteam.catalog import Catalog
+from collabteam.features import store
+store.PART = 8
+catalog = Catalog.open(sys.argv[1], "sim")
+kept = store.FeatureStore(catalog, here.frozen())
+append = kept._append
+def dies(vectors):
+    append(vectors)
+    if len(kept._table) >= int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+kept._append = dies
+kept.fill(Listener())
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_costs_one_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = drawn(tmp_path / "a", 40)
+    whole = FeatureStore(catalog, frozen())
+    monkeypatch.setattr(store_module, "PART", 8)
+    whole.fill(Listener())
+    catalog = drawn(tmp_path / "b", 40)
+    for least in (8, 24):
+        done = subprocess.run(
+            [sys.executable, "-c", _KILLED, str(tmp_path / "b"), str(Path(__file__).parent),
+             str(least)],
+            env=environment(), capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == -9, done.stderr
+        assert FeatureStore(catalog, frozen()).missing == 40 - least
+    resumed = FeatureStore(Catalog.open(tmp_path / "b", "sim"), frozen())
+    resumed.fill(Listener())
+    rows = np.arange(40)
+    assert torch.equal(resumed[rows], whole[rows])
+
+
+# -- the heads -------------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    count=st.integers(6, 60), dim=st.integers(2, 40), seed=st.integers(0, 1000),
+    penalty=st.sampled_from([0.1, 0.01]),
+)  # fmt: skip
+def test_heads_are_the_minimum_of_the_penalised_loss(
+    count: int, dim: int, seed: int, penalty: float
+) -> None:
+    """The slope of the objective is 0 there, in whichever basis it was solved."""
+    rng = np.random.default_rng(seed)
+    features = torch.from_numpy(rng.normal(size=(count, dim)) * 3 + 1).float()
+    targets = torch.from_numpy((rng.random((count, 2)) < 0.5).astype(np.float32))
+    targets[0], targets[1] = 1, 0
+    weights = torch.from_numpy(rng.uniform(0.5, 2, count)).float()
+    weight, bias = fit_heads(features, targets, weights, [1.0, penalty])[penalty]
+    scale = features.std(dim=0, correction=0) * dim**0.5
+    own = (weight * scale).double().requires_grad_()
+    scaled = ((features - features.mean(0)) / scale).double()
+    free = (bias + weight @ features.mean(0)).double().requires_grad_()
+    outputs = scaled @ own.T + free
+    total = torch.zeros((), dtype=torch.float64)
+    for column in range(2):
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            outputs[:, column], targets[:, column].double(), reduction="none"
+        )
+        for value in (0, 1):
+            here = targets[:, column] == value
+            total = total + (loss * weights)[here].sum() / weights[here].sum() / 2
+    total = total + penalty / 2 * own.square().sum()
+    total.backward()
+    assert own.grad is not None
+    assert free.grad is not None
+    assert own.grad.abs().max() < 3e-3
+    assert free.grad.abs().max() < 3e-3
+
+
+# -- through the commands --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def probed(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two rounds of ``sim`` with the probe; copy it before you change it."""
+    root = Path(shutil.copytree(simulated, tmp_path_factory.mktemp("probed") / "outputs"))
+    done = subprocess.run(
+        command("train", f"root={root}", "camera=sim", "round=1", *PROBE),
+        env=environment(), capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "features of 600 crops, tf_efficientnet_lite0" in done.stderr
+    return root
+
+
+@pytest.mark.slow
+def test_a_probe_goes_through_the_commands(probed: Path, tmp_path: Path, call: Call) -> None:
+    root = Path(shutil.copytree(probed, tmp_path / "outputs"))
+    records = [read_json(root / "sim" / f"round-{k}" / "round.json") for k in (0, 1)]
+    for record in records:
+        assert record["settings"]["learner"] == {"name": "probe", "penalty": 0.0}
+        assert all(folds == [0, 1, 2, 3, 4] for folds in record["voting"].values())
+        assert record["consensus_accuracy_test"] > 0.6
+    assert sum(row["taken"] for row in records[1]["increment"].values()) > 0
+    # The heads alone are kept with each round.
+    files = list((root / "sim").glob("round-*/branches/*.safetensors"))
+    assert len(files) == 10
+    assert max(file.stat().st_size for file in files) < 40_000
+    labelled = call("label", f"root={root}", "camera=sim")
+    assert labelled.code == 0, labelled.err
+    assert (Catalog.open(root, "sim").index().verdict_round == 1).sum() > 300
+    exported = call("export", f"root={root}", "camera=sim", f"to={tmp_path / 'out'}")
+    assert exported.code == 0, exported.err
+    assert set(records[1]["classes"]) == set(CLASSES)
+
+
+@pytest.mark.slow
+def test_threads_do_not_change_a_probe(probed: Path, simulated: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(simulated, tmp_path / "outputs"))
+    few = [word for word in PROBE if not word.startswith("trainer.threads")]
+    done = subprocess.run(
+        command("train", f"root={root}", "camera=sim", "round=1", *few, "trainer.threads=3"),
+        env={**environment(), "OMP_NUM_THREADS": "2"}, capture_output=True, text=True, timeout=300,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert probabilities(root / "sim") == probabilities(probed / "sim")
+    names = [file.name for file in (probed / "sim" / "round-1" / "branches").iterdir()]
+    for name in names:
+        one, other = (
+            (where / "sim" / "round-1" / "branches" / name).read_bytes() for where in (root, probed)
+        )
+        assert sorted(one) == sorted(other)
+
+
+@pytest.mark.slow
+def test_other_weights_under_finished_rounds_are_refused(
+    probed: Path, tmp_path: Path, call: Call
+) -> None:
+    root = Path(shutil.copytree(probed, tmp_path / "outputs"))
+    config = TeamConfig(backbone="tf_efficientnet_lite0", attention="none", pretrained=True)
+    state = Backbone(config, 48).network(0).state_dict()
+    save_file(state, tmp_path / "same.safetensors")
+    state["conv_stem.weight"] = state["conv_stem.weight"] * 1.01
+    save_file(state, tmp_path / "other.safetensors")
+    train = ("train", f"root={root}", "camera=sim", "round=2", *PROBE)
+    said = call(*train, f"team.weights={tmp_path / 'other.safetensors'}")
+    one_line(said, "features of other weights", "team.weights", "rollback=-1")
+    said = call(*train, f"team.weights={tmp_path / 'same.safetensors'}")
+    assert said.code == 0, said.err
+    one_line(call(*train, "team.pretrained=false"), "team.pretrained true -> false")
+
+
+def test_a_probe_of_an_untrained_backbone_is_refused(root: Path, call: Call) -> None:
+    said = call("train", f"root={root}", "camera=sim", *PROBE, "team.pretrained=false")
+    one_line(said, "learner=probe needs pretrained weights", "team.pretrained=true")
+    assert not (root / "sim" / "round-0").exists()
+
+
+@pytest.mark.slow
+def test_crops_that_came_since_get_features_when_labelled(
+    probed: Path, tmp_path: Path, call: Call
+) -> None:
+    root = Path(shutil.copytree(probed, tmp_path / "outputs"))
+    catalog = drawn(root, 30, seed=5)
+    before = call("label", f"root={root}", "camera=sim")
+    assert before.code == 0, before.err
+    assert "features of" in before.err
+    index = catalog.index()
+    new = np.arange(len(index)) >= 600
+    assert new.sum() > 0
+    judged = (index.verdict_round[new] == 1) | index.test[new]
+    assert judged.all()
