@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from collabteam.errors import UserError, first_line
 from collabteam.features.devices import Device
 from collabteam.features.images import Pixels, Transform
-from collabteam.features.weights import PACKAGES, hub, read_weights, weights_file
+from collabteam.features.weights import IN_FOLDER, PACKAGES, hub, read_weights, weights_file
 from collabteam.settings import TeamConfig
 
 with warnings.catch_warnings():
@@ -147,7 +147,7 @@ class Backbone:
         return UserError(
             f"team.backbone={self.name}: the weights are not on this machine, and timm's hub does "
             f"not give them ({first_line(error)}): {way}set team.weights=FILE to a copy of "
-            f"model.safetensors from {place}"
+            f"{IN_FOLDER[0]} from {place}"
         )
 
 
@@ -156,8 +156,6 @@ class Features(Protocol):
 
     Attributes:
         dim: Length D of a feature vector.
-        backbone: The backbone.
-        digest: Hash of its weights and transform, in hexadecimal.
     """
 
     dim: int

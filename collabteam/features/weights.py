@@ -22,7 +22,7 @@ from torch import Tensor
 
 from collabteam.errors import UserError, first_line
 
-_IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
+IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
 """Names of weights in a folder as the hub and ``timm.models.save_for_hf`` write it."""
 _OF_CLASSIFIER = 2
 """Tensors of the classifier, which a file may lack."""
@@ -100,11 +100,11 @@ def weights_file(backbone: str, weights: str) -> Path | None:
 
 
 def _given(path: Path) -> Path:
-    files = [path / name for name in _IN_FOLDER] if path.is_dir() else [path]
+    files = [path / name for name in IN_FOLDER] if path.is_dir() else [path]
     for file in files:
         if file.is_file() and file.suffix in _LOADABLE:
             return file
-    expected = f"a file that ends in {', '.join(_LOADABLE)}, or a folder with {_IN_FOLDER[0]}"
+    expected = f"a file that ends in {', '.join(_LOADABLE)}, or a folder with {IN_FOLDER[0]}"
     came = "a folder without" if path.is_dir() else "another kind of file"
     raise UserError(
         f"team.weights={path}: expected {expected}, "
