@@ -170,7 +170,7 @@ def check_backbone(file: Path, digest: str) -> None:
         with safe_open(file, framework="pt") as opened:
             recorded = (opened.metadata() or {}).get("backbone", "")
     except (OSError, SafetensorError) as error:
-        raise _broken(file, error) from error
+        raise _damaged(file, error) from error
     if recorded != digest:
         raise UserError(
             f"{file} was trained on features of other weights than there are now: set "
