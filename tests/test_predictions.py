@@ -102,7 +102,7 @@ def test_what_was_added_comes_back_by_row(
         scores = PredictionStore(folder / "scores", "team", CLASSES, index)
         expected = np.full((9, 2), np.nan, dtype=np.float32)
         for number, rows in enumerate(parts):
-            expected[rows] = PROB[rows] + number
+            expected[rows] = PROB[rows] / (number + 1)
             scores.add(np.array(rows), expected[rows])
         asked = data.draw(st.lists(st.integers(0, 8), unique=True))
         for store in (scores, PredictionStore(folder / "scores", "team", CLASSES, index)):

@@ -49,15 +49,12 @@ def progress(folder: Path) -> Progress:
 
 def _progress(files: CameraFiles) -> Progress:
     classes = read_manifest(files.manifest)
-    crops = files.table_folder("crops")
     rounds, label = read_rounds(files), read_label(files)
     number = last_audit(files)
     certificate = read_certificate(files, number) if number else None
     standing = Standing(
         files.folder.name,
-        # The tables of a camera in an object store are not on this machine.
-        # Those of somebody else may be closed, which does not mean that there are none.
-        crops=not os.access(crops / "data", os.R_OK | os.X_OK) or any(crops.glob("data/*")),
+        crops=_may_have_rows(files.table_folder("crops")),
         classes=bool(classes),
         asked=files.round(0).sample.exists(),
         round=rounds[-1].round if rounds else -1,
@@ -71,6 +68,16 @@ def _progress(files: CameraFiles) -> Progress:
     elif certificate is not None:
         standing = replace(standing, audited="passed" if certificate.passed else "failed")
     return Progress(_state(standing, rounds, number), next_step(standing)[0])
+
+
+def _may_have_rows(table: Path) -> bool:
+    """Whether a table has rows, as far as its folder tells."""
+    try:
+        return any(os.scandir(table / "data"))
+    except FileNotFoundError:
+        return not table.exists()  # the tables of a camera in a store are not on this machine
+    except PermissionError:
+        return True  # somebody else's may be closed, which does not mean that it has none
 
 
 def _state(standing: Standing, rounds: list[RoundRecord], number: int) -> str:
