@@ -60,7 +60,14 @@ class OneOfMany(Voter):
         return outputs.softmax(dim=1)[:, : len(self.columns)]
 
 
-class OneVsRestHeads(Voter):
+class MultiLabel(Voter):
+    """A network with one output for each class, the log odds of *true*."""
+
+    def probabilities(self, outputs: Tensor) -> Tensor:  # noqa: D102
+        return outputs.sigmoid()
+
+
+class OneVsRestHeads(MultiLabel):
     """Linear heads, one for each class, on the features of a frozen backbone.
 
     It takes features (N, D) where other voters take pictures.
@@ -75,9 +82,6 @@ class OneVsRestHeads(Voter):
     def __init__(self, dim: int, columns: Sequence[int], digest: str = "") -> None:
         super().__init__(nn.Linear(dim, len(columns)), columns)
         self.digest = digest
-
-    def probabilities(self, outputs: Tensor) -> Tensor:  # noqa: D102
-        return outputs.sigmoid()
 
 
 def voter_file(

@@ -72,10 +72,10 @@ class ProbeLearner(Learner):
 
     def fit(self, task: FoldTask, env: FitEnvironment) -> list[Voter]:  # noqa: D102
         trains = np.flatnonzero(task.trains)
-        with env.listener.stage(f"{env.title}: {len(trains)} crops", None, "crops"), _one_thread():
+        with env.listener.stage(f"{env.title}: {len(trains)} crops", None, "crops"), one_thread():
             known = task.features(self.frozen)
             features = known[task.rows[trains]]
-            targets = _targets(task.labels[trains], len(task.classes))
+            targets = targets_of(task.labels[trains], len(task.classes))
             weights = torch.from_numpy(task.weights[trains])
             penalty = self.settings.penalty or self._choose(
                 features, targets, weights, task.folds[trains]
@@ -94,7 +94,7 @@ class ProbeLearner(Learner):
             return _PENALTIES[2]
         held = torch.from_numpy(folds == names[counts.argmax()])
         found = fit_heads(features[~held], targets[~held], weights[~held], _PENALTIES)
-        balance = _balanced(targets[held], weights[held])
+        balance = balanced(targets[held], weights[held])
         losses = {
             penalty: float(_loss(features[held] @ weight.T + bias, targets[held], balance))
             for penalty, (weight, bias) in found.items()
@@ -123,7 +123,7 @@ def fit_heads(
     # With fewer crops than features, the solution lies in the space that the crops span.
     basis = torch.linalg.qr(scaled.T)[0] if count < dim else None
     inputs = scaled if basis is None else scaled @ basis
-    balance = _balanced(targets, weights)
+    balance = balanced(targets, weights)
     shape = (inputs.shape[1] + 1, targets.shape[1])
     found, start = {}, np.zeros(shape[0] * shape[1])
     for penalty in penalties:
@@ -148,11 +148,12 @@ def fit_heads(
     return found
 
 
-def _targets(labels: NDArray[np.int64], classes: int) -> Tensor:
+def targets_of(labels: NDArray[np.int64], classes: int) -> Tensor:
+    """Targets (N, K) float32 of one-vs-rest heads: 1 where a crop is of the class, else 0."""
     return torch.from_numpy((labels[:, None] == np.arange(classes)).astype(np.float32))
 
 
-def _balanced(targets: Tensor, weights: Tensor) -> Tensor:
+def balanced(targets: Tensor, weights: Tensor) -> Tensor:
     """Weights (N, K) that give the crops of a class and all others half of the loss each."""
     weights = weights[:, None]
     of_class = (targets * weights).sum(0).clamp_min(1e-12)
@@ -165,7 +166,7 @@ def _loss(outputs: Tensor, targets: Tensor, balance: Tensor) -> Tensor:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Compute on one thread, so that sums have the same order on every machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,0 +1,176 @@
+"""A pretrained network that is trained on: heads first, then all of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from collabteam.errors import UserError
+from collabteam.learners.base import FitEnvironment, FoldTask
+from collabteam.learners.batches import Batch, CropBatches
+from collabteam.learners.methods.probe import balanced, fit_heads, one_thread, targets_of
+from collabteam.learners.supervised import (
+    SupervisedLearner,
+    SupervisedModule,
+    fit_module,
+    warmup_cosine,
+)
+from collabteam.settings.fields import setting
+from collabteam.team.team import MultiLabel, Voter, load_weights, voter_file
+
+_PENALTY = 0.01
+"""L2 penalty of the heads that training starts from."""
+_WARMUP = 0.25
+"""Share of the steps over which the rate rises."""
+
+
+class FinetuneLearner(SupervisedLearner):
+    """Fine-tunes a pretrained backbone with one-vs-rest heads.
+
+    The heads are first fitted on the features of the unchanged backbone, as ``probe`` does
+    (linear probing, then fine-tuning: Kumar et al., 2022). Then AdamW trains the whole network on
+    the class-balanced logistic loss, with a rate that rises and falls once.
+    """
+
+    @dataclass(frozen=True)
+    class Settings(SupervisedLearner.Settings):
+        """Settings of ``learner=finetune``."""
+
+        trunk: str = setting(
+            "shared",
+            choices={
+                "shared": "one network with a head for each class",
+                "separate": "a network for each class, independent of the others",
+            },
+            help="whether the branches share the backbone",
+        )
+        steps: int = setting(300, ge=1, le=10_000_000, help="training steps of a fold")
+        lr: float = setting(1e-3, ge=1e-8, help="peak learning rate of AdamW")
+        weight_decay: float = setting(0.05, ge=0, help="weight decay of AdamW")
+
+    def check(self, classes: Sequence[str]) -> None:  # noqa: D102
+        if not self.shared.team.pretrained:
+            raise UserError(
+                f"learner={type(self).__name__.removesuffix('Learner').lower()} needs pretrained "
+                "weights: set team.pretrained=true, or use learner=paper"
+            )
+        super().check(classes)
+
+    def groups(self, classes: Sequence[str]) -> list[tuple[int, ...]]:  # noqa: D102
+        columns = tuple(range(len(classes)))
+        return [columns] if self.settings.trunk == "shared" else [(one,) for one in columns]
+
+    def build(  # noqa: D102
+        self, classes: Sequence[str], columns: tuple[int, ...], fetch: bool = True
+    ) -> Voter:
+        return MultiLabel(self.backbone.network(len(columns), fetch), columns)
+
+    def targets(self, columns: tuple[int, ...], labels: Tensor) -> Tensor:  # noqa: D102
+        return (labels[:, None] == torch.tensor(columns, device=labels.device)).float()
+
+    def start(self, task: FoldTask) -> list[Voter]:
+        """Build the networks that training starts from, with fitted heads.
+
+        Args:
+            task: The crops.
+
+        Returns:
+            The voters, in the order of :meth:`groups`.
+        """
+        torch.manual_seed(task.seed)
+        voters = []
+        for columns in self.groups(task.classes):
+            voter = self.build(task.classes, columns, fetch=task.start_from is None)
+            if task.start_from is not None:
+                file = voter_file(task.start_from, task.classes, columns, task.fold)
+                load_weights(voter.network, file)
+            voters.append(voter)
+        if task.start_from is None:
+            trains = np.flatnonzero(task.trains)
+            features = task.features(self.backbone)[task.rows[trains]]
+            targets = targets_of(task.labels[trains], len(task.classes))
+            weights = torch.from_numpy(task.weights[trains])
+            with one_thread():
+                weight, bias = fit_heads(features, targets, weights, [_PENALTY])[_PENALTY]
+            for voter in voters:
+                head: Any = voter.network
+                head = head.get_classifier()
+                chosen = list(voter.columns)
+                head.load_state_dict({"weight": weight[chosen], "bias": bias[chosen]})
+        return voters
+
+    def fit(self, task: FoldTask, env: FitEnvironment) -> list[Voter]:  # noqa: D102
+        data = self.shared.data
+        voters = self.start(task)
+        labelled = np.flatnonzero(task.trains | task.validates)
+        labels = torch.from_numpy(task.labels[labelled])
+        weights = torch.from_numpy(task.weights[labelled])
+        training = torch.from_numpy(np.flatnonzero(task.trains[labelled]))
+        module = FinetuneModule(task, voters, self)
+        module.count(labels[training], weights[training])
+        module.to(memory_format=torch.channels_last)
+        later = data.augment_later if task.later else ""
+        batches = CropBatches(
+            task.pixels[task.rows[labelled]], labels, weights, training,
+            torch.from_numpy(np.flatnonzero(task.validates[labelled])),
+            task.pixels.transform, data, later or data.augment, task.seed,
+        )  # fmt: skip
+        fit_module(module, batches, math.ceil(self.settings.steps / len(batches.order)), env)
+        return voters
+
+
+class FinetuneModule(SupervisedModule):
+    """Networks with a logistic loss for each class.
+
+    Args:
+        task: The crops.
+        voters: The voters.
+        learner: The learner.
+    """
+
+    def __init__(self, task: FoldTask, voters: Sequence[Voter], learner: FinetuneLearner) -> None:
+        super().__init__(task.classes, voters, learner.targets, learner.shared.optim)
+        self.settings = learner.settings
+
+    def count(self, labels: Tensor, weights: Tensor) -> None:
+        """Let the crops of a class and all others count the same in its loss.
+
+        Args:
+            labels: (n,) int, index of the class or ``NONE``.
+            weights: (n,) float, above 0.
+        """
+        for voter in self.voters:
+            targets = self.targets(voter.columns, labels)
+            each = balanced(targets, weights) / weights[:, None] * weights.sum()
+            # (2, K): the weight of a crop that is not of the class, and of one that is.
+            both = torch.stack([(each * (1 - targets)).amax(0), (each * targets).amax(0)])
+            self.class_weights.append(both)
+
+    def loss(self, number: int, batch: Batch) -> Tensor:
+        """Class-balanced logistic loss of one voter on a batch (scalar)."""
+        images, labels, weights = batch
+        voter, balance = self.voters[number], self.class_weights[number]
+        outputs = voter.network(images).float()
+        targets = self.targets(voter.columns, labels)
+        each = nn.functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+        each = each * torch.where(targets > 0, balance[1], balance[0]) * weights[:, None]
+        return each.mean()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW, with a rate that rises over a quarter of the steps and falls to zero."""
+        optimizer = torch.optim.AdamW(
+            self.parameters(), lr=self.settings.lr, weight_decay=self.settings.weight_decay
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(steps, _WARMUP))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
