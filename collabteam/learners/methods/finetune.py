@@ -113,7 +113,7 @@ class FinetuneLearner(SupervisedLearner):
         labels = torch.from_numpy(task.labels[labelled])
         weights = torch.from_numpy(task.weights[labelled])
         training = torch.from_numpy(np.flatnonzero(task.trains[labelled]))
-        module = FinetuneModule(task, voters, self)
+        module = self.module(task, voters)
         module.count(labels[training], weights[training])
         module.to(memory_format=torch.channels_last)
         later = data.augment_later if task.later else ""
@@ -123,7 +123,15 @@ class FinetuneLearner(SupervisedLearner):
             task.pixels.transform, data, later or data.augment, task.seed,
         )  # fmt: skip
         fit_module(module, batches, math.ceil(self.settings.steps / len(batches.order)), env)
-        return voters
+        return self.finish(module, voters)
+
+    def module(self, task: FoldTask, voters: Sequence[Voter]) -> FinetuneModule:
+        """Make the module that Lightning trains."""
+        return FinetuneModule(task, voters, self)
+
+    def finish(self, module: FinetuneModule, voters: Sequence[Voter]) -> list[Voter]:
+        """Choose the networks that vote, once the module is trained."""
+        return list(voters)
 
 
 class FinetuneModule(SupervisedModule):

@@ -1,0 +1,153 @@
+"""Learners that train a pretrained network on: their start, and what they take from the pool."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Call, one_line, read_json
+from torch import Tensor, nn
+
+from collabteam.catalog import UNLABELLED
+from collabteam.learners.base import FitEnvironment, FoldTask, Learner
+from collabteam.learners.methods.consistency import ConsistencyLearner, ConsistencyModule
+from collabteam.learners.methods.finetune import FinetuneLearner
+from collabteam.learners.methods.probe import ProbeLearner
+from collabteam.settings import TeamConfig
+from collabteam.team.team import MultiLabel, Team
+from collabteam.testing.learners import DEVICE, SMALL, draw_task
+
+
+def task_for(learner: Learner) -> FoldTask:
+    return draw_task(learner, crops=96, pool=60)
+
+
+def test_finetuning_starts_from_the_heads_of_the_probe(tmp_path: Path) -> None:
+    """Before the first step the network says what linear heads on its frozen features say."""
+    lite = TeamConfig(backbone="tf_efficientnet_lite0", attention="none", pretrained=True)
+    shared = replace(SMALL, team=lite)
+    learner = FinetuneLearner(FinetuneLearner.Settings(), shared)
+    probe = ProbeLearner(ProbeLearner.Settings(penalty=0.01), shared)
+    task = task_for(learner)
+    features = task.features(learner.backbone)
+    heads = probe.fit(task, FitEnvironment(DEVICE, tmp_path))
+    rows = task.rows[:20]
+    expected = Team(task.classes, heads, learner.transform, DEVICE).score_features(features[rows])
+    started = learner.start(task)
+    found = Team(task.classes, started, learner.transform, DEVICE).score(task.pixels[rows])
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("trunk", "groups"), [("shared", [(0, 1, 2)]), ("separate", [(0,), (1,), (2,)])]
+)
+def test_branches_share_the_trunk_or_not(
+    trunk: str, groups: list[tuple[int, ...]], tmp_path: Path
+) -> None:
+    learner = FinetuneLearner(FinetuneLearner.Settings(trunk=trunk, steps=4), SMALL)
+    task = task_for(learner)
+    assert learner.groups(task.classes) == groups
+    voters = learner.fit(task, FitEnvironment(DEVICE, tmp_path))
+    assert [voter.columns for voter in voters] == groups
+    pointers = {one.data_ptr() for voter in voters for one in voter.parameters()}
+    assert len(pointers) == sum(len(list(voter.parameters())) for voter in voters)
+
+
+def test_they_need_pretrained_weights(root: Path, call: Call) -> None:
+    for name in ("finetune", "consistency"):
+        said = call("train", f"root={root}", "camera=sim", "reviewer=oracle", f"learner={name}")
+        one_line(said, f"learner={name} needs pretrained weights", "team.pretrained=true")
+        assert not (root / "sim" / "round-0").exists()
+
+
+# -- the pool --------------------------------------------------------------------------------------
+
+
+class Says(nn.Module):
+    """A network that says what the test wants, whatever it sees."""
+
+    def __init__(self, prob: list[list[float]]) -> None:
+        super().__init__()
+        self.odds = nn.Parameter(torch.tensor(prob).logit())
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.odds[: len(images)]
+
+
+def module_that_says(prob: list[list[float]], settings: dict[str, Any]) -> ConsistencyModule:
+    learner = ConsistencyLearner(ConsistencyLearner.Settings(**settings), SMALL)
+    columns = tuple(range(len(prob[0])))
+    task = draw_task(learner, classes=len(columns), pool=60)
+    return ConsistencyModule(task, [MultiLabel(Says(prob), columns)], learner)
+
+
+def test_a_pool_crop_teaches_where_one_class_alone_is_claimed_surely() -> None:
+    prob = [
+        [0.99, 0.02, 0.01],  # sure
+        [0.99, 0.98, 0.01],  # two claim it
+        [0.10, 0.20, 0.05],  # nobody does
+        [0.60, 0.30, 0.30],  # one does, and is not sure
+        [0.01, 0.98, 0.02],  # sure
+    ]
+    module = module_that_says(prob, {"threshold": 0.85})
+    labels, taken = module._verdicts(torch.zeros(5, 3, 24, 24))
+    assert taken.tolist() == [True, False, False, False, True]
+    assert labels[taken].tolist() == [0, 1]
+
+
+def test_the_threshold_is_lower_for_a_class_that_is_learned_later() -> None:
+    prob = [[0.99, 0.01], [0.98, 0.01], [0.20, 0.80], [0.15, 0.80]]
+    module = module_that_says(prob, {"threshold": 0.85})
+    images = torch.zeros(4, 3, 24, 24)
+    labels, taken = module._verdicts(images)
+    # 0.8 * 0.8 = 0.64 and 0.68 stay below 0.85, but not below 0.85 of what the class has reached.
+    assert labels.tolist() == [0, 0, 1, 1]
+    assert taken.tolist() == [True, True, True, True]
+    strict = module_that_says(prob, {"threshold": 1.0})
+    assert strict._verdicts(images)[1].tolist() == [False, False, False, True]
+
+
+def test_the_average_follows_the_networks() -> None:
+    module = module_that_says([[0.5, 0.5]], {"average": 0.9})
+    voter: Any = module.voters[0].network
+    average: Any = module.averages[0]
+    with torch.no_grad():
+        voter.odds.fill_(1.0)
+    module.step.fill_(10_000)
+    module.follow()
+    torch.testing.assert_close(average.network.odds.detach(), torch.full((1, 2), 0.1))
+    assert not average.network.odds.requires_grad
+
+
+@pytest.mark.parametrize("learner", [FinetuneLearner, ConsistencyLearner])
+def test_only_consistency_looks_at_the_pool(learner: type[Learner], tmp_path: Path) -> None:
+    settings: Any = learner.Settings
+    made: Any = learner(settings(steps=4), SMALL)
+    task = task_for(made)
+    pixels: Any = task.pixels
+    made.fit(task, FitEnvironment(DEVICE, tmp_path))
+    pool = set(task.rows[task.labels == UNLABELLED].tolist())
+    assert bool(pool & set(pixels.asked)) == made.uses_pool
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["finetune", "consistency"])
+def test_they_go_through_the_commands(name: str, root: Path, call: Call) -> None:
+    train = (
+        "train", f"root={root}", "camera=sim", "reviewer=oracle", f"learner={name}",
+        "learner.steps=8", "team.backbone=tf_efficientnet_lite0", "team.attention=none",
+        "team.pretrained=true", "team.init=previous", "data.image_size=32", "data.folds=2",
+        "data.train_folds=[0]", "data.batch_size=16", "seed_per_class=30", "quantile=0.5",
+        "increment_per_class=4", "trainer.threads=1", "trainer.precision=fp32", "logger=none",
+    )  # fmt: skip
+    done = call(*train, "round=1")
+    assert done.code == 0, done.err
+    records = [read_json(root / "sim" / f"round-{k}" / "round.json") for k in (0, 1)]
+    assert all(record["settings"]["learner"]["steps"] == 8 for record in records)
+    assert all(record["coverage"] > 0 for record in records)
+    labelled = call("label", f"root={root}", "camera=sim", "trainer.threads=1")
+    assert labelled.code == 0, labelled.err
