@@ -429,7 +429,7 @@ def test_a_broken_table(root: Path, call: Call, table: str) -> None:
         file.write_bytes(b"broken")
     before = fingerprints(root)
     said = call("train", f"root={root}", "camera=sim", "reviewer=oracle")
-    one_line(said, f"{table}.lance cannot be used")
+    one_line(said, f"{table}.lance", "is damaged")
     assert fingerprints(root) == before
 
 

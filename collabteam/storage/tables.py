@@ -76,6 +76,8 @@ class Table:
         # Before the table is opened, because others may commit in between.
         self._record = None if store is None else StoredRecord(store)
         last = last_commit(path) if self._record is None else self._record.last_commit()
+        if last is not None and store is None:
+            self._check_manifest(last)
         try:
             with self._damage():
                 self._data = self._reach(self._open)
@@ -114,7 +116,7 @@ class Table:
         """Compare the table with the newest commit that was noted.
 
         Raises:
-            UserError: The table has lost rows, or the file of its version has changed.
+            UserError: The table has lost rows.
         """
         version, rows = self.version, len(self)
         if version < last.version or rows < last.rows:
@@ -126,10 +128,20 @@ class Table:
                 f"{last.version}{noted}, as {record} says; got version {version}, {rows} rows): "
                 f"restore {place} from a backup, or delete {record} to go on without what is lost"
             )
-        is_known = self._store is None and version == last.version and last.manifest.isalnum()
-        if is_known and last.manifest != manifest_hash(self.path, version):
+
+    def _check_manifest(self, last: Commit) -> None:
+        """Compare the file of the newest version with its hash, before Lance reads it.
+
+        Of some damage Lance prints a panic before it raises.
+
+        Raises:
+            UserError: The file has changed.
+        """
+        if newest_version(self.path) != last.version or not last.manifest.isalnum():
+            return
+        if manifest_hash(self.path, last.version) not in (last.manifest, "-"):
             raise UserError(
-                f"{manifest_file(self.path, version)} is damaged: it is not what was written; "
+                f"{manifest_file(self.path, last.version)} is damaged: it is not what was written; "
                 f"restore {self.path} from a backup"
             )
 
