@@ -176,7 +176,7 @@ class FrozenBackbone:
     """A backbone that only computes features.
 
     It computes in fp32 on every machine, and on a processor each thread takes crops of its own, so
-    that a crop's features depend neither on the machine's arithmetic nor on the number of threads.
+    that a crop's features do not depend on the number of threads.
 
     Args:
         backbone: The backbone; its network is built at once.

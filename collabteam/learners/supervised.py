@@ -62,18 +62,18 @@ class SupervisedLearner(Learner):
     def transform(self) -> Transform:  # noqa: D102
         return self.backbone.transform
 
-    def epochs(self, later: bool) -> int:
-        """Epochs of round 0, or of a later round."""
+    def epochs(self, later: bool, batches: int) -> int:
+        """Epochs of a fit.
+
+        Args:
+            later: Whether this is a round k > 0.
+            batches: Training steps of an epoch.
+        """
         optim = self.shared.optim
         return (optim.epochs_later if later else 0) or optim.epochs
 
-    def fit(self, task: FoldTask, env: FitEnvironment) -> list[Voter]:  # noqa: D102
-        data, optim = self.shared.data, self.shared.optim
-        torch.manual_seed(task.seed)
-        labelled = np.flatnonzero(task.trains | task.validates)
-        labels = torch.from_numpy(task.labels[labelled])
-        weights = torch.from_numpy(task.weights[labelled])
-        training = torch.from_numpy(np.flatnonzero(task.trains[labelled]))
+    def start(self, task: FoldTask) -> list[Voter]:
+        """Build the voters that training starts from, in the order of :meth:`groups`."""
         voters = []
         for columns in self.groups(task.classes):
             voter = self.build(task.classes, columns, fetch=task.start_from is None)
@@ -81,7 +81,20 @@ class SupervisedLearner(Learner):
                 file = voter_file(task.start_from, task.classes, columns, task.fold)
                 load_weights(voter.network, file)
             voters.append(voter)
-        module = SupervisedModule(task.classes, voters, self.targets, optim)
+        return voters
+
+    def module(self, task: FoldTask, voters: Sequence[Voter]) -> SupervisedModule:
+        """Make the module that trains the voters."""
+        return SupervisedModule(task.classes, voters, self.targets, self.shared.optim)
+
+    def fit(self, task: FoldTask, env: FitEnvironment) -> list[Voter]:  # noqa: D102
+        data = self.shared.data
+        torch.manual_seed(task.seed)
+        labelled = np.flatnonzero(task.trains | task.validates)
+        labels = torch.from_numpy(task.labels[labelled])
+        weights = torch.from_numpy(task.weights[labelled])
+        training = torch.from_numpy(np.flatnonzero(task.trains[labelled]))
+        module = self.module(task, self.start(task))
         module.count(labels[training], weights[training])
         module.to(memory_format=torch.channels_last)
         later = data.augment_later if task.later else ""
@@ -90,8 +103,8 @@ class SupervisedLearner(Learner):
             torch.from_numpy(np.flatnonzero(task.validates[labelled])),
             task.pixels.transform, data, later or data.augment, task.seed,
         )  # fmt: skip
-        fit_module(module, batches, self.epochs(task.later), env)
-        return voters
+        fit_module(module, batches, self.epochs(task.later, len(batches.order)), env)
+        return module.result()
 
 
 class SupervisedModule(pl.LightningModule):
@@ -138,6 +151,10 @@ class SupervisedModule(pl.LightningModule):
             self.class_weights.append(
                 class_weights(self.targets(voter.columns, labels), weights, outputs)
             )
+
+    def result(self) -> list[Voter]:
+        """The voters, once they are trained."""
+        return self.voters
 
     def _outputs(self, voter: Voter) -> int:
         return 1 + int(self.targets(voter.columns, torch.arange(-1, len(self.classes))).max())

@@ -168,7 +168,7 @@ def check_backbone(file: Path, digest: str) -> None:
         digest: Hash of the present backbone.
 
     Raises:
-        UserError: They differ, or the file is missing or broken.
+        UserError: They differ, or the file is missing or damaged.
     """
     try:
         with safe_open(file, framework="pt") as opened:

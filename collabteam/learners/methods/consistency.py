@@ -16,6 +16,7 @@ from collabteam.features.images import augment
 from collabteam.learners.base import FoldTask
 from collabteam.learners.batches import Batch
 from collabteam.learners.methods.finetune import FinetuneLearner, FinetuneModule
+from collabteam.learners.supervised import SupervisedModule
 from collabteam.settings.fields import setting
 from collabteam.team.team import Voter
 
@@ -47,12 +48,8 @@ class ConsistencyLearner(FinetuneLearner):
         )
         pool_weight: float = setting(1.0, ge=0, help="weight of the loss on the pool")
 
-    def module(self, task: FoldTask, voters: Sequence[Voter]) -> FinetuneModule:  # noqa: D102
+    def module(self, task: FoldTask, voters: Sequence[Voter]) -> SupervisedModule:  # noqa: D102
         return ConsistencyModule(task, voters, self)
-
-    def finish(self, module: FinetuneModule, voters: Sequence[Voter]) -> list[Voter]:  # noqa: D102
-        assert isinstance(module, ConsistencyModule)
-        return [average for average in module.averages.children() if isinstance(average, Voter)]
 
 
 class ConsistencyModule(FinetuneModule):
@@ -75,6 +72,10 @@ class ConsistencyModule(FinetuneModule):
         # Both belong to the checkpoint.
         self.register_buffer("reached", torch.zeros(len(task.classes)))
         self.register_buffer("step", torch.tensor(0, dtype=torch.int64))
+
+    def result(self) -> list[Voter]:
+        """The averages, once they are trained."""
+        return [average for average in self.averages if isinstance(average, Voter)]
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss on verified crops, and on crops of the pool."""

@@ -13,17 +13,12 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from collabteam.errors import UserError
-from collabteam.learners.base import FitEnvironment, FoldTask
-from collabteam.learners.batches import Batch, CropBatches
+from collabteam.learners.base import FoldTask
+from collabteam.learners.batches import Batch
 from collabteam.learners.methods.probe import balanced, fit_heads, one_thread, targets_of
-from collabteam.learners.supervised import (
-    SupervisedLearner,
-    SupervisedModule,
-    fit_module,
-    warmup_cosine,
-)
+from collabteam.learners.supervised import SupervisedLearner, SupervisedModule, warmup_cosine
 from collabteam.settings.fields import setting
-from collabteam.team.team import MultiLabel, Voter, load_weights, voter_file
+from collabteam.team.team import MultiLabel, Voter
 
 _PENALTY = 0.01
 """L2 penalty of the heads that training starts from."""
@@ -75,63 +70,29 @@ class FinetuneLearner(SupervisedLearner):
     def targets(self, columns: tuple[int, ...], labels: Tensor) -> Tensor:  # noqa: D102
         return (labels[:, None] == torch.tensor(columns, device=labels.device)).float()
 
+    def epochs(self, later: bool, batches: int) -> int:  # noqa: D102
+        return math.ceil(int(self.settings.steps) / batches)
+
     def start(self, task: FoldTask) -> list[Voter]:
-        """Build the networks that training starts from, with fitted heads.
-
-        Args:
-            task: The crops.
-
-        Returns:
-            The voters, in the order of :meth:`groups`.
-        """
-        torch.manual_seed(task.seed)
-        voters = []
-        for columns in self.groups(task.classes):
-            voter = self.build(task.classes, columns, fetch=task.start_from is None)
-            if task.start_from is not None:
-                file = voter_file(task.start_from, task.classes, columns, task.fold)
-                load_weights(voter.network, file)
-            voters.append(voter)
-        if task.start_from is None:
-            trains = np.flatnonzero(task.trains)
-            features = task.features(self.backbone)[task.rows[trains]]
-            targets = targets_of(task.labels[trains], len(task.classes))
-            weights = torch.from_numpy(task.weights[trains])
-            with one_thread():
-                weight, bias = fit_heads(features, targets, weights, [_PENALTY])[_PENALTY]
-            for voter in voters:
-                head: Any = voter.network
-                head = head.get_classifier()
-                chosen = list(voter.columns)
-                head.load_state_dict({"weight": weight[chosen], "bias": bias[chosen]})
+        """Build the networks that training starts from; new ones get fitted heads."""
+        voters = super().start(task)
+        if task.start_from is not None:
+            return voters
+        trains = np.flatnonzero(task.trains)
+        features = task.features(self.backbone)[task.rows[trains]]
+        targets = targets_of(task.labels[trains], len(task.classes))
+        weights = torch.from_numpy(task.weights[trains])
+        with one_thread():
+            weight, bias = fit_heads(features, targets, weights, [_PENALTY])[_PENALTY]
+        for voter in voters:
+            network: Any = voter.network
+            chosen = list(voter.columns)
+            state = {"weight": weight[chosen], "bias": bias[chosen]}
+            network.get_classifier().load_state_dict(state)
         return voters
 
-    def fit(self, task: FoldTask, env: FitEnvironment) -> list[Voter]:  # noqa: D102
-        data = self.shared.data
-        voters = self.start(task)
-        labelled = np.flatnonzero(task.trains | task.validates)
-        labels = torch.from_numpy(task.labels[labelled])
-        weights = torch.from_numpy(task.weights[labelled])
-        training = torch.from_numpy(np.flatnonzero(task.trains[labelled]))
-        module = self.module(task, voters)
-        module.count(labels[training], weights[training])
-        module.to(memory_format=torch.channels_last)
-        later = data.augment_later if task.later else ""
-        batches = CropBatches(
-            task.pixels[task.rows[labelled]], labels, weights, training,
-            torch.from_numpy(np.flatnonzero(task.validates[labelled])),
-            task.pixels.transform, data, later or data.augment, task.seed,
-        )  # fmt: skip
-        fit_module(module, batches, math.ceil(self.settings.steps / len(batches.order)), env)
-        return self.finish(module, voters)
-
-    def module(self, task: FoldTask, voters: Sequence[Voter]) -> FinetuneModule:
-        """Make the module that Lightning trains."""
+    def module(self, task: FoldTask, voters: Sequence[Voter]) -> SupervisedModule:  # noqa: D102
         return FinetuneModule(task, voters, self)
-
-    def finish(self, module: FinetuneModule, voters: Sequence[Voter]) -> list[Voter]:
-        """Choose the networks that vote, once the module is trained."""
-        return list(voters)
 
 
 class FinetuneModule(SupervisedModule):

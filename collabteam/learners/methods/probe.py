@@ -28,8 +28,7 @@ class ProbeLearner(Learner):
 
     The sum of the class-balanced logistic loss and ``penalty / 2 * |w|^2``, on standardised
     features that are scaled to a length of about 1, is minimised by L-BFGS. The fit takes seconds,
-    and depends neither on the number of threads nor on where it stops: it is convex, and computes
-    on one thread.
+    and does not depend on the number of threads, because it computes on one.
     """
 
     continues = False

@@ -40,5 +40,5 @@ class SoftmaxLearner(SupervisedLearner):
     def targets(self, columns: tuple[int, ...], labels: Tensor) -> Tensor:  # noqa: D102
         return labels.where(labels >= 0, len(columns))
 
-    def epochs(self, later: bool) -> int:  # noqa: D102
-        return super().epochs(later) * int(self.settings.passes)
+    def epochs(self, later: bool, batches: int) -> int:  # noqa: D102
+        return super().epochs(later, batches) * int(self.settings.passes)
