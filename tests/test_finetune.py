@@ -97,6 +97,9 @@ def test_a_pool_crop_teaches_where_one_class_alone_is_claimed_surely() -> None:
     labels, taken = module._verdicts(torch.zeros(5, 3, 24, 24))
     assert taken.tolist() == [True, False, False, False, True]
     assert labels[taken].tolist() == [0, 1]
+    # Two claims are no consensus, however low the threshold is.
+    low = module_that_says([[0.6, 0.55], [0.6, 0.3]], {"threshold": 0.1})
+    assert low._verdicts(torch.zeros(2, 3, 24, 24))[1].tolist() == [False, True]
 
 
 def test_the_threshold_is_lower_for_a_class_that_is_learned_later() -> None:
