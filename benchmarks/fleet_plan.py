@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from collabteam.features.backbones import BackboneFeatures
 from collabteam.features.devices import Device, set_threads
+from collabteam.features.extractor import ComputedFeatures, FeatureExtractor
 from collabteam.features.images import Transform
 from collabteam.learners.base import FitEnvironment, FoldTask
 from collabteam.learners.teams import fit_fold, learner_for
-from collabteam.settings import DataConfig, OptimConfig, TrainConfig, TrainerConfig
+from collabteam.settings import DataConfig, FeaturesConfig, OptimConfig, TrainConfig, TrainerConfig
 from collabteam.storage.layout import RoundFiles
 from collabteam.team.team import Team
 
@@ -73,7 +73,7 @@ def training() -> float:
         folds=np.arange(count) % 5,
         fold=0,
         pixels=pixels,
-        features=lambda backbone: BackboneFeatures(pixels, backbone, device),
+        features=ComputedFeatures(pixels, FeatureExtractor(FeaturesConfig(), device)),
     )
     spent = []
     for epochs in (1, 2):

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from collabteam import Catalog
 from collabteam.catalog import class_numbers
 from collabteam.catalog.truth import read_truth
-from collabteam.features.backbones import BackboneFeatures
 from collabteam.features.devices import Device, set_threads
+from collabteam.features.extractor import ComputedFeatures, FeatureExtractor
 from collabteam.features.images import CropPixels
 from collabteam.learners.base import FitEnvironment, FoldTask
 from collabteam.learners.teams import learner_for
@@ -55,7 +55,7 @@ def train(catalog: Catalog, rows: NDArray, labels: NDArray, settings: dict, devi
         folds=np.zeros(len(rows), np.int64),
         fold=-1,  # nothing is held out
         pixels=pixels,
-        features=lambda backbone: BackboneFeatures(pixels, backbone, device),
+        features=ComputedFeatures(pixels, FeatureExtractor(config.features, device)),
         seed=config.seed,
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -14,18 +14,18 @@ from safetensors.torch import save_file
 
 from collabteam.errors import UserError
 from collabteam.features import weights as weights_module
-from collabteam.features.backbones import Backbone, BackboneFeatures, FrozenBackbone
+from collabteam.features.backbones import Backbone
 from collabteam.features.devices import Device
-from collabteam.features.images import Transform
+from collabteam.features.extractor import FeatureExtractor, FrozenBackbone, backbones_of
 from collabteam.features.weights import PACKAGES, Package, weights_file
-from collabteam.settings import TeamConfig
+from collabteam.settings import FeaturesConfig, TeamConfig
 
 LITE = TeamConfig(backbone="tf_efficientnet_lite0", attention="none", pretrained=True)
 CPU = Device(torch.device("cpu"), bf16=False)
 
 
 def network(config: TeamConfig = LITE) -> Any:
-    return Backbone(config, 64).network(0)
+    return Backbone.of(config, 64).network(0)
 
 
 @pytest.mark.parametrize("name", sorted(PACKAGES))
@@ -45,7 +45,7 @@ def test_trained_weights_tell_pictures_apart() -> None:
     rng = np.random.default_rng(0)
     coarse = torch.from_numpy(rng.integers(0, 255, (12, 3, 6, 6), dtype=np.uint8)).float()
     pictures = torch.nn.functional.interpolate(coarse, size=64, mode="bicubic").clamp(0, 255).byte()
-    frozen = FrozenBackbone(Backbone(LITE, 64), CPU)
+    frozen = FrozenBackbone(Backbone.of(LITE, 64), CPU)
     one, other = frozen(pictures), frozen(pictures.flip(3))
     similar = torch.nn.functional.normalize(one) @ torch.nn.functional.normalize(other).T
     assert (similar.argmax(dim=1) == torch.arange(12)).all()
@@ -55,7 +55,7 @@ def test_features_depend_on_neither_threads_nor_neighbours() -> None:
     pictures = torch.from_numpy(
         np.random.default_rng(0).integers(0, 255, (70, 3, 64, 64), dtype=np.uint8)
     )
-    frozen, before = FrozenBackbone(Backbone(LITE, 64), CPU), torch.get_num_threads()
+    frozen, before = FrozenBackbone(Backbone.of(LITE, 64), CPU), torch.get_num_threads()
     try:
         found = []
         for threads in (1, 2, 3):
@@ -71,14 +71,14 @@ def test_features_depend_on_neither_threads_nor_neighbours() -> None:
 
 
 def test_the_digest_knows_weights_and_transform(tmp_path: Path) -> None:
-    digest = FrozenBackbone(Backbone(LITE, 64), CPU).digest
-    assert FrozenBackbone(Backbone(LITE, 64), CPU).digest == digest
-    assert FrozenBackbone(Backbone(LITE, 96), CPU).digest != digest
+    digest = FrozenBackbone(Backbone.of(LITE, 64), CPU).digest
+    assert FrozenBackbone(Backbone.of(LITE, 64), CPU).digest == digest
+    assert FrozenBackbone(Backbone.of(LITE, 96), CPU).digest != digest
     state = network().state_dict()
     state["blocks.0.0.bn1.weight"] = state["blocks.0.0.bn1.weight"] + 1e-3
     save_file(state, tmp_path / "w.safetensors")
     other = replace(LITE, weights=str(tmp_path / "w.safetensors"))
-    assert FrozenBackbone(Backbone(other, 64), CPU).digest != digest
+    assert FrozenBackbone(Backbone.of(other, 64), CPU).digest != digest
 
 
 @pytest.mark.parametrize("form", ["safetensors", "pth", "checkpoint", "folder", "classifier"])
@@ -87,7 +87,7 @@ def test_weights_of_ones_own(form: str, tmp_path: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(7)
         untrained = replace(LITE, pretrained=False)
-        model = Backbone(untrained, 64).network(1000 if form == "classifier" else 0)
+        model = Backbone.of(untrained, 64).network(1000 if form == "classifier" else 0)
     state = model.state_dict()
     path = tmp_path / "w.safetensors"
     if form in ("pth", "checkpoint"):
@@ -122,7 +122,7 @@ def test_weights_that_are_none_are_refused(tmp_path: Path, monkeypatch: pytest.M
     torch.save([1, 2], "list.pth")
     torch.save({"state_dict": {"a": 1}}, "numbers.pth")
     save_file(
-        Backbone(TeamConfig(backbone="resnet18"), 64).network(0).state_dict(), "r.safetensors"
+        Backbone.of(TeamConfig(backbone="resnet18"), 64).network(0).state_dict(), "r.safetensors"
     )
     shapes = {name: torch.zeros(3) for name in network().state_dict()}
     save_file(shapes, "shapes.safetensors")
@@ -170,20 +170,36 @@ def test_without_a_network_the_line_says_what_to_put_where(
         network(replace(LITE, backbone="tf_efficientnet_lite1"))
 
 
-def test_features_on_request_are_those_of_the_frozen_backbone() -> None:
+# -- several side by side --------------------------------------------------------------------------
+
+
+def several(tmp_path: Path, *names: str) -> FeaturesConfig:
+    """Backbones with seeded random weights."""
+    files = []
+    for number, name in enumerate(names):
+        with torch.random.fork_rng():
+            torch.manual_seed(number)
+            state = Backbone(name, 32).network(0).state_dict()
+        files.append(str(tmp_path / f"{name}.safetensors"))
+        save_file(state, files[-1])
+    return FeaturesConfig(list(names), files, 32)
+
+
+def test_backbones_side_by_side_are_one(tmp_path: Path) -> None:
     pictures = torch.from_numpy(
         np.random.default_rng(0).integers(0, 255, (9, 3, 32, 32), dtype=np.uint8)
     )
+    config = several(tmp_path, "test_resnet", "test_efficientnet")
+    both = FeatureExtractor(config, CPU)
+    alone = [FrozenBackbone(one, CPU)(pictures) for one in backbones_of(config)]
+    assert both.dim == sum(one.shape[1] for one in alone)
+    assert torch.equal(both(pictures), torch.cat(alone, dim=1))
+    assert len({both.digest, *(part.digest for part in both.parts)}) == 3
+    swapped = replace(config, backbone=config.backbone[::-1], weights=config.weights[::-1])
+    assert FeatureExtractor(swapped, CPU).digest != both.digest
 
-    class Drawn:
-        transform = Transform(32)
 
-        def __getitem__(self, rows: Any) -> torch.Tensor:
-            return pictures[torch.from_numpy(rows)]
-
-    backbone = Backbone(replace(LITE, backbone="test_resnet", pretrained=False), 32)
-    features = BackboneFeatures(Drawn(), backbone, CPU)
-    found = features[np.array([3, 1, 3])]
-    torch.testing.assert_close(found[0], found[2])
-    torch.testing.assert_close(found, FrozenBackbone(backbone, CPU)(pictures[[3, 1, 3]]))
-    assert features.digest == FrozenBackbone(backbone, CPU).digest
+def test_one_file_of_weights_for_each_backbone(tmp_path: Path) -> None:
+    config = several(tmp_path, "test_resnet", "test_efficientnet")
+    with pytest.raises(UserError, match=r"names 1 files and features\.backbone 2 models"):
+        FeatureExtractor(replace(config, weights=config.weights[:1]), CPU)

@@ -92,7 +92,7 @@ def _encoded(rng: np.random.Generator) -> bytes:
 def _decided(config: TeamConfig, side: int, seed: int, outputs: int = 2) -> nn.Module:
     """A network whose votes are spread over 0 to 1, as a trained one's are."""
     torch.manual_seed(seed)
-    network = Backbone(config, side).network(outputs).train()
+    network = Backbone.of(config, side).network(outputs).train()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,26 +19,27 @@ from safetensors.torch import save_file
 from collabteam.catalog import Catalog, LabelEvent
 from collabteam.events import Listener
 from collabteam.features import store as store_module
-from collabteam.features.backbones import Backbone, FrozenBackbone
+from collabteam.features.backbones import Backbone
 from collabteam.features.devices import Device
+from collabteam.features.extractor import FeatureExtractor
 from collabteam.features.images import decode_rows, decoding_threads
 from collabteam.features.store import FeatureStore
 from collabteam.learners.methods.probe import fit_heads
-from collabteam.settings import UNUSABLE, SimulationConfig, TeamConfig
+from collabteam.settings import UNUSABLE, FeaturesConfig, SimulationConfig
 from collabteam.simulator.source import SimulatedSource
 from collabteam.sources.crops import ingest_source
+from collabteam.testing.learners import small_settings
 
 PROBE = (
-    "reviewer=oracle", "learner=probe", "team.backbone=tf_efficientnet_lite0",
-    "team.attention=none", "team.pretrained=true", "team.vote_with=mean", "data.image_size=48",
+    "reviewer=oracle", "learner=probe", "team.vote_with=mean", "features.image_size=48",
     "seed_per_class=40", "increment_per_class=4", "quantile=0.5", "trainer.threads=1",
     "logger=none",
 )  # fmt: skip
-TINY = Backbone(TeamConfig(backbone="test_resnet", attention="none"), 24)
+TINY = small_settings("features").features
 
 
-def frozen() -> FrozenBackbone:
-    return FrozenBackbone(TINY, Device(torch.device("cpu"), bf16=False))
+def tiny(config: FeaturesConfig = TINY) -> FeatureExtractor:
+    return FeatureExtractor(config, Device(torch.device("cpu"), bf16=False))
 
 
 def drawn(root: Path, crops: int, seed: int = 0) -> Catalog:
@@ -48,7 +50,7 @@ def drawn(root: Path, crops: int, seed: int = 0) -> Catalog:
 
 def expected(catalog: Catalog, rows: np.ndarray) -> torch.Tensor:
     with decoding_threads() as pool:
-        return frozen()(decode_rows(catalog, rows, TINY.transform, pool))
+        return tiny()(decode_rows(catalog, rows, tiny().transform, pool))
 
 
 def test_row_n_is_crop_n_and_later_crops_are_appended(
@@ -56,7 +58,7 @@ def test_row_n_is_crop_n_and_later_crops_are_appended(
 ) -> None:
     monkeypatch.setattr(store_module, "PART", 16)
     catalog = drawn(tmp_path, 40)
-    store = FeatureStore(catalog, frozen())
+    store = FeatureStore(catalog, tiny())
     assert store.missing == len(catalog)
     store.fill(Listener())
     assert store.missing == 0
@@ -64,7 +66,7 @@ def test_row_n_is_crop_n_and_later_crops_are_appended(
     torch.testing.assert_close(first, expected(catalog, np.arange(40)), atol=2e-3, rtol=2e-3)
 
     catalog = drawn(tmp_path, 25, seed=1)
-    grown = FeatureStore(catalog, frozen())
+    grown = FeatureStore(catalog, tiny())
     assert grown.missing == len(catalog) - 40 > 0
     grown.fill(Listener())
     rows = np.array([len(catalog) - 1, 3, 41, 3])
@@ -78,9 +80,8 @@ def test_row_n_is_crop_n_and_later_crops_are_appended(
 
 def test_another_backbone_has_a_table_of_its_own(tmp_path: Path) -> None:
     catalog = drawn(tmp_path, 12)
-    FeatureStore(catalog, frozen()).fill(Listener())
-    larger = Backbone(TeamConfig(backbone="test_resnet", attention="none"), 32)
-    other = FeatureStore(catalog, FrozenBackbone(larger, Device(torch.device("cpu"), False)))
+    FeatureStore(catalog, tiny()).fill(Listener())
+    other = FeatureStore(catalog, tiny(replace(TINY, image_size=32)))
     assert other.missing == len(catalog)
     other.fill(Listener())
     tables = list((tmp_path / "sim").glob("features-*.lance"))
@@ -101,7 +102,7 @@ def test_a_picture_called_unusable_is_not_decoded(
         return images(self, rows)
 
     monkeypatch.setattr(Catalog, "images", watched)
-    store = FeatureStore(catalog, frozen())
+    store = FeatureStore(catalog, tiny())
     store.fill(Listener())
     assert sorted(asked) == [row for row in range(len(catalog)) if row != 5]
     assert not store[np.array([5])].any()
@@ -118,13 +119,14 @@ from collabteam.catalog import Catalog
 from collabteam.features import store
 store.PART = 8
 catalog = Catalog.open(sys.argv[1], "sim")
-kept = store.FeatureStore(catalog, here.frozen())
-append = kept._append
+kept = store.FeatureStore(catalog, here.tiny())
+table, = kept._tables
+append = table._append
 def dies(vectors):
     append(vectors)
-    if len(kept._table) >= int(sys.argv[3]):
+    if len(table._table) >= int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
-kept._append = dies
+table._append = dies
 kept.fill(Listener())
 """
 
@@ -132,7 +134,7 @@ kept.fill(Listener())
 @pytest.mark.slow
 def test_a_kill_costs_one_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     catalog = drawn(tmp_path / "a", 40)
-    whole = FeatureStore(catalog, frozen())
+    whole = FeatureStore(catalog, tiny())
     monkeypatch.setattr(store_module, "PART", 8)
     whole.fill(Listener())
     catalog = drawn(tmp_path / "b", 40)
@@ -143,8 +145,8 @@ def test_a_kill_costs_one_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             env=environment(), capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert done.returncode == -9, done.stderr
-        assert FeatureStore(catalog, frozen()).missing == 40 - least
-    resumed = FeatureStore(Catalog.open(tmp_path / "b", "sim"), frozen())
+        assert FeatureStore(catalog, tiny()).missing == 40 - least
+    resumed = FeatureStore(Catalog.open(tmp_path / "b", "sim"), tiny())
     resumed.fill(Listener())
     rows = np.arange(40)
     assert torch.equal(resumed[rows], whole[rows])
@@ -250,23 +252,17 @@ def test_other_weights_under_finished_rounds_are_refused(
     probed: Path, tmp_path: Path, call: Call
 ) -> None:
     root = Path(shutil.copytree(probed, tmp_path / "outputs"))
-    config = TeamConfig(backbone="tf_efficientnet_lite0", attention="none", pretrained=True)
-    state = Backbone(config, 48).network(0).state_dict()
+    state = Backbone("tf_efficientnet_lite0", 48, pretrained=True).network(0).state_dict()
     save_file(state, tmp_path / "same.safetensors")
     state["conv_stem.weight"] = state["conv_stem.weight"] * 1.01
     save_file(state, tmp_path / "other.safetensors")
     train = ("train", f"root={root}", "camera=sim", "round=2", *PROBE)
-    said = call(*train, f"team.weights={tmp_path / 'other.safetensors'}")
-    one_line(said, "features of other weights", "team.weights", "rollback=-1")
-    said = call(*train, f"team.weights={tmp_path / 'same.safetensors'}")
+    said = call(*train, f"features.weights={tmp_path / 'other.safetensors'}")
+    one_line(said, "features of other weights", "features.weights", "rollback=-1")
+    said = call(*train, f"features.weights={tmp_path / 'same.safetensors'}")
     assert said.code == 0, said.err
-    one_line(call(*train, "team.pretrained=false"), "team.pretrained true -> false")
-
-
-def test_a_probe_of_an_untrained_backbone_is_refused(root: Path, call: Call) -> None:
-    said = call("train", f"root={root}", "camera=sim", *PROBE, "team.pretrained=false")
-    one_line(said, "learner=probe needs pretrained weights", "team.pretrained=true")
-    assert not (root / "sim" / "round-0").exists()
+    said = call(*train, "features.image_size=64")
+    one_line(said, "features.image_size 48 -> 64")
 
 
 @pytest.mark.slow

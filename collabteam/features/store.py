@@ -12,8 +12,8 @@ from torch import Tensor
 
 from collabteam.catalog import Catalog
 from collabteam.events import Listener
-from collabteam.features.backbones import FrozenBackbone
-from collabteam.features.images import decoded_batches
+from collabteam.features.extractor import FeatureExtractor, FrozenBackbone
+from collabteam.features.images import Transform, decoded_batches
 from collabteam.settings import UNUSABLE
 from collabteam.storage.layout import feature_table
 from collabteam.storage.tables import Table
@@ -24,43 +24,36 @@ _COLUMN = "vector"
 
 
 class FeatureStore:
-    """Feature vectors by row, in a table beside the camera's crops.
+    """Feature vectors by row, in tables beside the camera's crops, one for each backbone.
 
-    Row *n* of the table belongs to row *n* of the catalog. Vectors are appended as crops come, in
-    half precision: 2.5 kB a crop for 1,280 features. Another backbone, other weights or another
-    picture size has a table of its own. The caller holds the camera's lock.
+    Row *n* of a table belongs to row *n* of the catalog. Vectors are appended as crops come, in
+    half precision: 2.5 kB a crop for 1,280 features. Other weights or another picture size have a
+    table of their own. The caller holds the camera's lock.
 
     Args:
         catalog: The camera.
-        backbone: The frozen backbone.
+        extractor: The frozen backbones.
 
     Attributes:
         dim: Length D of a feature vector.
-        backbone: The backbone.
-        digest: Hash of its weights and transform, in hexadecimal.
+        digest: Hash of the backbones' weights and transforms, in hexadecimal.
     """
 
-    def __init__(self, catalog: Catalog, backbone: FrozenBackbone) -> None:
-        self._catalog, self._frozen = catalog, backbone
-        self._name = feature_table(backbone.digest)
-        self.backbone, self.digest = backbone.backbone, backbone.digest
-        self.dim = self.backbone.dim
-
-    @cached_property
-    def _table(self) -> Table:
-        schema = pa.schema([(_COLUMN, pa.list_(pa.float16(), self.dim))])
-        self._catalog.workspace.create_table(self._name, schema)
-        return self._catalog.workspace.table(self._name)
+    def __init__(self, catalog: Catalog, extractor: FeatureExtractor) -> None:
+        self._tables = [
+            _BackboneTable(catalog, part, extractor.transform) for part in extractor.parts
+        ]
+        self.dim, self.digest = extractor.dim, extractor.digest
 
     @property
     def missing(self) -> int:
         """Number of crops without features."""
-        return max(0, len(self._catalog) - len(self._table))
+        return max(table.missing for table in self._tables)
 
     @property
     def size(self) -> int:
         """Bytes that the features take."""
-        return self._catalog.workspace.table_size(self._name).bytes
+        return sum(table.size for table in self._tables)
 
     def fill(self, listener: Listener) -> None:
         """Compute the features of all crops that have none.
@@ -73,22 +66,55 @@ class FeatureStore:
         Raises:
             UserError: A picture cannot be decoded, or the disk is full.
         """
+        for table in self._tables:
+            table.fill(listener)
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Tensor:
+        """Features (n, D) float32 of these rows, in this order, on the processor.
+
+        Raises:
+            UserError: A table is damaged.
+            IndexError: A row has no features yet; call :meth:`fill` first.
+        """
+        return torch.cat([table[rows] for table in self._tables], dim=1)
+
+
+class _BackboneTable:
+    """The features of one backbone."""
+
+    def __init__(self, catalog: Catalog, frozen: FrozenBackbone, decoded: Transform) -> None:
+        self._catalog, self._frozen, self._decoded = catalog, frozen, decoded
+        self._name = feature_table(frozen.digest)
+
+    @cached_property
+    def _table(self) -> Table:
+        schema = pa.schema([(_COLUMN, pa.list_(pa.float16(), self._frozen.dim))])
+        self._catalog.workspace.create_table(self._name, schema)
+        return self._catalog.workspace.table(self._name)
+
+    @property
+    def missing(self) -> int:
+        return max(0, len(self._catalog) - len(self._table))
+
+    @property
+    def size(self) -> int:
+        return self._catalog.workspace.table_size(self._name).bytes
+
+    def fill(self, listener: Listener) -> None:
         if not self.missing:
             return
         index = self._catalog.index()
         rows = np.arange(len(self._table), len(index))
         # A picture that a person called unusable may be one that cannot be decoded.
         usable = index.human[rows] != UNUSABLE
-        title = f"features of {len(rows):,} crops, {self.backbone.name}"
+        title = f"features of {len(rows):,} crops, {self._frozen.name}"
         with listener.stage(title, len(rows), "crops") as advance:
             for start in range(0, len(rows), PART):
                 here = slice(start, start + PART)
                 wanted = rows[here][usable[here]]
-                found = torch.zeros(len(rows[here]), self.dim)
-                parts = [torch.zeros(0, self.dim)]
-                for images in decoded_batches(
-                    self._catalog, wanted, self.backbone.transform, PART // 4
-                ):
+                found = torch.zeros(len(rows[here]), self._frozen.dim)
+                parts = [torch.zeros(0, self._frozen.dim)]
+                for images in decoded_batches(self._catalog, wanted, self._decoded, PART // 4):
                     parts.append(self._frozen(images))
                     advance(len(images))
                 found[torch.from_numpy(usable[here])] = torch.cat(parts)
@@ -97,18 +123,12 @@ class FeatureStore:
 
     def _append(self, vectors: Tensor) -> None:
         flat = pa.array(vectors.numpy().astype(np.float16).ravel())
-        column = pa.FixedSizeListArray.from_arrays(flat, self.dim)
+        column = pa.FixedSizeListArray.from_arrays(flat, self._frozen.dim)
         self._table.append_few(pa.table({_COLUMN: column}))
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Tensor:
-        """Features (n, D) float32 of these rows, in this order, on the processor.
-
-        Raises:
-            UserError: The table is damaged.
-            IndexError: A row has no features yet; call :meth:`fill` first.
-        """
         if not len(rows):
-            return torch.zeros(0, self.dim)
+            return torch.zeros(0, self._frozen.dim)
         column = self._table.take(rows.tolist(), [_COLUMN])[_COLUMN].combine_chunks()
         flat = column.flatten().to_numpy(zero_copy_only=False)
-        return torch.from_numpy(flat.astype(np.float32).reshape(len(rows), self.dim))
+        return torch.from_numpy(flat.astype(np.float32).reshape(len(rows), self._frozen.dim))

@@ -66,12 +66,13 @@ PACKAGES: Mapping[str, Package] = {
 """Packages by timm's name of the model. They need no network once they are installed."""
 
 
-def weights_file(backbone: str, weights: str) -> Path | None:
+def weights_file(backbone: str, weights: str, group: str = "team") -> Path | None:
     """Find the file with the pretrained weights of a backbone on this machine.
 
     Args:
         backbone: timm's name of the model.
         weights: A file, or a folder with one; ``""`` for that of an installed package.
+        group: The group of settings that names them, for messages.
 
     Returns:
         The file; None if only timm's hub may have it.
@@ -80,7 +81,7 @@ def weights_file(backbone: str, weights: str) -> Path | None:
         UserError: There is no such file, or a package's file is not the one that is known.
     """
     if weights:
-        return _given(Path(weights).expanduser())
+        return _given(Path(weights).expanduser(), group)
     package = PACKAGES.get(backbone)
     found = importlib.util.find_spec(package.module) if package else None
     if package is None or found is None or found.origin is None:
@@ -99,7 +100,7 @@ def weights_file(backbone: str, weights: str) -> Path | None:
     )
 
 
-def _given(path: Path) -> Path:
+def _given(path: Path, group: str) -> Path:
     files = [path / name for name in IN_FOLDER] if path.is_dir() else [path]
     for file in files:
         if file.is_file() and file.suffix in _LOADABLE:
@@ -107,7 +108,7 @@ def _given(path: Path) -> Path:
     expected = f"a file that ends in {', '.join(_LOADABLE)}, or a folder with {IN_FOLDER[0]}"
     came = "a folder without" if path.is_dir() else "another kind of file"
     raise UserError(
-        f"team.weights={path}: expected {expected}, "
+        f"{group}.weights={path}: expected {expected}, "
         f"got {came if path.exists() else 'nothing at that place'}"
     )
 

@@ -104,8 +104,8 @@ def label_crops(plan: LabellingPlan, runner: Runner) -> LabelResult:
     wanted = index.unverified() | index.test_set()
     opened, compared = _engine(plan, runner, np.flatnonzero(wanted))
     engine = opened.engine
-    if isinstance(engine, Team) and engine.backbone is not None:
-        runner.run(ComputeFeatures(plan.catalog, engine.backbone))
+    if isinstance(engine, Team) and engine.extractor is not None:
+        runner.run(ComputeFeatures(plan.catalog, engine.extractor))
     scored = runner.run(
         ScorePool(
             plan.catalog, index, wanted, plan.files.scores(opened.scores), plan.team.fingerprint,

@@ -8,26 +8,32 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from collabteam.catalog.records import UNLABELLED
+from collabteam.errors import UserError
 from collabteam.events import Listener
 from collabteam.features.devices import Device
+from collabteam.features.extractor import Features, backbones_of
 from collabteam.features.images import Pixels, Transform
-from collabteam.settings import DataConfig, OptimConfig, TeamConfig, result_settings
+from collabteam.settings import (
+    DataConfig,
+    FeaturesConfig,
+    OptimConfig,
+    TeamConfig,
+    result_settings,
+)
 from collabteam.storage.layout import RoundFiles
 from collabteam.team.team import Voter, load_weights, save_voter, voter_file
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
-
-    from collabteam.features.backbones import Backbone, Features
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class FoldTask:
         folds: (N,) int64: the fold in which each crop validates.
         fold: The fold to validate on. Its crops must not influence the voters.
         pixels: Pictures by row, decoded on request.
-        features: Returns features by row for a frozen backbone.
+        features: Features by row, of the backbones that the settings name.
         seed: Seed of the initial weights, the order, the augmentation and any other draw.
         later: Whether this is a round k > 0, which may have epochs and augmentation of its own.
         start_from: Files of the round whose voters of the same fold the fit starts from, or None.
@@ -71,7 +77,7 @@ class FoldTask:
     folds: NDArray[np.int64]
     fold: int
     pixels: Pixels
-    features: Callable[[Backbone], Features]
+    features: Features
     seed: int = 0
     later: bool = False
     start_from: RoundFiles | None = None
@@ -130,11 +136,13 @@ class SharedSettings:
         team: Backbone.
         data: Size of the pictures, batches, augmentation.
         optim: Optimiser.
+        features: Pretrained backbones.
     """
 
     team: TeamConfig = field(default_factory=TeamConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
 
 
 class Learner(ABC):
@@ -150,10 +158,15 @@ class Learner(ABC):
     Attributes:
         uses_pool: Whether the learner wants unlabelled crops.
         continues: Whether a fit depends on ``start_from``.
+        on_features: Whether the voters take features in place of pictures.
+        network: The group of settings that names the network: ``features`` for learners that build
+            on pretrained backbones.
     """
 
     uses_pool: ClassVar[bool] = False
     continues: ClassVar[bool] = True
+    on_features: ClassVar[bool] = False
+    network: ClassVar[Literal["team", "features"]] = "team"
 
     @dataclass(frozen=True)
     class Settings:
@@ -171,17 +184,36 @@ class Learner(ABC):
         Raises:
             UserError: Names the setting and what to do.
         """
+        if self.network == "features":
+            self._check_unused()
         self.build(classes, self.groups(classes)[0])
+
+    def _check_unused(self) -> None:
+        """Raise on settings that name another network than the one that is used."""
+        data, team = self.shared.data, self.shared.team
+        for name, value, default in (
+            ("team.backbone", team.backbone, TeamConfig().backbone),
+            ("team.weights", team.weights, TeamConfig().weights),
+            ("team.pretrained", team.pretrained, TeamConfig().pretrained),
+            ("data.image_size", data.image_size, DataConfig().image_size),
+        ):
+            if value == default:
+                continue
+            last = name.partition(".")[2]
+            instead = f"set features.{last}={value} in place of it"
+            if name == "team.pretrained":
+                instead = "leave it out; features.backbone is always pretrained"
+            raise UserError(
+                f"{name}={str(value).lower() if value is True else value} has no effect with this "
+                f"learner, which takes its network from features.*: {instead}"
+            )
 
     @property
     def transform(self) -> Transform:
         """The transform from crops to pictures; a fit that starts from voters uses theirs."""
+        if self.network == "features":
+            return backbones_of(self.shared.features)[0].transform
         return Transform(self.shared.data.image_size)
-
-    @property
-    def frozen(self) -> Backbone | None:
-        """The frozen backbone whose features the voters take; None if they take pictures."""
-        return None
 
     @abstractmethod
     def groups(self, classes: Sequence[str]) -> list[tuple[int, ...]]:
@@ -240,7 +272,8 @@ class Learner(ABC):
             fold: The fold that they did not train on.
             transform: The transform of the pictures that they were trained on.
         """
-        made_by = {"team": json.dumps(result_settings(self.shared.team), sort_keys=True)}
+        used = result_settings(getattr(self.shared, self.network))
+        made_by: dict[str, str] = {self.network: json.dumps(used, sort_keys=True)}
         for voter in voters:
             to = voter_file(files, classes, voter.columns, fold)
             save_voter(voter, to, classes, transform, made_by)

@@ -56,7 +56,7 @@ class SupervisedLearner(Learner):
     @property
     def backbone(self) -> Backbone:
         """The backbone of each voter."""
-        return Backbone(self.shared.team, self.shared.data.image_size)
+        return Backbone.of(self.shared.team, self.shared.data.image_size)
 
     @property
     def transform(self) -> Transform:  # noqa: D102

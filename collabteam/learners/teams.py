@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collabteam.errors import UserError
-from collabteam.features.backbones import FrozenBackbone
 from collabteam.features.devices import Device
+from collabteam.features.extractor import FeatureExtractor
 from collabteam.features.images import Transform
 from collabteam.learners.base import FitEnvironment, FoldTask, Learner, SharedSettings
 from collabteam.settings import LEARNERS, TrainConfig, TrainerConfig, from_record
@@ -86,14 +86,12 @@ def fit_fold(
     # The code that scores the pool scores these crops, too, so that the numbers are comparable.
     team = Team(task.classes, voters, transform, env.device)
     rows = task.rows[task.validates]
-    frozen = learner.frozen
-    features = None if frozen is None else task.features(frozen)
     prob = [np.zeros((0, len(task.classes)), np.float32)]
     for start in range(0, len(rows), _CHUNK):
         here = rows[start : start + _CHUNK]
         prob.append(
-            team.score_features(features[here])
-            if features is not None
+            team.score_features(task.features[here])
+            if learner.on_features
             else team.score(task.pixels[here])
         )
     return FoldOutcome(np.concatenate(prob), time.perf_counter() - began)
@@ -105,6 +103,7 @@ def voting_team(
     classes: Sequence[str],
     voting: Mapping[str, Sequence[int]],
     device: Device,
+    extractor: FeatureExtractor | None = None,
 ) -> Team:
     """Build the team of the elected voters.
 
@@ -114,6 +113,7 @@ def voting_team(
         classes: Names of the classes.
         voting: By class, the folds whose voters are elected; the same for classes that share one.
         device: Where to compute.
+        extractor: The frozen backbones of the learner's settings, if they are at hand.
 
     Raises:
         UserError: A file is missing or damaged, or belongs to another network.
@@ -125,11 +125,11 @@ def voting_team(
     ]
     first, *_ = voting_files(learner, files, classes, voting)
     transform = load_transform(first, learner.shared.data.image_size)
-    backbone = None
-    if learner.frozen is not None:
-        backbone = FrozenBackbone(learner.frozen, device)
-        check_backbone(first, backbone.digest)
-    return Team(classes, voters, transform, device, backbone)
+    if not learner.on_features:
+        return Team(classes, voters, transform, device)
+    extractor = extractor or FeatureExtractor(learner.shared.features, device)
+    check_backbone(first, extractor.digest)
+    return Team(classes, voters, transform, device, extractor)
 
 
 def voting_files(
@@ -186,14 +186,15 @@ def start_transform(
     Returns:
         That transform with the picture size of the settings.
     """
-    size = learner.shared.data.image_size
+    size = learner.transform.size
     file = voter_file(files, classes, learner.groups(classes)[0], fold)
     return replace(load_transform(file, size), size=size)
 
 
 def learner_for(config: TrainConfig) -> Learner:
     """Make the learner that settings name."""
-    return open_learner(config.learner, SharedSettings(config.team, config.data, config.optim))
+    shared = SharedSettings(config.team, config.data, config.optim, config.features)
+    return open_learner(config.learner, shared)
 
 
 def learner_of(settings: Mapping[str, Any]) -> Learner:

@@ -13,6 +13,8 @@ from dataclasses import replace
 from collabteam.catalog import Catalog, LabelEvent
 from collabteam.events import Listener
 from collabteam.features.devices import Device, set_threads
+from collabteam.features.extractor import ComputedFeatures, Features
+from collabteam.features.images import CropPixels
 from collabteam.learners.teams import learner_for, voting_team
 from collabteam.rounds import messages
 from collabteam.rounds.plan import RoundPlan
@@ -104,7 +106,7 @@ def make_round(plan: RoundPlan, runner: Runner) -> RoundRecord:
     plan.check_before()
     make_folder(plan.files.folder)
     set_threads(config.trainer.threads)
-    frozen = plan.frozen()  # other weights are refused before anything is drawn
+    plan.check_features()  # other weights are refused before anything is drawn
     if plan.number == 0:
         runner.run(DrawSample(catalog, config))
         runner.run(VerifySample(catalog, config))
@@ -113,7 +115,11 @@ def make_round(plan: RoundPlan, runner: Runner) -> RoundRecord:
         increment = runner.run(Select(plan))
     index = catalog.index()
     training = runner.run(GatherTrainingSet(plan, index))
-    features = runner.run(ComputeFeatures(catalog, frozen)) if frozen is not None else None
+    features: Features = (
+        runner.run(ComputeFeatures(catalog, plan.extractor))
+        if plan.learner.on_features
+        else ComputedFeatures(CropPixels(catalog, plan.extractor.transform), plan.extractor)
+    )
     pixels = runner.run(ReadPictures(plan, training.rows))
     folds = runner.run(AssignFolds(plan, training))
     pool = runner.run(GatherPool(plan, index, training, folds))
@@ -124,7 +130,7 @@ def make_round(plan: RoundPlan, runner: Runner) -> RoundRecord:
     del pixels  # the largest of all inputs; no later stage needs it
     voting = runner.run(Elect(plan, predictions))
     fold_figures = runner.run(EvaluateFolds(plan, predictions))
-    team = voting_team(plan.learner, plan.files, plan.classes, voting, plan.device)
+    team = voting_team(plan.learner, plan.files, plan.classes, voting, plan.device, plan.extractor)
     scored = runner.run(
         ScorePool(
             catalog, index, plan.pool(index), plan.files.scores(), training.fingerprint,

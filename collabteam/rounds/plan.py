@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 
 from collabteam.catalog import Catalog, CropIndex
 from collabteam.errors import UserError
-from collabteam.features.backbones import FrozenBackbone
 from collabteam.features.devices import Device
+from collabteam.features.extractor import FeatureExtractor
 from collabteam.features.images import Transform
 from collabteam.learners.base import Learner
 from collabteam.learners.folds import check_folds
@@ -87,6 +88,10 @@ class RoundPlan:
         compared = {
             f"team.{n}": (getattr(before.team, n), getattr(self.config.team, n)) for n in names
         }
+        if self.learner.network == "features":
+            compared = {
+                "features.backbone": (before.features.backbone, self.config.features.backbone)
+            }
         compared["learner"] = (before.learner["name"], self.config.learner["name"])
         other = [f"{name} {old} -> {new}" for name, (old, new) in compared.items() if old != new]
         if other:
@@ -116,20 +121,23 @@ class RoundPlan:
         check_folds(read_folds(self.files_before.folds), self.config.data.folds)
         read_sample(self.catalog.workspace)
 
-    def frozen(self) -> FrozenBackbone | None:
-        """The frozen backbone that the learner builds on; None if it trains whole networks.
+    @cached_property
+    def extractor(self) -> FeatureExtractor:
+        """The frozen backbones that the settings name."""
+        return FeatureExtractor(self.config.features, self.device)
+
+    def check_features(self) -> None:
+        """Make sure that a learner on features has the backbones that it had before.
 
         Raises:
-            UserError: Its weights cannot be had, or are others than in the round before.
+            UserError: Their weights cannot be had, or are others than in the round before.
         """
-        backbone = self.learner.frozen
-        if backbone is None:
-            return None
-        found = FrozenBackbone(backbone, self.device)
+        if not self.learner.on_features:
+            return
+        digest = self.extractor.digest
         if self.before is not None:
             columns, fold = self.learner.groups(self.classes)[0], self.config.data.train_folds[0]
-            check_backbone(voter_file(self.files_before, self.classes, columns, fold), found.digest)
-        return found
+            check_backbone(voter_file(self.files_before, self.classes, columns, fold), digest)
 
     def transform(self) -> Transform:
         """The transform from crops to pictures; that of the starting networks, if any."""

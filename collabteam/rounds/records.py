@@ -10,13 +10,14 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    field_validator,
     model_serializer,
     model_validator,
 )
 
 from collabteam.errors import UserError, file_error, first_line
 from collabteam.rounds.predictions import fold_digest
-from collabteam.settings import DataConfig, TeamConfig, TrainConfig
+from collabteam.settings import LEARNERS, TeamConfig, TrainConfig
 from collabteam.settings.fields import UNSET, Setting, settings_of
 from collabteam.settings.records import from_record
 from collabteam.storage.files import damaged, file_digest, parse_json, read_json
@@ -164,6 +165,10 @@ class UnknownObjects(Part):
     increment: Count = Field(description="Such crops that this round's increment took.")
 
 
+_ON_FEATURES = ("probe", "finetune", "consistency")
+"""Learners whose network moved to ``settings.features``."""
+
+
 class RoundRecord(Record):
     """The record of a finished round of one camera, written last and atomically.
 
@@ -269,6 +274,32 @@ class RoundRecord(Record):
     )
     finished: Time = Field(description="When the round was complete, UTC, ISO 8601.")
 
+    @field_validator("settings")
+    @classmethod
+    def _move_network(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Move the network of ``probe``, ``finetune`` and ``consistency`` to its own settings.
+
+        It stood in ``team`` and ``data`` before there were ``features``, and was pretrained.
+        """
+        groups = {name: settings.get(name) for name in ("learner", "team", "data")}
+        known = {name: group for name, group in groups.items() if isinstance(group, dict)}
+        if len(known) < len(groups) or known["learner"].get("name") not in _ON_FEATURES:
+            return settings
+        if known["team"].get("pretrained") is not True:
+            return settings
+        now, moved = TrainConfig(), {}
+        for group, name in (("team", "backbone"), ("data", "image_size")):
+            value = known[group].get(name)
+            value = [value] if name == "backbone" else value
+            if value != getattr(now.features, name):
+                moved[name] = value
+        for group, name in (
+            ("team", "backbone"), ("team", "attention"), ("team", "pretrained"),
+            ("data", "image_size"),
+        ):  # fmt: skip
+            known[group] = {**known[group], name: getattr(getattr(now, group), name)}
+        return {**settings, **known, **({"features": moved} if moved else {})}
+
     @model_validator(mode="after")
     def _check(self) -> RoundRecord:
         if self.round == 0 and self.increment:
@@ -313,8 +344,15 @@ class RoundRecord(Record):
 
     @property
     def image_size(self) -> int:
-        """Side of the letterboxed square, in pixels: the setting ``data.image_size``."""
-        return from_record(DataConfig, self._group("data")).image_size
+        """Side of the letterboxed square that the networks see, in pixels.
+
+        Raises:
+            UserError: The package that holds the learner is not installed.
+        """
+        settings = from_record(TrainConfig, self.settings)
+        learner: Any = LEARNERS.load(settings.learner["name"])
+        group = settings.features if learner.network == "features" else settings.data
+        return group.image_size
 
     def _group(self, name: str) -> dict[str, Any]:
         found = self.settings.get(name)

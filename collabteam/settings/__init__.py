@@ -28,7 +28,14 @@ from collabteam.settings.names import (
 from collabteam.settings.records import changed_settings, from_record, result_settings
 from collabteam.settings.review import ReviewConfig
 from collabteam.settings.simulation import SimulationConfig
-from collabteam.settings.train import LEARNERS, DataConfig, OptimConfig, TeamConfig, TrainConfig
+from collabteam.settings.train import (
+    LEARNERS,
+    DataConfig,
+    FeaturesConfig,
+    OptimConfig,
+    TeamConfig,
+    TrainConfig,
+)
 
 __all__ = [
     "LEARNERS",
@@ -42,6 +49,7 @@ __all__ = [
     "CutConfig",
     "DataConfig",
     "DetectorConfig",
+    "FeaturesConfig",
     "FootageConfig",
     "IngestConfig",
     "LabelConfig",

@@ -48,6 +48,8 @@ def expand_home(config: Any) -> None:
             expand_home(value)
         elif rule_of(declared).is_path and isinstance(value, str):
             setattr(config, declared.name, home_path(value))
+        elif rule_of(declared).is_path and isinstance(value, list):
+            setattr(config, declared.name, [home_path(one) for one in value])
 
 
 def check_value(setting: Setting, value: Any) -> None:

@@ -130,6 +130,44 @@ class TeamConfig:
 
 
 @dataclass
+class FeaturesConfig:
+    """Features of pretrained backbones, which some learners build on."""
+
+    backbone: list[str] = setting(
+        ["tf_efficientnet_lite0"],
+        when_absent=["tf_efficientnet_lite0"],
+        help="timm model with pretrained weights; several stand side by side, as in [a,b]",
+    )
+    weights: list[str] = setting(
+        [],
+        affects="place",
+        metavar="FILE",
+        is_path=True,
+        when_absent=[],
+        help="file or folder with the weights, as timm saves them, one for each backbone; by "
+        "default those of an installed package, or else of timm's hub",
+    )
+    image_size: int = setting(
+        96,
+        ge=16,
+        le=1024,
+        when_absent=96,
+        help="side in pixels of the square that a crop is letterboxed to",
+    )
+
+    def check_together(self) -> None:
+        """Raise unless there is a backbone, and each one only once.
+
+        Raises:
+            UserError: There is none, or one is named twice.
+        """
+        if not self.backbone or len(set(self.backbone)) != len(self.backbone):
+            raise UserError(
+                f"features.backbone={self.backbone}: expected one model, or several different ones"
+            )
+
+
+@dataclass
 class OptimConfig:
     """Stochastic gradient descent, per branch."""
 
@@ -225,6 +263,9 @@ class TrainConfig(CommandConfig):
     data: DataConfig = group(DataConfig, help="crops to tensors and folds")
     team: TeamConfig = group(TeamConfig, help="branches and voting")
     optim: OptimConfig = group(OptimConfig, help="stochastic gradient descent, per branch")
+    features: FeaturesConfig = group(
+        FeaturesConfig, help="pretrained backbones, for learners that build on them"
+    )
     learner: dict[str, Any] = implementation(LEARNERS, "paper", help="how networks learn")
     trainer: TrainerConfig = group(TrainerConfig, help="hardware")
     logger: LoggerConfig = group(LoggerConfig, preset="wandb", help="training curves")

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from collabteam.errors import UserError, disk_errors
-from collabteam.features.backbones import FrozenBackbone
 from collabteam.features.devices import set_threads
+from collabteam.features.extractor import FeatureExtractor
 from collabteam.features.images import ImageReader, Transform, decoding_threads
 from collabteam.settings import MOST_DISAGREEMENT, TrainerConfig
 from collabteam.storage.files import damaged, read_json, replacing_folder, write_json
@@ -269,18 +269,23 @@ class _Probabilities(nn.Module):
         voters: Sequence[Voter],
         transform: Transform,
         classes: int,
-        backbone: FrozenBackbone | None,
+        extractor: FeatureExtractor | None,
     ) -> None:
         super().__init__()
         self.voters, self.transform, self.classes = nn.ModuleList(voters), transform, classes
-        self.frozen = backbone.network if backbone is not None else None
+        parts = extractor.parts if extractor is not None else []
+        self.frozen = nn.ModuleList(part.network for part in parts)
+        self.transforms = [part.transform for part in parts]
 
     def forward(self, images: Tensor) -> Tensor:
         voters: Any = self.voters
-        inputs = self.transform.normalize(images)
-        if self.frozen is not None:
-            inputs = self.frozen(inputs)
-        return probabilities(voters, inputs, self.classes)
+        if not self.transforms:
+            return probabilities(voters, self.transform.normalize(images), self.classes)
+        features = [
+            network(transform.normalize(images))
+            for network, transform in zip(self.frozen, self.transforms, strict=True)
+        ]
+        return probabilities(voters, torch.cat(features, dim=1), self.classes)
 
 
 def _convert(openvino: Any, team: Team) -> Any:
@@ -293,7 +298,7 @@ def _convert(openvino: Any, team: Team) -> Any:
         warnings.simplefilter("ignore")
         # The model owns its weights: the team's may be freed or trained further.
         return openvino.convert_model(
-            _Probabilities(team.voters, team.transform, len(team.classes), team.backbone).eval(),
+            _Probabilities(team.voters, team.transform, len(team.classes), team.extractor).eval(),
             example_input=example,
             input=openvino.PartialShape([-1, 3, side, side]),
             share_weights=False,
@@ -362,8 +367,8 @@ def _fingerprint(team: Team, made_by: Sequence[str]) -> str:
     # ImageNet's transform is left out, so that networks prepared by earlier versions stay valid.
     other = [] if transform == Transform(transform.size) else [asdict(transform)]
     found.update(json.dumps([team.classes, transform.size, *made_by, *other]).encode())
-    if team.backbone is not None:
-        found.update(team.backbone.digest.encode())
+    if team.extractor is not None:
+        found.update(team.extractor.digest.encode())
     for voter in team.voters:
         for name, tensor in voter.network.state_dict().items():
             found.update(f"{voter.columns[0]} {name} {tuple(tensor.shape)}".encode())

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from collabteam.catalog import Catalog
 from collabteam.errors import UserError
-from collabteam.features.backbones import FrozenBackbone
 from collabteam.features.devices import Device
+from collabteam.features.extractor import FeatureExtractor
 from collabteam.features.images import ImageReader, Transform, decoded_batches
 from collabteam.features.store import FeatureStore
 from collabteam.storage.files import damaged, file_digest, make_folder, parse_json, replacing_path
@@ -75,8 +75,8 @@ class OneVsRestHeads(MultiLabel):
     Args:
         dim: Length D of a feature vector.
         columns: The classes that it votes on.
-        digest: Hash of the backbone, as :class:`collabteam.features.backbones.FrozenBackbone` has
-            it; ``""`` until it is trained.
+        digest: Hash of the backbone, as :class:`collabteam.features.extractor.FeatureExtractor`
+            has it; ``""`` until it is trained.
     """
 
     def __init__(self, dim: int, columns: Sequence[int], digest: str = "") -> None:
@@ -142,8 +142,8 @@ def load_weights(network: nn.Module, file: Path) -> None:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(
-            f"{file} holds another network than team.backbone, team.attention and team.stem "
-            "describe: set them as they were, or team.init=scratch"
+            f"{file} holds another network than team.backbone, team.attention and team.stem, or "
+            "features.backbone, describe: set them as they were, or team.init=scratch"
         ) from error
 
 
@@ -178,7 +178,7 @@ def check_backbone(file: Path, digest: str) -> None:
     if recorded != digest:
         raise UserError(
             f"{file} was trained on features of other weights than there are now: set "
-            "team.weights to the file that it was trained with, or start over with rollback=-1"
+            "features.weights to the file that it was trained with, or start over with rollback=-1"
         )
 
 
@@ -262,7 +262,7 @@ class Team(Engine):
         voters: The voters, ordered by their classes; each class needs one or more.
         transform: The transform from crops to their input.
         device: Where to compute.
-        backbone: The frozen backbone, for voters that take its features.
+        extractor: The frozen backbones, for voters that take their features.
     """
 
     kind = "torch"
@@ -273,18 +273,18 @@ class Team(Engine):
         voters: Sequence[Voter],
         transform: Transform,
         device: Device,
-        backbone: FrozenBackbone | None = None,
+        extractor: FeatureExtractor | None = None,
     ) -> None:
         self.classes, self.transform, self.device = list(classes), transform, device
-        self.backbone = backbone
-        self.precision = "bf16" if device.bf16 and backbone is None else "fp32"
+        self.extractor = extractor
+        self.precision = "bf16" if device.bf16 and extractor is None else "fp32"
         self.voters = [
             voter.eval().to(device.torch).to(memory_format=torch.channels_last) for voter in voters
         ]
 
     def score(self, images: Tensor) -> NDArray[np.float32]:  # noqa: D102
-        if self.backbone is not None:
-            return self.score_features(self.backbone(images))
+        if self.extractor is not None:
+            return self.score_features(self.extractor(images))
         with torch.inference_mode():
             pixels = self.transform.normalize(images.to(self.device.torch))
             with torch.autocast(self.device.torch.type, torch.bfloat16, enabled=self.device.bf16):
@@ -293,7 +293,7 @@ class Team(Engine):
 
     @torch.inference_mode()
     def score_features(self, features: Tensor) -> NDArray[np.float32]:
-        """Probability of *true* from features of the frozen backbone.
+        """Probability of *true* from features of the frozen backbones.
 
         Args:
             features: (N, D) float32.
@@ -307,8 +307,8 @@ class Team(Engine):
     def score_rows(  # noqa: D102
         self, reader: ImageReader, rows: NDArray[np.int64], batch_size: int
     ) -> Iterator[NDArray[np.float32]]:
-        if self.backbone is not None and isinstance(reader, Catalog):
-            store = FeatureStore(reader, self.backbone)
+        if self.extractor is not None and isinstance(reader, Catalog):
+            store = FeatureStore(reader, self.extractor)
             if not store.missing:
                 for start in range(0, len(rows), batch_size):
                     yield self.score_features(store[rows[start : start + batch_size]])

@@ -10,42 +10,62 @@ The checks fit tiny cameras drawn in code; together they take less than a minute
 
 from __future__ import annotations
 
+import atexit
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from torch import Tensor
 
 from collabteam.catalog.records import NONE, UNLABELLED
 from collabteam.events import Advance, Listener
-from collabteam.features.backbones import Backbone, BackboneFeatures, Features, FrozenBackbone
+from collabteam.features.backbones import Backbone
 from collabteam.features.devices import Device
+from collabteam.features.extractor import ComputedFeatures, FeatureExtractor, Features
 from collabteam.features.images import Pixels, Transform
 from collabteam.learners.base import FitEnvironment, FoldTask, Learner, SharedSettings
 from collabteam.learners.teams import fit_fold, voting_team
-from collabteam.settings import DataConfig, OptimConfig, TeamConfig
+from collabteam.settings import DataConfig, FeaturesConfig, OptimConfig, TeamConfig
 from collabteam.storage.layout import RoundFiles
 from collabteam.team.team import Team, Voter
 
 DEVICE = Device(torch.device("cpu"), bf16=False)
 SIDE = 24
-SMALL = SharedSettings(
-    TeamConfig(backbone="test_resnet", attention="none"),
-    DataConfig(image_size=SIDE, batch_size=8, augment="affine"),
-    OptimConfig(lr=0.05, epochs=3),
-)
-"""Settings with which a fit takes about a second."""
-
 _FOLDS, _FOLD = 3, 1
 _POOL = 600
 _MOST_HELD = 256
+
+
+@cache
+def small_settings(network: str = "team") -> SharedSettings:
+    """Settings with which a fit takes about a second: a tiny network, small pictures.
+
+    Args:
+        network: The learner's ``network``. A backbone of ``features`` has seeded random weights,
+            in a file that is removed at exit.
+    """
+    optim = OptimConfig(lr=0.05, epochs=3)
+    if network == "team":
+        data = DataConfig(image_size=SIDE, batch_size=8, augment="affine")
+        return SharedSettings(TeamConfig(backbone="test_resnet", attention="none"), data, optim)
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    file = Path(folder.name) / "model.safetensors"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        save_file(Backbone("test_resnet", SIDE).network(0).state_dict(), file)
+    data = DataConfig(batch_size=8, augment="affine")
+    features = FeaturesConfig(["test_resnet"], [str(file)], SIDE)
+    return SharedSettings(TeamConfig(), data, optim, features)
 
 
 @dataclass(frozen=True)
@@ -68,19 +88,19 @@ class Case:
 
 
 def check_learner(
-    learner: type[Learner], settings: Any = None, shared: SharedSettings = SMALL
+    learner: type[Learner], settings: Any = None, shared: SharedSettings | None = None
 ) -> None:
     """Run every check on a learner.
 
     Args:
         learner: The class.
         settings: An instance of its ``Settings``; the defaults if None.
-        shared: Settings that concern more than one learner; small pictures and few epochs keep the
-            checks short.
+        shared: Settings that concern more than one learner; :func:`small_settings` if None.
 
     Raises:
         AssertionError: The learner fails a check; the message says which.
     """
+    shared = shared or small_settings(learner.network)
     case = Case(learner, learner.Settings() if settings is None else settings, shared)
     for check in CHECKS:
         try:
@@ -164,14 +184,14 @@ def draw_task(
         folds=folds,
         fold=_FOLD,
         pixels=pixels,
-        features=features_of(pixels),
+        features=features_of(learner, pixels),
         seed=seed,
     )
 
 
-def features_of(pixels: Pixels) -> Callable[[Backbone], Features]:
+def features_of(learner: Learner, pixels: Pixels) -> Features:
     """Features of drawn pictures."""
-    return lambda backbone: BackboneFeatures(pixels, backbone, DEVICE)
+    return ComputedFeatures(pixels, FeatureExtractor(learner.shared.features, DEVICE))
 
 
 def _only(task: FoldTask, keep: NDArray[np.bool_]) -> FoldTask:
@@ -198,8 +218,9 @@ def _fit(learner: Learner, task: FoldTask) -> list[Voter]:
 
 def _score(learner: Learner, task: FoldTask, voters: list[Voter]) -> NDArray[np.float32]:
     pictures = task.pixels[task.rows[task.labels != UNLABELLED]]
-    backbone = None if learner.frozen is None else FrozenBackbone(learner.frozen, DEVICE)
-    return Team(task.classes, voters, learner.transform, DEVICE, backbone).score(pictures)
+    features = learner.shared.features
+    extractor = FeatureExtractor(features, DEVICE) if learner.on_features else None
+    return Team(task.classes, voters, learner.transform, DEVICE, extractor).score(pictures)
 
 
 def _same(one: list[Voter], other: list[Voter]) -> bool:
@@ -263,7 +284,7 @@ def check_validation_fold_is_not_learned(case: Case) -> None:
     weights = np.where(aside, 3, task.weights).astype(np.float32)
     other = {int(row): (task.pixels.shade[int(row)] + 1) % 3 for row in task.rows[aside]}
     poisoned = DrawnPixels(task.pixels.shade | other, learner.transform, task.rows[:0])
-    features = features_of(poisoned)
+    features = features_of(learner, poisoned)
     task = replace(task, labels=labels, weights=weights, pixels=poisoned, features=features)
     assert _same(before, _fit(learner, task)), "the validation fold changed the voters"
 

@@ -21,7 +21,7 @@ from collabteam.learners.supervised import SupervisedLearner
 from collabteam.settings import LEARNERS
 from collabteam.team.team import OneOfMany, Voter
 from collabteam.testing import learners as checks
-from collabteam.testing.learners import CHECKS, SMALL, Case
+from collabteam.testing.learners import CHECKS, Case, small_settings
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -42,7 +42,7 @@ def test_registered_learners_conform(name: str, check: Callable[[Case], None]) -
     learner = LEARNERS.load(name)
     known = {field.name for field in fields(learner.Settings)}
     settings = learner.Settings(**{key: FEW[key] for key in FEW.keys() & known})
-    check(Case(learner, settings, SMALL))
+    check(Case(learner, settings, small_settings(learner.network)))
 
 
 # -- the suite finds what is wrong -----------------------------------------------------------------
@@ -146,7 +146,7 @@ def test_a_broken_learner_fails_its_check(
     learner: type[Learner], check: Callable[[Case], None]
 ) -> None:
     with pytest.raises(AssertionError):
-        check(Case(learner, learner.Settings(), SMALL))
+        check(Case(learner, learner.Settings(), small_settings()))
 
 
 # -- from outside, with the pool and with features -------------------------------------------------
@@ -159,7 +159,7 @@ import torch
 from torch import nn
 
 from collabteam.catalog import UNLABELLED
-from collabteam.features.backbones import Backbone
+from collabteam.features.extractor import backbones_of
 from collabteam.learners.base import Learner
 from collabteam.team.team import OneOfMany
 
@@ -168,23 +168,19 @@ class NearestMean(Learner):
     """Frozen features, and for each class the mean of its features as a linear layer."""
 
     uses_pool = True
-
-    @property
-    def backbone(self):
-        torch.manual_seed(0)  # random features are features, too
-        return Backbone(self.shared.team, self.shared.data.image_size)
+    network = "features"
 
     def groups(self, classes):
         return [tuple(range(len(classes)))]
 
     def build(self, classes, columns, fetch=True):
-        backbone = self.backbone
+        (backbone,) = backbones_of(self.shared.features)
         head = nn.Linear(backbone.dim, len(columns) + 1)
         return OneOfMany(nn.Sequential(backbone.network(0, fetch), head), columns)
 
     def fit(self, task, env):
         voter = self.build(task.classes, self.groups(task.classes)[0])
-        features = task.features(self.backbone)
+        features = task.features
         means = []
         for label in [*range(len(task.classes)), -1]:
             chosen = task.trains & (task.labels == label)
@@ -213,8 +209,9 @@ def test_a_learner_from_another_package_trains_a_camera_with_the_pool(
     (tmp_path / "outside_learner.py").write_text(OUTSIDE)
     monkeypatch.chdir(tmp_path)
     folds, name = "data.train_folds=[0,1,2,3,4]", "learner=outside_learner:NearestMean"
+    own = ("team.backbone=resnet18", "data.image_size=128", "features.image_size=32", folds, name)
     done = subprocess.run(
-        command("train", f"root={root}", "camera=sim", "round=1", *SMALL_TRAINING, folds, name),
+        command("train", f"root={root}", "camera=sim", "round=1", *SMALL_TRAINING, *own),
         env=environment() | {"PYTHONPATH": f"{REPOSITORY}:{tmp_path}"},
         capture_output=True,
         text=True,

@@ -13,6 +13,8 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from collabteam.errors import UserError
+from collabteam.features.backbones import Backbone
+from collabteam.features.extractor import backbones_of
 from collabteam.learners.base import FoldTask
 from collabteam.learners.batches import Batch
 from collabteam.learners.methods.probe import balanced, fit_heads, one_thread, targets_of
@@ -34,6 +36,8 @@ class FinetuneLearner(SupervisedLearner):
     the class-balanced logistic loss, with a rate that rises and falls once.
     """
 
+    network = "features"
+
     @dataclass(frozen=True)
     class Settings(SupervisedLearner.Settings):
         """Settings of ``learner=finetune``."""
@@ -51,12 +55,16 @@ class FinetuneLearner(SupervisedLearner):
         weight_decay: float = setting(0.05, ge=0, help="weight decay of AdamW")
 
     def check(self, classes: Sequence[str]) -> None:  # noqa: D102
-        if not self.shared.team.pretrained:
+        if len(names := self.shared.features.backbone) > 1:
             raise UserError(
-                f"learner={type(self).__name__.removesuffix('Learner').lower()} needs pretrained "
-                "weights: set team.pretrained=true, or use learner=paper"
+                f"features.backbone={names}: this learner trains one network: name one model, or "
+                "use learner=probe"
             )
         super().check(classes)
+
+    @property
+    def backbone(self) -> Backbone:  # noqa: D102
+        return backbones_of(self.shared.features)[0]
 
     def groups(self, classes: Sequence[str]) -> list[tuple[int, ...]]:  # noqa: D102
         columns = tuple(range(len(classes)))
@@ -79,7 +87,7 @@ class FinetuneLearner(SupervisedLearner):
         if task.start_from is not None:
             return voters
         trains = np.flatnonzero(task.trains)
-        features = task.features(self.backbone)[task.rows[trains]]
+        features = task.features[task.rows[trains]]
         targets = targets_of(task.labels[trains], len(task.classes))
         weights = torch.from_numpy(task.weights[trains])
         with one_thread():

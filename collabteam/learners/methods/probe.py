@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
-from collabteam.errors import UserError
-from collabteam.features.backbones import Backbone
-from collabteam.features.images import Transform
+from collabteam.features.extractor import backbones_of
 from collabteam.learners.base import FitEnvironment, FoldTask, Learner
 from collabteam.settings.fields import setting
 from collabteam.team.team import OneVsRestHeads, Voter
@@ -32,6 +30,8 @@ class ProbeLearner(Learner):
     """
 
     continues = False
+    on_features = True
+    network = "features"
 
     @dataclass(frozen=True)
     class Settings(Learner.Settings):
@@ -45,42 +45,27 @@ class ProbeLearner(Learner):
             "folds",
         )
 
-    @property
-    def frozen(self) -> Backbone:  # noqa: D102
-        return Backbone(self.shared.team, self.shared.data.image_size)
-
-    @property
-    def transform(self) -> Transform:  # noqa: D102
-        return self.frozen.transform
-
-    def check(self, classes: Sequence[str]) -> None:  # noqa: D102
-        if not self.shared.team.pretrained:
-            raise UserError(
-                "learner=probe needs pretrained weights, because it does not change the backbone: "
-                "set team.pretrained=true"
-            )
-        super().check(classes)
-
     def groups(self, classes: Sequence[str]) -> list[tuple[int, ...]]:  # noqa: D102
         return [tuple(range(len(classes)))]
 
     def build(  # noqa: D102
         self, classes: Sequence[str], columns: tuple[int, ...], fetch: bool = True
     ) -> Voter:
-        return OneVsRestHeads(self.frozen.dim, columns)
+        dim = sum(backbone.dim for backbone in backbones_of(self.shared.features))
+        return OneVsRestHeads(dim, columns)
 
     def fit(self, task: FoldTask, env: FitEnvironment) -> list[Voter]:  # noqa: D102
         trains = np.flatnonzero(task.trains)
         with env.listener.stage(f"{env.title}: {len(trains)} crops", None, "crops"), one_thread():
-            known = task.features(self.frozen)
-            features = known[task.rows[trains]]
+            features = task.features[task.rows[trains]]
             targets = targets_of(task.labels[trains], len(task.classes))
             weights = torch.from_numpy(task.weights[trains])
             penalty = self.settings.penalty or self._choose(
                 features, targets, weights, task.folds[trains]
             )
             weight, bias = fit_heads(features, targets, weights, [penalty])[penalty]
-        voter = OneVsRestHeads(known.dim, tuple(range(len(task.classes))), known.digest)
+        columns = tuple(range(len(task.classes)))
+        voter = OneVsRestHeads(task.features.dim, columns, task.features.digest)
         voter.network.load_state_dict({"weight": weight, "bias": bias})
         return [voter]
 

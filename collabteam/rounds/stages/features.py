@@ -1,4 +1,4 @@
-"""Stage that computes the features of a frozen backbone; saved part by part with the camera."""
+"""Stage that computes the features of the frozen backbones; saved part by part with the camera."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from collabteam.catalog import Catalog
 from collabteam.events import Listener
-from collabteam.features.backbones import FrozenBackbone
+from collabteam.features.extractor import FeatureExtractor
 from collabteam.features.store import FeatureStore
 from collabteam.stages import Stage
 
@@ -17,11 +17,11 @@ class ComputeFeatures(Stage[FeatureStore]):
 
     Attributes:
         catalog: The camera, which the caller has locked.
-        backbone: The frozen backbone.
+        extractor: The frozen backbones.
     """
 
     catalog: Catalog
-    backbone: FrozenBackbone
+    extractor: FeatureExtractor
     name = "features"
 
     def compute(self, listener: Listener) -> FeatureStore:
@@ -30,6 +30,6 @@ class ComputeFeatures(Stage[FeatureStore]):
         Raises:
             UserError: A picture cannot be decoded, or the disk is full.
         """
-        store = FeatureStore(self.catalog, self.backbone)
+        store = FeatureStore(self.catalog, self.extractor)
         store.fill(listener)
         return store

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from collabteam.catalog import UNLABELLED
 from collabteam.errors import UserError
 from collabteam.events import Fit, Listener
-from collabteam.features.backbones import Backbone, BackboneFeatures, Features
+from collabteam.features.extractor import Features
 from collabteam.features.images import Pixels
 from collabteam.learners.base import FitEnvironment, FoldTask
 from collabteam.learners.teams import fit_fold
@@ -57,7 +57,7 @@ class TrainFold(Stage[FoldPredictions]):
         training: The training set.
         pool: Unlabelled crops for the learner.
         pixels: Pictures by row.
-        features: Features by row, for a learner with a frozen backbone.
+        features: Features by row.
         folds: (N,) fold in which each crop validates.
         fold: The fold to train.
         increment: The round's increment, for the logger.
@@ -67,7 +67,7 @@ class TrainFold(Stage[FoldPredictions]):
     training: TrainingSet
     pool: PoolCrops
     pixels: Pixels
-    features: Features | None
+    features: Features
     folds: NDArray[np.int64]
     fold: int
     increment: RoundIncrement
@@ -133,16 +133,11 @@ class TrainFold(Stage[FoldPredictions]):
             folds=np.concatenate([self.folds, self.pool.folds[allowed]]),
             fold=self.fold,
             pixels=self.pixels,
-            features=self._features,
+            features=self.features,
             seed=int(digest([plan.config.seed, plan.number, self.fold])[:8], 16),
             later=plan.number > 0,
             start_from=plan.start_from(),
         )
-
-    def _features(self, backbone: Backbone) -> Features:
-        if self.features is not None and backbone.name == self.features.backbone.name:
-            return self.features
-        return BackboneFeatures(self.pixels, backbone, self.plan.device)
 
     def discard(self) -> None:
         """Remove the remains of unfinished fits of other inputs."""

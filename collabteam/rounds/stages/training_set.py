@@ -107,7 +107,7 @@ class ReadPictures(Stage[Pixels]):
             UserError: The networks to start from are of another kind.
         """
         pixels = CropPixels(self.plan.catalog, self.plan.transform(), self.rows)
-        if self.plan.learner.frozen is None:
+        if not self.plan.learner.on_features:
             pixels[self.rows]  # read them now, so that the time does not count as training
         return pixels
 
