@@ -24,7 +24,7 @@ from playwright.sync_api import sync_playwright
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 TEAM = (
-    "experiment=quick", "reviewer=oracle", "team.backbone=test_resnet", "data.image_size=24",
+    "experiment=scratch", "reviewer=oracle", "team.backbone=test_resnet", "data.image_size=24",
     "optim.epochs=12", "optim.epochs_later=3", "seed_per_class=120", "seed_unknown=20",
     "increment_per_class=20", "quantile=0.5", "trainer.threads=1", "logger=none", "round=3",
 )  # fmt: skip

@@ -8,7 +8,7 @@ the fold scores are too optimistic.
 
     python benchmarks/street.py FOLDER/crops/street street.parquet
     python -m collabteam.ingest camera=street path=street.parquet
-    python -m collabteam.train camera=street round=2 experiment=quick reviewer=oracle \
+    python -m collabteam.train camera=street round=2 experiment=scratch reviewer=oracle \
         seed_per_class=200 increment_per_class=100
 """
 

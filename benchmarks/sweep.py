@@ -22,7 +22,7 @@ from pathlib import Path
 from collabteam import Catalog
 
 TRAIN = (
-    "experiment=quick", "round=1", "reviewer=oracle", "seed_per_class=100", "seed_unknown=0",
+    "experiment=scratch", "round=1", "reviewer=oracle", "seed_per_class=100", "seed_unknown=0",
     "increment_per_class=50", "optim.epochs=6", "optim.epochs_later=6", "data.image_size=64",
     "logger=none", "camera=glob(*)",
 )  # fmt: skip

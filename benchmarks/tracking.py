@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROUNDS = 4
 SMALL = (
-    "experiment=quick", "reviewer=oracle", "team.backbone=test_resnet", "data.image_size=32",
+    "experiment=scratch", "reviewer=oracle", "team.backbone=test_resnet", "data.image_size=32",
     "optim.epochs=8", "optim.epochs_later=4", "seed_per_class=150", "seed_unknown=0",
     "increment_per_class=30", "trainer.threads=1",
 )  # fmt: skip

@@ -27,10 +27,16 @@ from rich.console import Console
 from rich.table import Table
 
 RECIPE = (
-    "experiment=quick", "reviewer=oracle", "data.image_size=48", "optim.epochs=2",
+    "reviewer=oracle", "data.image_size=48", "optim.epochs=2",
     "seed_per_class=300", "seed_unknown=50", "increment_per_class=100", "trainer.threads=1",
     "trainer.precision=fp32", "logger=none",
 )  # fmt: skip
+
+
+def recipe(checkout: Path) -> tuple[str, ...]:
+    """The settings of a small round; older checkouts call the recipe ``quick``."""
+    scratch = (checkout / "conf" / "experiment" / "scratch.yaml").exists()
+    return (f"experiment={'scratch' if scratch else 'quick'}", *RECIPE)
 
 
 def run(checkout: Path, root: Path, name: str, *settings: str) -> tuple[float, float]:
@@ -51,7 +57,7 @@ def turn(checkout: Path, root: Path, crops: Path, work: Path) -> dict[str, tuple
     """Run all commands once; seconds by name."""
     times = {"ingest": run(checkout, work / "new", "ingest", f"path={crops}")}
     shutil.copytree(root, work / "outputs")
-    times["train, round 0"] = run(checkout, work / "outputs", "train", "round=0", *RECIPE)
+    times["train, round 0"] = run(checkout, work / "outputs", "train", "round=0", *recipe(checkout))
     record = json.loads((work / "outputs" / "sim" / "round-0" / "round.json").read_text())
     for stage, title in (("train", "training"), ("score", "scoring")):
         times[title] = (record["seconds"][stage],) * 2
@@ -78,7 +84,7 @@ def main() -> None:
         run(checkouts["older"], root, "simulate", f"crops={asked.crops}", "crops_per_track=1")
         crops = Path(folder) / "dataset"
         trained = Path(shutil.copytree(root, Path(folder) / "trained"))
-        run(checkouts["older"], trained, "train", "round=0", *RECIPE)
+        run(checkouts["older"], trained, "train", "round=0", *recipe(checkouts["older"]))
         precision = ("trainer.precision=fp32", "trainer.threads=1")
         run(checkouts["older"], trained, "label", *precision)
         run(checkouts["older"], trained, "export", "format=imagefolder", f"to={crops}")

@@ -27,6 +27,8 @@ HONOURED = {
     "HTTP_PROXY, HTTPS_PROXY, NO_PROXY": "proxies",
     "KMP_DUPLICATE_LIB_OK": "whether two copies of OpenMP may meet in one process",
     "MPLCONFIGDIR": "cache of the plotting library",
+    "OMP_WAIT_POLICY, GOMP_SPINCOUNT": "whether threads without work spin; commands let them sleep "
+    "(PASSIVE), because spinning threads slow each other down beside other work",
     "NO_COLOR, FORCE_COLOR, TERM": "colours in the terminal",
     "OMP_NUM_THREADS": "threads of a library before trainer.threads applies",
     "ORT_DISABLE_TELEMETRY": "0 lets onnxruntime report its use to its makers",
@@ -86,12 +88,17 @@ def _ignored() -> list[str]:
 def settle() -> list[str]:
     """Remove the variables of libraries that do not count, for this process and its children.
 
+    Threads of torch sleep when they have no work, unless the user says otherwise.
+
     Returns:
         The names of those removed that somebody is likely to have set on purpose, sorted.
     """
     removed = _ignored()
     for name in removed:
         del os.environ[name]
+    # OpenMP reads this when torch loads it. benchmarks/threads.py measures the effect.
+    if "GOMP_SPINCOUNT" not in os.environ:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return [name for name in removed if name.startswith(("PL_TRAINER_", "WANDB_"))]
 
 

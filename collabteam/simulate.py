@@ -61,7 +61,7 @@ main = Command(
     about="Make a simulated camera: crops of walkers, cyclists and motorcyclists drawn in code, "
     "truth known.",
     usage=(("camera=NAME [setting=value ...]", ""),),
-    then="python -m collabteam.train camera=NAME round=2 experiment=quick reviewer=oracle",
+    then="python -m collabteam.train camera=NAME experiment=quick reviewer=oracle",
     cameras="new",
     varies="anything",
 )

@@ -25,7 +25,7 @@ CLASSES = ["cyclist", "motorcyclist", "pedestrian"]
 CROPS = 600
 
 SMALL = (
-    "experiment=quick",
+    "experiment=scratch",
     "reviewer=oracle",
     "team.backbone=test_resnet",
     "data.image_size=24",

@@ -211,7 +211,11 @@ def test_no_camera_at_all(tmp_path: Path, call: Call) -> None:
         (["camera=sim", "optim.nesterov=maybe"], "optim.nesterov=maybe: expected true or false"),
         (["camera=sim", "optim.lr=0"], "optim.lr=0.0: expected 1e-08 or more"),
         (["camera=sim", "round"], "round: expected name=value, such as round=..."),
-        (["camera=sim", "data.train_folds=3"], "data.train_folds=3: expected a list, as in [a,b]"),
+        (["camera=sim", "data.train_folds=x"], "data.train_folds=['x']: expected a whole number"),
+        (
+            ["camera=sim", "data.train_folds=0,1"],
+            "a list has brackets, as in data.train_folds=[a,b]",
+        ),
         (["camera=sim", "optim=3"], "optim is a group; set one of its settings: optim.lr"),
         (["camera=sim", "logger=wand"], "logger=wand: expected one of wandb"),
         (["camera=sim", "team.init=previous,scratch"], "is a sweep and needs -m"),

@@ -143,6 +143,21 @@ def test_an_allocation_of_a_cluster_changes_nothing(quiet: dict[str, Any], tmp_p
     assert one_round(tmp_path / "outputs", CLUSTERS) == quiet
 
 
+@pytest.mark.parametrize(
+    ("own", "policy"),
+    [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"), ({"GOMP_SPINCOUNT": "9"}, None)],
+)
+def test_threads_sleep_unless_the_user_says_otherwise(
+    own: dict[str, str], policy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    settle()
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
+
+
 def test_settle_keeps_what_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WANDB_API_KEY", "AWS_REGION", "RAY_ADDRESS", "HF_HUB_OFFLINE", "NOT_OURS"):
         monkeypatch.setenv(name, "x")

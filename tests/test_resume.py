@@ -350,6 +350,7 @@ def test_other_settings_are_refused_with_the_two_ways_on(finished: Path, call: C
             *("optim.lr=0.2", "seed=7"),
         )
         line = one_line(said, "round 2 of camera sim was made with other settings")
+        assert "experiment=scratch now" not in line
         assert "optim.lr 0.05 -> 0.2; seed 0 -> 7" in line
         assert "root=" in line
         assert "rollback=2 keeps round 2" in line

@@ -102,7 +102,10 @@ def test_a_tilde_is_the_home_folder(
         (["camera=sim", "--cfg"], "--cfg : expected --cfg job|hydra|all"),
         (["camera=sim", "logger=false"], "logger=false: expected one of csv, none, wandb"),
         (["camera=sim", "logger=[csv]"], "logger=[csv]: expected one of csv, none, wandb"),
-        (["camera=sim", "experiment='1'"], "experiment=1: expected one of demo, paper, quick"),
+        (
+            ["camera=sim", "experiment='1'"],
+            "experiment=1: expected one of demo, paper, quick, scratch",
+        ),
         (["camera=sim", "runtime=1"], "runtime=1: expected one of core, gpu"),
         (["camera=sim", "trainer.threads=2147483648"], "expected 0 to 1024"),
         (["camera=sim", f"seed={10**29}"], "expected a number below 2^63"),

@@ -27,12 +27,16 @@ from torch import Tensor, nn
 from collabteam.environment import isolated
 from collabteam.events import Advance
 from collabteam.features.backbones import Backbone
+from collabteam.features.devices import Device
 from collabteam.features.images import Transform
 from collabteam.learners.base import FitEnvironment, FoldTask, Learner
 from collabteam.learners.batches import Batch, CropBatches
 from collabteam.settings import OptimConfig
 from collabteam.storage.files import make_folder, replacing_path
 from collabteam.team.team import Voter, load_weights, voter_file
+
+_MEASURED = 8
+"""Crops of the steps from which the time of a fit is estimated."""
 
 
 class SupervisedLearner(Learner):
@@ -71,6 +75,36 @@ class SupervisedLearner(Learner):
         """
         optim = self.shared.optim
         return (optim.epochs_later if later else 0) or optim.epochs
+
+    def estimate(self, classes: Sequence[str], crops: int, device: Device) -> float:
+        """Estimate the time of a fit of round 0 here, from two small training steps.
+
+        Args:
+            classes: Names of the classes.
+            crops: Crops that train.
+            device: Where to compute.
+
+        Returns:
+            Seconds.
+        """
+        data, size = self.shared.data, self.transform.size
+        batches = max(1, crops // data.batch_size)
+        passes = self.epochs(False, batches) * batches * data.batch_size
+        images = torch.zeros(_MEASURED, 3, size, size, device=device.torch)
+        images = images.contiguous(memory_format=torch.channels_last)
+        spent = 0.0
+        with torch.random.fork_rng(devices=[]):
+            for columns in self.groups(classes):
+                network = self.build(classes, columns, fetch=False).network.to(device.torch)
+                network.to(memory_format=torch.channels_last)
+                for _ in range(2):  # the first step prepares kernels
+                    began = time.perf_counter()
+                    with torch.autocast(device.torch.type, torch.bfloat16, enabled=device.bf16):
+                        loss = network(images).float().square().mean()
+                    loss.backward()
+                    last = time.perf_counter() - began
+                spent += last
+        return passes * spent / _MEASURED
 
     def start(self, task: FoldTask) -> list[Voter]:
         """Build the voters that training starts from, in the order of :meth:`groups`."""

@@ -17,6 +17,7 @@ from collabteam.features.extractor import ComputedFeatures, Features
 from collabteam.features.images import CropPixels
 from collabteam.learners.teams import learner_for, voting_team
 from collabteam.rounds import messages
+from collabteam.rounds.cost import tell_cost
 from collabteam.rounds.plan import RoundPlan
 from collabteam.rounds.records import RoundRecord, read_rounds
 from collabteam.rounds.selection import selection_rule
@@ -122,6 +123,7 @@ def make_round(plan: RoundPlan, runner: Runner) -> RoundRecord:
     )
     pixels = runner.run(ReadPictures(plan, training.rows))
     folds = runner.run(AssignFolds(plan, training))
+    tell_cost(plan, len(training.rows), runner.listener)
     pool = runner.run(GatherPool(plan, index, training, folds))
     predictions = [
         runner.run(TrainFold(plan, training, pool, pixels, features, folds, fold, increment))

@@ -93,6 +93,27 @@ def unverified_test(camera: str, count: int, size: int) -> str:
     )
 
 
+def cost(seconds: float, folds: int, quick: float) -> str:
+    """Say how long the training of a round will take, and what the small recipe takes.
+
+    Args:
+        seconds: Estimated time.
+        folds: Folds that train.
+        quick: Estimated time of ``experiment=quick``.
+    """
+    return (
+        f"training will take about {_duration(seconds)} on this machine ({folds} "
+        f"fold{'s' * (folds > 1)}); experiment=quick takes about {_duration(quick)}, from fewer "
+        "verified crops, and is right more often (docs/results.md)"
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes = max(1, round(seconds / 60))
+    hours = f"{minutes // 60} h " if minutes >= 60 else ""
+    return f"{hours}{minutes % 60} min"
+
+
 def few_objects(name: str, count: int, folds: int) -> str:
     """Refuse folds without an object of each class."""
     return (

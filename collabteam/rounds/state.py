@@ -30,9 +30,11 @@ def check_settings(record: RoundRecord, config: TrainConfig) -> None:
     """
     if changed := changed_settings(record.settings, config):
         done = record.round
+        of_quick = record.settings.get("seed_unknown") == 250 and "learner" not in record.settings
+        hint = "; the recipe quick of earlier versions is experiment=scratch now" * of_quick
         raise UserError(
             f"round {done} of camera {config.camera.name} was made with other settings "
             f"({'; '.join(changed)}): keep those, or start a new camera folder with root=..., or "
             f"take rounds back with rollback=K (rollback={done} keeps round {done} as it is and "
-            "continues with the new settings, rollback=-1 starts over)"
+            f"continues with the new settings, rollback=-1 starts over){hint}"
         )

@@ -45,7 +45,7 @@ FORMATS = ("imagefolder", "coco", "yolo", "parquet", "csv", "labelstudio", "cvat
 # Like conftest's SMALL, but that one may change and this one may not; with enough crops for
 # temperatures and thresholds, and two folds to choose the voting networks from.
 SMALL = (
-    "experiment=quick",
+    "experiment=scratch",
     "reviewer=oracle",
     "team.backbone=test_resnet",
     "data.image_size=24",
@@ -769,7 +769,7 @@ PARTS: dict[str, Callable[[Code], Facts]] = {
 # -- the old camera --------------------------------------------------------------------------------
 
 OLD = (
-    "experiment=quick",
+    "experiment=scratch",
     "reviewer=oracle",
     "team.backbone=test_efficientnet",
     "team.attention=none",
