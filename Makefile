@@ -21,8 +21,10 @@ LOCK := --quiet --universal --python-version 3.11.5 --generate-hashes --no-annot
 
 demo: .venv/core
 	$(BIN)/python -m collabteam.simulate camera=demo crops=6000 crops_per_track=2
-	$(BIN)/python -m collabteam.train camera=demo round=2 experiment=demo reviewer=oracle
-	$(BIN)/python -m collabteam.report camera=demo
+	$(BIN)/python -m collabteam.train camera=demo experiment=demo reviewer=oracle
+	$(BIN)/python -m collabteam.label camera=demo
+	$(BIN)/python -m collabteam.audit camera=demo reviewer=oracle precision=0.85 expected_error=0.08 || test $$? -eq 1
+	$(BIN)/python -m collabteam.report 'camera=glob(*)' format=html to=outputs/report.html
 
 test: .venv/dev
 	$(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder

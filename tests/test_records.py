@@ -14,7 +14,9 @@ import pytest
 
 from collabteam.errors import UserError
 from collabteam.rounds.records import RoundRecord, read_rounds
+from collabteam.rounds.state import check_settings
 from collabteam.settings import (
+    CameraConfig,
     DataConfig,
     FeaturesConfig,
     TeamConfig,
@@ -143,6 +145,17 @@ def test_the_network_of_an_early_probe_moves_to_its_own_settings(tmp_path: Path)
     ]
     paper = result_settings(TrainConfig(team=team, data=data))
     assert RoundRecord.read(stored(tmp_path, {"settings": paper}), "").settings == paper
+
+
+def test_a_camera_of_the_former_quick_recipe_is_told_its_new_name(tmp_path: Path) -> None:
+    data = DataConfig(image_size=64)
+    for unknown, told in ((250, True), (0, False)):
+        made = TrainConfig(camera=CameraConfig("cam", ["car", "bus"]), data=data)
+        settings = result_settings(replace(made, seed_unknown=unknown))
+        record = RoundRecord.read(stored(tmp_path, {"settings": settings}), "")
+        with pytest.raises(UserError, match=r"data\.image_size 64 -> 128") as refused:
+            check_settings(record, replace(made, seed_unknown=unknown, data=DataConfig()))
+        assert ("experiment=scratch" in str(refused.value)) == told
 
 
 @pytest.mark.parametrize(
