@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import importlib
 import json
@@ -12,10 +13,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forking import Forked, Forker
 
 # Tests run side by side, a processor each; torch's threads would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -43,8 +46,9 @@ SMALL = (
 
 
 SLOWEST = (
-    "test_sweep.py", "test_train.py", "test_store.py", "test_campaign.py", "test_resume.py",
-    "test_docs.py", "test_frozen.py", "test_review.py", "test_engine.py", "test_tracked_rounds.py",
+    "test_sweep.py", "test_resume.py", "test_frozen.py", "test_train.py", "test_notebooks.py",
+    "test_campaign.py", "test_label.py", "test_engine.py", "test_store.py", "test_docs.py",
+    "test_tracked_rounds.py", "test_review.py", "test_review_page.py",
 )  # fmt: skip
 """Files that take a minute or more, the longest first."""
 
@@ -64,18 +68,60 @@ def command(name: str, *settings: str) -> list[str]:
     return [sys.executable, "-m", f"collabteam.{name}", *settings]
 
 
+_AT_FIRST = environment()
+"""Before any test changed a variable."""
+
+
+@cache
+def _forker() -> Forker:
+    made = Forker(_AT_FIRST)
+    atexit.register(made.close)
+    return made
+
+
+def start(
+    name: str,
+    folder: Path,
+    *settings: str,
+    stdout: int = subprocess.PIPE,
+    stderr: int = subprocess.PIPE,
+    session: bool = False,
+) -> Forked | subprocess.Popen[str]:
+    """A command in a process of its own, in a folder; what it imports may be imported already.
+
+    It is fresh if a variable is set that an import might read.
+    """
+    env = environment()
+    if _forker().takes(env):
+        words = list(settings)
+        return _forker().start(f"collabteam.{name}", words, folder, env, stdout, stderr, session)
+    return subprocess.Popen(
+        command(name, *settings), cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=stdout,
+        stderr=stderr, text=True, start_new_session=session,
+    )  # fmt: skip
+
+
+def finish(process: Forked | subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    """Wait for a command; one that takes more than five minutes is killed, and raises."""
+    try:
+        out, err = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode is not None
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
 def run(name: str, root: Path, *settings: str) -> subprocess.CompletedProcess[str]:
     """A command as a person runs it, in a process of its own, beside the root."""
+    return finish(start(name, root.parent, f"root={root}", *settings))
+
+
+def run_fresh(name: str, root: Path, *settings: str) -> subprocess.CompletedProcess[str]:
+    """The same with the start of Python and the imports: in a process that nothing was before."""
     return subprocess.run(
-        command(name, f"root={root}", *settings),
-        cwd=root.parent,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+        command(name, f"root={root}", *settings), cwd=root.parent, env=environment(),
+        capture_output=True, text=True, timeout=300, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
 
 
 @dataclass
@@ -206,7 +252,7 @@ def trained(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Traine
     root = tmp_path_factory.mktemp("trained") / "outputs"
     shutil.copytree(simulated, root)
     began = time.monotonic()
-    done = run("train", root, "camera=sim", "round=2", *SMALL)
+    done = run_fresh("train", root, "camera=sim", "round=2", *SMALL)
     assert done.returncode == 0, done.stderr
     return Trained(root, done.stdout, done.stderr, time.monotonic() - began)
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from conftest import command, environment
+from conftest import start as start_command
+from forking import Forked
 
 ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)(/enter\?token=[\w-]+&queue=\w+)")
 
@@ -24,7 +25,7 @@ ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)(/enter\?token=[\w-]+&queue=\w+)
 class Server:
     """A review server in a process of its own."""
 
-    process: subprocess.Popen[str]
+    process: Forked | subprocess.Popen[str]
     port: int
     way_in: str
 
@@ -46,11 +47,9 @@ def start(root: Path, *settings: str, camera: str = "sim", port: int = 0) -> Ser
         for default in (f"port={port}", "reviewer=ana")
         if default.split("=")[0] not in given
     )
-    process = subprocess.Popen(
-        command("review", f"root={root}", f"camera={camera}", "open=false", *settings),
-        cwd=root.parent, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
+    process = start_command(
+        "review", root.parent, f"root={root}", f"camera={camera}", "open=false", *settings
+    )
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.readline()

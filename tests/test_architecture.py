@@ -235,7 +235,7 @@ OPTIONAL = {"av", "boxmot", "cv2", "onnxruntime", "supervision", "trackers", "ul
 OPTIONAL |= {"nncf", "openvino", "wandb_workspaces", "datasets"}
 """Packages of extras, or brought by such a package."""
 HEAVY = {"hydra", "lightning", "matplotlib", "numpy", "omegaconf", "pyarrow", "rich", "torch"}
-HEAVY |= {"torchvision", "wandb", "yaml", "importlib"}
+HEAVY |= {"scipy", "torchvision", "wandb", "yaml", "importlib"}
 """Packages that ``--help``, or a command that does not use them, must not wait for."""
 LATE_IMPORTS_OF_OWN = 59
 """Imports of our own modules when a function is called, so that ``--help`` stays fast. The number

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CLASSES, Call, command, environment, one_line, probabilities, read_json
+from conftest import CLASSES, Call, command, environment, one_line, probabilities, read_json, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -198,10 +198,7 @@ def test_heads_are_the_minimum_of_the_penalised_loss(
 def probed(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two rounds of ``sim`` with the probe; copy it before you change it."""
     root = Path(shutil.copytree(simulated, tmp_path_factory.mktemp("probed") / "outputs"))
-    done = subprocess.run(
-        command("train", f"root={root}", "camera=sim", "round=1", *PROBE),
-        env=environment(), capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = run("train", root, "camera=sim", "round=1", *PROBE)
     assert done.returncode == 0, done.stderr
     assert "features of 600 crops, tf_efficientnet_lite0" in done.stderr
     return root

@@ -28,6 +28,7 @@ from conftest import (
     records,
     run,
     said_of_crops,
+    start,
 )
 
 from collabteam.catalog import Catalog, LabelEvent
@@ -67,17 +68,26 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(
 ) -> None:
     draw = random.Random(0)
     root = Path(shutil.copytree(simulated, tmp_path / "outputs"))
-    words = command("train", f"root={root}", "camera=sim", "round=2", *SMALL)
+    settings = (f"root={root}", "camera=sim", "round=2", *SMALL)
+    words = command("train", *settings)
     kills, attempt = 0, 0
+    work = sum(
+        sum(read_json(file)["seconds"].values())
+        for file in trained.folder.glob("round-*/round.json")
+    )
     # From the imports to the writes between stages. An attempt gets as far as the ones before
     # left work to do, and one that finished leaves a new camera to the next.
     while kills < 6:
-        delay = trained.seconds * (attempt % 6 + draw.random()) / 6
+        # The first two are fresh, and die while they import; the others have that behind them.
+        lasts = trained.seconds - work if kills < 2 else work
+        delay = lasts * (attempt % 4 + draw.random()) / 4
         attempt += 1
-        process = subprocess.Popen(
-            words, cwd=tmp_path, env=environment(),
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        nowhere: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = (
+            subprocess.Popen(words, cwd=tmp_path, env=environment(), **nowhere)
+            if kills < 2
+            else start("train", tmp_path, *settings, **nowhere)
+        )
         try:
             assert process.wait(delay) == 0
         except subprocess.TimeoutExpired:
@@ -99,6 +109,7 @@ DYING = """
 import os, shutil, signal, sys
 from pathlib import Path
 import collabteam.rounds.loop as loop
+import collabteam.learners.methods.paper  # which every child would import by its name
 from collabteam.storage.tables import Table
 from collabteam.settings import (
     CameraConfig, DataConfig, LoggerConfig, OptimConfig, TeamConfig, TrainConfig, TrainerConfig,
@@ -282,10 +293,7 @@ def test_interrupted_amid_training_it_says_how_to_go_on(
     root: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     """Lightning would end as if all were done."""
-    process = subprocess.Popen(
-        command("train", f"root={root}", "camera=sim", *SMALL, "optim.epochs=5000"),
-        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = start("train", tmp_path, f"root={root}", "camera=sim", *SMALL, "optim.epochs=5000")
     try:
         until = time.monotonic() + 90
         while not (root / "sim" / "round-0" / "folds.json").exists():
@@ -310,9 +318,9 @@ def test_interrupted_amid_training_it_says_how_to_go_on(
 @pytest.mark.slow
 def test_one_job_a_camera(root: Path, tmp_path: Path, call: Call) -> None:
     long = ("optim.epochs=5000", "data.image_size=64")
-    holder = subprocess.Popen(
-        command("train", f"root={root}", "camera=sim", *SMALL, *long),
-        cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    holder = start(
+        "train", tmp_path, f"root={root}", "camera=sim", *SMALL, *long,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         until = time.monotonic() + 60

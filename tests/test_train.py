@@ -28,6 +28,7 @@ from conftest import (
     read_json,
     records,
     run,
+    run_fresh,
     said_of_crops,
 )
 from logs import truth_of
@@ -538,7 +539,7 @@ def test_scoring_takes_no_more_memory_for_more_crops(simulated: Path, tmp_path: 
             *("seed_per_class=30", "data.image_size=80", "optim.epochs=1"),
             "trainer.score_batch_size=32",
         )
-        done = run("train", root, "camera=sim", *person(), *settings)
+        done = run_fresh("train", root, "camera=sim", *person(), *settings)
         assert done.returncode == 0, done.stderr
         (record,) = rounds(root / "sim")
         assert record["pool_size"] == count - 90

@@ -23,7 +23,6 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
 
 Crop = TypeVar("Crop", bound=np.generic)
 
@@ -377,6 +376,8 @@ def judge(
 
 def _at_most(errors: int, population: int, wrong: int, sample: int) -> float:
     """Return the chance of at most ``errors`` of the ``wrong`` crops in the sample."""
+    from scipy.stats import binom  # takes more than a second; an audit that is open needs it not
+
     least, most = max(0, sample - (population - wrong)), min(errors, wrong, sample)
     share = sample / population
     # By Bernstein's inequality, which Hoeffding (1963) extends to draws without replacement, the

@@ -38,7 +38,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2_contingency, norm, rankdata
 
 from collabteam.catalog import CropIndex
 from collabteam.machine import utc_stamp, utc_time
@@ -101,6 +100,8 @@ def rank_test(
         >>> round(found.lower, 3), found.p < 0.01, found.late, found.early
         (0.863, True, 20, 20)
     """
+    from scipy.stats import norm, rankdata  # takes more than a second, and is often not needed
+
     if np.isnan(score).any():
         raise ValueError("expected scores, got NaN among them")
     strata, at = np.unique(stratum, return_inverse=True)
@@ -386,6 +387,8 @@ def _coverage(objects: Objects, late_M: NDArray[np.bool_]) -> tuple[float, float
 
 def _mix(index: CropIndex, seen: NDArray[np.bool_], late: NDArray[np.bool_]) -> Mix:
     """Mix of all tracks, verified ones included: the crops that i0 took were there, too."""
+    from scipy.stats import chi2_contingency
+
     rows = np.flatnonzero(seen)
     track, first = np.unique(index.track_code[rows], return_index=True)
     row, late = rows[first], late[track]

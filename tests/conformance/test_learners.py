@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -11,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, command, environment, read_json
 from conftest import SMALL as SMALL_TRAINING
+from conftest import read_json, run
 from torch import Tensor
 
 from collabteam.catalog import NONE, UNLABELLED, Catalog
@@ -203,20 +202,13 @@ class NearestMean(Learner):
 
 @pytest.mark.slow
 def test_a_learner_from_another_package_trains_a_camera_with_the_pool(
-    simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    simulated: Path, tmp_path: Path
 ) -> None:
     root = Path(shutil.copytree(simulated, tmp_path / "outputs"))
     (tmp_path / "outside_learner.py").write_text(OUTSIDE)
-    monkeypatch.chdir(tmp_path)
     folds, name = "data.train_folds=[0,1,2,3,4]", "learner=outside_learner:NearestMean"
     own = ("team.backbone=resnet18", "data.image_size=128", "features.image_size=32", folds, name)
-    done = subprocess.run(
-        command("train", f"root={root}", "camera=sim", "round=1", *SMALL_TRAINING, *own),
-        env=environment() | {"PYTHONPATH": f"{REPOSITORY}:{tmp_path}"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run("train", root, "camera=sim", "round=1", *SMALL_TRAINING, *own)
     assert done.returncode == 0, done.stderr
     catalog = Catalog.open(root, "sim")
     index = catalog.index()

@@ -200,13 +200,17 @@ class Code:
         )
 
     def _run(self, words: Sequence[str], fine: Sequence[int] = (0,)) -> str:
-        done = subprocess.run(
-            words, cwd=self.work, env=self.environment(), stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=600, check=False,
-        )  # fmt: skip
+        done = self.finish(words)
         if done.returncode not in fine:
             raise Broken(f"{' '.join(words[1:])}: exit code {done.returncode}\n{done.stderr}")
         return done.stdout
+
+    def finish(self, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        """Run a command line to its end, in a process of its own."""
+        return subprocess.run(
+            words, cwd=self.work, env=self.environment(), stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=600, check=False,
+        )  # fmt: skip
 
     def kill_at(self, file: Path, name: str, *settings: str) -> None:
         """Run a command and kill it as soon as a file is there.

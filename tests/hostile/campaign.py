@@ -44,7 +44,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from conftest import SMALL, command, environment
+from conftest import SMALL
+from conftest import start as start_command
 from reviewing import Client, Server, start, visitor
 from stores import bring
 
@@ -491,12 +492,9 @@ class Kills:
 
     def _run(self, name: str, base: Path, root: str, after: float | None) -> float:
         """Run a command, or kill it after some seconds; the seconds that it took."""
-        words = command(name, f"root={root}", f"camera={CAMERA}", *self._words(base)[name])
+        words = (f"root={root}", f"camera={CAMERA}", *self._words(base)[name])
         began = time.monotonic()
-        process = subprocess.Popen(
-            words, cwd=base, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL, text=True, start_new_session=True,
-        )  # fmt: skip
+        process = start_command(name, base, *words, stdout=subprocess.DEVNULL, session=True)
         try:
             _, err = process.communicate(timeout=after if after is not None else 300)
         except subprocess.TimeoutExpired:
@@ -524,7 +522,7 @@ class Kills:
             base = self.base / f"{where}-{name}-{number}"
             root = self._prepare(name, base)
             moments: list[float | None] = [
-                # Most of a short command is the start of Python: moments near its end matter more.
+                # A short command first reads its settings: moments near its end matter more.
                 took * rng.betavariate(3, 1.5)
                 for _ in range(rng.randint(1, self._most))
             ]
