@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -276,6 +276,16 @@ def test_one_network_for_all_classes_is_computed_once(tmp_path: Path, drawer: Dr
 
 
 # -- the check -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("views", ["mirror", "zoom"])
+def test_every_engine_sees_the_same_views(views: str, tmp_path: Path, drawer: Drawer) -> None:
+    plain = _prob(load_team(RoundFiles(_round(tmp_path / "plain", SMALL, 32)), ONE), drawer)
+    folder = _round(tmp_path / views, replace(SMALL, views=views), 32)
+    by_torch = _prob(open_engine(folder, "torch", "fp32", ONE, _none), drawer)
+    by_openvino = _prob(open_engine(folder, "openvino", "fp32", ONE, _none), drawer)
+    np.testing.assert_allclose(by_openvino, by_torch, atol=1e-3)
+    assert np.abs(by_torch - plain).max() > 0.01
 
 
 def test_disagreement_is_the_share_of_other_verdicts() -> None:

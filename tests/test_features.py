@@ -258,6 +258,7 @@ def test_other_weights_under_finished_rounds_are_refused(
     one_line(said, "features of other weights", "features.weights", "rollback=-1")
     said = call(*train, f"features.weights={tmp_path / 'same.safetensors'}")
     assert said.code == 0, said.err
+    one_line(call(*train, "team.views=mirror"), "team.views plain -> mirror")
     said = call(*train, "features.image_size=64")
     one_line(said, "features.image_size 48 -> 64")
 

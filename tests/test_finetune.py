@@ -159,10 +159,12 @@ def test_they_go_through_the_commands(name: str, root: Path, call: Call) -> None
         "data.train_folds=[0]", "data.batch_size=16", "seed_per_class=30", "quantile=0.5",
         "increment_per_class=4", "trainer.threads=1", "trainer.precision=fp32", "logger=none",
     )  # fmt: skip
-    done = call(*train, "round=1")
+    views = ("team.views=zoom",) if name == "consistency" else ()
+    done = call(*train, *views, "round=1")
     assert done.code == 0, done.err
     records = [read_json(root / "sim" / f"round-{k}" / "round.json") for k in (0, 1)]
     assert all(record["settings"]["learner"]["steps"] == 8 for record in records)
     assert all(record["coverage"] > 0 for record in records)
+    assert records[0]["settings"]["team"].get("views", "") == "".join(views).partition("=")[2]
     labelled = call("label", f"root={root}", "camera=sim", "trainer.threads=1")
     assert labelled.code == 0, labelled.err

@@ -55,6 +55,7 @@ from collabteam.team.team import (
     Voter,
     load_transform,
     load_weights,
+    mean_of_views,
     save_voter,
     voter_file,
 )
@@ -369,6 +370,35 @@ def test_features_are_those_of_the_backbone_by_row() -> None:
     torch.testing.assert_close(features[np.array([2])], found[1:])
     assert not torch.allclose(found[0], found[1])
     assert features[np.zeros(0, np.int64)].shape == (0, extractor.dim)
+
+
+# -- views -----------------------------------------------------------------------------------------
+
+
+class LeftHalf(Voter):
+    """Says how bright the left half of a picture is, and how bright its outermost column."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Identity(), (0, 1))
+
+    def probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
+        half = outputs.shape[3] // 2
+        left = outputs[:, 0, :, :half].mean(dim=(1, 2))
+        return torch.stack([left, outputs[:, 0, :, 0].mean(dim=1)], dim=1)
+
+
+def test_a_vote_is_the_mean_over_the_views_of_a_crop() -> None:
+    pixels = torch.zeros(1, 3, 32, 32)
+    pixels[:, :, :, :16] = 0.8
+    pixels[:, :, :, 0] = 0.0
+    voters = [LeftHalf()]
+    plain = mean_of_views(voters, pixels, 2, "plain")[0]
+    assert plain.tolist() == pytest.approx([0.75, 0.0])
+    mirror = mean_of_views(voters, pixels, 2, "mirror")[0]
+    assert mirror.tolist() == pytest.approx([0.375, 0.0])
+    # The nearer view lacks the dark edge.
+    zoom = mean_of_views(voters, pixels, 2, "zoom")[0]
+    assert zoom[1].item() == pytest.approx(0.8 / 3, abs=0.01)
 
 
 # -- weights and loss ------------------------------------------------------------------------------

@@ -186,6 +186,12 @@ class Learner(ABC):
         """
         if self.network == "features":
             self._check_unused()
+        views = self.shared.team.views
+        if self.on_features and views != "plain":
+            raise UserError(
+                f"team.views={views} has no effect with this learner, whose voters take stored "
+                "features: leave it out"
+            )
         self.build(classes, self.groups(classes)[0])
 
     def _check_unused(self) -> None:

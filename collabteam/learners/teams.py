@@ -84,7 +84,8 @@ def fit_fold(
     transform = task.pixels.transform
     learner.save(voters, files, task.classes, task.fold, transform)
     # The code that scores the pool scores these crops, too, so that the numbers are comparable.
-    team = Team(task.classes, voters, transform, env.device)
+    views = learner.shared.team.views
+    team = Team(task.classes, voters, transform, env.device, views=views)
     rows = task.rows[task.validates]
     prob = [np.zeros((0, len(task.classes)), np.float32)]
     for start in range(0, len(rows), _CHUNK):
@@ -126,7 +127,7 @@ def voting_team(
     first, *_ = voting_files(learner, files, classes, voting)
     transform = load_transform(first, learner.shared.data.image_size)
     if not learner.on_features:
-        return Team(classes, voters, transform, device)
+        return Team(classes, voters, transform, device, views=learner.shared.team.views)
     extractor = extractor or FeatureExtractor(learner.shared.features, device)
     check_backbone(first, extractor.digest)
     return Team(classes, voters, transform, device, extractor)

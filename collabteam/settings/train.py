@@ -124,6 +124,16 @@ class TeamConfig:
         choices=("product", "min", "mean"),
         help="joint confidence, from the branches' confidences (the paper does not define it)",
     )
+    views: str = setting(
+        "plain",
+        choices={
+            "plain": "the crop as it is",
+            "mirror": "also mirrored",
+            "zoom": "also mirrored, and a little nearer",
+        },
+        when_absent="plain",
+        help="views of a crop over whose probabilities a vote is the mean; each costs a pass",
+    )
     vote: dict[str, Any] = implementation(
         VOTES, "consensus", help="vote policy: how votes become a verdict"
     )

@@ -31,12 +31,11 @@ from torch import Tensor, nn
 
 from collabteam.errors import UserError, disk_errors
 from collabteam.features.devices import set_threads
-from collabteam.features.extractor import FeatureExtractor
 from collabteam.features.images import ImageReader, Transform, decoding_threads
 from collabteam.settings import MOST_DISAGREEMENT, TrainerConfig
 from collabteam.storage.files import damaged, read_json, replacing_folder, write_json
 from collabteam.storage.layout import RoundFiles
-from collabteam.team.team import Engine, Team, Voter, probabilities
+from collabteam.team.team import Engine, Team, mean_of_views, probabilities
 from collabteam.team.voting import VotePolicy
 
 CALIBRATION = 600
@@ -264,15 +263,11 @@ class _Compiled:
 class _Probabilities(nn.Module):
     """(N, 3, S, S) uint8 to (N, B) probabilities, as :meth:`Team.score` computes them."""
 
-    def __init__(
-        self,
-        voters: Sequence[Voter],
-        transform: Transform,
-        classes: int,
-        extractor: FeatureExtractor | None,
-    ) -> None:
+    def __init__(self, team: Team) -> None:
         super().__init__()
-        self.voters, self.transform, self.classes = nn.ModuleList(voters), transform, classes
+        self.voters, self.transform = nn.ModuleList(team.voters), team.transform
+        self.classes, self.views = len(team.classes), team.views
+        extractor = team.extractor
         parts = extractor.parts if extractor is not None else []
         self.frozen = nn.ModuleList(part.network for part in parts)
         self.transforms = [part.transform for part in parts]
@@ -280,7 +275,8 @@ class _Probabilities(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         voters: Any = self.voters
         if not self.transforms:
-            return probabilities(voters, self.transform.normalize(images), self.classes)
+            pixels = self.transform.normalize(images)
+            return mean_of_views(voters, pixels, self.classes, self.views)
         features = [
             network(transform.normalize(images))
             for network, transform in zip(self.frozen, self.transforms, strict=True)
@@ -298,7 +294,7 @@ def _convert(openvino: Any, team: Team) -> Any:
         warnings.simplefilter("ignore")
         # The model owns its weights: the team's may be freed or trained further.
         return openvino.convert_model(
-            _Probabilities(team.voters, team.transform, len(team.classes), team.extractor).eval(),
+            _Probabilities(team).eval(),
             example_input=example,
             input=openvino.PartialShape([-1, 3, side, side]),
             share_weights=False,
@@ -367,6 +363,8 @@ def _fingerprint(team: Team, made_by: Sequence[str]) -> str:
     # ImageNet's transform is left out, so that networks prepared by earlier versions stay valid.
     other = [] if transform == Transform(transform.size) else [asdict(transform)]
     found.update(json.dumps([team.classes, transform.size, *made_by, *other]).encode())
+    if team.views != "plain":
+        found.update(team.views.encode())
     if team.extractor is not None:
         found.update(team.extractor.digest.encode())
     for voter in team.voters:

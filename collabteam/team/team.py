@@ -24,6 +24,9 @@ from collabteam.features.store import FeatureStore
 from collabteam.storage.files import damaged, file_digest, make_folder, parse_json, replacing_path
 from collabteam.storage.layout import RoundFiles
 
+_ZOOM = 16
+"""The nearer view leaves out this part of the side, at each edge."""
+
 
 class Voter(nn.Module, ABC):
     """A network that gives the probabilities of some of the team's classes.
@@ -263,6 +266,7 @@ class Team(Engine):
         transform: The transform from crops to their input.
         device: Where to compute.
         extractor: The frozen backbones, for voters that take their features.
+        views: Views of a crop that voters on pictures see: ``plain``, ``mirror`` or ``zoom``.
     """
 
     kind = "torch"
@@ -274,7 +278,9 @@ class Team(Engine):
         transform: Transform,
         device: Device,
         extractor: FeatureExtractor | None = None,
+        views: str = "plain",
     ) -> None:
+        self.views = views
         self.classes, self.transform, self.device = list(classes), transform, device
         self.extractor = extractor
         self.precision = "bf16" if device.bf16 and extractor is None else "fp32"
@@ -288,7 +294,7 @@ class Team(Engine):
         with torch.inference_mode():
             pixels = self.transform.normalize(images.to(self.device.torch))
             with torch.autocast(self.device.torch.type, torch.bfloat16, enabled=self.device.bf16):
-                prob = probabilities(self.voters, pixels, len(self.classes))
+                prob = mean_of_views(self.voters, pixels, len(self.classes), self.views)
             return prob.cpu().numpy()
 
     @torch.inference_mode()
@@ -314,6 +320,30 @@ class Team(Engine):
                     yield self.score_features(store[rows[start : start + batch_size]])
                 return
         yield from super().score_rows(reader, rows, batch_size)
+
+
+def mean_of_views(voters: Sequence[Voter], pixels: Tensor, classes: int, views: str) -> Tensor:
+    """Probability of *true* per crop and class: the mean over views of a crop.
+
+    Args:
+        voters: The voters.
+        pixels: (N, 3, S, S) normalised pictures.
+        classes: Number of classes B.
+        views: ``plain``, ``mirror`` or ``zoom``.
+
+    Returns:
+        (N, B) float32, 0 to 1.
+    """
+    seen = [pixels]
+    if views in ("mirror", "zoom"):
+        seen.append(pixels.flip(3))
+    if views == "zoom":
+        side = pixels.shape[-1]
+        edge = max(1, side // _ZOOM)
+        inside = pixels[:, :, edge:-edge, edge:-edge]
+        seen.append(nn.functional.interpolate(inside, size=(side, side), mode="bilinear"))
+    given = [probabilities(voters, view, classes) for view in seen]
+    return given[0] if len(given) == 1 else torch.stack(given).mean(dim=0)
 
 
 def probabilities(voters: Sequence[Voter], pixels: Tensor, classes: int) -> Tensor:
