@@ -23,6 +23,7 @@ from collabteam.features.images import ImageReader, Transform, decoded_batches
 from collabteam.features.store import FeatureStore
 from collabteam.storage.files import damaged, file_digest, make_folder, parse_json, replacing_path
 from collabteam.storage.layout import RoundFiles
+from collabteam.team.strangers import HeadsWithDistance
 
 _ZOOM = 16
 """The nearer view leaves out this part of the side, at each edge."""
@@ -64,10 +65,19 @@ class OneOfMany(Voter):
 
 
 class MultiLabel(Voter):
-    """A network with one output for each class, the log odds of *true*."""
+    """A network with one output for each class, the log odds of *true*.
+
+    Further outputs are log odds that the crop shows none of the classes. They lower the
+    probabilities of all classes, so that votes, joint confidence, calibration and thresholds
+    take account of them.
+    """
 
     def probabilities(self, outputs: Tensor) -> Tensor:  # noqa: D102
-        return outputs.sigmoid()
+        classes = len(self.columns)
+        prob = outputs[:, :classes].sigmoid()
+        for none in range(classes, outputs.shape[1]):
+            prob = prob * (-outputs[:, none, None]).sigmoid()
+        return prob
 
 
 class OneVsRestHeads(MultiLabel):
@@ -77,13 +87,22 @@ class OneVsRestHeads(MultiLabel):
 
     Args:
         dim: Length D of a feature vector.
-        columns: The classes that it votes on.
+        columns: The K classes that it votes on.
         digest: Hash of the backbone, as :class:`collabteam.features.extractor.FeatureExtractor`
             has it; ``""`` until it is trained.
+        strangers: ``off``: a head for each class; ``none``: one more, for *none of these*;
+            ``distance``: also the distance to the classes.
     """
 
-    def __init__(self, dim: int, columns: Sequence[int], digest: str = "") -> None:
-        super().__init__(nn.Linear(dim, len(columns)), columns)
+    def __init__(
+        self, dim: int, columns: Sequence[int], digest: str = "", strangers: str = "off"
+    ) -> None:
+        network: nn.Module
+        if strangers == "distance":
+            network = HeadsWithDistance(dim, len(columns))
+        else:
+            network = nn.Linear(dim, len(columns) + (strangers == "none"))
+        super().__init__(network, columns)
         self.digest = digest
 
 

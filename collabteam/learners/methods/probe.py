@@ -12,13 +12,20 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
+from collabteam.catalog.records import NONE
 from collabteam.features.extractor import backbones_of
 from collabteam.learners.base import FitEnvironment, FoldTask, Learner
+from collabteam.learners.strangers import fit_distance
 from collabteam.settings.fields import setting
+from collabteam.team.strangers import ClassDistance
 from collabteam.team.team import OneVsRestHeads, Voter
 
 _PENALTIES = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
 """Penalties that are tried, the strongest first."""
+FEWEST_UNKNOWN = 10
+"""Crops verified as 'unknown' from which on they get a head of their own."""
+NEVER = -40.0
+"""Log odds of what is never the case."""
 
 
 class ProbeLearner(Learner):
@@ -27,6 +34,9 @@ class ProbeLearner(Learner):
     The sum of the class-balanced logistic loss and ``penalty / 2 * |w|^2``, on standardised
     features that are scaled to a length of about 1, is minimised by L-BFGS. The fit takes seconds,
     and does not depend on the number of threads, because it computes on one.
+
+    With ``strangers``, the probability of each class is multiplied by that of not being an object
+    of no class.
     """
 
     continues = False
@@ -44,6 +54,17 @@ class ProbeLearner(Learner):
             help="strength of the L2 penalty; 0 chooses it, by the loss on one of the training "
             "folds",
         )
+        strangers: str = setting(
+            "off",
+            choices={
+                "off": "verified 'unknown' crops teach each head *false*, and no more",
+                "none": "they also teach a head of their own, *none of these*",
+                "distance": "and crops far from all verified crops of the classes count as none of "
+                "these, which also catches what nobody has verified",
+            },
+            when_absent="off",
+            help="how objects of no class are told from the classes",
+        )
 
     def groups(self, classes: Sequence[str]) -> list[tuple[int, ...]]:  # noqa: D102
         return [tuple(range(len(classes)))]
@@ -52,22 +73,48 @@ class ProbeLearner(Learner):
         self, classes: Sequence[str], columns: tuple[int, ...], fetch: bool = True
     ) -> Voter:
         dim = sum(backbone.dim for backbone in backbones_of(self.shared.features))
-        return OneVsRestHeads(dim, columns)
+        return OneVsRestHeads(dim, columns, strangers=self.settings.strangers)
 
     def fit(self, task: FoldTask, env: FitEnvironment) -> list[Voter]:  # noqa: D102
         trains = np.flatnonzero(task.trains)
         with env.listener.stage(f"{env.title}: {len(trains)} crops", None, "crops"), one_thread():
             features = task.features[task.rows[trains]]
-            targets = targets_of(task.labels[trains], len(task.classes))
             weights = torch.from_numpy(task.weights[trains])
-            penalty = self.settings.penalty or self._choose(
-                features, targets, weights, task.folds[trains]
-            )
-            weight, bias = fit_heads(features, targets, weights, [penalty])[penalty]
+            labels, folds = task.labels[trains], task.folds[trains]
+            targets = targets_of(labels, len(task.classes))
+            weight, bias = self._heads(features, targets, weights, folds)
+            state = {"weight": weight, "bias": bias}
+            if self.settings.strangers != "off":
+                none = torch.from_numpy((labels == NONE).astype(np.float32))[:, None]
+                head = torch.zeros(1, features.shape[1]), torch.tensor([NEVER])
+                if none.sum() >= FEWEST_UNKNOWN:
+                    head = self._heads(features, none, weights, folds)
+                state = {"weight": torch.cat([weight, head[0]]), "bias": torch.cat([bias, head[1]])}
+            if self.settings.strangers == "distance":
+                # A team's own labels may be strangers.
+                sure = (labels != NONE) & task.human[trains]
+                chosen = torch.from_numpy(sure)
+                distance = fit_distance(
+                    features[chosen], labels[sure], weights[chosen], folds[sure], len(task.classes)
+                )
+                if distance is None:
+                    distance = ClassDistance(features.shape[1], len(task.classes))
+                    distance.limit.fill_(-NEVER)
+                state = {f"heads.{name}": tensor for name, tensor in state.items()}
+                state |= {f"distance.{name}": one for name, one in distance.state_dict().items()}
         columns = tuple(range(len(task.classes)))
-        voter = OneVsRestHeads(task.features.dim, columns, task.features.digest)
-        voter.network.load_state_dict({"weight": weight, "bias": bias})
+        voter = OneVsRestHeads(
+            task.features.dim, columns, task.features.digest, self.settings.strangers
+        )
+        voter.network.load_state_dict(state)
         return [voter]
+
+    def _heads(
+        self, features: Tensor, targets: Tensor, weights: Tensor, folds: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
+        """Fit heads (K, D), (K,) for targets (N, K)."""
+        penalty = self.settings.penalty or self._choose(features, targets, weights, folds)
+        return fit_heads(features, targets, weights, [penalty])[penalty]
 
     def _choose(
         self, features: Tensor, targets: Tensor, weights: Tensor, folds: NDArray[np.int64]
