@@ -18,6 +18,7 @@ from collabteam.rounds.evaluation import (
     coverage,
     expected_precision,
     mean_recall,
+    pool_weights,
     wilson_interval,
 )
 from collabteam.rounds.selection_rules.quantile import Quantile
@@ -121,6 +122,51 @@ def test_expected_precision_counts_strangers_as_wrong() -> None:
     )
     assert (share, count) == (0.5, 2)
     assert nothing == (None, 0)
+
+
+@settings(deadline=None)
+@given(CROPS, st.lists(st.floats(0, 9), min_size=40, max_size=40))
+def test_a_weighted_estimate_counts_a_crop_as_often_as_it_weighs(
+    crops: list[tuple[int, tuple[float, ...]]], drawn: list[float]
+) -> None:
+    prob, labels = _arrays(crops)
+    weights = np.array(drawn[: len(crops)])
+    if not weights.sum() > 0:
+        return
+    policy, rule = Consensus(), Quantile(quantile=0.0)
+    verdicts = policy.vote(prob)
+    estimates = expected_precision(prob, labels, 3, policy, rule, weights)
+    for branch, (share, count) in enumerate(estimates):
+        mine = verdicts.branch == branch
+        # A crop has 16 times its weight in copies, less than one more or fewer.
+        copies, room = 16 * weights / weights.mean(), int(mine.sum())
+        right, all_of_it = copies[mine & (labels == branch)].sum(), copies[mine].sum()
+        if share is None:
+            assert all_of_it <= room
+        else:
+            assert 0 < count <= room
+            assert abs(share * all_of_it - right) <= 2 * room
+
+
+@given(st.lists(st.integers(0, 5), max_size=30), st.lists(st.integers(0, 5), max_size=30))
+def test_crops_stand_for_all_of_the_pool_in_their_strata(drawn: list[int], pool: list[int]) -> None:
+    weights = pool_weights(np.array(drawn, np.int64), np.array(pool, np.int64))
+    for stratum in set(drawn):
+        mine = weights[np.array(drawn) == stratum]
+        assert mine.sum() == pytest.approx(pool.count(stratum))
+        assert len(set(mine)) == 1
+
+
+def test_many_strangers_in_the_pool_lower_the_estimate() -> None:
+    prob = np.array([[0.9, 0.1]] * 10)
+    labels = np.array([0] * 9 + [-1])
+    weights = pool_weights(np.where(labels < 0, 1, 0), np.array([0] * 50 + [1] * 50))
+    rule = Quantile(quantile=0.0)
+    (plain, _), _ = expected_precision(prob, labels, 2, Consensus(), rule)
+    (counted, crops), _ = expected_precision(prob, labels, 2, Consensus(), rule, weights)
+    assert plain == 0.9
+    assert counted == pytest.approx(0.5, abs=0.03)
+    assert crops == 10
 
 
 @given(st.lists(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))))

@@ -72,6 +72,7 @@ ROUND: dict[str, Any] = {
     },
     "label_noise": None,
     "unknown": None,
+    "strangers": None,
     "seconds": {"train": 1.5},
     "peak_memory_mb": 300.0,
     "finished": "2026-11-22T13:40:00Z",

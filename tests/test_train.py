@@ -36,7 +36,8 @@ from wandb_files import read_run
 
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.reviewing.review_queue import REVIEW_QUEUES, ReviewState
-from collabteam.rounds.records import read_rounds
+from collabteam.rounds.messages import warnings_of_increment
+from collabteam.rounds.records import DrawnClass, Strangers, read_rounds
 from collabteam.settings import ReviewConfig
 from collabteam.team.votes.consensus import Consensus
 from collabteam.team.votes.margin import Margin
@@ -207,6 +208,23 @@ def test_strangers_train_as_nobodys(trained: Trained) -> None:
     assert first["train_size"] == sum(verified.values())
 
 
+def test_an_estimate_that_counts_no_strangers_says_so(trained: Trained) -> None:
+    record = read_rounds(Catalog(trained.folder).workspace)[0]
+    row = DrawnClass(candidates=9, taken=9, shortfall=0, expected_precision=1.0)
+    report = dict.fromkeys(CLASSES, row)
+    blind = record.model_copy(update={"strangers": None})
+    (text,) = warnings_of_increment(1, report, blind, 9)
+    assert "does not count objects of no class" in text
+    few = dict.fromkeys(CLASSES, 0.5)
+    counted = Strangers(verified=4, share=0.3, unseen=0.25, expected_precision=few)
+    *told, last = warnings_of_increment(
+        1, report, record.model_copy(update={"strangers": counted}), 9
+    )
+    assert len(told) == len(CLASSES)
+    assert all("only 50% of such a draw" in text and "strangers counted" in text for text in told)
+    assert "leaves out 25.0% of the pool" in last
+
+
 def test_what_the_detector_proposed_as_unknown_is_verified_where_asked_for(
     finished: Path, call: Call
 ) -> None:
@@ -219,6 +237,23 @@ def test_what_the_detector_proposed_as_unknown_is_verified_where_asked_for(
         label for crop_id, label in zip(index.crop_id, index.proposed, strict=True) if crop_id in i0
     )
     assert proposed == {"unknown": 7} | dict.fromkeys(CLASSES, 40)
+
+    # The estimate of an increment counts them: each fold crop stands for those with its proposal.
+    folder = finished / "sim"
+    fold_of = read_json(folder / "round-0" / "folds.json")
+    rows = [
+        row for row, crop_id in enumerate(index.crop_id)
+        if crop_id in i0 and index.human[row] != "unusable" and fold_of[index.track[row]] == 0
+    ]  # fmt: skip
+    pool = np.isin(np.array(index.crop_id), list(probabilities(folder)["round-0"]))
+    there, drawn = Counter(index.proposed[pool]), Counter(index.proposed[rows])
+    weights = np.array([there[name] / drawn[name] for name in index.proposed[rows]])
+    strangers = index.human[rows] == "unknown"
+    said = rounds(folder)[0]["strangers"]
+    assert said["verified"] == strangers.sum() > 0
+    assert said["share"] == pytest.approx(weights[strangers].sum() / weights.sum())
+    seen = sum(there[name] for name in drawn)
+    assert said["unseen"] == pytest.approx(1 - seen / sum(there.values()))
 
 
 def test_the_command_says_what_it_made_and_what_comes_next(trained: Trained) -> None:

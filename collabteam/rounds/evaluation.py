@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from collabteam.rounds.selection import SelectionRule
 from collabteam.team.voting import ABSTAIN, Verdicts, VotePolicy
 
+_COPIES = 16
+"""Mean number of copies of a crop in a weighted estimate."""
+
 Recall = dict[str, dict[str, float | None]]
 
 
@@ -71,12 +74,13 @@ def expected_precision(
     classes: int,
     policy: VotePolicy,
     rule: SelectionRule,
+    weights: NDArray[np.float64] | None = None,
 ) -> list[tuple[float | None, int]]:
     """Estimate the precision of an increment on human-labelled crops that did not train.
 
     The same selection is applied to the out-of-fold crops. The pool differs from them: its
-    easiest crops leave it round by round, and objects of no class are rarer among verified
-    crops; so this is an estimate, not a bound.
+    easiest crops leave it round by round, and, unless there are weights, objects of no class are
+    rarer among verified crops; so this is an estimate, not a bound.
 
     Args:
         prob: (N, B) out-of-fold probability of *true*, 0 to 1.
@@ -84,16 +88,47 @@ def expected_precision(
         classes: Number of classes B.
         policy: Makes the verdicts.
         rule: Makes the selection.
+        weights: (N,) how many crops of the pool each crop stands for, of :func:`pool_weights`;
+            None if each counts the same.
 
     Returns:
         Per class the share of right labels among its candidates, and the number of candidates.
     """
-    verdicts = policy.vote(prob)
+    each = np.arange(len(labels))
+    if weights is not None:
+        # A rule sees copies of a crop, in proportion to its weight.
+        ends = np.floor(np.cumsum(weights) / weights.mean() * _COPIES) if len(weights) else weights
+        each = np.repeat(each, np.diff(ends, prepend=0.0).astype(np.int64))
+    verdicts = policy.vote(prob[each])
     estimates = []
     for branch in range(classes):
-        positions = rule.candidates(verdicts, branch)
-        estimates.append((_share(labels[positions] == branch), len(positions)))
+        chosen = each[rule.candidates(verdicts, branch)]
+        estimates.append((_share(labels[chosen] == branch), len(np.unique(chosen))))
     return estimates
+
+
+def pool_weights(sample: NDArray[np.int64], pool: NDArray[np.int64]) -> NDArray[np.float64]:
+    """How many crops of the pool each crop of a sample stands for.
+
+    The sample is drawn at random within strata, such as the crops that a detector proposed as the
+    same class, but from each stratum another share: i0 takes as many crops of a rare class as of
+    a frequent one, and fewer that are proposed as ``unknown``.
+
+    Args:
+        sample: (N,) stratum of each crop of the sample, 0 or more.
+        pool: (P,) stratum of each crop of the pool.
+
+    Returns:
+        (N,) weights; their sum is the number of crops of the pool in strata with a sample.
+
+    Example:
+        >>> pool_weights(np.array([0, 0, 1]), np.array([0, 1, 1, 1, 2])).tolist()
+        [0.5, 0.5, 3.0]
+    """
+    size = int(max(sample.max(initial=-1), pool.max(initial=-1))) + 1
+    drawn, there = np.bincount(sample, minlength=size), np.bincount(pool, minlength=size)
+    weights: NDArray[np.float64] = there[sample] / np.maximum(drawn, 1)[sample]
+    return weights
 
 
 def wilson_interval(

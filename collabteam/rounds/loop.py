@@ -131,7 +131,8 @@ def make_round(plan: RoundPlan, runner: Runner) -> RoundRecord:
     ]
     del pixels  # the largest of all inputs; no later stage needs it
     voting = runner.run(Elect(plan, predictions))
-    fold_figures = runner.run(EvaluateFolds(plan, predictions))
+    rows = {one.fold: training.rows[folds == one.fold] for one in predictions}
+    fold_figures = runner.run(EvaluateFolds(plan, index, rows, predictions))
     team = voting_team(plan.learner, plan.files, plan.classes, voting, plan.device, plan.extractor)
     scored = runner.run(
         ScorePool(

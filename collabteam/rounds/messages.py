@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collabteam.rounds.evaluation import wilson_interval
-from collabteam.rounds.records import DrawnClass, ExpectedPrecision, RoundRecord, mean_of
+from collabteam.rounds.records import DrawnClass, RoundRecord, mean_of
 from collabteam.storage.workspace import Workspace
 
 LOW_PRECISION = 0.95
@@ -123,21 +123,20 @@ def few_objects(name: str, count: int, folds: int) -> str:
 
 
 def warnings_of_increment(
-    number: int,
-    report: dict[str, DrawnClass],
-    estimates: dict[str, ExpectedPrecision],
-    wanted: int,
+    number: int, report: dict[str, DrawnClass], before: RoundRecord, wanted: int
 ) -> Iterator[str]:
     """Warn of an increment that is small or may be wrong.
 
     Args:
         number: The round.
         report: Content of ``increment.json``.
-        estimates: ``expected_precision`` of the record of the round before.
+        before: Record of the round before, with the estimates.
         wanted: Crops asked for per class.
     """
     for name, row in report.items():
-        guess = row.expected_precision
+        guess, counting = row.expected_precision, ""
+        if before.strangers is not None and guess is not None:
+            guess, counting = before.strangers.expected_precision[name], ", strangers counted"
         if row.shortfall:
             yield (
                 f"round {number}, class {name}: {row.taken} of {wanted} crops; its "
@@ -149,17 +148,29 @@ def warnings_of_increment(
                 "because the team is sure of no human-labelled fold crop of the class"
             )
         elif guess < LOW_PRECISION:
-            count = estimates[name].crops
+            count = before.expected_precision[name].crops
             lower, _ = wilson_interval(np.array([guess]), np.array([count]), z=1.645)
             yield (
                 f"round {number}, class {name}: only {guess:.0%} of such a draw would be "
-                f"right, judged on {count} human-labelled fold crops (at least "
+                f"right, judged on {count} human-labelled fold crops{counting} (at least "
                 f"{lower[0]:.0%} with 95% confidence); wrong labels teach the "
                 "team its own mistakes: verify more crops (seed_per_class), train longer "
                 "(optim.epochs), or raise quantile"
             )
     if not any(row.taken for row in report.values()):
         yield f"round {number} adds nothing: the team is sure of no crop"
+    elif before.strangers is None:
+        yield (
+            f"round {number}: the estimated precision of this draw does not count objects of no "
+            "class, because no fold crop is verified as 'unknown': if the camera has such objects, "
+            "verify some (seed_unknown)"
+        )
+    elif before.strangers.unseen:
+        yield (
+            f"round {number}: the estimated precision of this draw leaves out "
+            f"{before.strangers.unseen:.1%} of the pool, because no fold crop with their proposals "
+            "is verified (seed_unknown for those proposed as 'unknown')"
+        )
 
 
 def damaged_fold(file: Path, error: Exception) -> str:

@@ -60,6 +60,24 @@ class ExpectedPrecision(Part):
     crops: Count = Field(description="Crops that the share rests on.")
 
 
+class Strangers(Part):
+    """Objects of no class in the pool, as far as verified crops tell.
+
+    Each crop counts as often as crops with the same proposal occur in the pool per verified one.
+    """
+
+    verified: Count = Field(description="Fold crops that a person verified as 'unknown'.")
+    share: Share = Field(description="Estimated share of such objects in the pool.")
+    unseen: Share = Field(
+        description="Share of the pool whose proposals no verified fold crop has; the estimates "
+        "leave it out."
+    )
+    expected_precision: dict[str, Share | None] = Field(
+        description="Per class, the estimated precision of the next increment with such objects "
+        "counted; null where the selection takes no verified crop."
+    )
+
+
 class DrawnClass(Part):
     """Crops of one class that are drawn for an increment."""
 
@@ -266,6 +284,11 @@ class RoundRecord(Record):
     unknown: UnknownObjects | None = Field(
         description="Objects of none of the classes; null if none is known."
     )
+    strangers: Strangers | None = Field(
+        default=None,
+        description="Estimates that count objects of none of the classes; null if no fold crop is "
+        "verified as 'unknown', and in rounds of earlier versions.",
+    )
     seconds: dict[str, Annotated[Number, Field(ge=0)]] = Field(
         description="Wall-clock time per stage, in seconds."
     )
@@ -312,6 +335,10 @@ class RoundRecord(Record):
             ("recall.human", self.recall.human),
             ("recall.test", self.recall.test or self.recall.human),
             ("increment", self.increment or self.voting),
+            (
+                "strangers.expected_precision",
+                self.strangers.expected_precision if self.strangers else self.voting,
+            ),
         ]
         for key, rows in named:
             if set(rows) != set(self.classes):

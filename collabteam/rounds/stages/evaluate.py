@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from collabteam.catalog import Catalog, CropIndex, LabelEvent
+from collabteam.catalog import NONE, Catalog, CropIndex, LabelEvent
 from collabteam.catalog.texts import TextColumn
 from collabteam.catalog.truth import read_truth
 from collabteam.events import Listener
@@ -15,7 +15,7 @@ from collabteam.rounds import evaluation, messages
 from collabteam.rounds.evaluation import Recall
 from collabteam.rounds.oracle import oracle_answers
 from collabteam.rounds.plan import RoundPlan
-from collabteam.rounds.records import UnknownObjects
+from collabteam.rounds.records import Strangers, UnknownObjects
 from collabteam.rounds.stages.train import FoldPredictions
 from collabteam.rounds.stages.training_set import TrainingSet
 from collabteam.settings import UNKNOWN, TrainConfig
@@ -34,12 +34,14 @@ class FoldFigures:
         folds: Recall of each fold.
         expected_precision: Per class, estimated share of right labels in an increment, and the
             number of crops behind the estimate.
+        strangers: Objects of no class in the pool; None if nobody verified one.
     """
 
     validation: Recall
     human: Recall
     folds: dict[int, Recall]
     expected_precision: list[tuple[float | None, int]]
+    strangers: Strangers | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +50,14 @@ class EvaluateFolds(Stage[FoldFigures]):
 
     Attributes:
         plan: The round.
+        index: The catalog's crops, with this round's increment.
+        rows: (V,) rows of the crops of each fold, in the order of its predictions.
         predictions: Predictions of all trained folds.
     """
 
     plan: RoundPlan
+    index: CropIndex
+    rows: dict[int, NDArray[np.int64]]
     predictions: list[FoldPredictions]
     name = "folds"
 
@@ -64,15 +70,39 @@ class EvaluateFolds(Stage[FoldFigures]):
         for one, prob, labels in zip(self.predictions, human_prob, human_labels, strict=True):
             folds[one.fold] = evaluation.branch_recall(one.prob_VB, one.labels_V, classes)
             human_folds.append(evaluation.branch_recall(prob, labels, classes))
+        all_prob, all_labels = np.concatenate(human_prob), np.concatenate(human_labels)
         estimates = evaluation.expected_precision(
-            np.concatenate(human_prob), np.concatenate(human_labels),
-            len(classes), self.plan.policy, self.plan.rule,
-        )  # fmt: skip
+            all_prob, all_labels, len(classes), self.plan.policy, self.plan.rule
+        )
         return FoldFigures(
             evaluation.mean_recall(list(folds.values())),
             evaluation.mean_recall(human_folds),
             folds,
             estimates,
+            self._strangers(all_prob, all_labels),
+        )
+
+    def _strangers(self, prob: NDArray[np.float32], labels: NDArray[np.int64]) -> Strangers | None:
+        """Estimate how many objects of no class there are, and what they do to an increment."""
+        verified = int((labels == NONE).sum())
+        if not verified:
+            return None
+        plan, proposals = self.plan, self.index.proposed.codes.astype(np.int64)
+        rows = np.concatenate([self.rows[one.fold][one.is_human_V] for one in self.predictions])
+        sample, pool = proposals[rows], proposals[plan.pool(self.index)]
+        weights = evaluation.pool_weights(sample, pool)
+        if not weights.sum():
+            return None
+        estimates = evaluation.expected_precision(
+            prob, labels, len(plan.classes), plan.policy, plan.rule, weights
+        )
+        return Strangers(
+            verified=verified,
+            share=float(weights[labels == NONE].sum() / weights.sum()),
+            unseen=float((~np.isin(pool, sample)).mean()),
+            expected_precision={
+                name: share for name, (share, _) in zip(plan.classes, estimates, strict=True)
+            },
         )
 
 

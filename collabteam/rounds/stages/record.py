@@ -123,6 +123,7 @@ class FinishRound(Stage[RoundRecord]):
             ),
             label_noise=self.truth.label_noise,
             unknown=self.truth.unknown,
+            strangers=self.folds.strangers,
             seconds={name: round(self.seconds.get(name, 0.0), 2) for name in TIMED},
             peak_memory_mb=_peak_memory_mb(),
             finished=utc_stamp(),

@@ -100,8 +100,7 @@ class Select(Stage[RoundIncrement]):
         """Warn of an increment that is small or may be wrong."""
         config = self.plan.config
         for text in messages.warnings_of_increment(
-            self.plan.number, output.report, self._before.expected_precision,
-            config.increment_per_class,
+            self.plan.number, output.report, self._before, config.increment_per_class
         ):  # fmt: skip
             listener.warn(text)
 
