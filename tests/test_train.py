@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import (
     CLASSES,
     CROPS,
@@ -35,10 +36,14 @@ from logs import truth_of
 from wandb_files import read_run
 
 from collabteam.catalog import Catalog, Crop, LabelEvent
+from collabteam.events import Listener
+from collabteam.features.devices import Device
 from collabteam.reviewing.review_queue import REVIEW_QUEUES, ReviewState
 from collabteam.rounds.messages import warnings_of_increment
+from collabteam.rounds.plan import RoundPlan
 from collabteam.rounds.records import DrawnClass, Strangers, read_rounds
-from collabteam.settings import ReviewConfig
+from collabteam.rounds.stages.training_set import GatherTrainingSet
+from collabteam.settings import ReviewConfig, TrainConfig, from_record
 from collabteam.team.votes.consensus import Consensus
 from collabteam.team.votes.margin import Margin
 from collabteam.team.voting import ABSTAIN
@@ -485,6 +490,41 @@ def test_an_erring_oracle_is_on_record(root: Path, call: Call) -> None:
     assert record["reviewer"]["error_rate"] == 0.2
     assert 0.08 < record["label_noise"] < 0.35
     assert "20.0% errors" in said.err
+
+
+def test_a_verified_crop_stands_for_its_track_where_asked_for(root: Path, call: Call) -> None:
+    whole = ("data.whole_tracks=true", "optim.epochs=1", "optim.epochs_later=1", "round=1")
+    said = call("train", f"root={root}", "camera=sim", *SMALL, *whole)
+    assert said.code == 0, said.err
+    catalog = Catalog.open(root, "sim")
+    index, folder = catalog.index(), root / "sim"
+    record, later = rounds(folder)
+    verified = np.flatnonzero(index.judged() & ~index.held_out)
+    said_of: dict[int, set[str]] = {}
+    for row in verified:
+        said_of.setdefault(index.track_code[row], set()).add(index.human[row])
+    clear = [code for code, names in said_of.items() if len(names) == 1]
+    mates = np.isin(index.track_code, clear) & ~index.verified() & ~index.held_out
+    assert mates.sum() > 10
+    assert record["train_size"] == len(verified) + mates.sum()
+    # In the later round they train again, and their tracks are drawn from no more.
+    drawn = index.increment_round == 1
+    assert later["train_size"] == record["train_size"] + drawn.sum()
+    assert not np.isin(index.track_code[drawn], list(said_of)).any()
+
+    # They count as one with their track, and are no crops that figures are measured on.
+    config = from_record(TrainConfig, record["settings"])
+    plan = RoundPlan(config, catalog, 0, None, Device(torch.device("cpu"), bf16=False))
+    training = GatherTrainingSet(plan, catalog.index()).compute(Listener())
+    rows = training.rows[~training.is_human]
+    assert set(rows[index.increment_round[rows] < 0]) == set(np.flatnonzero(mates))
+    assert not np.isin(index.track_code[training.rows], index.track_code[index.test]).any()
+    codes = index.track_code[training.rows]
+    np.testing.assert_allclose(np.bincount(codes, training.weights)[np.unique(codes)], 1, rtol=1e-6)
+    labels = dict(zip(codes.tolist(), training.labels.tolist(), strict=True))
+    for code in clear:
+        (name,) = said_of[code]
+        assert labels[code] == (CLASSES.index(name) if name in CLASSES else -1)
 
 
 # --- the pool ----------------------------------------------------------------------------------

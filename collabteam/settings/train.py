@@ -53,6 +53,12 @@ class DataConfig:
         metavar="strong",
         help="augmentation of later rounds; by default as augment",
     )
+    whole_tracks: bool = setting(
+        False,
+        when_absent=False,
+        help="train on the other crops of a track with a verified crop, too, with its label; all "
+        "crops of a track together count as one",
+    )
     batch_size: int = setting(64, ge=2, le=1_000_000, help="crops per training step (paper: 64)")
     eval_batch_size: int = setting(
         16, ge=1, le=1_000_000, affects="speed", help="crops per validation step (paper: 16)"

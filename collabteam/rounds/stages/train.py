@@ -123,12 +123,11 @@ class TrainFold(Stage[FoldPredictions]):
         plan, training = self.plan, self.training
         allowed = self.pool.folds != self.fold
         pool = self.pool.rows[allowed]
-        count = len(training.rows) + len(pool)
         return FoldTask(
             classes=tuple(plan.classes),
             rows=np.concatenate([training.rows, pool]),
             labels=np.concatenate([training.labels, np.full(len(pool), UNLABELLED)]),
-            weights=np.ones(count, np.float32),
+            weights=np.concatenate([training.weights, np.ones(len(pool), np.float32)]),
             human=np.concatenate([training.is_human, np.zeros(len(pool), bool)]),
             folds=np.concatenate([self.folds, self.pool.folds[allowed]]),
             fold=self.fold,

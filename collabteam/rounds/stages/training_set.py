@@ -16,7 +16,7 @@ from collabteam.rounds import messages
 from collabteam.rounds.plan import RoundPlan
 from collabteam.rounds.records import read_folds
 from collabteam.rounds.state import digest, training_digest
-from collabteam.settings import result_settings
+from collabteam.settings import UNKNOWN, result_settings
 from collabteam.stages import Stage
 from collabteam.storage.files import write_json
 
@@ -30,7 +30,8 @@ class TrainingSet:
         crop_id: (N,) names of the crops.
         track: (N,) tracks of the crops.
         labels: (N,) class, -1 for none of the classes.
-        is_human: (N,) whether a person gave the label.
+        is_human: (N,) whether a person gave the label to this crop.
+        weights: (N,) float32, how much each crop counts.
         digest: Hash of the crops and their labels.
         fingerprint: Hash of all inputs of the round; a fold that was trained with another
             fingerprint is not used.
@@ -41,6 +42,7 @@ class TrainingSet:
     track: NDArray[np.object_]
     labels: NDArray[np.int64]
     is_human: NDArray[np.bool_]
+    weights: NDArray[np.float32]
     digest: str
     fingerprint: str
 
@@ -74,17 +76,57 @@ class GatherTrainingSet(Stage[TrainingSet]):
             count = len(np.unique(tracks[labels == branch]))
             if count < folds:
                 raise UserError(messages.few_objects(name, count, folds))
-        own = training_digest(index.crop_id[rows], index.training_labels(rows))
+        names = index.training_labels(rows)
+        if plan.config.data.whole_tracks:
+            more, more_labels = _rest_of_tracks(index, rows, labels)
+            rows = np.concatenate([rows, more])
+            order = np.argsort(rows)
+            rows, labels = rows[order], np.concatenate([labels, more_labels])[order]
+            names = np.array([*plan.classes, UNKNOWN], dtype=object)[labels]
+        own = training_digest(index.crop_id[rows], names)
         before = plan.before.fingerprint if plan.before else ""
+        weights = np.ones(len(rows), np.float32)
+        if plan.config.data.whole_tracks:
+            codes = index.track_code[rows]
+            weights /= np.bincount(codes)[codes].astype(np.float32)
         return TrainingSet(
             rows,
             index.crop_id[rows].astype(str),
-            tracks,
+            index.track[rows],
             labels,
             index.verified()[rows],
+            weights,
             own,
             digest([result_settings(plan.config), own, before]),
         )
+
+
+def _rest_of_tracks(
+    index: CropIndex, rows: NDArray[np.int64], labels: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find the other crops of tracks with a verified crop, and the labels of these.
+
+    A track with two labels gives none: it may show two objects.
+
+    Args:
+        index: The catalog's crops.
+        rows: (N,) rows that train.
+        labels: (N,) their labels.
+
+    Returns:
+        (M,) rows, and (M,) labels.
+    """
+    size = int(index.track_code.max(initial=-1)) + 1
+    lowest, highest = np.full(size, np.iinfo(np.int64).max), np.full(size, UNLABELLED)
+    np.minimum.at(lowest, index.track_code[rows], labels)
+    np.maximum.at(highest, index.track_code[rows], labels)
+    known = np.zeros(size, dtype=bool)
+    known[index.track_code[rows[index.verified()[rows]]]] = True
+    known &= lowest == highest
+    wanted = index.trainable() & ~index.verified() & known[index.track_code]
+    wanted[rows] = False
+    more = np.flatnonzero(wanted)
+    return more, highest[index.track_code[more]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,12 +219,14 @@ class GatherPool(Stage[PoolCrops]):
 
     def compute(self, listener: Listener) -> PoolCrops:
         """Return the crops, without those of the test set's tracks."""
-        plan, index = self.plan, self.index
+        plan, index, training = self.plan, self.index, self.training
         if not plan.learner.uses_pool:
             return PoolCrops(np.zeros(0, np.int64), np.zeros(0, np.int64))
-        rows = np.flatnonzero(plan.pool(index))
+        pool = plan.pool(index)
+        pool[training.rows] = False
+        rows = np.flatnonzero(pool)
         codes, position = np.unique(index.track_code[rows], return_inverse=True)
         names = [str(name) for name in index.track.texts.take(codes).to_pylist()]
-        known = dict(zip(map(str, self.training.track), self.folds.tolist(), strict=True))
+        known = dict(zip(map(str, training.track), self.folds.tolist(), strict=True))
         dealt = pool_folds(names, plan.config.data.folds, plan.config.seed, known)
         return PoolCrops(rows, dealt[position])
