@@ -23,7 +23,7 @@ from collabteam.team.team import OneVsRestHeads, Voter
 _PENALTIES = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
 """Penalties that are tried, the strongest first."""
 FEWEST_UNKNOWN = 10
-"""Crops verified as 'unknown' from which on they get a head of their own."""
+"""Weight of crops verified as 'unknown' from which on they get a head of their own."""
 NEVER = -40.0
 """Log odds of what is never the case."""
 
@@ -87,7 +87,7 @@ class ProbeLearner(Learner):
             if self.settings.strangers != "off":
                 none = torch.from_numpy((labels == NONE).astype(np.float32))[:, None]
                 head = torch.zeros(1, features.shape[1]), torch.tensor([NEVER])
-                if none.sum() >= FEWEST_UNKNOWN:
+                if float(none[:, 0] @ weights) >= FEWEST_UNKNOWN:
                     head = self._heads(features, none, weights, folds)
                 state = {"weight": torch.cat([weight, head[0]]), "bias": torch.cat([bias, head[1]])}
             if self.settings.strangers == "distance":
