@@ -56,9 +56,13 @@ def own_probabilities(folder: Path, index: CropIndex, record: dict) -> dict[int,
     return dict(zip(rows[kept].tolist(), calibrated, strict=True))
 
 
-def test_every_crop_that_no_person_judged_gets_a_verdict(finished: Path, call: Call) -> None:
+@pytest.mark.parametrize("tracks", ["combine", "average"])
+def test_every_crop_that_no_person_judged_gets_a_verdict(
+    finished: Path, call: Call, tracks: str
+) -> None:
     """Against the rule, spelled out track by track."""
-    record = label(call, finished)
+    averaged = tracks == "average"
+    record = label(call, finished, f"tracks={tracks}")
     folder = finished / "sim"
     index = Catalog(folder).index()
     pool = (index.human == "") & ~index.test
@@ -78,8 +82,9 @@ def test_every_crop_that_no_person_judged_gets_a_verdict(finished: Path, call: C
     for track, rows in members.items():
         block = np.stack([prob[row] for row in rows])
         together, disputed = combine_tracks(
-            block, np.zeros(len(rows), dtype=np.int64), 0.5, Consensus()
+            block, np.zeros(len(rows), dtype=np.int64), 1.0 if averaged else 0.5, Consensus()
         )
+        disputed &= not averaged
         voted = Consensus().vote(together)
         name = CLASSES[voted.branch[0]] if voted.branch[0] >= 0 else ""
         contradicted = bool(name and persons[track] - {name})

@@ -81,7 +81,9 @@ class LabelConfig(CommandConfig):
     tracks: str = setting(
         "combine",
         choices={
-            "combine": "the crops of one track are one object with one label",
+            "combine": "the crops of one track are one object with one label, or none if two of "
+            "them have different ones",
+            "average": "the same by the mean log-odds of the crops, whatever single ones say",
             "apart": "each crop gets its own label",
         },
         help="whether tracks or crops get labels",
@@ -90,7 +92,8 @@ class LabelConfig(CommandConfig):
         0.5,
         ge=0,
         le=1,
-        help="how alike the crops of one track are: 0, each adds evidence; 1, no further one does",
+        help="with combine, how alike the crops of one track are: 0, each adds evidence; 1, no "
+        "further one does",
     )
     calibrate: bool = setting(
         True, help="calibrate confidences on human-labelled crops that did not train"

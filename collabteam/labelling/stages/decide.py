@@ -55,10 +55,13 @@ class Decide(Stage[Decision]):
             nothing = np.zeros(0)
             return Decision(Verdicts(nothing.astype(np.int64), nothing), nothing.astype(np.bool_))
         decided, conflicts = self.policy.vote(prob), np.zeros(len(rows), dtype=np.bool_)
-        if config.tracks == "combine":
+        if config.tracks != "apart":
             _, tracks = np.unique(self.plan.index.track_code[rows], return_inverse=True)
-            single = self.plan.policy
-            together, conflicts = combine_tracks(prob, tracks, config.correlation, single)
+            single, averaged = self.plan.policy, config.tracks == "average"
+            correlation = 1.0 if averaged else config.correlation
+            together, conflicts = combine_tracks(prob, tracks, correlation, single)
+            if averaged:
+                conflicts = np.zeros(len(rows), dtype=np.bool_)
             # A threshold bounds the risk of single crops by their own confidence, so tracks add no
             # labels here. Conflicts still remove labels.
             if self.policy.thresholds is None:
