@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ from collabteam.reviewing.review_queue import REVIEW_QUEUES, ReviewState
 from collabteam.rounds.messages import warnings_of_increment
 from collabteam.rounds.plan import RoundPlan
 from collabteam.rounds.records import DrawnClass, Strangers, read_rounds
-from collabteam.rounds.stages.training_set import GatherTrainingSet
+from collabteam.rounds.stages.training_set import GatherPool, GatherTrainingSet
 from collabteam.settings import ReviewConfig, TrainConfig, from_record
 from collabteam.team.votes.consensus import Consensus
 from collabteam.team.votes.margin import Margin
@@ -220,7 +221,7 @@ def test_an_estimate_that_counts_no_strangers_says_so(trained: Trained) -> None:
     blind = record.model_copy(update={"strangers": None})
     (text,) = warnings_of_increment(1, report, blind, 9)
     assert "does not count objects of no class" in text
-    few = dict.fromkeys(CLASSES, 0.5)
+    few: dict[str, float | None] = dict.fromkeys(CLASSES, 0.5)
     counted = Strangers(verified=4, share=0.3, unseen=0.25, expected_precision=few)
     *told, last = warnings_of_increment(
         1, report, record.model_copy(update={"strangers": counted}), 9
@@ -525,6 +526,12 @@ def test_a_verified_crop_stands_for_its_track_where_asked_for(root: Path, call: 
     for code in clear:
         (name,) = said_of[code]
         assert labels[code] == (CLASSES.index(name) if name in CLASSES else -1)
+    # A learner that uses the pool gets no crop twice.
+    of_pool = replace(plan, config=replace(config, learner={"name": "consistency"}))
+    folds = np.zeros(len(training.rows), np.int64)
+    pool = GatherPool(of_pool, index, training, folds).compute(Listener())
+    assert len(pool.rows)
+    assert not np.isin(pool.rows, training.rows).any()
 
 
 # --- the pool ----------------------------------------------------------------------------------
