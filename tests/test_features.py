@@ -14,20 +14,24 @@ import torch
 from conftest import CLASSES, Call, command, environment, one_line, probabilities, read_json, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from collabteam.catalog import Catalog, LabelEvent
+from collabteam.errors import UserError
 from collabteam.events import Listener
 from collabteam.features import store as store_module
 from collabteam.features.backbones import Backbone
 from collabteam.features.devices import Device
 from collabteam.features.extractor import FeatureExtractor
 from collabteam.features.images import decode_rows, decoding_threads
+from collabteam.features.projection import fit_projection
 from collabteam.features.store import FeatureStore
 from collabteam.learners.methods.probe import fit_heads
+from collabteam.rounds.stages.features import FitProjections
 from collabteam.settings import UNUSABLE, FeaturesConfig, SimulationConfig
 from collabteam.simulator.source import SimulatedSource
 from collabteam.sources.crops import ingest_source
+from collabteam.stages import Runner
 from collabteam.testing.learners import small_settings
 
 PROBE = (
@@ -36,6 +40,12 @@ PROBE = (
     "logger=none",
 )  # fmt: skip
 TINY = small_settings("features").features
+OWN = f"weights={TINY.weights}"
+ON_TINY = (
+    *(word for word in PROBE if not word.startswith("features.")),
+    f"features.backbone={TINY.backbone}", f"features.weights={TINY.weights}",
+    f"features.image_size={TINY.image_size}",
+)  # fmt: skip
 
 
 def tiny(config: FeaturesConfig = TINY) -> FeatureExtractor:
@@ -277,3 +287,114 @@ def test_crops_that_came_since_get_features_when_labelled(
     assert new.sum() > 0
     judged = (index.verdict_round[new] == 1) | index.test[new]
     assert judged.all()
+
+
+# -- projections -----------------------------------------------------------------------------------
+
+
+def test_a_projection_keeps_most_of_the_variance_in_equal_parts() -> None:
+    rng = np.random.default_rng(0)
+    mixed = rng.normal(size=(300, 40)) * np.geomspace(10, 0.01, 40) @ rng.normal(size=(40, 40)) + 5
+    features = torch.from_numpy(mixed).float()
+    found = fit_projection(features, 8)
+    small = found.layer()(features)
+    assert small.shape == (300, 8)
+    whole = features.double().var(dim=0, correction=0).sum()
+    strongest = (
+        torch.linalg.svdvals((features - features.mean(0)).double())[:8].square().sum() / 300
+    )
+    kept = small.double().var(dim=0, correction=0)
+    torch.testing.assert_close(kept.sum(), strongest, rtol=1e-4, atol=0)
+    assert kept.sum() > 0.9 * whole
+    assert small.mean(dim=0).abs().max() < 1e-3 * small.abs().max()
+    # As they come, the first would have more than ten times the variance of the last.
+    assert kept.max() / kept.min() < 8
+    distances = torch.cdist(small[:20], small[:20])
+    components = torch.linalg.svd((features - features.mean(0)), full_matrices=False)[2][:8]
+    plain = (features - features.mean(0)) @ components.T
+    torch.testing.assert_close(distances, torch.cdist(plain[:20], plain[:20]), rtol=1e-3, atol=1e-3)
+
+
+def test_a_projection_depends_on_no_thread_and_no_draw() -> None:
+    features = torch.from_numpy(np.random.default_rng(1).normal(size=(200, 64))).float()
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            state = torch.random.get_rng_state()
+            found.append(fit_projection(features, 16))
+            found[-1].layer()
+            assert torch.equal(torch.random.get_rng_state(), state)
+    finally:
+        torch.set_num_threads(before)
+    assert len({one.digest for one in found}) == 1
+    assert fit_projection(features[:150], 16).digest != found[0].digest
+
+
+def test_a_projection_needs_more_crops_and_features_than_numbers() -> None:
+    features = torch.zeros(10, 20)
+    with pytest.raises(UserError, match=r"projection=10: expected less than the 10 crops"):
+        fit_projection(features, 10)
+    with pytest.raises(UserError, match=r"projection=20: expected less than the 20 features"):
+        fit_projection(torch.zeros(30, 20), 20)
+
+
+def test_the_test_set_fits_no_projection(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = Catalog.open(root, "sim")
+    asked: list[int] = []
+    images = Catalog.images
+
+    def watched(self: Catalog, rows: np.ndarray) -> list[bytes]:
+        asked.extend(rows.tolist())
+        return images(self, rows)
+
+    monkeypatch.setattr(Catalog, "images", watched)
+    index = catalog.index()
+    (fitted,) = Runner(Listener()).run(FitProjections(catalog, tiny(), 8))
+    assert set(asked) == set(np.flatnonzero(index.trainable()).tolist())
+    assert index.test.sum() > 50
+    assert len(fitted.weight) == 8
+    # It is fitted once, whatever comes later.
+    assert Runner(Listener()).run(FitProjections(drawn(root, 30, seed=5), tiny(), 8)) == ()
+
+
+@pytest.mark.slow
+def test_projected_features_go_through_the_commands(
+    simulated: Path, tmp_path: Path, call: Call
+) -> None:
+    root = Path(shutil.copytree(simulated, tmp_path / "outputs"))
+    train = ("train", f"root={root}", "camera=sim", *ON_TINY)
+    said = call(*train, "round=0", "features.projection=32")
+    assert said.code == 0, said.err
+    assert "features take 64 bytes a crop" in said.err
+    (table,) = (root / "sim").glob("features-*.lance")
+    (kept,) = (root / "sim").glob("features-*.safetensors")
+    before = kept.read_bytes()
+    heads = load_file(next((root / "sim" / "round-0" / "branches").iterdir()))
+    assert heads["weight"].shape == (3, 32)
+
+    drawn(root, 30, seed=5)
+    for engine in ("torch", "openvino"):
+        said = call("label", f"root={root}", "camera=sim", f"engine={engine}", OWN)
+        assert said.code == 0, said.err
+    said = call(*train, "round=1", "features.projection=32")
+    assert said.code == 0, said.err
+    assert kept.read_bytes() == before
+    assert list((root / "sim").glob("features-*.lance")) == [table]
+
+    one_line(call(*train, "round=2"), "features.projection 32 -> 0")
+    said = call(*train, "round=1", "rollback=0")
+    assert said.code == 2
+    assert "features.projection 32 -> 0: the heads of round 0 need the features" in said.err
+    kept.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    one_line(call("label", f"root={root}", "camera=sim", OWN), str(kept), "other numbers")
+    kept.unlink()
+    one_line(call(*train, "round=1", "features.projection=32"), str(kept), "rollback=-1")
+
+
+def test_a_learner_that_trains_the_network_takes_no_projection(root: Path, call: Call) -> None:
+    said = call(
+        "train", f"root={root}", "camera=sim", "learner=finetune", "reviewer=oracle",
+        "features.projection=8", "logger=none",
+    )  # fmt: skip
+    one_line(said, "features.projection=8 has no effect")

@@ -43,6 +43,7 @@ from stores import BUCKET, bring, objects
 from collabteam.catalog import Catalog, Crop, LabelEvent
 from collabteam.cli.command import find_cameras
 from collabteam.errors import UserError
+from collabteam.features import store as feature_store
 from collabteam.reviewing.session import ReviewSession
 from collabteam.settings import CameraConfig, ReviewConfig
 from collabteam.storage import mirror, tables
@@ -51,7 +52,10 @@ from collabteam.storage.commits import Commit, StoredRecord
 from collabteam.storage.files import write_json
 from collabteam.storage.store import Store
 from collabteam.storage.workspace import CameraInUse, Workspace, registered
+from collabteam.testing.learners import small_settings
 from collabteam.video.spool import Spool, VideoRecord, commit
+
+TINY = small_settings("features").features
 
 
 @dataclass
@@ -371,6 +375,53 @@ def test_a_review_page_sees_what_other_machines_made(
     machine("here")
     now[0] += 31.0
     assert desk.state("ana", "tab", "unsure")["next"].endswith("camera=sim round=2")
+
+
+@pytest.mark.slow
+def test_features_are_computed_once_whichever_machine_goes_on(
+    call: Call, root: str, machine: Elsewhere, simulated: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Killed between two parts on one machine, continued on another: as on one disk."""
+    words = (
+        "camera=sim", "reviewer=oracle", "learner=probe", "team.vote_with=mean", "logger=none",
+        f"features.backbone={TINY.backbone}", f"features.weights={TINY.weights}",
+        f"features.image_size={TINY.image_size}", "features.projection=16", "seed_per_class=40",
+        "increment_per_class=4", "quantile=0.5", "trainer.threads=1",
+    )  # fmt: skip
+    disk = Path(shutil.copytree(simulated, tmp_path / "disk"))
+    said = call("train", f"root={disk}", "round=1", *words)
+    assert said.code == 0, said.err
+
+    bring(simulated, root)
+    monkeypatch.setattr(feature_store, "PART", 256)
+    append, appended = feature_store._BackboneTable._append, list[int]()
+
+    def dies(self: Any, vectors: Any) -> None:
+        append(self, vectors)
+        appended.append(len(vectors))
+        if len(appended) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(feature_store._BackboneTable, "_append", dies)
+    assert call("train", f"root={root}", "round=1", *words).code != 0
+    (kept,) = (name for name in names(root) if name.startswith("sim/features-"))
+    machine("there")
+    said = call("train", f"root={root}", "round=1", *words)
+    assert said.code == 0, said.err
+    assert appended == [256, 256, 88]
+    assert "features of 344 crops" in said.err
+    there = Workspace.at(root, "sim").folder
+    assert [name for name in names(root) if name.startswith("sim/features-")] == [kept]
+    # The header of such a file may be written in any order.
+    assert sorted((there.parent / kept).read_bytes()) == sorted((disk / kept).read_bytes())
+    assert records(there) == records(disk / "sim")
+    assert probabilities(there) == probabilities(disk / "sim")
+
+    machine("elsewhere")
+    said = call("label", f"root={root}", "camera=sim", f"weights={TINY.weights}")
+    assert said.code == 0, said.err
+    assert "features of" not in said.err
 
 
 # -- writers at once -----------------------------------------------------------------------------

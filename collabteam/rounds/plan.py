@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from collabteam.catalog import Catalog, CropIndex
 from collabteam.errors import UserError
 from collabteam.features.devices import Device
-from collabteam.features.extractor import FeatureExtractor
+from collabteam.features.extractor import FeatureExtractor, with_projections
 from collabteam.features.images import Transform
 from collabteam.learners.base import Learner
 from collabteam.learners.folds import check_folds
@@ -122,9 +122,19 @@ class RoundPlan:
         read_sample(self.catalog.workspace)
 
     @cached_property
-    def extractor(self) -> FeatureExtractor:
-        """The frozen backbones that the settings name."""
+    def backbones(self) -> FeatureExtractor:
+        """The frozen backbones that the settings name, without a projection."""
         return FeatureExtractor(self.config.features, self.device)
+
+    @cached_property
+    def extractor(self) -> FeatureExtractor:
+        """The frozen backbones that the settings name, with the camera's projections.
+
+        Raises:
+            UserError: A projection is missing or damaged.
+        """
+        size = self.config.features.projection
+        return with_projections(self.backbones, size, self.catalog.workspace)
 
     def check_features(self) -> None:
         """Make sure that a learner on features has the backbones that it had before.
@@ -134,10 +144,19 @@ class RoundPlan:
         """
         if not self.learner.on_features:
             return
+        if self.before is None:
+            _ = self.backbones.parts
+            return
+        size = from_record(TrainConfig, self.before.settings).features.projection
+        if size != self.config.features.projection:
+            raise UserError(
+                f"features.projection {size} -> {self.config.features.projection}: the heads of "
+                f"round {self.number - 1} need the features that they were trained on: keep it, or "
+                "start over with rollback=-1"
+            )
         digest = self.extractor.digest
-        if self.before is not None:
-            columns, fold = self.learner.groups(self.classes)[0], self.config.data.train_folds[0]
-            check_backbone(voter_file(self.files_before, self.classes, columns, fold), digest)
+        columns, fold = self.learner.groups(self.classes)[0], self.config.data.train_folds[0]
+        check_backbone(voter_file(self.files_before, self.classes, columns, fold), digest)
 
     def transform(self) -> Transform:
         """The transform from crops to pictures; that of the starting networks, if any."""

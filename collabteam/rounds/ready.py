@@ -7,7 +7,7 @@ from collabteam.errors import UserError
 from collabteam.events import Listener
 from collabteam.rounds.records import RoundRecord, read_rounds
 from collabteam.rounds.stages.sample import DrawSample, VerifySample
-from collabteam.rounds.state import check_settings
+from collabteam.rounds.state import check_settings, settled
 from collabteam.settings import TrainConfig, check
 from collabteam.stages import Runner
 
@@ -34,7 +34,7 @@ def check_ready(config: TrainConfig, listener: Listener) -> list[RoundRecord]:
     if config.rollback is not None:
         return rounds
     if rounds:
-        check_settings(rounds[-1], config)
+        check_settings(rounds[-1], settled(config, rounds[-1]))
         return rounds
     if not len(catalog):
         raise UserError(

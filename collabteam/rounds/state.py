@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 
 from collabteam.errors import UserError
 from collabteam.rounds.records import RoundRecord
-from collabteam.settings import TrainConfig, changed_settings
+from collabteam.settings import AUTO, TrainConfig, changed_settings, from_record
 
 
 def digest(content: object) -> str:
@@ -20,6 +21,22 @@ def digest(content: object) -> str:
 def training_digest(crop_ids: Iterable[object], labels: Iterable[object]) -> str:
     """Hash a training set: its crops and their labels."""
     return digest(sorted(zip(map(str, crop_ids), map(str, labels), strict=True)))
+
+
+def settled(config: TrainConfig, record: RoundRecord) -> TrainConfig:
+    """Put what a finished round chose in place of ``features.backbone=auto`` and ``engine=auto``.
+
+    Args:
+        config: All settings.
+        record: A round that builds on features.
+    """
+    before = from_record(TrainConfig, record.settings).features
+    features = config.features
+    if features.backbone == [AUTO]:
+        features = replace(features, backbone=before.backbone)
+    if features.engine == AUTO:
+        features = replace(features, engine=before.engine)
+    return replace(config, features=features)
 
 
 def check_settings(record: RoundRecord, config: TrainConfig) -> None:

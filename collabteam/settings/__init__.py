@@ -29,6 +29,7 @@ from collabteam.settings.records import changed_settings, from_record, result_se
 from collabteam.settings.review import ReviewConfig
 from collabteam.settings.simulation import SimulationConfig
 from collabteam.settings.train import (
+    AUTO,
     LEARNERS,
     DataConfig,
     FeaturesConfig,
@@ -38,6 +39,7 @@ from collabteam.settings.train import (
 )
 
 __all__ = [
+    "AUTO",
     "LEARNERS",
     "MOST_DISAGREEMENT",
     "MOST_SAMPLES",

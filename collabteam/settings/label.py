@@ -63,6 +63,14 @@ class LabelConfig(CommandConfig):
         },
         help="arithmetic",
     )
+    weights: list[str] = setting(
+        [],
+        affects="place",
+        metavar="FILE",
+        is_path=True,
+        help="files with the weights of the frozen backbones, where train was given "
+        "features.weights",
+    )
     check: int = setting(
         1000,
         ge=1,

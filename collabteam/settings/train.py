@@ -21,6 +21,9 @@ LEARNERS: Registry[Any] = Registry(
 )
 """The learners, subclasses of ``collabteam.learners.base.Learner``."""
 
+AUTO = "auto"
+"""Leaves a setting to the first round."""
+
 _AUGMENT = {
     "none": "crops as they are",
     "affine": "mirror, rotate up to 3 degrees, scale by 0.9 to 1.1, shift up to 6 %",
@@ -152,7 +155,8 @@ class FeaturesConfig:
     backbone: list[str] = setting(
         ["tf_efficientnet_lite0"],
         when_absent=["tf_efficientnet_lite0"],
-        help="timm model with pretrained weights; several stand side by side, as in [a,b]",
+        help="timm model with pretrained weights; several stand side by side, as in [a,b]; auto: "
+        "the best of the installed packages by cross-validation on i0, chosen once",
     )
     weights: list[str] = setting(
         [],
@@ -170,16 +174,48 @@ class FeaturesConfig:
         when_absent=96,
         help="side in pixels of the square that a crop is letterboxed to",
     )
+    projection: int = setting(
+        0,
+        ge=0,
+        le=4095,
+        when_absent=0,
+        help="numbers that each backbone's features of a crop are projected to, by their principal "
+        "components; 0: none, all are kept",
+    )
+    engine: str = setting(
+        "torch",
+        choices={
+            "torch": "processor or GPU",
+            "openvino": "processor only; the extra 'openvino'",
+            "auto": "openvino where it is installed, agrees with torch and is faster; decided once",
+        },
+        when_absent="torch",
+        help="library that computes the features",
+    )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something is left to the first round."""
+        return self.backbone == [AUTO] or self.engine == AUTO
 
     def check_together(self) -> None:
-        """Raise unless there is a backbone, and each one only once.
+        """Raise unless there is a backbone, each one only once, or ``auto`` alone.
 
         Raises:
-            UserError: There is none, or one is named twice.
+            UserError: There is none, one is named twice, or names do not go with ``auto``.
         """
         if not self.backbone or len(set(self.backbone)) != len(self.backbone):
             raise UserError(
                 f"features.backbone={self.backbone}: expected one model, or several different ones"
+            )
+        if AUTO in self.backbone and len(self.backbone) > 1:
+            raise UserError(
+                f"features.backbone={self.backbone}: expected auto alone, or the names of models"
+            )
+        if self.backbone == [AUTO] and self.weights:
+            raise UserError(
+                "features.backbone=auto chooses among installed packages: leave features.weights "
+                "out, or name the model that they belong to"
             )
 
 

@@ -84,6 +84,11 @@ class RoundFiles:
         return dict(sorted(found.items()))
 
     @property
+    def features_choice(self) -> Path:
+        """What ``features.backbone=auto`` and ``features.engine=auto`` came to."""
+        return self.folder / "features.json"
+
+    @property
     def branches(self) -> Path:
         """Folder of the networks."""
         return self.folder / "branches"
@@ -221,6 +226,10 @@ class CameraFiles:
     def quarantine(self) -> Path:
         """The pictures that could not be ingested, one per line."""
         return self.folder / "quarantine.jsonl"
+
+    def projection(self, key: str) -> Path:
+        """The projection of the features of one backbone to fewer numbers."""
+        return self.folder / f"features-{key}.safetensors"
 
     def round(self, number: int) -> RoundFiles:
         """The files of a round, 0 or more."""

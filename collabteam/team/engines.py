@@ -1,25 +1,17 @@
-"""Engines that compute a team's probabilities, and the check that they keep its verdicts.
-
-OpenVINO and NNCF (Apache-2.0, the extra ``openvino``) are imported only here, and only when used.
-By default, both write an id into the home folder and report to Google Analytics when imported. Here
-they are imported as if their telemetry package were not installed. This has no effect if other code
-in the process has imported them before.
-"""
+"""Engines that compute a team's probabilities, and the check that they keep its verdicts."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import importlib.util
 import io
 import json
 import logging
 import math
 import shutil
-import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from collabteam.errors import UserError, disk_errors
+from collabteam.features.compiled import Compiled, convert, import_quietly, without_telemetry
 from collabteam.features.devices import set_threads
 from collabteam.features.images import ImageReader, Transform, decoding_threads
 from collabteam.settings import MOST_DISAGREEMENT, TrainerConfig
@@ -129,7 +122,7 @@ class OpenVino(Engine):
         kept: Path,
     ) -> None:
         self.classes, self.transform = team.classes, team.transform
-        openvino = _import("openvino")
+        openvino = import_quietly("openvino")
         self._core = openvino.Core()
         self._trainer = trainer
         has_bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -138,7 +131,7 @@ class OpenVino(Engine):
         if precision == "auto":
             precision = "bf16" if has_bf16 else "fp32"
         self.precision = precision
-        network = _convert(openvino, team)
+        network = convert(_Probabilities(team), team.transform.size)
         finer = ["bf16", "f32"] if has_bf16 else ["f32"]
         if precision == "fp32":
             self.margins: list[float] = []
@@ -146,7 +139,7 @@ class OpenVino(Engine):
             return
         made_by = [openvino.__version__, self._core.get_property("CPU", "FULL_DEVICE_NAME")]
         if precision == "int8":
-            made_by.append(_import("nncf").__version__)
+            made_by.append(import_quietly("nncf").__version__)
         folder = kept / f"{precision}-{_fingerprint(team, made_by)}"
         if not folder.exists():
             with disk_errors():
@@ -164,13 +157,13 @@ class OpenVino(Engine):
 
     def score(self, images: Tensor) -> NDArray[np.float32]:  # noqa: D102
         pixels = images.numpy()
-        prob = self._stages[0](pixels)
+        prob = _prob(self._stages[0], pixels)
         for margin, finer in zip(self.margins, self._stages[1:], strict=True):
             close = (np.abs(prob - 0.5) <= margin).any(axis=1)
-            prob[close] = finer(pixels[close])
+            prob[close] = _prob(finer, pixels[close])
         return prob
 
-    def _load(self, network: Any, finer: list[str], folder: Path) -> list[_Compiled]:
+    def _load(self, network: Any, finer: list[str], folder: Path) -> list[Compiled]:
         """The compiled models, coarse to fine: int8, if requested, precedes the network's own."""
         chunks = [_CHUNK] + [_CHUNK_CLOSE] * len(finer)
         stages = []
@@ -182,21 +175,14 @@ class OpenVino(Engine):
             stages.append(self._compile(network, arithmetic, chunks.pop(0)))
         return stages
 
-    def _compile(self, network: Any, arithmetic: str, crops: int) -> _Compiled:
+    def _compile(self, network: Any, arithmetic: str, crops: int) -> Compiled:
         threads = set_threads(self._trainer.threads)
         # More streams than chunks in a batch would only use memory.
         streams = min(threads, max(1, self._trainer.score_batch_size // crops))
-        network = network.clone()
-        network.reshape([crops, 3, self.transform.size, self.transform.size])
-        settings = {
-            "INFERENCE_PRECISION_HINT": arithmetic,
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": streams,
-            # A pinned thread waits for other processes on its core.
-            "ENABLE_CPU_PINNING": False,
-        }
-        compiled = self._core.compile_model(network, "CPU", settings)
-        return _Compiled(compiled, streams, crops, len(self.classes))
+        return Compiled(
+            self._core, network, self.transform.size, len(self.classes),
+            crops=crops, arithmetic=arithmetic, threads=threads, streams=streams,
+        )  # fmt: skip
 
     def _prepare(
         self,
@@ -221,7 +207,7 @@ class OpenVino(Engine):
             if self.precision == "int8":
                 quantised = _quantise(network, ranges, self.transform.size)
                 openvino.save_model(quantised, part / "network.xml", compress_to_fp16=False)
-            *coarse, exact = (stage(errors) for stage in self._load(network, finer, part))
+            *coarse, exact = (_prob(stage, errors) for stage in self._load(network, finer, part))
             off = [np.abs(prob - exact).max(axis=1) for prob in coarse]
             margins = [min(0.5, float(np.quantile(one, _EXACT, method="higher"))) for one in off]
             write_json(part / "margins.json", {"margins": margins, "crops": len(errors)})
@@ -230,34 +216,6 @@ class OpenVino(Engine):
                 is_ours = other.name.startswith(f"{self.precision}-") or other.name == "preparing"
                 if is_ours and not other.is_symlink():
                     shutil.rmtree(other)
-
-
-class _Compiled:
-    """A compiled model that takes a fixed number of crops, several times at once."""
-
-    def __init__(self, model: Any, streams: int, crops: int, branches: int) -> None:
-        self._crops, self._branches = crops, branches
-        self._queue = _import("openvino").AsyncInferQueue(model, streams)
-        self._queue.set_callback(self._collect)
-        self._prob = np.empty((0, branches), np.float32)
-
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Score (N, 3, S, S) to (N, B) for any N; a crop's scores do not depend on the others."""
-        count = len(images)
-        padded = math.ceil(count / self._crops) * self._crops
-        self._prob = np.empty((padded, self._branches), np.float32)
-        for start in range(0, padded, self._crops):
-            chunk = images[start : start + self._crops]
-            if len(chunk) < self._crops:
-                blank = np.zeros((self._crops - len(chunk), *images.shape[1:]), np.uint8)
-                chunk = np.concatenate([chunk, blank])
-            self._queue.start_async({0: chunk}, start)
-        self._queue.wait_all()
-        # The mean of several networks may leave 0 to 1 by the last digit.
-        return self._prob[:count].clip(0, 1)
-
-    def _collect(self, request: Any, start: int) -> None:
-        self._prob[start : start + self._crops] = request.get_output_tensor(0).data
 
 
 class _Probabilities(nn.Module):
@@ -284,21 +242,9 @@ class _Probabilities(nn.Module):
         return probabilities(voters, torch.cat(features, dim=1), self.classes)
 
 
-def _convert(openvino: Any, team: Team) -> Any:
-    """Convert the team to an OpenVINO model with a dynamic batch size."""
-    side = team.transform.size
-    example = torch.zeros(2, 3, side, side, dtype=torch.uint8)
-    with warnings.catch_warnings(), _without_telemetry(), torch.inference_mode():
-        # torch.jit.trace is deprecated. OpenVINO takes what torch.export gives, too, and the models
-        # are equally fast, but making one takes four times as long (2026.4, torch 2.14).
-        warnings.simplefilter("ignore")
-        # The model owns its weights: the team's may be freed or trained further.
-        return openvino.convert_model(
-            _Probabilities(team).eval(),
-            example_input=example,
-            input=openvino.PartialShape([-1, 3, side, side]),
-            share_weights=False,
-        )
+def _prob(stage: Compiled, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Probabilities (N, B); the mean of several networks may leave 0 to 1 by the last digit."""
+    return stage(pixels).clip(0, 1)
 
 
 def _quantise(network: Any, images: NDArray[np.uint8], side: int) -> Any:
@@ -308,7 +254,7 @@ def _quantise(network: Any, images: NDArray[np.uint8], side: int) -> Any:
     saves no time. The ranges of the numbers come from the images (post-training quantisation,
     NNCF).
     """
-    nncf = _import("nncf")
+    nncf = import_quietly("nncf")
     crops = [images[i : i + 1] for i in range(len(images))]
     log = logging.getLogger("nncf")
     chatter = [log, logging.getLogger("torch.utils.cpp_extension")]
@@ -317,7 +263,7 @@ def _quantise(network: Any, images: NDArray[np.uint8], side: int) -> Any:
         one.setLevel(logging.ERROR)
     try:
         with (
-            _without_telemetry(),
+            without_telemetry(),
             warnings.catch_warnings(),
             contextlib.redirect_stdout(io.StringIO()),
         ):
@@ -372,26 +318,6 @@ def _fingerprint(team: Team, made_by: Sequence[str]) -> str:
             found.update(f"{voter.columns[0]} {name} {tuple(tensor.shape)}".encode())
             found.update(tensor.contiguous().numpy().tobytes())
     return found.hexdigest()
-
-
-def _import(package: str) -> Any:
-    """Import OpenVINO or NNCF without its telemetry."""
-    with _without_telemetry():
-        return importlib.import_module(package)
-
-
-@contextlib.contextmanager
-def _without_telemetry() -> Iterator[None]:
-    """Let imports of the telemetry package fail; both packages support its absence."""
-    name = "openvino_telemetry"
-    before = sys.modules.get(name)
-    sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[name]
-        if before is not None:
-            sys.modules[name] = before
 
 
 class Disagreement(UserError):

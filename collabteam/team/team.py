@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from collabteam.catalog import Catalog
 from collabteam.errors import UserError
-from collabteam.features.devices import Device
+from collabteam.features.devices import Device, one_thread
 from collabteam.features.extractor import FeatureExtractor
 from collabteam.features.images import ImageReader, Transform, decoded_batches
 from collabteam.features.store import FeatureStore
@@ -326,8 +326,10 @@ class Team(Engine):
         Returns:
             (N, B) float32, 0 to 1.
         """
-        prob = probabilities(self.voters, features.to(self.device.torch), len(self.classes))
-        return prob.cpu().numpy()
+        # On several threads, the sums of a linear layer may have another order.
+        with one_thread():
+            prob = probabilities(self.voters, features.to(self.device.torch), len(self.classes))
+            return prob.cpu().numpy()
 
     def score_rows(  # noqa: D102
         self, reader: ImageReader, rows: NDArray[np.int64], batch_size: int

@@ -44,7 +44,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from conftest import SMALL
+from conftest import SMALL, probabilities
 from conftest import start as start_command
 from reviewing import Client, Server, start, visitor
 from stores import bring
@@ -470,13 +470,23 @@ class Kills:
             "train": ["round=1", *SMALL],
             "label": ["trainer.precision=fp32", "trainer.threads=1"],
             "export": [f"to={base / 'to'}", "format=imagefolder"],
-        }
+            "probe": [
+                "round=1", "reviewer=oracle", "learner=probe", "team.vote_with=mean",
+                "features.image_size=24", "features.projection=64", "seed_per_class=40",
+                "increment_per_class=4", "quantile=0.5", "trainer.threads=1", "logger=none",
+            ],
+        }  # fmt: skip
 
     def _prepare(self, name: str, base: Path) -> str:
         base.mkdir(parents=True)
         root = base / "outputs"
         if name == "ingest":
             return f"{self.store}/{base.name}" if self.store else str(root)
+        if name == "probe":  # a camera without rounds, with more crops than a part of features has
+            address = f"{self.store}/{base.name}" if self.store else str(root)
+            made = shell(["simulate", f"root={address}", f"camera={CAMERA}", "crops=1200"])
+            assert made.code == 0, made.err
+            return address
         if self.store:
             bring(self.trained, f"{self.store}/{base.name}")
             return f"{self.store}/{base.name}"
@@ -485,6 +495,9 @@ class Kills:
 
     def _digest(self, name: str, base: Path, root: str) -> str:
         exported = ""
+        if name == "probe":
+            folder = registered(root)[CAMERA].folder
+            exported = repr(sorted(probabilities(folder).items()))
         if name == "export":
             (base / "to" / "README.md").unlink()  # it says when
             exported = files_digest(base / "to")

@@ -55,9 +55,10 @@ class OpenEngine(Stage[OpenedEngine]):
                 round is damaged.
         """
         plan, config = self.plan, self.plan.config
+        load = partial(load_team, plan.files, weights=config.weights)
         engine = open_engine(
-            partial(load_team, plan.files), plan.files, config.engine, self.precision,
-            config.trainer, self._calibration_crops,
+            load, plan.files, config.engine, self.precision, config.trainer,
+            self._calibration_crops,
         )  # fmt: skip
         # The scores of training, in the precision of its machine, can be used again.
         is_trained = config.engine == "torch" and {
@@ -119,7 +120,8 @@ class CompareEngine(Stage[EngineCheck]):
         rng = np.random.default_rng([config.seed, *b"check"])
         count = min(config.check, len(self.rows))
         sample = np.sort(rng.choice(self.rows, count, replace=False))
-        exact = load_team(plan.files, replace(config.trainer, precision="fp32"))
+        trainer = replace(config.trainer, precision="fp32")
+        exact = load_team(plan.files, trainer, config.weights)
         title = f"comparing {engine.kind} in {engine.precision} with torch in fp32"
         with listener.stage(title, len(sample), "crops") as advance:
             found = check_engine(

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from collabteam.errors import UserError
 from collabteam.features.backbones import Backbone
+from collabteam.features.devices import one_thread
 from collabteam.features.extractor import backbones_of
 from collabteam.learners.base import FoldTask
 from collabteam.learners.batches import Batch
-from collabteam.learners.methods.probe import balanced, fit_heads, one_thread, targets_of
+from collabteam.learners.methods.probe import balanced, fit_heads, targets_of
 from collabteam.learners.supervised import SupervisedLearner, SupervisedModule, warmup_cosine
 from collabteam.settings.fields import setting
 from collabteam.team.team import MultiLabel, Voter

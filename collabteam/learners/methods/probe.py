@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,14 +12,15 @@ from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from collabteam.catalog.records import NONE
-from collabteam.features.extractor import backbones_of
+from collabteam.features.devices import one_thread
+from collabteam.features.extractor import dim_of
 from collabteam.learners.base import FitEnvironment, FoldTask, Learner
 from collabteam.learners.strangers import fit_distance
 from collabteam.settings.fields import setting
 from collabteam.team.strangers import ClassDistance
 from collabteam.team.team import OneVsRestHeads, Voter
 
-_PENALTIES = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
+PENALTIES = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
 """Penalties that are tried, the strongest first."""
 FEWEST_UNKNOWN = 10
 """Weight of crops verified as 'unknown' from which on they get a head of their own."""
@@ -72,7 +72,7 @@ class ProbeLearner(Learner):
     def build(  # noqa: D102
         self, classes: Sequence[str], columns: tuple[int, ...], fetch: bool = True
     ) -> Voter:
-        dim = sum(backbone.dim for backbone in backbones_of(self.shared.features))
+        dim = dim_of(self.shared.features)
         return OneVsRestHeads(dim, columns, strangers=self.settings.strangers)
 
     def fit(self, task: FoldTask, env: FitEnvironment) -> list[Voter]:  # noqa: D102
@@ -122,9 +122,9 @@ class ProbeLearner(Learner):
         """Choose the penalty with the smallest loss on the largest of the training folds."""
         names, counts = np.unique(folds, return_counts=True)
         if len(names) < 2:
-            return _PENALTIES[2]
+            return PENALTIES[2]
         held = torch.from_numpy(folds == names[counts.argmax()])
-        found = fit_heads(features[~held], targets[~held], weights[~held], _PENALTIES)
+        found = fit_heads(features[~held], targets[~held], weights[~held], PENALTIES)
         balance = balanced(targets[held], weights[held])
         losses = {
             penalty: float(_loss(features[held] @ weight.T + bias, targets[held], balance))
@@ -194,14 +194,3 @@ def balanced(targets: Tensor, weights: Tensor) -> Tensor:
 
 def _loss(outputs: Tensor, targets: Tensor, balance: Tensor) -> Tensor:
     return (balance * (nn.functional.softplus(outputs) - targets * outputs)).sum()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread, so that sums have the same order on every machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

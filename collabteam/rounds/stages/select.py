@@ -112,11 +112,12 @@ class Select(Stage[RoundIncrement]):
     def _predictions(self, index: CropIndex, listener: Listener) -> Predictions:
         """Votes of the team of the round before; crops that came since then are scored now."""
         plan, files = self.plan, self.plan.files_before
+        trainer, weights = plan.config.trainer, plan.config.features.weights
         return ScorePool(
             plan.catalog, index, plan.pool(index), files.scores(), self._before.fingerprint,
             plan.classes,
             # Load it with the settings of its training, which may have changed since a rollback.
-            lambda: load_team(files, plan.config.trainer), plan.config.trainer.score_batch_size,
+            lambda: load_team(files, trainer, weights), trainer.score_batch_size,
             messages.scoring(plan.number - 1),
         ).compute(listener)  # fmt: skip
 
