@@ -507,7 +507,8 @@ class Kills:
         """Run a command, or kill it after some seconds; the seconds that it took."""
         words = (f"root={root}", f"camera={CAMERA}", *self._words(base)[name])
         began = time.monotonic()
-        process = start_command(name, base, *words, stdout=subprocess.DEVNULL, session=True)
+        run = "train" if name == "probe" else name
+        process = start_command(run, base, *words, stdout=subprocess.DEVNULL, session=True)
         try:
             _, err = process.communicate(timeout=after if after is not None else 300)
         except subprocess.TimeoutExpired:
