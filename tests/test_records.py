@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 
 from collabteam.errors import UserError
+from collabteam.learners.teams import learner_of
 from collabteam.rounds.records import RoundRecord, read_rounds
 from collabteam.rounds.state import check_settings
 from collabteam.settings import (
@@ -133,6 +134,8 @@ def test_the_network_of_an_early_probe_moves_to_its_own_settings(tmp_path: Path)
     early = result_settings(TrainConfig(learner={"name": "probe"}, team=team, data=data))
     record = RoundRecord.read(stored(tmp_path, {"settings": early}), "")
     assert record.image_size == 64
+    learner = learner_of(early)  # with which label scores
+    assert learner.shared.features == FeaturesConfig(["tf_efficientnet_lite1"], [], 64)
     now = TrainConfig(
         learner={"name": "probe"},
         team=TeamConfig(vote_with="mean"),

@@ -10,7 +10,6 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
-    field_validator,
     model_serializer,
     model_validator,
 )
@@ -183,10 +182,6 @@ class UnknownObjects(Part):
     increment: Count = Field(description="Such crops that this round's increment took.")
 
 
-_ON_FEATURES = ("probe", "finetune", "consistency")
-"""Learners whose network moved to ``settings.features``."""
-
-
 class RoundRecord(Record):
     """The record of a finished round of one camera, written last and atomically.
 
@@ -296,32 +291,6 @@ class RoundRecord(Record):
         description="Most memory that the process held so far, in MiB."
     )
     finished: Time = Field(description="When the round was complete, UTC, ISO 8601.")
-
-    @field_validator("settings")
-    @classmethod
-    def _move_network(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """Move the network of ``probe``, ``finetune`` and ``consistency`` to its own settings.
-
-        It stood in ``team`` and ``data`` before there were ``features``, and was pretrained.
-        """
-        groups = {name: settings.get(name) for name in ("learner", "team", "data")}
-        known = {name: group for name, group in groups.items() if isinstance(group, dict)}
-        if len(known) < len(groups) or known["learner"].get("name") not in _ON_FEATURES:
-            return settings
-        if known["team"].get("pretrained") is not True:
-            return settings
-        now, moved = TrainConfig(), {}
-        for group, name in (("team", "backbone"), ("data", "image_size")):
-            value = known[group].get(name)
-            value = [value] if name == "backbone" else value
-            if value != getattr(now.features, name):
-                moved[name] = value
-        for group, name in (
-            ("team", "backbone"), ("team", "attention"), ("team", "pretrained"),
-            ("data", "image_size"),
-        ):  # fmt: skip
-            known[group] = {**known[group], name: getattr(getattr(now, group), name)}
-        return {**settings, **known, **({"features": moved} if moved else {})}
 
     @model_validator(mode="after")
     def _check(self) -> RoundRecord:

@@ -5,6 +5,9 @@ written counts as its ``when_absent``. A removed setting is listed in its schema
 which maps the name to the value that had no effect::
 
     RETIRED: ClassVar[Mapping[str, Any]] = {"attention_ratio": 16}
+
+Settings that moved are put in their place by the schema's static method ``from_older``, which takes
+the settings of a record and returns them as this version would have recorded them.
 """
 
 from __future__ import annotations
@@ -61,7 +64,7 @@ def changed_settings(recorded: Mapping[str, Any], config: Any) -> list[str]:
     Raises:
         UserError: A group names an implementation that is not there, or has other settings.
     """
-    old = dict(recorded)
+    old = dict(_current(type(config), recorded))
     changed = []
     for one in settings_of(type(config)).values():
         before = _take(old, one.name.split("."))
@@ -91,6 +94,7 @@ def from_record(schema: type[T], recorded: Mapping[str, Any]) -> T:
         recorded: Its part of a record's settings. A missing setting takes its ``when_absent``, or
             else its default; a setting unknown to this version is dropped.
     """
+    recorded = _current(schema, recorded)
     parts = {part.name: part.schema for part in groups(schema)[1:] if "." not in part.name}
     given: dict[str, Any] = {}
     for one in dataclasses.fields(schema):  # type: ignore[arg-type]
@@ -102,6 +106,12 @@ def from_record(schema: type[T], recorded: Mapping[str, Any]) -> T:
             value = default_of(one) if absent is UNSET else absent
         given[one.name] = copy.deepcopy(value)
     return schema(**given)
+
+
+def _current(schema: type, recorded: Mapping[str, Any]) -> Mapping[str, Any]:
+    move = getattr(schema, "from_older", None)
+    found: Mapping[str, Any] = recorded if move is None else move(recorded)
+    return found
 
 
 def _value(config: Any, one: Setting) -> Any:

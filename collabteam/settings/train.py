@@ -5,6 +5,7 @@ The defaults are the paper's (Padilha and Ferreira, section 3.1) wherever the pa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -258,6 +259,10 @@ class OptimConfig:
             raise UserError("optim.nesterov=true needs optim.momentum above 0")
 
 
+_MOVED = ("probe", "finetune", "consistency")
+"""Learners whose network was once named by ``team``."""
+
+
 @dataclass
 class TrainConfig(CommandConfig):
     """Settings of ``collabteam.train``."""
@@ -322,6 +327,31 @@ class TrainConfig(CommandConfig):
     trainer: TrainerConfig = group(TrainerConfig, help="hardware")
     logger: LoggerConfig = group(LoggerConfig, preset="wandb", help="training curves")
     runtime: RuntimeConfig = group(RuntimeConfig, preset="core", help="one job of a sweep")
+
+    @staticmethod
+    def from_older(recorded: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Move the network of ``probe``, ``finetune`` and ``consistency`` to its own settings.
+
+        It stood in ``team`` and ``data`` before there were ``features``, and was pretrained.
+        """
+        groups = {name: recorded.get(name) for name in ("learner", "team", "data")}
+        known = {name: group for name, group in groups.items() if isinstance(group, Mapping)}
+        if len(known) < len(groups) or known["learner"].get("name") not in _MOVED:
+            return recorded
+        if known["team"].get("pretrained") is not True:
+            return recorded
+        team, data = TeamConfig(), DataConfig()
+        features = {
+            "backbone": [known["team"].get("backbone", team.backbone)],
+            "image_size": known["data"].get("image_size", data.image_size),
+        }
+        as_now = {"backbone": team.backbone, "attention": team.attention, "pretrained": False}
+        return {
+            **recorded,
+            "team": {**known["team"], **as_now},
+            "data": {**known["data"], "image_size": data.image_size},
+            "features": features,
+        }
 
     def check_together(self) -> None:
         """Raise unless the camera has classes for a team.
