@@ -222,7 +222,8 @@ def test_coarse_arithmetic_leaves_the_verdicts(
         engine, load_team(RoundFiles(folder), ONE), drawer, np.arange(120), 64, POLICY
     )
     assert found.disagreement <= 0.005  # none, of 120
-    assert (found.largest_difference > 1e-4) == (engine.precision != "fp32")
+    if precision == "auto":  # int8 leaves close calls to fp32, on some processors all of these
+        assert (found.largest_difference > 1e-4) == (engine.precision != "fp32")
 
 
 @needs_openvino

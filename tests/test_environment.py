@@ -191,7 +191,7 @@ def test_a_fit_from_python_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     softmax = LEARNERS.load("softmax")
 
     def fit() -> list[dict[str, Any]]:
-        learner = checks.Case(softmax, softmax.Settings(), checks.SMALL).make()
+        learner = checks.Case(softmax, softmax.Settings(), checks.small_settings()).make()
         voters = checks._fit(learner, checks.draw_task(learner, pool=0))
         return [{name: one.sum().item() for name, one in v.state_dict().items()} for v in voters]
 
