@@ -192,11 +192,9 @@ def serve(asked: socket.socket) -> dict[str, Any] | None:
     """
     woken, wakes = os.pipe()
     os.set_blocking(wakes, False)
-    before = {
-        # Ctrl-C is for the commands, and they get it as well.
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
-        signal.SIGCHLD: signal.signal(signal.SIGCHLD, lambda number, frame: None),
-    }
+    # Ctrl-C is for the commands, and they get it as well.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.signal(signal.SIGCHLD, lambda number, frame: None)
     signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
     running: dict[int, int] = {}
     gc.collect()
@@ -217,8 +215,9 @@ def serve(asked: socket.socket) -> dict[str, Any] | None:
             child = os.fork()
             if not child:
                 signal.set_wakeup_fd(-1)
-                for number, handler in before.items():
-                    signal.signal(number, handler)
+                signal.signal(signal.SIGCHLD, before)
+                # Whoever started the tests in the background has Ctrl-C ignored; a command has not.
+                signal.signal(signal.SIGINT, signal.default_int_handler)
                 for number, descriptor in enumerate(streams):
                     os.dup2(descriptor, number)
                 for descriptor in (*streams, status, *running.values(), woken, wakes):
