@@ -32,6 +32,7 @@ from collabteam.features.backbones import Backbone
 from collabteam.features.devices import Device
 from collabteam.features.extractor import ComputedFeatures, FeatureExtractor, Features
 from collabteam.features.images import Pixels, Transform
+from collabteam.features.weights import IN_FOLDER
 from collabteam.learners.base import FitEnvironment, FoldTask, Learner, SharedSettings
 from collabteam.learners.teams import fit_fold, voting_team
 from collabteam.settings import DataConfig, FeaturesConfig, OptimConfig, TeamConfig
@@ -59,7 +60,7 @@ def small_settings(network: str = "team") -> SharedSettings:
         return SharedSettings(TeamConfig(backbone="test_resnet", attention="none"), data, optim)
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
-    file = Path(folder.name) / "model.safetensors"
+    file = Path(folder.name) / IN_FOLDER[0]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         save_file(Backbone("test_resnet", SIDE).network(0).state_dict(), file)
