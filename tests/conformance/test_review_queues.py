@@ -183,7 +183,7 @@ def test_an_own_queue_on_the_page(
     root: Path, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = f"{REPOSITORY}{os.pathsep}{library}"
-    monkeypatch.setattr("reviewing.environment", lambda: {**environment(), "PYTHONPATH": path})
+    monkeypatch.setattr("conftest.environment", lambda: {**environment(), "PYTHONPATH": path})
     name = "our_queue:Newest"
     with serving(root, f"queue={name}") as server:
         client = visitor(server)
