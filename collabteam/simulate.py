@@ -47,7 +47,7 @@ def run(config: SimulateConfig, listener: Listener) -> Outcome:
             f"{config.camera.name}: {summary.added} new crops, {summary.total} in all, "
             f"in {catalog.place}",
             f"a look at some of them: {to}",
-            f"next: python -m collabteam.train camera={config.camera.name} round=2 "
+            f"next: python -m collabteam.train camera={config.camera.name} "
             "experiment=quick reviewer=oracle",
         )
     )

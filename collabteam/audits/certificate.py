@@ -376,7 +376,7 @@ def judge(
 
 def _at_most(errors: int, population: int, wrong: int, sample: int) -> float:
     """Return the chance of at most ``errors`` of the ``wrong`` crops in the sample."""
-    from scipy.stats import binom  # takes more than a second; an audit that is open needs it not
+    from scipy.stats import binom  # takes more than a second, and an open audit does without
 
     least, most = max(0, sample - (population - wrong)), min(errors, wrong, sample)
     share = sample / population

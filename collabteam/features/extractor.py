@@ -131,13 +131,8 @@ class FrozenBackbone:
             return torch.cat([self._forward(part) for part in _parts(images, _CHUNK)])
         if self._engine == "openvino":
             return torch.from_numpy(self._compile(images)(images.numpy()))
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            with ThreadPoolExecutor(threads) as pool:
-                return torch.cat(list(pool.map(self._forward, _parts(images, _PART))))
-        finally:
-            torch.set_num_threads(threads)
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool, one_thread():
+            return torch.cat(list(pool.map(self._forward, _parts(images, _PART))))
 
     def _forward(self, images: Tensor) -> Tensor:
         with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):

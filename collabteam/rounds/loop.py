@@ -127,7 +127,7 @@ def make_round(plan: RoundPlan, runner: Runner) -> RoundRecord:
         plan = replace(plan, config=config)
         plan.check_features()
         training = runner.run(GatherTrainingSet(plan, index))  # its fingerprint names the choice
-    if plan.learner.on_features:
+    if plan.learner.on_features and config.features.projection:
         runner.run(FitProjections(catalog, plan.backbones, config.features.projection))
         with catalog.workspace.transaction("train"):
             pass  # a store has the projection before it has features that need it

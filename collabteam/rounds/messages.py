@@ -169,8 +169,8 @@ def cost(seconds: float, folds: int, quick: float) -> str:
     """
     return (
         f"training will take about {_duration(seconds)} on this machine ({folds} "
-        f"fold{'s' * (folds > 1)}); experiment=quick takes about {_duration(quick)}, from fewer "
-        "verified crops, and is right more often (docs/results.md)"
+        f"fold{'s' * (folds > 1)}); experiment=quick takes about {_duration(quick)}, and asks for "
+        "fewer verified crops"
     )
 
 
