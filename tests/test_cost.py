@@ -50,7 +50,12 @@ def test_hours_are_told_before_they_are_spent(
     (line,) = said(tmp_path, 3000)
     assert "about 3 h 20 min on this machine (5 folds)" in line
     assert "experiment=quick takes about 6 min" in line
-    assert said(tmp_path, 3000, data=DataConfig(train_folds=[0]))
+    assert "(1 fold)" in said(tmp_path, 3000, data=DataConfig(train_folds=[0]))[0]
+    for fold in (0, 1, 2):
+        file = Catalog.open(tmp_path, "cam").workspace.round(0).fold_predictions(fold)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    assert "about 1 h 20 min on this machine (2 folds)" in said(tmp_path, 3000)[0]
     assert not said(tmp_path, 3000, number=1)
     assert not said(tmp_path, 3000, learner={"name": "finetune"})
     assert not said(tmp_path, 100)  # a few minutes at most

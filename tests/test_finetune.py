@@ -64,6 +64,7 @@ def test_branches_share_the_trunk_or_not(
         ("team.backbone=resnet34", "features.backbone=resnet34"),
         ("data.image_size=64", "features.image_size=64"),
         ("team.pretrained=true", "leave it out"),
+        ("team.stem=small", "leave it out"),
         ("features.backbone=[tf_efficientnet_lite0,resnet18]", "name one model"),
     ],
 )

@@ -29,11 +29,16 @@ from collabteam.settings import (
     TeamConfig,
     result_settings,
 )
+from collabteam.settings.checks import shown
 from collabteam.storage.layout import RoundFiles
 from collabteam.team.team import Voter, load_weights, save_voter, voter_file
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
+
+
+_OF_TEAM = ("backbone", "attention", "stem", "pretrained", "weights")
+"""Settings of ``team`` that name a network."""
 
 
 @dataclass(frozen=True)
@@ -204,20 +209,17 @@ class Learner(ABC):
         """Raise on settings that name another network than the one that is used."""
         data, team = self.shared.data, self.shared.team
         for name, value, default in (
-            ("team.backbone", team.backbone, TeamConfig().backbone),
-            ("team.weights", team.weights, TeamConfig().weights),
-            ("team.pretrained", team.pretrained, TeamConfig().pretrained),
+            *((f"team.{n}", getattr(team, n), getattr(TeamConfig(), n)) for n in _OF_TEAM),
             ("data.image_size", data.image_size, DataConfig().image_size),
         ):
             if value == default:
                 continue
             last = name.partition(".")[2]
-            instead = f"set features.{last}={value} in place of it"
-            if name == "team.pretrained":
-                instead = "leave it out; features.backbone is always pretrained"
+            has_twin = last in ("backbone", "weights", "image_size")
+            remedy = f"set features.{last}={value} in place of it" if has_twin else "leave it out"
             raise UserError(
-                f"{name}={str(value).lower() if value is True else value} has no effect with this "
-                f"learner, which takes its network from features.*: {instead}"
+                f"{name}={shown(value)} has no effect with this learner, which takes its network, "
+                f"always pretrained, from features.*: {remedy}"
             )
 
     @property

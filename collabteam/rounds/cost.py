@@ -27,7 +27,8 @@ def tell_cost(plan: RoundPlan, crops: int, listener: Listener) -> None:
     learner, data, classes = plan.learner, plan.config.data, plan.classes
     if plan.number or learner.network != "team" or not isinstance(learner, SupervisedLearner):
         return
-    folds = len(data.train_folds)
+    # A killed command left some behind.
+    folds = sum(not plan.files.fold_predictions(fold).exists() for fold in data.train_folds)
     training = crops * (data.folds - 1) // data.folds
     batches = max(1, training // data.batch_size)
     if crops * learner.epochs(False, batches) * folds * len(learner.groups(classes)) < _FEW:
