@@ -211,7 +211,7 @@ def test_no_camera_at_all(tmp_path: Path, call: Call) -> None:
         (["camera=sim", "optim.nesterov=maybe"], "optim.nesterov=maybe: expected true or false"),
         (["camera=sim", "optim.lr=0"], "optim.lr=0.0: expected 1e-08 or more"),
         (["camera=sim", "round"], "round: expected name=value, such as round=..."),
-        (["camera=sim", "data.train_folds=x"], "data.train_folds=['x']: expected a whole number"),
+        (["camera=sim", "data.train_folds=x"], "data.train_folds=x: expected a whole number"),
         (
             ["camera=sim", "data.train_folds=0,1"],
             "a list has brackets, as in data.train_folds=[a,b]",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from traceback import walk_tb
 from typing import Any, get_args, get_origin
 
@@ -321,11 +322,7 @@ class _Reader:
         """Lists of one element for Hydra, from elements that were typed without brackets."""
         (kind,) = get_args(setting.kind)
         for one in values:
-            try:
-                element = int(one) if kind is int else one
-            except ValueError:
-                element = one  # the check tells what is expected
-            check_value(setting, [element])
+            _check_text(replace(setting, kind=kind), one)
         return ",".join(f"[{quoted(one) if kind is str else one}]" for one in values)
 
     def _implementation(self, setting: Setting, word: str, value: str) -> str:
