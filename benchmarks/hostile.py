@@ -31,8 +31,6 @@ SHARES = {"inputs": 0.3, "kills": 0.4, "store kills": 0.2, "doors": 0.1}
 
 
 def main() -> int:
-    from campaign import Tally, campaign, trained_camera
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--only", choices=SHARES, help="one kind alone")
@@ -42,7 +40,6 @@ def main() -> int:
     kinds = [given.only] if given.only else list(SHARES)
     whole = sum(SHARES[kind] for kind in kinds)
     budget = {kind: 60 * given.minutes * SHARES[kind] / whole for kind in kinds}
-    tallies = {kind: Tally() for kind in kinds}
     spent = dict.fromkeys(kinds, 0.0)
     began: dict[str, float] = {}
 
@@ -65,6 +62,10 @@ def main() -> int:
                 "AWS_SECRET_ACCESS_KEY": "secret", "XDG_CACHE_HOME": f"{folder}/cache",
                 "MPLCONFIGDIR": f"{folder}/plots",
             }  # fmt: skip
+            # Only now: commands are forked from a process with the environment of this import.
+            from campaign import Tally, campaign, trained_camera
+
+            tallies = {kind: Tally() for kind in kinds}
             base = Path(folder)
             (base / "trained").mkdir()
             (base / "tries").mkdir()
