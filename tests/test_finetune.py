@@ -13,6 +13,7 @@ from conftest import Call, one_line, read_json
 from torch import Tensor, nn
 
 from collabteam.catalog import UNLABELLED
+from collabteam.catalog.records import NONE
 from collabteam.learners.base import FitEnvironment, FoldTask, Learner
 from collabteam.learners.methods.consistency import ConsistencyLearner, ConsistencyModule
 from collabteam.learners.methods.finetune import FinetuneLearner
@@ -28,11 +29,12 @@ def task_for(learner: Learner) -> FoldTask:
     return draw_task(learner, crops=96, pool=60)
 
 
-def test_finetuning_starts_from_the_heads_of_the_probe(tmp_path: Path) -> None:
+@pytest.mark.parametrize("strangers", ["off", "none"])
+def test_finetuning_starts_from_the_heads_of_the_probe(strangers: str, tmp_path: Path) -> None:
     """Before the first step the network says what linear heads on its frozen features say."""
     shared = replace(SMALL, features=FeaturesConfig(image_size=24))
-    learner = FinetuneLearner(FinetuneLearner.Settings(), shared)
-    probe = ProbeLearner(ProbeLearner.Settings(penalty=0.01), shared)
+    learner = FinetuneLearner(FinetuneLearner.Settings(strangers=strangers), shared)
+    probe = ProbeLearner(ProbeLearner.Settings(penalty=0.01, strangers=strangers), shared)
     task = task_for(learner)
     features = task.features
     heads = probe.fit(task, FitEnvironment(DEVICE, tmp_path))
@@ -41,6 +43,34 @@ def test_finetuning_starts_from_the_heads_of_the_probe(tmp_path: Path) -> None:
     started = learner.start(task)
     found = Team(task.classes, started, learner.transform, DEVICE).score(task.pixels[rows])
     np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("trunk", ["shared", "separate"])
+def test_objects_of_no_class_teach_an_output_of_their_own(trunk: str, tmp_path: Path) -> None:
+    settings = FinetuneLearner.Settings(trunk=trunk, steps=4, strangers="none")
+    learner = FinetuneLearner(settings, SMALL)
+    task = task_for(learner)
+    strangers = task.rows[task.labels == NONE]
+    kept = task.rows[task.labels == 0]
+
+    def lowered(task: FoldTask) -> tuple[float, float]:
+        """How far the output lowers the probabilities of strangers and of a class."""
+        factors = []
+        voters = learner.fit(task, FitEnvironment(DEVICE, tmp_path))
+        for rows in (strangers, kept):
+            images = learner.transform.normalize(task.pixels[rows])
+            with torch.inference_mode():
+                outputs = [voter.eval().network(images) for voter in voters]
+            assert [out.shape[1] for out in outputs] == [len(one.columns) + 1 for one in voters]
+            factors.append(float(torch.cat([(-out[:, -1]).sigmoid() for out in outputs]).mean()))
+        return factors[0], factors[1]
+
+    of_strangers, of_class = lowered(task)
+    assert of_strangers < of_class - 0.1
+    # A few verified crops of no class are no evidence of what such objects look like.
+    few = task.labels.copy()
+    few[np.flatnonzero(few == NONE)[5:]] = 0
+    assert lowered(replace(task, labels=few)) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -118,18 +118,19 @@ class ConsistencyModule(FinetuneModule):
         pixels = self.task.pixels
         images = pixels.transform.normalize(pixels[rows].to(self.device))
         weak = augment(images, "affine", generator)
-        strong = augment(images, "strong", generator)
         labels, taken = self._verdicts(weak)
-        if not taken.any():
+        # Crops that teach nothing cost no pass. The statistics of a batch need more than one crop.
+        if int(taken.sum()) < 2:
             return torch.zeros((), device=self.device)
+        strong = augment(images[taken], "strong", generator)
         losses = []
         for voter in self.voters:
             outputs = voter.network(strong).float()
-            targets = self.targets(voter.columns, labels)
+            targets = self.targets(voter.columns, labels[taken])
             each = nn.functional.binary_cross_entropy_with_logits(
                 outputs, targets, reduction="none"
             )
-            losses.append((each.mean(dim=1) * taken).mean())
+            losses.append(each.mean(dim=1).sum() / count)
         return torch.stack(losses).sum()
 
     @torch.no_grad()

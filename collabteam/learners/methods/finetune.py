@@ -12,13 +12,20 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from collabteam.catalog.records import NONE
 from collabteam.errors import UserError
 from collabteam.features.backbones import Backbone
 from collabteam.features.devices import one_thread
 from collabteam.features.extractor import backbones_of
 from collabteam.learners.base import FoldTask
 from collabteam.learners.batches import Batch
-from collabteam.learners.methods.probe import balanced, fit_heads, targets_of
+from collabteam.learners.methods.probe import (
+    FEWEST_UNKNOWN,
+    NEVER,
+    balanced,
+    fit_heads,
+    targets_of,
+)
 from collabteam.learners.supervised import SupervisedLearner, SupervisedModule, warmup_cosine
 from collabteam.settings.fields import setting
 from collabteam.team.team import MultiLabel, Voter
@@ -35,6 +42,9 @@ class FinetuneLearner(SupervisedLearner):
     The heads are first fitted on the features of the unchanged backbone, as ``probe`` does
     (linear probing, then fine-tuning: Kumar et al., 2022). Then AdamW trains the whole network on
     the class-balanced logistic loss, with a rate that rises and falls once.
+
+    With ``strangers=none`` a network has one more output, *none of these*. The probability of each
+    class is multiplied by that of not being an object of no class.
     """
 
     network = "features"
@@ -54,6 +64,15 @@ class FinetuneLearner(SupervisedLearner):
         steps: int = setting(300, ge=1, le=10_000_000, help="training steps of a fold")
         lr: float = setting(1e-3, ge=1e-8, help="peak learning rate of AdamW")
         weight_decay: float = setting(0.05, ge=0, help="weight decay of AdamW")
+        strangers: str = setting(
+            "off",
+            choices={
+                "off": "verified 'unknown' crops teach each head *false*, and no more",
+                "none": "they also teach an output of their own, *none of these*",
+            },
+            when_absent="off",
+            help="how objects of no class are told from the classes",
+        )
 
     def check(self, classes: Sequence[str]) -> None:  # noqa: D102
         if len(names := self.shared.features.backbone) > 1:
@@ -74,10 +93,15 @@ class FinetuneLearner(SupervisedLearner):
     def build(  # noqa: D102
         self, classes: Sequence[str], columns: tuple[int, ...], fetch: bool = True
     ) -> Voter:
-        return MultiLabel(self.backbone.network(len(columns), fetch), columns)
+        return MultiLabel(self.backbone.network(len(self._outputs(columns)), fetch), columns)
+
+    def _outputs(self, columns: tuple[int, ...]) -> tuple[int, ...]:
+        """What a network's outputs stand for: classes, and ``NONE``."""
+        return (*columns, NONE) if self.settings.strangers == "none" else columns
 
     def targets(self, columns: tuple[int, ...], labels: Tensor) -> Tensor:  # noqa: D102
-        return (labels[:, None] == torch.tensor(columns, device=labels.device)).float()
+        outputs = torch.tensor(self._outputs(columns), device=labels.device)
+        return (labels[:, None] == outputs).float()
 
     def epochs(self, later: bool, batches: int) -> int:  # noqa: D102
         return math.ceil(int(self.settings.steps) / batches)
@@ -91,11 +115,16 @@ class FinetuneLearner(SupervisedLearner):
         features = task.features[task.rows[trains]]
         targets = targets_of(task.labels[trains], len(task.classes))
         weights = torch.from_numpy(task.weights[trains])
+        is_none = torch.from_numpy((task.labels[trains] == NONE).astype(np.float32))
+        if self.settings.strangers == "none":
+            targets = torch.cat([targets, is_none[:, None]], dim=1)
         with one_thread():
             weight, bias = fit_heads(features, targets, weights, [_PENALTY])[_PENALTY]
+        if self.settings.strangers == "none" and float(is_none @ weights) < FEWEST_UNKNOWN:
+            weight[-1], bias[-1] = 0.0, NEVER
         for voter in voters:
             network: Any = voter.network
-            chosen = list(voter.columns)
+            chosen = list(self._outputs(voter.columns))  # NONE, which is -1, is the last one
             state = {"weight": weight[chosen], "bias": bias[chosen]}
             network.get_classifier().load_state_dict(state)
         return voters
@@ -129,6 +158,9 @@ class FinetuneModule(SupervisedModule):
             each = balanced(targets, weights) / weights[:, None] * weights.sum()
             # (2, K): the weight of a crop that is not of the class, and of one that is.
             both = torch.stack([(each * (1 - targets)).amax(0), (each * targets).amax(0)])
+            # Too few crops of no class teach nothing about the others.
+            few = float((labels == NONE).float() @ weights) < FEWEST_UNKNOWN
+            both[:, len(voter.columns) :] *= not few
             self.class_weights.append(both)
 
     def loss(self, number: int, batch: Batch) -> Tensor:
