@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from torch import Tensor, nn
 
 from collabteam.catalog import UNLABELLED
 from collabteam.catalog.records import NONE
+from collabteam.errors import UserError
 from collabteam.learners.base import FitEnvironment, FoldTask, Learner
 from collabteam.learners.methods.consistency import ConsistencyLearner, ConsistencyModule
-from collabteam.learners.methods.finetune import FinetuneLearner
+from collabteam.learners.methods.finetune import FinetuneLearner, freeze
 from collabteam.learners.methods.probe import ProbeLearner
-from collabteam.settings import FeaturesConfig
+from collabteam.settings import FeaturesConfig, TrainConfig, result_settings
+from collabteam.settings.records import changed_settings
 from collabteam.team.team import MultiLabel, Team
 from collabteam.testing.learners import DEVICE, draw_task, small_settings
 
@@ -43,6 +46,48 @@ def test_finetuning_starts_from_the_heads_of_the_probe(strangers: str, tmp_path:
     started = learner.start(task)
     found = Team(task.classes, started, learner.transform, DEVICE).score(task.pixels[rows])
     np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_first_stages_and_statistics_stay_as_they_are(stays: bool, tmp_path: Path) -> None:
+    more: dict[str, Any] = {} if stays else {"frozen": 0.0, "statistics": "batch"}
+    learner = FinetuneLearner(FinetuneLearner.Settings(steps=4, **more), SMALL)
+    task = task_for(learner)
+    before = {n: t.clone() for n, t in learner.start(task)[0].network.state_dict().items()}
+    after = learner.fit(task, FitEnvironment(DEVICE, tmp_path))[0].network.state_dict()
+    same = {name for name, tensor in after.items() if torch.equal(tensor, before[name])}
+    statistics = {name for name in after if name.endswith(("running_mean", "running_var"))}
+    stages = learner.backbone.network(3).group_matcher(coarse=True)  # type: ignore[operator]
+    first = {name for name in after if re.match(stages["stem"], name)} & set(trained(learner))
+    assert first
+    assert statistics
+    if stays:
+        assert first | statistics <= same
+    else:
+        assert not (first | statistics) & same
+    assert not {name for name in same if name.startswith("fc.")}
+
+
+def trained(learner: FinetuneLearner) -> list[str]:
+    """Names of the parameters of a network."""
+    return [name for name, _ in learner.backbone.network(3).named_parameters()]
+
+
+def test_a_model_that_tells_no_stages_is_refused_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"learner\.frozen=0\.5: none does not tell its stages"):
+        freeze(nn.Linear(2, 2), 0.5, "none")
+
+
+def test_rounds_of_a_version_without_these_settings_trained_everything() -> None:
+    config = TrainConfig(learner={"name": "finetune", "frozen": 0.0, "statistics": "batch"})
+    recorded = result_settings(config)
+    for name in ("frozen", "statistics", "strangers"):
+        recorded["learner"].pop(name, None)
+    assert changed_settings(recorded, config) == []
+    now = TrainConfig(learner={"name": "finetune"})
+    assert changed_settings(recorded, now) == [
+        "learner.frozen 0.0 -> 0.5", "learner.statistics batch -> pretrained",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("trunk", ["shared", "separate"])

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from timm.models import group_parameters
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from collabteam.catalog.records import NONE
 from collabteam.errors import UserError
@@ -43,6 +45,10 @@ class FinetuneLearner(SupervisedLearner):
     (linear probing, then fine-tuning: Kumar et al., 2022). Then AdamW trains the whole network on
     the class-balanced logistic loss, with a rate that rises and falls once.
 
+    The first stages, which know what any picture is made of, stay as they are, and so do the
+    statistics of batch normalisation: those of a batch of few crops would say more of the batch
+    than of the camera.
+
     With ``strangers=none`` a network has one more output, *none of these*. The probability of each
     class is multiplied by that of not being an object of no class.
     """
@@ -64,6 +70,25 @@ class FinetuneLearner(SupervisedLearner):
         steps: int = setting(300, ge=1, le=10_000_000, help="training steps of a fold")
         lr: float = setting(1e-3, ge=1e-8, help="peak learning rate of AdamW")
         weight_decay: float = setting(0.05, ge=0, help="weight decay of AdamW")
+        frozen: float = setting(
+            0.5,
+            ge=0,
+            lt=1,
+            when_absent=0.0,
+            always_recorded=True,
+            help="share of the backbone's stages, from the first, that keep their weights; a round "
+            "of a version before this setting trained all",
+        )
+        statistics: str = setting(
+            "pretrained",
+            choices={
+                "pretrained": "those of the pretrained backbone",
+                "batch": "those of each batch, and for votes their moving average",
+            },
+            when_absent="batch",
+            always_recorded=True,
+            help="statistics that batch normalisation uses",
+        )
         strangers: str = setting(
             "off",
             choices={
@@ -93,7 +118,11 @@ class FinetuneLearner(SupervisedLearner):
     def build(  # noqa: D102
         self, classes: Sequence[str], columns: tuple[int, ...], fetch: bool = True
     ) -> Voter:
-        return MultiLabel(self.backbone.network(len(self._outputs(columns)), fetch), columns)
+        backbone = self.backbone
+        network = backbone.network(len(self._outputs(columns)), fetch)
+        if self.settings.frozen:
+            freeze(network, self.settings.frozen, backbone.name)
+        return MultiLabel(network, columns)
 
     def _outputs(self, columns: tuple[int, ...]) -> tuple[int, ...]:
         """What a network's outputs stand for: classes, and ``NONE``."""
@@ -133,6 +162,29 @@ class FinetuneLearner(SupervisedLearner):
         return FinetuneModule(task, voters, self)
 
 
+def freeze(network: Any, share: float, name: str) -> None:
+    """Let the first stages of a timm model keep their weights.
+
+    Args:
+        network: The model, with its head.
+        share: Share of its stages, stem and head included, 0 to 1; rounded down.
+        name: Name of the model, for the message.
+
+    Raises:
+        UserError: The model does not tell its stages.
+    """
+    try:
+        stages = list(group_parameters(network, network.group_matcher(coarse=True)).values())
+    except (AttributeError, TypeError) as error:
+        raise UserError(
+            f"learner.frozen={share}: {name} does not tell its stages: set learner.frozen=0"
+        ) from error
+    # A model of few stages keeps at least its head free.
+    for stage in stages[: min(int(share * len(stages)), len(stages) - 1)]:
+        for parameter in stage:
+            network.get_parameter(parameter).requires_grad_(False)
+
+
 class FinetuneModule(SupervisedModule):
     """Networks with a logistic loss for each class.
 
@@ -145,6 +197,19 @@ class FinetuneModule(SupervisedModule):
     def __init__(self, task: FoldTask, voters: Sequence[Voter], learner: FinetuneLearner) -> None:
         super().__init__(task.classes, voters, learner.targets, learner.shared.optim)
         self.settings = learner.settings
+        self.train()
+
+    def train(self, mode: bool = True) -> FinetuneModule:
+        """Switch to training or away from it; what stays as it is stays in evaluation."""
+        super().train(mode)
+        for voter in self.voters:
+            for module in voter.network.modules():
+                own = list(module.parameters())
+                still = bool(own) and not any(one.requires_grad for one in own)
+                normalises = isinstance(module, _BatchNorm)
+                if still or (normalises and self.settings.statistics == "pretrained"):
+                    module.eval()
+        return self
 
     def count(self, labels: Tensor, weights: Tensor) -> None:
         """Let the crops of a class and all others count the same in its loss.
@@ -176,7 +241,9 @@ class FinetuneModule(SupervisedModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW, with a rate that rises over a quarter of the steps and falls to zero."""
         optimizer = torch.optim.AdamW(
-            self.parameters(), lr=self.settings.lr, weight_decay=self.settings.weight_decay
+            [one for one in self.parameters() if one.requires_grad],
+            lr=self.settings.lr,
+            weight_decay=self.settings.weight_decay,
         )
         steps = int(self.trainer.estimated_stepping_batches)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(steps, _WARMUP))
