@@ -11,17 +11,20 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from forking import Forked, Forker
+from forking import WHENEVER, Forked, Forker
 
 # Tests run side by side, a processor each; torch's threads would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A command in this process sets it (collabteam.environment.settle), and so would change what the
+# commands of later tests find.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 REPOSITORY = Path(__file__).parents[1]
 CLASSES = ["cyclist", "motorcyclist", "pedestrian"]
@@ -58,9 +61,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: SLOWEST.index(item.path.name) if item.path.name in SLOWEST else 99)
 
 
+_AT_FIRST = dict(os.environ)
+_before = dict(os.environ)
+"""The variables when this test began."""
+
+
+def note_environment() -> None:
+    """What libraries have set until now, as they were imported, is nothing that a command gets."""
+    _before.clear()
+    _before.update(os.environ)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture of the test."""
+    note_environment()
+
+
 def environment() -> dict[str, str]:
-    """Of a command: nothing of the user's W&B."""
-    clean = {name: text for name, text in os.environ.items() if not name.startswith("WANDB_")}
+    """Of a command: as before all tests, with what this test changes and nothing of the user's W&B."""
+    clean = {name: text for name, text in _AT_FIRST.items() if not name.startswith(WHENEVER)}
+    for name, text in os.environ.items():
+        if name.startswith(WHENEVER) or _before.get(name) != text:
+            clean[name] = text
+    for name in _before.keys() - os.environ.keys():
+        clean.pop(name, None)
+    return _for_commands(clean)
+
+
+def _for_commands(variables: Mapping[str, str]) -> dict[str, str]:
+    clean = {name: text for name, text in variables.items() if not name.startswith("WANDB_")}
     return {**clean, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 
 
@@ -68,13 +98,9 @@ def command(name: str, *settings: str) -> list[str]:
     return [sys.executable, "-m", f"collabteam.{name}", *settings]
 
 
-_AT_FIRST = environment()
-"""Before any test changed a variable."""
-
-
 @cache
 def _forker() -> Forker:
-    made = Forker(_AT_FIRST)
+    made = Forker(_for_commands(_AT_FIRST))
     atexit.register(made.close)
     return made
 

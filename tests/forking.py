@@ -26,6 +26,7 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -241,6 +242,10 @@ def become(command: dict[str, Any]) -> None:
     """Make this process what a fresh one would be, and run the module."""
     if command["session"]:
         os.setsid()
+    # Temporary folders of libraries belong to the forker; another command needs them, too.
+    inherited: Any = weakref.finalize
+    for one in list(inherited._registry):
+        one.atexit = False
     os.chdir(command["cwd"])
     os.environ.clear()
     os.environ.update(command["environment"])

@@ -44,7 +44,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from conftest import SMALL, probabilities
+from conftest import SMALL, note_environment, probabilities
 from conftest import start as start_command
 from reviewing import Client, Server, start, visitor
 from stores import bring
@@ -506,6 +506,7 @@ class Kills:
     def _run(self, name: str, base: Path, root: str, after: float | None) -> float:
         """Run a command, or kill it after some seconds; the seconds that it took."""
         words = (f"root={root}", f"camera={CAMERA}", *self._words(base)[name])
+        note_environment()  # commands in this process have imported libraries
         began = time.monotonic()
         run = "train" if name == "probe" else name
         process = start_command(run, base, *words, stdout=subprocess.DEVNULL, session=True)
