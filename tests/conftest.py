@@ -79,7 +79,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def environment() -> dict[str, str]:
-    """Of a command: as before all tests, with what this test changes and nothing of the user's W&B."""
+    """Of a command: as before all tests, with what this test changes, less the user's W&B."""
     clean = {name: text for name, text in _AT_FIRST.items() if not name.startswith(WHENEVER)}
     for name, text in os.environ.items():
         if name.startswith(WHENEVER) or _before.get(name) != text:

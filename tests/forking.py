@@ -12,6 +12,7 @@ environment that libraries read while they are imported.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import json
@@ -23,6 +24,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -42,6 +44,8 @@ IMPORTED = (
 WHENEVER = ("AWS_", "PYTEST_")
 """Variables that no import reads."""
 MESSAGE = 1 << 17
+FOLDERS: list[Any] = []
+"""What libraries will do at the end with temporary folders that they made while imported."""
 
 
 class Forked:
@@ -243,9 +247,11 @@ def become(command: dict[str, Any]) -> None:
     if command["session"]:
         os.setsid()
     # Temporary folders of libraries belong to the forker; another command needs them, too.
-    inherited: Any = weakref.finalize
-    for one in list(inherited._registry):
+    finalizers: Any = weakref.finalize
+    for one in list(finalizers._registry):
         one.atexit = False
+    for handler in FOLDERS:
+        atexit.unregister(handler)
     os.chdir(command["cwd"])
     os.environ.clear()
     os.environ.update(command["environment"])
@@ -264,8 +270,18 @@ def main() -> None:
     from collabteam.environment import settle
 
     settle()
+    its: Any = atexit
+    register = its.register
+
+    def noted(handler: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(getattr(handler, "__self__", None), tempfile.TemporaryDirectory):
+            FOLDERS.append(handler)
+        return register(handler, *args, **kwargs)
+
+    its.register = noted
     for name in IMPORTED:
         import_module(name)
+    its.register = register
     with warnings.catch_warnings():
         # It has no thread, and so none that a child could wait for.
         warnings.filterwarnings("ignore", message="lance is not fork-safe")
