@@ -56,6 +56,16 @@ SLOWEST = (
 """Files that take a minute or more, the longest first."""
 
 
+_WORKER_GB = 6
+"""Memory of a process that runs tests, at most, and of the commands that it starts."""
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process more than there are processors: every third second a test waits for something."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return max(1, min((os.cpu_count() or 1) + 1, round(memory / _WORKER_GB)))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files: the last one to begin keeps one process busy alone."""
     items.sort(key=lambda item: SLOWEST.index(item.path.name) if item.path.name in SLOWEST else 99)
