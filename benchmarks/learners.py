@@ -119,7 +119,7 @@ def judged(
 def reference(root: Path, camera: str, name: str) -> dict[str, Any]:
     """scikit-learn on the features and clicks of a run of ``probe`` that stands in the root."""
     from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
+    from sklearn.preprocessing import StandardScaler, normalize
     from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 
     from collabteam.features.devices import Device
@@ -142,19 +142,29 @@ def reference(root: Path, camera: str, name: str) -> dict[str, Any]:
     known, rest, held = (scale.transform(store[rows].numpy()) for rows in (i0, pool, test))
     targets = np.concatenate([human[i0], np.full(len(pool), -1)])
     if name == "self-training":
-        model = SelfTrainingClassifier(LogisticRegression(C=1e-3, max_iter=300), threshold=0.9)
+        # Without the balance, and with a threshold alone, one class soon takes the whole pool.
+        one = LogisticRegression(C=1e-3, max_iter=300, class_weight="balanced")
+        model = SelfTrainingClassifier(one, criterion="k_best", k_best=len(pool) // 20, max_iter=10)
     else:
-        model = LabelSpreading(kernel="knn", n_neighbors=10, alpha=0.2, max_iter=50)
-    model.fit(np.concatenate([known, rest]), targets)
+        # Euclidean neighbours of vectors of length 1 are those of the cosine. A crop that is
+        # connected with no labelled one gets no probability from scikit-learn, but a division by 0.
+        known, rest, held = (normalize(part) for part in (known, rest, held))
+        model = LabelSpreading(kernel="knn", n_neighbors=30, alpha=0.8, max_iter=100, tol=1e-4)
+    with np.errstate(invalid="ignore"):
+        model.fit(np.concatenate([known, rest]), targets)
+        of_held, of_rest = (
+            np.nan_to_num(model.predict_proba(part), nan=1 / len(catalog.classes))
+            for part in (held, rest)
+        )
     recalls = []
-    voted = model.predict_proba(held) > 0.5
+    voted = of_held > 0.5
     actual = class_numbers(read_truth(catalog, index.crop_id)[test], catalog.classes)
     for branch in range(len(catalog.classes)):
         true = actual == branch
         recalls += [voted[true, branch].mean(), (~voted[~true, branch]).mean()]
     return {
         "recall": float(np.mean(recalls)),
-        **judged(catalog, index, pool, model.predict_proba(rest)),
+        **judged(catalog, index, pool, of_rest),
         "core": round(time.process_time() - began, 1),
     }
 
