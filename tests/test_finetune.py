@@ -20,6 +20,7 @@ from collabteam.learners.base import FitEnvironment, FoldTask, Learner
 from collabteam.learners.methods.consistency import ConsistencyLearner, ConsistencyModule
 from collabteam.learners.methods.finetune import FinetuneLearner, freeze
 from collabteam.learners.methods.probe import ProbeLearner
+from collabteam.learners.teams import learner_of
 from collabteam.settings import FeaturesConfig, TrainConfig, result_settings
 from collabteam.settings.records import changed_settings
 from collabteam.team.team import MultiLabel, Team
@@ -88,6 +89,8 @@ def test_rounds_of_a_version_without_these_settings_trained_everything() -> None
     assert changed_settings(recorded, now) == [
         "learner.frozen 0.0 -> 0.5", "learner.statistics batch -> pretrained",
     ]  # fmt: skip
+    settings: Any = learner_of(recorded).settings
+    assert (settings.frozen, settings.statistics, settings.strangers) == (0.0, "batch", "off")
 
 
 @pytest.mark.parametrize("trunk", ["shared", "separate"])

@@ -19,6 +19,7 @@ from collabteam.features.weights import installed
 from collabteam.learners.base import FitEnvironment, FoldTask, Learner, SharedSettings
 from collabteam.settings import AUTO, LEARNERS, TrainConfig, TrainerConfig, from_record
 from collabteam.settings.checks import resolve_group
+from collabteam.settings.records import implementation_from_record
 from collabteam.storage.files import damaged, read_json
 from collabteam.storage.layout import CameraFiles, RoundFiles
 from collabteam.team.team import Team, check_backbone, check_voter, load_transform, voter_file
@@ -168,10 +169,7 @@ def load_team(
         raise UserError(f"{files.folder}: expected a finished round, got {error}") from error
     try:
         classes, voting = list(record["classes"]), dict(record["voting"])
-        config = from_record(TrainConfig, record["settings"])
-        learner = learner_for(
-            replace(config, features=replace(config.features, weights=list(weights)))
-        )
+        learner = learner_of(record["settings"], weights)
         voters = voting_files(learner, files, classes, voting)
         recorded = dict(record.get("files", {}))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -230,10 +228,19 @@ def check_learner(config: TrainConfig) -> None:
     learner_for(config).check(config.camera.classes)
 
 
-def learner_of(settings: Mapping[str, Any]) -> Learner:
+def learner_of(settings: Mapping[str, Any], weights: Sequence[str] = ()) -> Learner:
     """Make the learner of a finished round.
 
     Args:
         settings: ``settings`` of the round's record.
+        weights: Files with the weights of the frozen backbones; those of packages or of timm's hub
+            if empty.
     """
-    return learner_for(from_record(TrainConfig, settings))
+    config = from_record(TrainConfig, settings)
+    return learner_for(
+        replace(
+            config,
+            learner=implementation_from_record(LEARNERS, config.learner, "learner"),
+            features=replace(config.features, weights=list(weights)),
+        )
+    )

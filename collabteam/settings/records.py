@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any, TypeVar
 
+from collabteam.registry import Registry
 from collabteam.settings.checks import resolve_group, shown
 from collabteam.settings.fields import UNSET, Setting, default_of, groups, rule_of, settings_of
 
@@ -106,6 +107,33 @@ def from_record(schema: type[T], recorded: Mapping[str, Any]) -> T:
             value = default_of(one) if absent is UNSET else absent
         given[one.name] = copy.deepcopy(value)
     return schema(**given)
+
+
+def implementation_from_record(
+    registry: Registry[Any], recorded: Mapping[str, Any], name: str
+) -> dict[str, Any]:
+    """Complete a recorded choice of an implementation with what absent settings mean.
+
+    :func:`from_record` leaves this to whoever needs the implementation, whose import may be slow.
+
+    Args:
+        registry: The implementations.
+        recorded: The group: ``name``, and settings of the implementation.
+        name: The group's name, such as ``learner``.
+
+    Raises:
+        UserError: No such implementation exists.
+    """
+    chosen = recorded.get("name")
+    if not isinstance(chosen, str):
+        return dict(recorded)
+    registry.check(chosen, name)
+    absent = {
+        one.name: rule.when_absent
+        for one in dataclasses.fields(registry.load(chosen).Settings)
+        if (rule := rule_of(one)).when_absent is not UNSET
+    }
+    return {**copy.deepcopy(absent), **recorded}
 
 
 def _current(schema: type, recorded: Mapping[str, Any]) -> Mapping[str, Any]:
