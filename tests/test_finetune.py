@@ -194,6 +194,45 @@ def test_a_pool_crop_teaches_where_one_class_alone_is_claimed_surely() -> None:
     assert low._verdicts(torch.zeros(2, 3, 24, 24))[1].tolist() == [False, True]
 
 
+class Reads(nn.Module):
+    """A network whose log odds are the mean of each colour, times 100."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(100.0))
+        self.asked: list[int] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.asked.append(len(images))
+        return self.factor * images.mean(dim=(2, 3))
+
+
+def test_the_loss_on_the_pool_is_that_of_the_crops_that_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each accepted crop learns its own verdict; the others cost no pass, and count as 0."""
+    views = {"affine": 1.0, "strong": 0.001}  # a strong view is nearly grey here
+    monkeypatch.setattr(
+        "collabteam.learners.methods.consistency.augment",
+        lambda images, strength, generator: images * views[strength],
+    )
+    learner = ConsistencyLearner(ConsistencyLearner.Settings(threshold=0.5), SMALL)
+    task = task_for(learner)
+    module = ConsistencyModule(task, [MultiLabel(Reads(), (0, 1, 2))], learner)
+    images = task.pixels.transform.normalize(task.pixels[module.pool])
+    odds = 100 * images.mean(dim=(2, 3))
+    passes = (odds > 0).sum(dim=1) == 1
+    assert 2 <= int(passes.sum()) < len(passes)
+    assert len({int(one) for one in odds[passes].argmax(1)}) > 1
+    targets = nn.functional.one_hot(odds.argmax(1), 3).float()
+    each = nn.functional.binary_cross_entropy_with_logits(odds / 1000, targets, reduction="none")
+    module.batch_size = len(module.pool)  # all of the pool in one step
+    found = module._on_pool()
+    torch.testing.assert_close(found, (each.mean(1) * passes).mean(), rtol=1e-4, atol=1e-6)
+    network: Any = module.voters[0].network
+    assert network.asked == [int(passes.sum())]
+
+
 def test_the_threshold_is_lower_for_a_class_that_is_learned_later() -> None:
     prob = [[0.99, 0.01], [0.98, 0.01], [0.20, 0.80], [0.15, 0.80]]
     module = module_that_says(prob, {"threshold": 0.85})
