@@ -23,7 +23,7 @@ from collabteam.learners.methods.probe import ProbeLearner
 from collabteam.learners.teams import learner_of
 from collabteam.settings import FeaturesConfig, TrainConfig, result_settings
 from collabteam.settings.records import changed_settings
-from collabteam.team.team import MultiLabel, Team
+from collabteam.team.team import MultiLabel, Team, Voter
 from collabteam.testing.learners import DEVICE, draw_task, small_settings
 
 SMALL = small_settings("features")
@@ -101,10 +101,9 @@ def test_objects_of_no_class_teach_an_output_of_their_own(trunk: str, tmp_path: 
     strangers = task.rows[task.labels == NONE]
     kept = task.rows[task.labels == 0]
 
-    def lowered(task: FoldTask) -> tuple[float, float]:
+    def lowered(voters: list[Voter]) -> tuple[float, float]:
         """How far the output lowers the probabilities of strangers and of a class."""
         factors = []
-        voters = learner.fit(task, FitEnvironment(DEVICE, tmp_path))
         for rows in (strangers, kept):
             images = learner.transform.normalize(task.pixels[rows])
             with torch.inference_mode():
@@ -113,12 +112,15 @@ def test_objects_of_no_class_teach_an_output_of_their_own(trunk: str, tmp_path: 
             factors.append(float(torch.cat([(-out[:, -1]).sigmoid() for out in outputs]).mean()))
         return factors[0], factors[1]
 
-    of_strangers, of_class = lowered(task)
+    env = FitEnvironment(DEVICE, tmp_path)
+    of_strangers, of_class = lowered(learner.fit(task, env))
     assert of_strangers < of_class - 0.1
     # A few verified crops of no class are no evidence of what such objects look like.
     few = task.labels.copy()
     few[np.flatnonzero(few == NONE)[5:]] = 0
-    assert lowered(replace(task, labels=few)) == (1.0, 1.0)
+    voters: Any = learner.fit(replace(task, labels=few), env)
+    assert lowered(voters) == (1.0, 1.0)
+    assert not any(voter.network.get_classifier().weight[-1].any() for voter in voters)
 
 
 @pytest.mark.parametrize(
