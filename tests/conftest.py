@@ -61,7 +61,7 @@ _WORKER_GB = 6
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One process more than there are processors: every third second a test waits for something."""
+    """One process more than there are processors: tests wait for kills, browsers and servers."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     return max(1, min((os.cpu_count() or 1) + 1, round(memory / _WORKER_GB)))
 
@@ -122,13 +122,14 @@ def start(
     stdout: int = subprocess.PIPE,
     stderr: int = subprocess.PIPE,
     session: bool = False,
+    fresh: bool = False,
 ) -> Forked | subprocess.Popen[str]:
     """A command in a process of its own, in a folder; what it imports may be imported already.
 
-    It is fresh if a variable is set that an import might read.
+    It is fresh if asked, or if a variable is set that an import might read.
     """
     env = environment()
-    if _forker().takes(env):
+    if not fresh and _forker().takes(env):
         words = list(settings)
         return _forker().start(f"collabteam.{name}", words, folder, env, stdout, stderr, session)
     return subprocess.Popen(
