@@ -29,6 +29,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 REPOSITORY = Path(__file__).parents[1]
 CLASSES = ["cyclist", "motorcyclist", "pedestrian"]
 CROPS = 600
+THREE = ["east", "gate", "north"]
 
 SMALL = (
     "experiment=scratch",
@@ -49,9 +50,10 @@ SMALL = (
 
 
 SLOWEST = (
-    "test_sweep.py", "test_resume.py", "test_frozen.py", "test_train.py", "test_notebooks.py",
-    "test_campaign.py", "test_label.py", "test_engine.py", "test_store.py", "test_docs.py",
-    "test_tracked_rounds.py", "test_review.py", "test_review_page.py",
+    "test_launchers.py", "test_resume.py", "test_launchers_end.py", "test_notebooks.py",
+    "test_train.py", "test_store.py", "test_frozen.py", "test_learners.py", "test_engine.py",
+    "test_ingest_video.py", "test_sweep.py", "test_export.py", "test_label.py",
+    "test_environment.py", "test_extending.py", "test_docs.py", "test_campaign.py",
 )  # fmt: skip
 """Files that take a minute or more, the longest first."""
 
@@ -101,7 +103,8 @@ def environment() -> dict[str, str]:
 
 def _for_commands(variables: Mapping[str, str]) -> dict[str, str]:
     clean = {name: text for name, text in variables.items() if not name.startswith("WANDB_")}
-    return {**clean, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    return {**clean, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "COLUMNS": "120",
+            "RAY_worker_niceness": "0"}  # fmt: skip
 
 
 def command(name: str, *settings: str) -> list[str]:
@@ -304,3 +307,18 @@ def root(simulated: Path, tmp_path: Path) -> Path:
 def finished(trained: Trained, tmp_path: Path) -> Path:
     """A copy of the trained camera: its root."""
     return Path(shutil.copytree(trained.root, tmp_path / "outputs"))
+
+
+@pytest.fixture(scope="session")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three simulated cameras, each with a seed of its own; copy before use."""
+    from collabteam.catalog import Catalog
+    from collabteam.settings import SimulationConfig
+    from collabteam.simulator.source import SimulatedSource
+    from collabteam.sources.crops import ingest_source
+
+    root = tmp_path_factory.mktemp("three") / "outputs"
+    for number, camera in enumerate(THREE):
+        source = SimulatedSource(SimulationConfig(crops=600), number)
+        ingest_source(Catalog.register(root, camera), source, lambda done, total: None)
+    return root

@@ -1,255 +1,29 @@
-"""Sweeps over cameras and settings, on every launcher that runs on one machine."""
+"""Sweeps over cameras and settings: the plan, the table, and what fails."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from conftest import (
     SMALL,
     Call,
-    command,
-    environment,
     fingerprints,
     one_line,
     read_json,
-    run_fresh,
 )
-from conftest import run as run_alone
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
+from sweeping import row
 
 from collabteam.catalog import Catalog, LabelEvent
 from collabteam.cli.sweep import jobs_at_once, plan, setting_name
 from collabteam.errors import UserError
-from collabteam.settings import RuntimeConfig, SimulationConfig
-from collabteam.simulator.source import SimulatedSource
-from collabteam.sources.crops import ingest_source
-from collabteam.storage.workspace import CameraInUse
-
-THREE = ["east", "gate", "north"]
-ROUND = ("round=1", *SMALL, "optim.epochs=4", "optim.epochs_later=1", "quantile=0.25")
-"""A round that draws increments of every camera, in half the time."""
-
-
-def sweep(root: Path, *settings: str) -> subprocess.CompletedProcess[str]:
-    return run_alone("train", root, "-m", *settings)
-
-
-def increments(root: Path, camera: str) -> dict[str, tuple[int, str]]:
-    """What the team of the round before called the crops that joined."""
-    index = Catalog.open(root, camera).index()
-    drawn = index.increment_round >= 0
-    return {
-        str(name): (int(number), str(label))
-        for name, number, label in zip(
-            index.crop_id[drawn],
-            index.increment_round[drawn],
-            index.increment_label[drawn],
-            strict=True,
-        )
-    }
-
-
-def row(out: str, camera: str) -> str:
-    """The row of a camera in the table, with the lines that it goes on over."""
-    lines = out.splitlines()
-    start = next(n for n, line in enumerate(lines) if line.split()[:1] == [camera])
-    end = next(
-        n for n in range(start + 1, len(lines)) if not lines[n].strip() or lines[n][2:3] != " "
-    )
-    return " ".join(" ".join(lines[start:end]).split())
-
-
-@pytest.fixture(scope="session")
-def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three simulated cameras, each with a seed of its own; copy before use."""
-    root = tmp_path_factory.mktemp("three") / "outputs"
-    for number, camera in enumerate(THREE):
-        source = SimulatedSource(SimulationConfig(crops=600), number)
-        ingest_source(Catalog.register(root, camera), source, lambda done, total: None)
-    return root
-
-
-@pytest.fixture(scope="session")
-def one_at_a_time(
-    three: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, dict[str, tuple[int, str]]]:
-    """The increments of each camera, trained alone by the sweep's own command without ``-m``."""
-    root = tmp_path_factory.mktemp("alone") / "outputs"
-    for camera in THREE:
-        shutil.copytree(three / camera, root / camera)
-        done = run_alone("train", root, f"camera={camera}", *ROUND)
-        assert done.returncode == 0, done.stderr
-    found = {camera: increments(root, camera) for camera in THREE}
-    assert all(found.values())
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local", "ray"])
-def test_cameras_as_one_at_a_time(
-    three: Path,
-    one_at_a_time: dict[str, dict[str, tuple[int, str]]],
-    tmp_path: Path,
-    launcher: str,
-) -> None:
-    root = tmp_path / "outputs"
-    for camera in THREE:
-        shutil.copytree(three / camera, root / camera)
-    settings = ("camera=glob(*)", *ROUND, f"hydra/launcher={launcher}", "runtime.jobs=2")
-    done = run_fresh("train", root, "-m", *settings)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    assert {camera: increments(root, camera) for camera in THREE} == one_at_a_time
-    for camera in THREE:
-        assert f"{camera} done" in row(done.stdout, camera)
-        assert f"{camera}: " in done.stderr  # its line while it ran
-    assert "train: 3 done, 0 skipped, 0 failed" in done.stdout
-    # Nothing by date, and nothing beside the cameras but the sweep's own folder.
-    assert {path.name for path in root.iterdir()} == {*THREE, ".sweeps"}
-    assert len(list((root / ".sweeps").glob("train-*"))) == 1
-    before = {camera: fingerprints(root / camera) for camera in THREE}
-    if launcher != "ray":
-        again = sweep(root, *settings)
-        assert "train: 0 done, 3 skipped, 0 failed" in again.stdout
-        assert {camera: fingerprints(root / camera) for camera in THREE} == before
-        assert len(list((root / ".sweeps").glob("train-*"))) == 1
-
-
-# --- what is killed ----------------------------------------------------------------------------
-
-
-def _start(root: Path, *settings: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        command("train", f"root={root}", "-m", *settings),
-        cwd=root.parent, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-
-
-def _until_training(root: Path, process: subprocess.Popen[bytes]) -> int:
-    """Wait until some camera has its first fold; the process that works on it."""
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        assert process.poll() is None, "over before it could be killed"
-        for file in root.glob("*/round-0/folds.json"):
-            holder = read_json(file.parents[1] / "lock")
-            return int(holder["pid"])
-        time.sleep(0.02)
-    raise AssertionError("nothing was trained")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
-def test_the_driver_is_killed(
-    three: Path,
-    one_at_a_time: dict[str, dict[str, tuple[int, str]]],
-    tmp_path: Path,
-    launcher: str,
-) -> None:
-    root = Path(shutil.copytree(three, tmp_path / "outputs"))
-    settings = ("camera=east,gate", *ROUND, f"hydra/launcher={launcher}", "runtime.jobs=2")
-    process = _start(root, *settings)
-    _until_training(root, process)
-    process.kill()
-    process.wait()
-    done = sweep(root, *settings)
-    assert done.returncode == 0, done.stdout + done.stderr
-    for camera in ("east", "gate"):
-        assert increments(root, camera) == one_at_a_time[camera]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_long_jobs_end_with_their_driver(root: Path, launcher: str) -> None:
-    """Within seconds, and not when their minutes of work are done."""
-    process = _start(
-        root, "camera=sim", "round=0", *SMALL, "optim.epochs=2000", f"hydra/launcher={launcher}"
-    )
-    _until_training(root, process)
-    process.kill()
-    process.wait()
-    end = time.monotonic() + 10
-    while True:
-        try:
-            with Catalog.open(root, "sim").workspace.transaction("test"):
-                return
-        except CameraInUse:
-            assert time.monotonic() < end, "its job goes on alone"
-        time.sleep(0.2)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local", "ray"])
-def test_sigterm_to_the_driver_alone(root: Path, launcher: str) -> None:
-    """It ends the workers, the idle one too, and the table says what is done."""
-    Catalog.register(root, "bare", ["car", "ship"])
-    process = subprocess.Popen(
-        command("train", f"root={root}", "-m", "camera=bare,sim", "round=0", *SMALL,
-                "optim.epochs=5000", f"hydra/launcher={launcher}", "runtime.jobs=2"),
-        cwd=root.parent, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
-    _until_training(root, process)
-    while not list(root.glob(".sweeps/*/0.outcome")):
-        time.sleep(0.1)
-    workers = psutil.Process(process.pid).children(recursive=True)
-    assert workers or launcher == "basic"
-    process.terminate()
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 143, err
-    assert "Traceback" not in err
-    assert "bare has no crops" in row(out, "bare")
-    assert "continues from there" in row(out, "sim")
-    assert "train: 0 done, 0 skipped, 2 failed; run the same command again" in out
-    assert err.splitlines()[-1].startswith("train: ended by SIGTERM")
-    left = psutil.wait_procs(workers, timeout=10)[1]
-    assert not left, [one.cmdline() for one in left]
-
-
-@pytest.mark.slow
-def test_an_idle_worker_ends_with_a_driver_that_was_killed(root: Path) -> None:
-    Catalog.register(root, "bare", ["car", "ship"])
-    process = _start(root, "camera=bare,sim", "round=0", *SMALL, "optim.epochs=5000",
-                     "hydra/launcher=joblib", "runtime.jobs=2")  # fmt: skip
-    _until_training(root, process)
-    while not list(root.glob(".sweeps/*/0.outcome")):
-        time.sleep(0.1)
-    workers = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    process.wait()
-    assert not psutil.wait_procs(workers, timeout=15)[1]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
-def test_a_worker_is_killed(
-    three: Path,
-    one_at_a_time: dict[str, dict[str, tuple[int, str]]],
-    tmp_path: Path,
-    launcher: str,
-) -> None:
-    """Its launcher starts it again, or the sweep does; the other camera is unharmed."""
-    root = Path(shutil.copytree(three, tmp_path / "outputs"))
-    settings = ("camera=east,gate", *ROUND, f"hydra/launcher={launcher}", "runtime.jobs=2")
-    process = _start(root, *settings)
-    worker = _until_training(root, process)
-    assert worker != process.pid
-    os.kill(worker, signal.SIGKILL)
-    assert process.wait(240) == 0
-    for camera in ("east", "gate"):
-        assert increments(root, camera) == one_at_a_time[camera]
-
+from collabteam.settings import RuntimeConfig
 
 # --- what fails --------------------------------------------------------------------------------
 
@@ -286,80 +60,6 @@ def test_what_fails_is_named_and_the_rest_is_done(three: Path, tmp_path: Path, c
     again = call("train", "-m", f"root={root}", "camera=east", "round=0", *quick)
     assert again.code == 0
     assert "train: 0 done, 1 skipped, 0 failed" in again.out
-
-
-NOT_INSTALLED = """
-import runpy, sys
-sys.modules[sys.argv[1]] = None
-sys.argv = ["collabteam.train", *sys.argv[2:]]
-runpy.run_module("collabteam.train", run_name="__main__", alter_sys=True)
-"""
-
-
-@pytest.mark.parametrize(
-    ("package", "launcher", "extra"),
-    [("ray", "ray", "ray"), ("joblib", "joblib", "joblib"),
-     ("submitit", "submitit_slurm", "submitit")],
-)  # fmt: skip
-def test_a_launcher_that_is_not_installed(
-    root: Path, package: str, launcher: str, extra: str
-) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", NOT_INSTALLED, package, "-m", f"root={root}", "camera=sim",
-         "round=0", f"hydra/launcher={launcher}", *SMALL],
-        cwd=root.parent, env=environment(), capture_output=True, text=True, timeout=120,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert f"pip install 'collabteam[{extra}]'" in row(done.stdout, "sim")
-    assert "Traceback" not in done.stderr
-
-
-def test_a_cluster_that_does_not_answer(root: Path) -> None:
-    done = sweep(
-        root, "camera=sim", "round=0", *SMALL, "hydra/launcher=ray",
-        "hydra.launcher.ray.init.address=127.0.0.1:1",
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "no Ray cluster answers at 127.0.0.1:1" in row(done.stdout, "sim")
-
-
-@pytest.mark.slow
-def test_a_cluster_that_was_there_before(root: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    cluster = subprocess.Popen(
-        [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block",
-         f"--port={port}", "--num-cpus=2", "--include-dashboard=false"],
-        env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        for _ in range(120):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.5)
-        done = sweep(
-            root, "camera=sim", "round=0", *SMALL, "optim.epochs=1", "hydra/launcher=ray",
-            f"hydra.launcher.ray.init.address=127.0.0.1:{port}",
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert cluster.poll() is None  # and it is left running
-    finally:
-        cluster.terminate()
-        cluster.wait(60)
-
-
-def test_the_same_sweep_twice_at_once(root: Path) -> None:
-    settings = ("camera=sim", "round=0", *SMALL, "optim.epochs=5000")
-    first = _start(root, *settings)
-    try:
-        _until_training(root, first)
-        one_line(sweep(root, *settings), "this sweep is already running", "'train'")
-    finally:
-        first.kill()
-        first.wait()
 
 
 # --- other settings ----------------------------------------------------------------------------
