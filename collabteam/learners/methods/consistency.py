@@ -119,18 +119,20 @@ class ConsistencyModule(FinetuneModule):
         images = pixels.transform.normalize(pixels[rows].to(self.device))
         weak = augment(images, "affine", generator)
         labels, taken = self._verdicts(weak)
-        # Crops that teach nothing cost no pass. The statistics of a batch need more than one crop.
-        if int(taken.sum()) < 2:
+        chosen = _filled(taken)
+        # Crops that teach nothing cost no pass, but for a few. The statistics of a batch need more
+        # than one crop.
+        if len(chosen) < 2:
             return torch.zeros((), device=self.device)
-        strong = augment(images[taken], "strong", generator)
+        strong = augment(images[chosen], "strong", generator)
         losses = []
         for voter in self.voters:
             outputs = voter.network(strong).float()
-            targets = self.targets(voter.columns, labels[taken])
+            targets = self.targets(voter.columns, labels[chosen])
             each = nn.functional.binary_cross_entropy_with_logits(
                 outputs, targets, reduction="none"
             )
-            losses.append(each.mean(dim=1).sum() / count)
+            losses.append((each.mean(dim=1) * taken[chosen]).sum() / count)
         return torch.stack(losses).sum()
 
     @torch.no_grad()
@@ -158,3 +160,12 @@ class ConsistencyModule(FinetuneModule):
         relative = (reached / reached.max().clamp_min(1e-6)).clamp_min(0.5)
         threshold = self.settings.threshold * relative
         return labels, consensus & (joint >= threshold[labels])
+
+
+def _filled(taken: Tensor) -> Tensor:
+    """Places of all taken crops, (n,) bool, first; others fill up to a multiple of eight.
+
+    The kernels keep memory for each size of a batch that they have met.
+    """
+    count = -(-int(taken.sum()) // 8) * 8
+    return torch.argsort(~taken, stable=True)[:count]
