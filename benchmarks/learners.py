@@ -51,7 +51,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "probe": ("learner=probe", "team.vote_with=mean"),
     "finetune": (*ONE_FOLD, "learner=finetune"),
     "finetune, separate trunks": (*ONE_FOLD, "learner=finetune", "learner.trunk=separate"),
-    "consistency": (*ONE_FOLD, "learner=consistency"),
+    "consistency": (*ONE_FOLD, "learner=consistency", "data.folds=10", "team.views=mirror"),
     "softmax": SOFTMAX,
     "scratch": ("experiment=scratch",),
 }

@@ -11,10 +11,11 @@ the fold scores are too optimistic.
     python -m collabteam.train camera=street round=2 experiment=scratch reviewer=oracle \
         seed_per_class=200 increment_per_class=100
 
-Without a second path it trains ``learner=probe`` with each value of ``learner.strangers``, with and
+Without a second path it trains a learner with each value of ``learner.strangers``, with and
 without verified ``unknown`` crops, and measures on the frozen test set:
 
     python benchmarks/street.py FOLDER/crops/street --seeds 0 1 --fifths 4 1
+    python benchmarks/street.py FOLDER/crops/street --learner finetune --unknown 100
 
 A *near* stranger resembles a class: the three-wheelers, which the source of the motorcyclists took
 for them. Cars, minibuses, trucks and pickups are *far*. *At 90 %* is where 90 % of the objects of
@@ -39,7 +40,14 @@ import pyarrow.parquet as pq
 from collabteam.catalog import Catalog, Crop
 from collabteam.learners.teams import load_team
 from collabteam.rounds.loop import train_rounds
-from collabteam.settings import CameraConfig, FeaturesConfig, TeamConfig, TrainConfig, TrainerConfig
+from collabteam.settings import (
+    CameraConfig,
+    DataConfig,
+    FeaturesConfig,
+    TeamConfig,
+    TrainConfig,
+    TrainerConfig,
+)
 from collabteam.sources.crops import ingest_crops
 from collabteam.team.voting import ABSTAIN, team_policy
 
@@ -81,12 +89,16 @@ def write(folder: Path, to: Path, fifth: int = 4) -> None:
 
 def train(root: Path, seed: int, unknown: int, way: str, asked: argparse.Namespace) -> float:
     """Train round 0 anew; returns seconds."""
-    began = time.perf_counter()
+    began, heads = time.perf_counter(), asked.learner == "probe"
     train_rounds(
         TrainConfig(
             camera=CameraConfig("street", CLASSES), root=str(root), seed=seed, rollback=-1,
             reviewer="oracle", seed_per_class=asked.clicks // 3, seed_unknown=unknown,
-            learner={"name": "probe", "strangers": way}, team=TeamConfig(vote_with="mean"),
+            learner={"name": asked.learner, "strangers": way},
+            team=TeamConfig(vote_with="mean") if heads else TeamConfig(views="mirror"),
+            data=DataConfig()
+            if heads
+            else DataConfig(folds=10, train_folds=[0], augment="affine", batch_size=32),
             features=FeaturesConfig(backbone=asked.backbone, image_size=asked.image_size),
             trainer=TrainerConfig(threads=1),
         )
@@ -142,7 +154,7 @@ def measure(asked: argparse.Namespace) -> None:
             ingest_crops(catalog, root / "street.parquet", "proposed")
             for seed in asked.seeds:
                 for clicks in asked.unknown:
-                    for way in WAYS:
+                    for way in asked.ways:
                         seconds = train(root, seed, clicks, way, asked)
                         found = figures(root, near)
                         runs[clicks, way].append(found)
@@ -169,9 +181,13 @@ def main() -> None:
     parser.add_argument("--fifths", type=int, nargs="+", default=[4, 1], help="test sets, 0 to 4")
     parser.add_argument("--clicks", type=int, default=300, help="verified crops of the classes")
     parser.add_argument("--unknown", type=int, nargs="+", default=[100, 0])
+    parser.add_argument("--learner", choices=("probe", "finetune", "consistency"), default="probe")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=None)
     parser.add_argument("--backbone", nargs="+", default=["tf_efficientnet_lite0"])
     parser.add_argument("--image-size", type=int, default=128)
     asked = parser.parse_args()
+    if asked.ways is None:
+        asked.ways = WAYS if asked.learner == "probe" else WAYS[:2]
     if asked.to is not None:
         write(asked.folder, asked.to)
     else:

@@ -37,11 +37,17 @@ class ConsistencyLearner(FinetuneLearner):
     class Settings(FinetuneLearner.Settings):
         """Settings of ``learner=consistency``."""
 
+        steps: int = setting(
+            600,
+            ge=1,
+            le=10_000_000,
+            help="training steps of a fold; 600 take 13 minutes on two cores",
+        )
         pool_ratio: int = setting(
             3, ge=1, le=64, help="crops of the pool per verified crop in a training step"
         )
         threshold: float = setting(
-            0.85, ge=0, le=1, help="joint confidence that a verdict on the pool needs, at most"
+            0.95, ge=0, le=1, help="joint confidence that a verdict on the pool needs, at most"
         )
         average: float = setting(
             0.99, ge=0, lt=1, help="decay of the moving average of the weights, per step"
