@@ -111,7 +111,6 @@ def _serve(
 
 
 def _export(catalog: Catalog, config: ReviewCommandConfig, listener: Listener) -> Outcome:
-    from collabteam.reviewing.exchange.base import Task
     from collabteam.reviewing.exchange.tasks import write_tasks
     from collabteam.reviewing.review_queue import REVIEW_QUEUES
     from collabteam.reviewing.session import ReviewSession
@@ -119,9 +118,7 @@ def _export(catalog: Catalog, config: ReviewCommandConfig, listener: Listener) -
     format = EXCHANGE_FORMATS.load(config.format)()
     format.check_target(Path(config.export))  # before anything is drawn
     REVIEW_QUEUES.load(config.queue)().prepare(catalog, config, listener)
-    tasks = [
-        Task(crop, asked) for crop, asked in ReviewSession(catalog, config).open_tasks(config.queue)
-    ]
+    tasks = ReviewSession(catalog, config).open_tasks(config.queue)
     if not tasks:
         raise UserError(f"queue={config.queue} of camera {catalog.name} has nothing to verify")
 

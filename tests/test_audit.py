@@ -244,8 +244,8 @@ def test_a_queue_goes_through_another_tool(tmp_path: Path, call: Call) -> None:
     assert audit(call, catalog).code == 0
     office = desk(catalog)
     tasks = office.open_tasks("audit")
-    assert {asked for _, asked in tasks} == {"car"}
-    crops = [crop for crop, _ in tasks]
+    assert {task.suggested for task in tasks} == {"car"}
+    crops = [task.crop_id for task in tasks]
     catalog.append_labels([LabelEvent(i, "car", "person", "seed", by="ana") for i in crops])
     assert office.left("audit") == len(crops)
     assert office.take_in("audit", [(i, "car", "ana") for i in crops]) == (len(crops), [])
@@ -487,7 +487,7 @@ def test_the_last_word_given_for_the_audit_counts(tmp_path: Path, call: Call) ->
     catalog.append_labels([LabelEvent(fourth, "car", "person", "seed", by="ana", commit="page-2")])
     assert heard(fourth) == "car"
     left = desk(catalog).open_tasks("audit")
-    assert {second, third} <= {crop for crop, _ in left}
+    assert {second, third} <= {task.crop_id for task in left}
     assert not {first, fourth} & {crop for crop, _ in left}
 
 
@@ -520,9 +520,9 @@ def test_the_desk_and_the_audit_hear_the_same(tmp_path: Path, call: Call) -> Non
                         for crop, word in said.items()
                     ]
                 )
-        left = {crop for crop, _ in office.open_tasks("audit")}
+        left = {task.crop_id for task in office.open_tasks("audit")}
         assert {*drawn} - left == answers(catalog, read_audit(catalog.workspace, 1)).keys()
-        assert {crop for crop, _ in desk(catalog).open_tasks("audit")} == left
+        assert {task.crop_id for task in desk(catalog).open_tasks("audit")} == left
 
 
 def test_the_label_that_was_frozen_is_what_is_judged(tmp_path: Path, call: Call) -> None:
@@ -530,7 +530,7 @@ def test_the_label_that_was_frozen_is_what_is_judged(tmp_path: Path, call: Call)
     audit(call, catalog)
     sample = record_of(catalog)["classes"]["car"]["sample"]
     catalog.append_labels(verdicts(sample, "ship"))
-    assert {asked for _, asked in desk(catalog).open_tasks("audit")} == {"car"}
+    assert {task.suggested for task in desk(catalog).open_tasks("audit")} == {"car"}
     answer(catalog, sample, "car")
     assert audit(call, catalog).code == 0
 

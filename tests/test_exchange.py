@@ -14,6 +14,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -208,6 +209,19 @@ def test_label_studio_gets_tasks_that_fit_its_interface(catalog: Catalog, tmp_pa
     assert f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT='{folder}'" in said
     assert str(folder / "my tasks+1-images") in said
     assert all(len(line.splitlines()) == 1 for line in lines)
+
+
+@pytest.mark.parametrize(("format", "name"), [("labelstudio", "t.json"), ("cvat", "t.xml")])
+def test_other_tools_preselect_no_doubts(
+    catalog: Catalog, tmp_path: Path, format: str, name: str
+) -> None:
+    """What the team leans to, but does not know, would be taken over unseen."""
+    tasks = [replace(task, preselect=False) for task in tasks_of(catalog)]
+    assert any(task.suggested for task in tasks)
+    write_tasks(catalog, tasks, format, tmp_path / name)
+    text = (tmp_path / name).read_text(encoding="utf-8")
+    assert "predictions" not in text
+    assert "<tag" not in text
 
 
 @pytest.mark.parametrize("name", ["tasks.zip", "tasks.xml"])

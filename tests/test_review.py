@@ -13,6 +13,7 @@ import subprocess
 import threading
 import uuid
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
@@ -105,8 +106,14 @@ def test_what_the_team_does_not_know_teaches_the_next_one(finished: Path, call: 
     with serving(finished, "queue=unsure") as server:
         client = visitor(server)
         page = client.page("unsure", 20)
-        assert page["crops"][0]["id"] == index.crop_id[queue.rows[0]]
         verified = [crop["id"] for crop in page["crops"]]
+        # The first of the queue; what the team takes for alike stands together, and no answer is
+        # selected.
+        assert page["suggested"] == ""
+        assert set(verified) == set(index.crop_id[queue.rows[:20]].tolist())
+        leaning = dict(zip(index.crop_id[queue.rows].tolist(), queue.suggested, strict=True))
+        runs = [leaning[crop] for crop in verified]
+        assert sum(one != two for one, two in pairwise(runs)) == len(set(runs)) - 1
         client.commit(page, {crop: truth[crop] for crop in verified})
         assert client.call("state", queue="unsure")["next"].endswith("round=3")
     said = call("train", f"root={finished}", "camera=sim", "round=3", *SMALL)

@@ -664,3 +664,48 @@ def test_nothing_is_written_outside_the_cameras_folder(
     kept = page.evaluate("JSON.stringify(Object.entries(localStorage))")
     assert "data:" not in kept
     assert "blob:" not in kept
+
+
+def test_nothing_is_preselected_where_the_team_does_not_know(
+    finished: Path, context: BrowserContext
+) -> None:
+    """Enter alone confirms nothing; a rectangle, a range and one key give a run its class."""
+    catalog = Catalog.open(finished, "sim")
+    before = catalog.log_size()
+    with serving(finished, "queue=unsure") as server:
+        page = enter(context, server)
+        expect(page.get_by_test_id("suggested")).to_contain_text("The team does not know")
+        crops = cells(page)
+        assert len(crops) >= 5
+        for _ in range(3):
+            page.keyboard.press("Enter")
+            page.wait_for_timeout(250)
+        assert cells(page) == crops  # blind presses lead nowhere
+        expect(page.get_by_test_id("status")).to_contain_text("Nothing is labelled yet")
+        # The first of the run, then one key at its end.
+        page.keyboard.press("Home")
+        page.keyboard.press("1")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press(".")
+        assert labels(page) == dict.fromkeys(crops[:3], CLASSES[0])
+        # A rectangle over two more.
+        boxes = [page.locator(f"[data-crop='{crop}']").bounding_box() for crop in crops[3:5]]
+        one, two = boxes
+        assert one is not None
+        assert two is not None
+        page.mouse.move(one["x"] + one["width"] - 4, one["y"] + 20)
+        page.mouse.down()
+        page.mouse.move(two["x"] + 10, two["y"] + 30, steps=4)
+        page.mouse.up()
+        page.keyboard.press("2")
+        assert labels(page) == {
+            **dict.fromkeys(crops[:3], CLASSES[0]), **dict.fromkeys(crops[3:5], CLASSES[1])
+        }  # fmt: skip
+        page.keyboard.press("Enter")
+        all_sent(page)
+    said = Catalog.open(finished, "sim").log(("crop_id", "label", "purpose")).to_pylist()[before:]
+    assert {one["crop_id"]: one["label"] for one in said} == {
+        **dict.fromkeys(crops[:3], CLASSES[0]), **dict.fromkeys(crops[3:5], CLASSES[1])
+    }  # fmt: skip
+    assert {one["purpose"] for one in said} == {"unsure"}

@@ -457,7 +457,7 @@ def test_the_test_set_is_drawn_once_and_shares_no_track_with_training(tmp_path: 
     session, _ = opened(catalog)
     page = session.page("ana", "a", "seed", 60)
     session.commit("ana", "commit-1", "seed", page["page"], dict.fromkeys(ids(page), "car"))
-    i0 = {crop for crop, _ in session.open_tasks("seed")} | set(ids(page))
+    i0 = {task.crop_id for task in session.open_tasks("seed")} | set(ids(page))
     tested, _ = opened(catalog, "test", test_per_class=6)
     index = catalog.index()
     assert index.test.sum() == 12
@@ -495,7 +495,7 @@ def test_the_audit_is_a_random_sample_that_hides_the_confidence(catalog: Catalog
     chosen = np.zeros(40)
     for seed in range(60):
         other, _ = opened(catalog, "audit", audit_per_class=7, seed=seed)
-        chosen += np.isin(index.crop_id, [crop for crop, _ in other.open_tasks("audit")])
+        chosen += np.isin(index.crop_id, [one.crop_id for one in other.open_tasks("audit")])
     assert chosen.sum() == 60 * 14
     assert chosen.min() > 5
     assert chosen.max() < 40

@@ -70,11 +70,15 @@ class ReviewQueue(ABC):
             is for the frozen test set and ``audit`` for an audit: both accept answers only for
             crops of the queue, and an audit counts only its own answers; ``conflict`` shows the
             answers of others and resolves the conflict.
+        preselects: Whether a page starts with the suggestion as the answer for all its crops, which
+            one key confirms. Without, crops of the same suggestion only stand together, and each
+            needs an answer: for suggestions that are often wrong.
         position: Queues are listed in ascending order of this number, then of their names.
     """
 
     title: ClassVar[str]
     purpose: ClassVar[str]
+    preselects: ClassVar[bool] = True
     position: ClassVar[int] = 100
 
     def prepare(self, catalog: Catalog, config: ReviewConfig, listener: Listener) -> None:

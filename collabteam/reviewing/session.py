@@ -25,6 +25,7 @@ from collabteam.catalog.annotations import Answers
 from collabteam.errors import UserError
 from collabteam.pictures import UndecodablePicture, as_png, portable
 from collabteam.reviewing.agreement import cohen_kappa
+from collabteam.reviewing.exchange.base import Task
 from collabteam.reviewing.queue_order import is_in_share
 from collabteam.reviewing.review_queue import QueuedCrops, ReviewQueue, ReviewState, load_queues
 from collabteam.settings import ReviewConfig
@@ -77,6 +78,7 @@ class _Line:
         self, queue: ReviewQueue, crops: QueuedCrops, index: CropIndex, config: ReviewConfig
     ) -> None:
         self.purpose, self.crops, self.rows = queue.purpose, crops, crops.rows
+        self.preselects = queue.preselects
         self.position = {row: number for number, row in enumerate(crops.rows.tolist())}
         self.suggested = np.array([*crops.suggested, ""], dtype=object)[:-1]
         self.done = np.zeros(len(crops.rows), dtype=bool)
@@ -328,7 +330,10 @@ class ReviewSession:
         return dict.fromkeys(page.crops, page)
 
     def _choose(self, queue: str, reviewer: str, held: Iterable[int], size: int) -> list[int]:
-        """Choose the next crops of the queue, all with the same suggestion."""
+        """Choose the next crops of the queue: all with one suggestion, if they start with it.
+
+        Otherwise crops of the same suggestion stand together, so that one look judges a run.
+        """
         line = self._lines[queue]
         free = ~line.done
         free[self._twice(queue, reviewer)] = True
@@ -340,9 +345,13 @@ class ReviewSession:
             skipped.clear()
             passed = free
         positions = np.flatnonzero(passed)
-        if positions.size:
+        if positions.size and line.preselects:
             positions = positions[line.suggested[positions] == line.suggested[positions[0]]]
-        rows: list[int] = line.rows[positions[:size]].tolist()
+        positions = positions[:size]
+        if not line.preselects:
+            _, kind = np.unique(line.suggested[positions].astype(str), return_inverse=True)
+            positions = positions[np.argsort(kind, kind="stable")]
+        rows: list[int] = line.rows[positions].tolist()
         return rows
 
     def _lend(self, queue: str, tab: str, reviewer: str, crops: list[int], name: str = "") -> Page:
@@ -374,7 +383,8 @@ class ReviewSession:
         return {
             "page": page.id,
             "queue": queue,
-            "suggested": page.suggested,
+            "suggested": page.suggested if self._lines[queue].preselects else "",
+            "sorted": not self._lines[queue].preselects,
             "crops": crops,
             "given": given,
         }
@@ -516,12 +526,16 @@ class ReviewSession:
 
     # -- other tools -------------------------------------------------------------------------
 
-    def open_tasks(self, queue: str) -> list[tuple[str, str]]:
-        """Return the remaining crops of a queue, and the suggestion for each."""
+    def open_tasks(self, queue: str) -> list[Task]:
+        """Return the remaining crops of a queue as tasks."""
         with self._lock:
             line = self._lines[queue]
             names = self._names(line.rows[~line.done])
-            return list(zip(names, map(str, line.suggested[~line.done]), strict=True))
+            suggested = map(str, line.suggested[~line.done])
+            return [
+                Task(name, asked, line.preselects)
+                for name, asked in zip(names, suggested, strict=True)
+            ]
 
     def take_in(self, queue: str, answers: Sequence[tuple[str, str, str]]) -> tuple[int, list[str]]:
         """Save the answers from another tool in one commit; answers in the log are not repeated.

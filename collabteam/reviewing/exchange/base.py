@@ -22,10 +22,12 @@ class Task:
     Attributes:
         crop_id: The crop.
         suggested: A class, ``unknown``, ``unusable``, or ``""`` for no suggestion.
+        preselect: Whether a tool may present the suggestion as the answer, to be confirmed.
     """
 
     crop_id: str
     suggested: str = ""
+    preselect: bool = True
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class WrittenTask:
     Attributes:
         crop_id: The crop.
         suggested: A class, ``unknown``, ``unusable``, or ``""`` for no suggestion.
+        preselect: Whether the tool may present the suggestion as the answer, to be confirmed.
         file: Name of its picture, without the folder.
         width: Width of the picture, in pixels.
         height: Height of the picture, in pixels.
@@ -45,6 +48,7 @@ class WrittenTask:
 
     crop_id: str
     suggested: str
+    preselect: bool
     file: str
     width: int
     height: int

@@ -177,6 +177,7 @@ def _stored(
             yield WrittenTask(
                 crop_id=task.crop_id,
                 suggested=task.suggested,
+                preselect=task.preselect,
                 file=file,
                 width=shown.width,
                 height=shown.height,

@@ -22,6 +22,8 @@ class Unsure(ReviewQueue):
 
     title = "what the team does not know"
     purpose = "unsure"
+    # What the team leans to is wrong for about half of these crops.
+    preselects = False
     position = 3
 
     def crops(self, state: ReviewState) -> QueuedCrops:

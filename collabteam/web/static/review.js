@@ -9,6 +9,7 @@ const MOST_PAGE = 500; // most crops of a page that the server accepts
 const GAP = 6; // pixels between crops, as in the CSS
 const CELL = { smallest: 44, largest: 420, usual: 168, judged: 176 };
 const HOVER_MS = 350;
+const DRAG_PX = 6; // a click may move the mouse this far
 const SETTLE_MS = 200; // an Enter sooner after a page appears is a key bounce: the reviewer cannot have looked yet
 const POLL_MS = 20_000;
 const TIMEOUT_MS = 20_000;
@@ -283,7 +284,7 @@ const about = (label) => S.labels.find((one) => one.label === label) ?? { label,
 // know of either: it was restarted, or the old page's release came after the new page's request.
 function build(answer, pages = []) {
   const page = {
-    id: answer.page, suggested: answer.suggested ?? "", cells: [], index: new Map(),
+    id: answer.page, suggested: answer.suggested ?? "", sorted: answer.sorted ?? false, cells: [], index: new Map(),
     labels: new Map(), selected: new Set(), given: false,
     sheet: el("div", { class: "sheet", role: "presentation" }), columns: 0, seen: 0, shown: 0, cursor: 0,
   };
@@ -558,10 +559,24 @@ function give(label) {
     if (label === null || label === page.suggested) page.labels.delete(id);
     else page.labels.set(id, label);
   }
+  if (label !== null) S.given = { page, label, at: Math.max(...ids.map((id) => page.index.get(id))) };
   page.selected = new Set();
   S.base = null;
   touched();
   if (label !== null && label !== page.suggested) say(`${count(ids.length, "crop")}: ${about(label).title}.`);
+}
+
+// One key for a run of alike crops: the first has got its class, the cursor is at the last.
+function giveRun() {
+  const page = S.page;
+  if (!page) return;
+  if (S.given?.page !== page) {
+    say("Give the first crop of the run a class, move to the last one, and press . again.", "warn");
+    return;
+  }
+  const { at, label } = S.given;
+  for (let i = Math.min(at, page.cursor); i <= Math.max(at, page.cursor); i++) page.selected.add(page.cells[i].id);
+  give(label);
 }
 
 // ------------------------------------------------------------------------------------- commit and undo
@@ -596,7 +611,7 @@ function commit(event) {
   if (!n) {
     say(page.suggested
       ? "No picture of this page could be loaded. Press x to mark the crop at the cursor as unusable."
-      : "Nothing is labelled yet: move to a crop and press the number of its class.", "warn");
+      : "Nothing is labelled yet: mark alike crops, or move to one, and press the number of their class.", "warn");
     return;
   }
   const start = event?.timeStamp ?? performance.now();
@@ -885,9 +900,10 @@ function renderAlerts() {
 }
 
 function renderAsk() {
-  const { suggested, judged } = S.page;
+  const { suggested, sorted, judged } = S.page;
   const ask = (...words) => $("ask").replaceChildren(...words);
   if (judged) ask("Reviewers do not agree. ", el("b", {}, "What are these?"));
+  else if (sorted) ask(el("b", {}, "What are these?"), el("small", {}, "The team does not know. Those that it takes for alike stand together: give each run its class."));
   else if (!suggested) ask(el("b", {}, "What are these?"), el("small", {}, "Give a class to each one that you know."));
   else if (suggested === "unknown") ask("Are all of these ", el("b", {}, "none of the classes"), "?", el("small", {}, "Mark the ones that belong to a class."));
   else ask("All of these are ", el("b", {}, about(suggested).title), "?", el("small", {}, "Mark the ones that are not."));
@@ -1001,9 +1017,45 @@ grid.addEventListener("scroll", () => {
   if (S.page) S.page.seen = Math.max(S.page.seen, grid.scrollTop + grid.clientHeight);
   hideZoom();
 }, { passive: true });
-grid.addEventListener("mousedown", (event) => event.preventDefault()); // prevents text selection and keeps the focus
+// A rectangle that is dragged with the mouse marks the crops that it touches; with Shift more than before.
+let drag = null, dragged = false;
+const rectangle = el("div", { class: "rectangle", hidden: "", "aria-hidden": "true" });
+document.body.append(rectangle);
+
+grid.addEventListener("mousedown", (event) => {
+  event.preventDefault(); // prevents text selection and keeps the focus
+  dragged = false;
+  if (event.button || !S.page) return;
+  drag = { x: event.clientX, y: event.clientY + grid.scrollTop, page: S.page, before: event.shiftKey ? new Set(S.page.selected) : new Set() };
+});
+addEventListener("mousemove", (event) => {
+  if (!drag) return;
+  if (!(event.buttons & 1) || drag.page !== S.page) { endDrag(); return; }
+  const y = event.clientY + grid.scrollTop;
+  if (!dragged && Math.hypot(event.clientX - drag.x, y - drag.y) < DRAG_PX) return;
+  dragged = true;
+  hideZoom();
+  const left = Math.min(drag.x, event.clientX), right = Math.max(drag.x, event.clientX);
+  const top = Math.min(drag.y, y) - grid.scrollTop, bottom = Math.max(drag.y, y) - grid.scrollTop;
+  rectangle.hidden = false;
+  Object.assign(rectangle.style, { left: `${left}px`, top: `${top}px`, width: `${right - left}px`, height: `${bottom - top}px` });
+  S.page.selected = new Set(drag.before);
+  for (const cell of S.page.cells) {
+    const at = cell.node.getBoundingClientRect();
+    if (at.left < right && at.right > left && at.top < bottom && at.bottom > top) S.page.selected.add(cell.id);
+  }
+  S.base = null;
+  touched();
+});
+function endDrag() {
+  drag = null;
+  rectangle.hidden = true;
+}
+addEventListener("mouseup", endDrag);
+addEventListener("blur", endDrag);
 grid.addEventListener("click", (event) => {
   const node = event.target.closest(".cell");
+  if (dragged) { dragged = false; return; } // the end of a rectangle
   if (!node || !S.page) return;
   hideZoom();
   const i = S.page.index.get(node.dataset.crop);
@@ -1015,9 +1067,11 @@ grid.addEventListener("click", (event) => {
 const HELP = [
   [["Click", "Space"], "mark a crop as wrong; again: as right"],
   [["Shift+click", "Shift+←→↑↓"], "mark a range"],
+  [["Drag"], "mark the crops in a rectangle; with Shift: these, too"],
   [["Ctrl+A", "Esc"], "mark all; clear marks without a class"],
   [["←→↑↓", "Home", "End", "PgUp", "PgDn"], "move the cursor, which also follows the mouse"],
   [["1", "2", "3", "…"], "give a class to the marked crops, or to the one at the cursor"],
+  [["."], "the last class again, for all crops from the one that got it to the cursor"],
   [["0", "x"], "none of these; unusable: cannot be judged"],
   [["Backspace"], "remove the label of a crop"],
   [["Enter"], "commit the page: unmarked crops are right"],
@@ -1074,6 +1128,7 @@ const commands = {
   " ": () => S.page && toggle(S.page.cursor),
   Backspace: () => give(null),
   Delete: () => give(null),
+  ".": giveRun,
   Escape() {
     if (!zoomBox.hidden) hideZoom();
     else if (S.page) { S.page.selected = new Set(); S.base = null; touched(); }

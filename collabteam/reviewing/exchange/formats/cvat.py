@@ -58,7 +58,7 @@ class Cvat(ExchangeFormat):
                 f'  <image id="{number}" name={quoteattr(task.file)} width="{task.width}" '
                 f'height="{task.height}">\n'
             )
-            if task.suggested:
+            if task.suggested and task.preselect:
                 file.write(f'    <tag label={quoteattr(task.suggested)} source="auto"></tag>\n')
             file.write("  </image>\n")
         file.write("</annotations>\n")

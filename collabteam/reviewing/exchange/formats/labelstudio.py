@@ -53,7 +53,7 @@ class LabelStudio(ExchangeFormat):
                     "time": task.time,
                 }
             }
-            if task.suggested:
+            if task.suggested and task.preselect:
                 result = choice_result(task.crop_id, task.suggested)
                 entry["predictions"] = [{"model_version": "collabteam", "result": [result]}]
             file.write(separator + json.dumps(entry))
