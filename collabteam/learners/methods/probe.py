@@ -154,8 +154,8 @@ def fit_heads(
     # With fewer crops than features, the solution lies in the space that the crops span.
     basis = torch.linalg.qr(scaled.T)[0] if count < dim else None
     inputs = scaled if basis is None else scaled @ basis
-    balance = balanced(targets, weights)
-    shape = (inputs.shape[1] + 1, targets.shape[1])
+    exact, each = targets.double(), balanced(targets, weights).double()
+    shape = (targets.shape[1], inputs.shape[1] + 1)
     found, start = {}, np.zeros(shape[0] * shape[1])
     for penalty in penalties:
 
@@ -163,10 +163,14 @@ def fit_heads(
             flat: NDArray[np.float64], penalty: float = penalty
         ) -> tuple[float, NDArray[np.float64]]:
             both = torch.from_numpy(flat.astype(np.float32)).view(shape)
-            outputs = inputs @ both[:-1] + both[-1]
-            loss = _loss(outputs, targets, balance) + penalty / 2 * both[:-1].square().sum()
-            slope = balance * (outputs.sigmoid() - targets)
-            rise = torch.cat([inputs.T @ slope + penalty * both[:-1], slope.sum(0, keepdim=True)])
+            weight, bias = both[:, :-1], both[:, -1]
+            # A product with few rows on its left takes a tenth of the time of one with few columns
+            # on its right.
+            outputs = (weight @ inputs.T).T.double() + bias
+            # The search along a line sees steps of the loss that single precision does not show.
+            loss = _loss(outputs, exact, each) + penalty / 2 * weight.double().square().sum()
+            slope = (each * (outputs.sigmoid() - exact)).T.float()
+            rise = torch.cat([slope @ inputs + penalty * weight, slope.sum(1, keepdim=True)], 1)
             return float(loss), rise.flatten().double().numpy()
 
         start = minimize(
@@ -174,8 +178,9 @@ def fit_heads(
             options={"maxiter": 200, "maxcor": 20, "ftol": 1e-8, "gtol": 1e-5},
         ).x  # fmt: skip
         both = torch.from_numpy(start.astype(np.float32)).view(shape)
-        weight = (both[:-1] if basis is None else basis @ both[:-1]) / scale[:, None]
-        found[penalty] = (weight.T.contiguous(), both[-1] - middle @ weight)
+        weight = both[:, :-1] if basis is None else both[:, :-1] @ basis.T
+        weight = weight / scale
+        found[penalty] = (weight, both[:, -1] - weight @ middle)
     return found
 
 
