@@ -264,13 +264,16 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 def figure(rows: list[dict[str, Any]], to: Path) -> None:
-    """Draw right labels at 80 % of the pool over clicks, a line for each learner."""
+    """Draw right labels at 80 % of the pool over clicks, a line for each learner.
+
+    A learner's runs with different ``--also`` are one line.
+    """
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    groups = by_learner(rows)
+    groups = by_learner([{**row, "also": []} for row in rows])
     cameras = sorted({camera for camera, *_ in groups})
     drawing, axes = pyplot.subplots(
         1, len(cameras), figsize=(5.4 * len(cameras), 3.8), squeeze=False, layout="constrained"
