@@ -237,7 +237,7 @@ OPTIONAL |= {"nncf", "openvino", "wandb_workspaces", "datasets"}
 HEAVY = {"hydra", "lightning", "matplotlib", "numpy", "omegaconf", "pyarrow", "rich", "torch"}
 HEAVY |= {"scipy", "torchvision", "wandb", "yaml", "importlib"}
 """Packages that ``--help``, or a command that does not use them, must not wait for."""
-LATE_IMPORTS_OF_OWN = 59
+LATE_IMPORTS_OF_OWN = 58
 """Imports of our own modules when a function is called, so that ``--help`` stays fast. The number
 may shrink."""
 
