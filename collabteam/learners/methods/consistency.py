@@ -41,7 +41,7 @@ class ConsistencyLearner(FinetuneLearner):
             600,
             ge=1,
             le=10_000_000,
-            help="training steps of a fold; 600 take 13 minutes on two cores",
+            help="training steps of a fold",
         )
         pool_ratio: int = setting(
             3, ge=1, le=64, help="crops of the pool per verified crop in a training step"

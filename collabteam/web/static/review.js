@@ -575,6 +575,8 @@ function giveRun() {
     return;
   }
   const { at, label } = S.given;
+  // Marks elsewhere must not get lost: on other pages an unmarked crop counts as right.
+  if (page.selected.size) { give(label); return; }
   for (let i = Math.min(at, page.cursor); i <= Math.max(at, page.cursor); i++) page.selected.add(page.cells[i].id);
   give(label);
 }
@@ -1017,7 +1019,7 @@ grid.addEventListener("scroll", () => {
   if (S.page) S.page.seen = Math.max(S.page.seen, grid.scrollTop + grid.clientHeight);
   hideZoom();
 }, { passive: true });
-// A rectangle that is dragged with the mouse marks the crops that it touches; with Shift more than before.
+// A rectangle that is dragged with the mouse marks the crops that it touches, beside those that are marked.
 let drag = null, dragged = false;
 const rectangle = el("div", { class: "rectangle", hidden: "", "aria-hidden": "true" });
 document.body.append(rectangle);
@@ -1026,7 +1028,7 @@ grid.addEventListener("mousedown", (event) => {
   event.preventDefault(); // prevents text selection and keeps the focus
   dragged = false;
   if (event.button || !S.page) return;
-  drag = { x: event.clientX, y: event.clientY + grid.scrollTop, page: S.page, before: event.shiftKey ? new Set(S.page.selected) : new Set() };
+  drag = { x: event.clientX, y: event.clientY + grid.scrollTop, page: S.page, before: new Set(S.page.selected) };
 });
 addEventListener("mousemove", (event) => {
   if (!drag) return;
@@ -1067,11 +1069,11 @@ grid.addEventListener("click", (event) => {
 const HELP = [
   [["Click", "Space"], "mark a crop as wrong; again: as right"],
   [["Shift+click", "Shift+←→↑↓"], "mark a range"],
-  [["Drag"], "mark the crops in a rectangle; with Shift: these, too"],
+  [["Drag"], "mark the crops in a rectangle, too"],
   [["Ctrl+A", "Esc"], "mark all; clear marks without a class"],
   [["←→↑↓", "Home", "End", "PgUp", "PgDn"], "move the cursor, which also follows the mouse"],
   [["1", "2", "3", "…"], "give a class to the marked crops, or to the one at the cursor"],
-  [["."], "the last class again, for all crops from the one that got it to the cursor"],
+  [["."], "the last class again: for the marked crops, or all from the one that got it to the cursor"],
   [["0", "x"], "none of these; unusable: cannot be judged"],
   [["Backspace"], "remove the label of a crop"],
   [["Enter"], "commit the page: unmarked crops are right"],
